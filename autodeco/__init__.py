@@ -1,0 +1,25 @@
+"""AutoDeco for llama.cpp: models that pick temperature and top-p for every token.
+
+Importing this package is quick and needs neither torch nor transformers; each public name loads on first use.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Heads": "autodeco.heads",
+    "Llama": "autodeco.llama",
+    "losses": "autodeco.losses",
+    "native": "autodeco.native",
+}
+__all__ = ["Heads", "Llama", "losses", "native"]  # noqa: F822 - loaded by __getattr__
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'autodeco' has no attribute '{name}'")
+    module = importlib.import_module(_LAZY[name])
+    value = module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,32 @@
+"""The ``autodeco`` command: one verb, one module under ``autodeco.commands``."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+from autodeco.errors import reports_errors
+
+VERBS = {
+    "demo": "train heads on a small model, export them and generate: the whole way in one command",
+    "collect": "run a GGUF model over completions and keep its hidden states",
+    "train": "train heads on collected hidden states",
+    "generate": "generate text with heads, optionally coloured by temperature or top-p",
+    "bench": "tokens per second of heads against stock static sampling",
+    "inspect": "say what is in a heads, merged or plain GGUF file",
+}
+
+
+@reports_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse ``argv`` (default: the process arguments), run one verb and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="autodeco", description="Language models that pick temperature and top-p for every token."
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, summary in VERBS.items():
+        command = importlib.import_module(f"autodeco.commands.{verb}")
+        verb_parser = verbs.add_parser(verb, help=summary, description=command.__doc__)
+        command.add_arguments(verb_parser)
+        verb_parser.set_defaults(run=command.run)
+    args = parser.parse_args(argv)
+    return args.run(args) or 0

@@ -1,0 +1,29 @@
+"""Errors that a user can cause, and how a command reports them."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+
+class InputError(ValueError):
+    """Bad input: the message is one line that names the file, what is wrong and what to do."""
+
+
+def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """Wrap a command's ``main(argv) -> exit code``: InputError becomes one line on stderr and exit code 2,
+    an interrupt becomes exit code 130."""
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        program = main.__module__.split(".")[-2].replace("_", "-")
+        try:
+            return main(argv)
+        except InputError as error:
+            line = " ".join(str(error).split())
+            print(f"{'autodeco-export' if program == 'export' else 'autodeco'}: error: {line}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    return wrapped
