@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autodeco.heads import softmax
+
 # arXiv 2510.26697 and its official implementation.
 MINIMUM_TEMPERATURE = 1e-2  # of the temperature loss; the soft top-p loss divides by T itself
 EASY_TOKEN_DROP = 0.6
@@ -14,7 +16,7 @@ IGNORED = -100
 
 def label_weight(logits: Tensor, labels: Tensor) -> Tensor:
     """Return softmax(logits)[label], [...], without gradient: the dynamic fine-tuning weight of each token."""
-    return torch.exp(_at(F.log_softmax(logits.detach(), dim=-1), labels))
+    return _at(softmax(logits.detach()), labels)
 
 
 def easy_token_mask(
@@ -41,7 +43,7 @@ def temperature_loss(
     """
     kept = easy_token_mask(logits, labels, easy_token_drop, generator)
     z = logits / temperature.clamp(min=MINIMUM_TEMPERATURE).unsqueeze(-1)
-    # log_softmax subtracts the maximum first; logsumexp(z) - z[label] would cancel at small T, where z is in the hundreds.
+    # log_softmax subtracts the maximum first; logsumexp(z) - z[label] would cancel where a small T makes z huge.
     nll = -_at(F.log_softmax(z, dim=-1), labels)
     return masked_mean(label_weight(logits, labels) * nll, kept)
 
@@ -55,7 +57,7 @@ def soft_top_p_loss(
     nucleus multiplies each probability by exp(-steepness * relu(c - P)), c the inclusive sum of those as large or
     larger; tokens of equal probability keep the order of their ids.
     """
-    p = torch.softmax(logits / temperature.unsqueeze(-1), dim=-1)
+    p = softmax(logits / temperature.unsqueeze(-1))
     p, order = torch.sort(p, dim=-1, descending=True, stable=True)
     mask = torch.exp(-steepness * F.relu(p.cumsum(dim=-1) - top_p.unsqueeze(-1)))
     soft = p * mask
