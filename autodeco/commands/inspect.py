@@ -1,0 +1,96 @@
+"""Say what is in a GGUF file: a plain model, AutoDeco heads, or both in one file."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this verb's arguments."""
+    parser.add_argument("file", metavar="FILE", help="a heads, merged or plain GGUF file")
+    parser.add_argument(
+        "--base", metavar="MODEL.gguf", help="say whether the heads in FILE were exported for this model"
+    )
+    parser.add_argument("--tensors", action="store_true", help="list every tensor of the model too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is in the file; exit code 0, or 1 if ``--base`` is a model that the heads were not exported for."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from autodeco.export import gguf_types as types
+    from autodeco.export.gguf_file import read_gguf
+    from autodeco.export.heads_in_gguf import head_tensor_names
+    from autodeco.export.layout import layout_of
+    from autodeco.export.schema import DESCRIPTION_KEYS
+
+    gguf = read_gguf(args.file)
+    layout = layout_of(gguf)
+    console = Console(highlight=False, soft_wrap=True)
+
+    def say(label: str, value: object) -> None:
+        # Text, not markup: names come from the file.
+        console.print(Text(f"{label + ':':<18}{_printable(value)}"))
+
+    say("file", args.file)
+    say("kind", _KINDS[layout.kind])
+    for key in DESCRIPTION_KEYS:
+        if isinstance(gguf.get(key), str):
+            say(key.removeprefix("general."), gguf.get(key))
+    say("architecture", layout.architecture)
+    say("hidden size", layout.embedding_length)
+    say("vocabulary", layout.vocab_size)
+    if layout.kind == "plain":
+        say("fingerprint", layout.base_fingerprint)
+        if layout.split_count > 1:
+            say("split", f"one of {layout.split_count} parts")
+    else:
+        statistics = "with" if layout.prob_stats else "without"
+        say("temperature head", "yes" if layout.has_temperature else "no")
+        say("top-p head", f"yes, {statistics} probability statistics" if layout.has_top_p else "no")
+        say("base model", layout.base_name)
+        say("base fingerprint", layout.base_fingerprint)
+    if layout.kind == "merged":
+        say("base file", f"{layout.base_size} bytes at offset {layout.base_offset}")
+
+    names = list(gguf.tensors) if args.tensors else head_tensor_names(gguf)
+    if names:
+        table = Table("tensor", "type", "shape", "bytes", box=None, pad_edge=False, header_style="bold")
+        for name in names:
+            info = gguf.tensors[name]
+            shape = " x ".join(map(str, reversed(info.shape)))
+            table.add_row(Text(_printable(name)), types.TYPE_NAMES[info.kind], shape, str(info.nbytes))
+        console.print(table)
+    return _compare(args, layout, say) if args.base else 0
+
+
+def _compare(args: argparse.Namespace, layout, say) -> int:
+    from autodeco.errors import InputError
+    from autodeco.export.layout import open_layout
+
+    if layout.kind == "plain":
+        raise InputError(f"{args.file}: holds no heads to compare with --base; give a heads or merged file")
+    base = open_layout(args.base)
+    if not base.has_base:
+        raise InputError(f"{args.base}: holds no model; give a model with --base")
+    theirs = (base.embedding_length, base.vocab_size)
+    if theirs != (layout.embedding_length, layout.vocab_size):
+        say("fits", f"no: {args.base} has hidden size {theirs[0]} and a vocabulary of {theirs[1]}")
+        return 1
+    if base.base_fingerprint != layout.base_fingerprint:
+        say("fits", f"by shape only: exported for {layout.base_name}, {args.base} is another file ({base.base_name})")
+        return 1
+    say("fits", f"yes: exported for {args.base}")
+    return 0
+
+
+def _printable(value: object) -> str:
+    """Without control characters: a file must not drive the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
+
+
+_KINDS = {
+    "plain": "a model without heads",
+    "sidecar": "heads for a model (sidecar)",
+    "merged": "a model and its heads in one file (merged)",
+}

@@ -1,0 +1,44 @@
+"""Copying a stretch of one file into another without passing it through memory where the system can."""
+
+import errno
+import os
+from collections.abc import Callable
+
+STEP = 64 << 20  # bytes a system call; small enough for a progress bar to move
+BUFFER = 4 << 20
+
+# Where copy_file_range may refuse: other file systems, old kernels, files that are no plain files.
+_REFUSALS = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY}
+
+
+def copy_range(
+    source: int, source_offset: int, target: int, target_offset: int, size: int, progress: Callable[[int], object]
+) -> None:
+    """Copy ``size`` bytes between two open file descriptors; ``progress`` is called with the bytes of each step.
+
+    The kernel copies (copy_file_range), sharing the extents instead where the file system can and both offsets lie on
+    its blocks; else a buffer does. Raises OSError as the system reports it, EOFError if the source ends early."""
+    done = 0
+    while done < size and hasattr(os, "copy_file_range"):
+        try:
+            copied = os.copy_file_range(
+                source, target, min(STEP, size - done), source_offset + done, target_offset + done
+            )
+        except OSError as error:
+            if error.errno not in _REFUSALS:
+                raise
+            break
+        if copied == 0:  # some file systems say so instead of refusing
+            break
+        done += copied
+        progress(copied)
+    buffer = memoryview(bytearray(BUFFER)) if done < size else None
+    while done < size:
+        count = os.preadv(source, [buffer[: size - done]], source_offset + done)
+        if count == 0:
+            raise EOFError("the source ends early")
+        written = 0
+        while written < count:
+            written += os.pwrite(target, buffer[written:count], target_offset + done + written)
+        done += count
+        progress(count)

@@ -1,0 +1,61 @@
+"""Head weights as the tensors of a GGUF file."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
+
+from autodeco.errors import InputError
+from autodeco.export import gguf_types as types
+from autodeco.export.head_weights import HeadWeights
+from autodeco.export.heads_in_gguf import WEIGHT_TYPES
+from autodeco.export.schema import HEADS, PARTS, TOP_P_EXTRA, TOP_P_HEAD, official_name, tensor_name
+
+Q8_0_BLOCK = types.BLOCKS[types.Q8_0][0]
+
+
+@dataclass(frozen=True)
+class HeadTensor:
+    """One tensor ready to be written: ``shape`` in ggml's order, ``kind`` a ggml type, ``data`` its bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    data: bytes
+
+
+def head_tensors(heads: HeadWeights, weight_type: str) -> list[HeadTensor]:
+    """Encode heads with weights of ``weight_type`` ("f32", "f16", "bf16" or "q8_0") and F32 biases.
+
+    Rows that Q8_0 cannot hold become F16. Raises InputError for weights beyond the type (f16 ends at 65504)."""
+    if weight_type not in WEIGHT_TYPES:
+        raise InputError(f"{weight_type}: not a type of heads; choose one of {', '.join(WEIGHT_TYPES)}")
+    tensors = []
+    for head in HEADS:
+        for part in PARTS:
+            array = heads.tensors.get(official_name(head, part))
+            if array is None:
+                continue
+            kind = types.F32 if array.ndim == 1 else WEIGHT_TYPES[weight_type]
+            if head == TOP_P_HEAD and part == "0.weight":
+                # The hidden part alone keeps rows aligned and quantizable; the few statistics stay exact.
+                hidden, extra = array[:, : heads.hidden_size], array[:, heads.hidden_size :]
+                tensors.append(_encode(tensor_name(head, part), hidden, kind, heads.source))
+                tensors.append(_encode(TOP_P_EXTRA, extra, types.F32, heads.source))
+            else:
+                tensors.append(_encode(tensor_name(head, part), array, kind, heads.source))
+    return tensors
+
+
+def _encode(name: str, array: np.ndarray, kind: int, source: str) -> HeadTensor:
+    if kind == types.Q8_0 and array.shape[-1] % Q8_0_BLOCK:
+        kind = types.F16
+    array = np.ascontiguousarray(array, np.float32)
+    quantization = GGMLQuantizationType(kind)
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = quantize(array, quantization)
+        finite = np.isfinite(dequantize(stored, quantization)).all()
+    if not finite:
+        raise InputError(f"{source}: {name} holds values that {types.TYPE_NAMES[kind]} cannot; export with --type bf16")
+    return HeadTensor(name, array.shape[::-1], kind, stored.tobytes())

@@ -1,0 +1,99 @@
+"""Heads out of a sidecar or merged GGUF file."""
+
+import math
+import os
+
+import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
+
+from autodeco.errors import InputError
+from autodeco.export import gguf_types as types
+from autodeco.export.gguf_file import GgufFile, read_gguf
+from autodeco.export.head_weights import HeadWeights, check_heads, check_size
+from autodeco.export.schema import (
+    BASE_GGUF,
+    BASE_TAIL,
+    HEADS,
+    KEY_EMBEDDING_LENGTH,
+    KEY_PROB_STATS,
+    KEY_TEMPERATURE_SCALE,
+    KEY_VERSION,
+    PARTS,
+    TEMPERATURE_SCALE,
+    TENSOR_PREFIX,
+    TOP_P_EXTRA,
+    TOP_P_HEAD,
+    VERSION,
+    official_name,
+    tensor_name,
+)
+
+WEIGHT_TYPES = {"f32": types.F32, "f16": types.F16, "bf16": types.BF16, "q8_0": types.Q8_0}
+_NAMES = {tensor_name(head, part): official_name(head, part) for head in HEADS for part in PARTS}
+
+
+def head_tensor_names(gguf: GgufFile) -> list[str]:
+    """Names of the head tensors in a GGUF, in the order of the file."""
+    return [name for name in gguf.tensors if name in _NAMES or name == TOP_P_EXTRA]
+
+
+def read_gguf_heads(path: str | os.PathLike) -> HeadWeights:
+    """Read the heads of a sidecar or merged GGUF as float32; raises InputError if they are not whole and finite."""
+    return heads_of(read_gguf(path))
+
+
+def heads_of(gguf: GgufFile) -> HeadWeights:
+    """Read the heads of an open GGUF as float32; raises InputError if they are not whole and finite."""
+    check_schema(gguf)
+    arrays = {name: _read(gguf, name) for name in head_tensor_names(gguf)}
+    extra = arrays.pop(TOP_P_EXTRA, None)
+    first = tensor_name(TOP_P_HEAD, "0.weight")
+    if (extra is None) != (first not in arrays):
+        raise InputError(f"{gguf.path}: one part of the top-p head's first weight is missing; export the heads again")
+    if extra is not None:
+        if extra.ndim != 2 or arrays[first].ndim != 2 or len(extra) != len(arrays[first]):
+            raise InputError(
+                f"{gguf.path}: the two parts of the top-p head's first weight differ in rows; export again"
+            )
+        arrays[first] = np.concatenate([arrays[first], extra], axis=1)
+    prob_stats = gguf.boolean(KEY_PROB_STATS) if extra is not None else None
+    tensors = {_NAMES[name]: array for name, array in arrays.items()}
+    return check_heads(tensors, gguf.path, gguf.integer(KEY_EMBEDDING_LENGTH), prob_stats)
+
+
+def check_schema(gguf: GgufFile) -> None:
+    """Raise InputError unless the keys are those of a schema this code reads and every autodeco tensor is known."""
+    version = gguf.integer(KEY_VERSION)
+    if version is None:
+        raise InputError(
+            f"{gguf.path}: holds no AutoDeco heads ({KEY_VERSION} is missing); give a heads or merged file"
+        )
+    if version != VERSION:
+        raise InputError(f"{gguf.path}: schema version {version}, this program reads {VERSION}; update autodeco")
+    scale = gguf.number(KEY_TEMPERATURE_SCALE)
+    if scale != TEMPERATURE_SCALE:
+        raise InputError(f"{gguf.path}: {KEY_TEMPERATURE_SCALE} is {scale}, only {TEMPERATURE_SCALE} is known")
+    for name in gguf.tensors:
+        if name.startswith(TENSOR_PREFIX) and name not in {*_NAMES, TOP_P_EXTRA, BASE_GGUF, BASE_TAIL}:
+            raise InputError(f"{gguf.path}: the tensor {name!r} is not in schema version {VERSION}; update autodeco")
+
+
+def _read(gguf: GgufFile, name: str) -> np.ndarray:
+    info = gguf.tensors[name]
+    check_size(name, math.prod(info.shape), gguf.path)
+    if info.kind not in WEIGHT_TYPES.values():
+        kind = types.TYPE_NAMES[info.kind]
+        raise InputError(f"{gguf.path}: {name} is {kind}; export the heads again as f32, f16, bf16 or q8_0")
+    # NumPy has the slow axis first, ggml the fast one; rows are what the blocks of a type lie in.
+    raw = np.frombuffer(gguf.read_tensor(name), np.uint8)
+    shape = info.shape[::-1]
+    if raw.size == 0:
+        return np.zeros(shape, np.float32)
+    rows = raw.reshape(-1, raw.size * (info.shape[0] if info.shape else 1) // max(1, math.prod(shape)))
+    with np.errstate(all="ignore"):  # NaN and infinity are for check_heads to refuse
+        if info.kind == types.F32:
+            return raw.view("<f4").reshape(shape).astype(np.float32)
+        if info.kind == types.F16:
+            return raw.view("<f2").astype(np.float32).reshape(shape)
+        return dequantize(rows, GGMLQuantizationType(info.kind)).reshape(shape)

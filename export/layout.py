@@ -1,0 +1,214 @@
+"""What a GGUF file is: a plain model, a sidecar with heads, or both in one file, and where the model lies in it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from autodeco.errors import InputError
+from autodeco.export import gguf_types as types
+from autodeco.export.fingerprint import fingerprint
+from autodeco.export.gguf_file import GgufFile, padded, read_gguf
+from autodeco.export.heads_in_gguf import WEIGHT_TYPES, check_schema, head_tensor_names
+from autodeco.export.schema import (
+    ADAPTER_TYPE,
+    BASE_GGUF,
+    BASE_TAIL,
+    EXTRA_PLAIN,
+    EXTRA_PROB_STATS,
+    HEAD_WIDTH,
+    HEADS,
+    KEY_ADAPTER_TYPE,
+    KEY_ARCHITECTURE,
+    KEY_BASE_FILE_SIZE,
+    KEY_BASE_FINGERPRINT,
+    KEY_BASE_NAME,
+    KEY_EMBEDDING_LENGTH,
+    KEY_NAME,
+    KEY_PROB_STATS,
+    KEY_VOCAB_SIZE,
+    PARTS,
+    TEMP_HEAD,
+    TENSOR_PREFIX,
+    TOP_P_EXTRA,
+    TOP_P_HEAD,
+    tensor_name,
+)
+
+PLAIN, SIDECAR, MERGED = "plain", "sidecar", "merged"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file holds. ``kind`` is "plain", "sidecar" or "merged"; ``base_offset`` and ``base_size`` (bytes) say
+    where the model's own file lies (0 and 0 in a sidecar, which has none); ``embedding_length`` and ``vocab_size`` are
+    those of the model, or of the one the heads are for; ``split_count`` is above 1 for one part of a split model."""
+
+    path: str
+    kind: str
+    base_offset: int
+    base_size: int
+    architecture: str
+    embedding_length: int
+    vocab_size: int
+    has_temperature: bool
+    has_top_p: bool
+    prob_stats: bool
+    base_name: str
+    base_fingerprint: str
+    split_count: int = 1
+
+    @property
+    def has_base(self) -> bool:
+        """Whether a model can be loaded from this file."""
+        return self.kind != SIDECAR
+
+
+def is_merged(path: str | os.PathLike) -> bool:
+    """Whether the file is a merged one; raises InputError if it is no readable GGUF. Does not check what it holds."""
+    return BASE_GGUF in read_gguf(path).tensors
+
+
+def open_layout(path: str | os.PathLike) -> Layout:
+    """Read a GGUF's header and say what it is; raises InputError if what it says about itself is not true."""
+    return layout_of(read_gguf(path))
+
+
+def layout_of(gguf: GgufFile) -> Layout:
+    """Layout of an open GGUF; raises InputError if what it says about itself is not true."""
+    if BASE_GGUF in gguf.tensors:
+        return _merged(gguf)
+    if gguf.get(KEY_ADAPTER_TYPE) == ADAPTER_TYPE:
+        return _with_heads(gguf, SIDECAR, 0, 0)
+    if any(name.startswith(TENSOR_PREFIX) for name in gguf.tensors):
+        raise InputError(
+            f"{gguf.path}: has heads but is neither a heads file nor a merged one; another program rewrote it, "
+            "export it again"
+        )
+    return _plain(gguf)
+
+
+def _plain(gguf: GgufFile) -> Layout:
+    architecture = gguf.string(KEY_ARCHITECTURE)
+    if not architecture:
+        raise InputError(f"{gguf.path}: names no architecture ({KEY_ARCHITECTURE}); give the GGUF of a language model")
+    width = gguf.integer(f"{architecture}.embedding_length")
+    vocab_size = _vocab_size(gguf, architecture)
+    if not width or not vocab_size or width < 0 or vocab_size < 0:
+        raise InputError(
+            f"{gguf.path}: has no embedding length or no vocabulary; give the GGUF of a language model "
+            "(of a split one, its first part)"
+        )
+    name = gguf.get(KEY_NAME)
+    return Layout(
+        path=gguf.path,
+        kind=PLAIN,
+        base_offset=gguf.start,
+        base_size=gguf.size,
+        architecture=architecture,
+        embedding_length=width,
+        vocab_size=vocab_size,
+        has_temperature=False,
+        has_top_p=False,
+        prob_stats=False,
+        base_name=name if isinstance(name, str) and name.strip() else Path(gguf.path).stem,
+        base_fingerprint=fingerprint(gguf.path, gguf.start, gguf.size),
+        split_count=gguf.integer("split.count") or 1,
+    )
+
+
+def _vocab_size(gguf: GgufFile, architecture: str) -> int | None:
+    # As llama_vocab_n_tokens counts: the tokens, and the key only for a model without a tokenizer.
+    tokens = gguf.keys.get("tokenizer.ggml.tokens")
+    if tokens is not None and tokens.kind == types.ARRAY:
+        return tokens.count
+    return gguf.integer(f"{architecture}.vocab_size")
+
+
+def _with_heads(gguf: GgufFile, kind: str, base_offset: int, base_size: int) -> Layout:
+    check_schema(gguf)
+    width, vocab_size = gguf.integer(KEY_EMBEDDING_LENGTH), gguf.integer(KEY_VOCAB_SIZE)
+    if not width or not vocab_size or width < 0 or vocab_size < 0:
+        raise InputError(f"{gguf.path}: {KEY_EMBEDDING_LENGTH} or {KEY_VOCAB_SIZE} is missing; export the heads again")
+    present = set(head_tensor_names(gguf))
+    if not present:
+        raise InputError(f"{gguf.path}: holds no head tensors; export the heads again")
+    prob_stats = gguf.boolean(KEY_PROB_STATS)
+    for head in HEADS:
+        mine = {tensor_name(head, part) for part in PARTS} | ({TOP_P_EXTRA} if head == TOP_P_HEAD else set())
+        if mine & present and not mine <= present:
+            raise InputError(f"{gguf.path}: {sorted(mine - present)[0]} is missing; export the heads again")
+    has_top_p = TOP_P_EXTRA in present
+    if has_top_p and prob_stats is None:
+        raise InputError(f"{gguf.path}: {KEY_PROB_STATS} is missing; export the heads again")
+    for name in sorted(present):
+        _check_head_tensor(gguf, name, width, bool(prob_stats))
+    return Layout(
+        path=gguf.path,
+        kind=kind,
+        base_offset=base_offset,
+        base_size=base_size,
+        architecture=gguf.string(KEY_ARCHITECTURE) or "",
+        embedding_length=width,
+        vocab_size=vocab_size,
+        has_temperature=tensor_name(TEMP_HEAD, "0.weight") in present,
+        has_top_p=has_top_p,
+        prob_stats=has_top_p and bool(prob_stats),
+        base_name=gguf.string(KEY_BASE_NAME) or "",
+        base_fingerprint=gguf.string(KEY_BASE_FINGERPRINT) or "",
+    )
+
+
+def _check_head_tensor(gguf: GgufFile, name: str, width: int, prob_stats: bool) -> None:
+    info = gguf.tensors[name]
+    if name == TOP_P_EXTRA:
+        shape = (EXTRA_PROB_STATS if prob_stats else EXTRA_PLAIN, HEAD_WIDTH)
+    elif name.endswith(".0.weight"):
+        shape = (width, HEAD_WIDTH)
+    else:
+        shape = {"0.bias": (HEAD_WIDTH,), "2.weight": (HEAD_WIDTH, 1), "2.bias": (1,)}[name.split(".", 2)[2]]
+    exact = name.endswith(".bias") or name == TOP_P_EXTRA
+    if info.shape != shape:
+        raise InputError(f"{gguf.path}: {name} has shape {list(info.shape)}, expected {list(shape)}; export again")
+    if info.kind not in ((types.F32,) if exact else WEIGHT_TYPES.values()):
+        raise InputError(f"{gguf.path}: {name} is {types.TYPE_NAMES[info.kind]}; quantizing rewrote it, export again")
+
+
+def _merged(gguf: GgufFile) -> Layout:
+    """Check that the model inside is the one that the outer header describes, tensor for tensor."""
+
+    def lies(what: str) -> InputError:
+        return InputError(f"{gguf.path}: not a merged file as it was written: {what}; merge heads and model again")
+
+    held = gguf.tensors[BASE_GGUF]
+    outer = list(gguf.tensors.values())
+    base_offset = gguf.data_offset
+    base_size = gguf.integer(KEY_BASE_FILE_SIZE)
+    if outer[0] is not held or held.kind != types.I8:
+        raise lies(f"{BASE_GGUF} is not its first tensor")
+    if base_size is None or not held.nbytes <= base_size <= gguf.size - base_offset:
+        raise lies(f"{KEY_BASE_FILE_SIZE} is {base_size}")
+    base = read_gguf(gguf.path, base_offset, base_size)
+    if base.data_offset != held.nbytes or base.alignment != gguf.alignment or not base.tensors:
+        raise lies(f"the header in {BASE_GGUF} is not {held.nbytes} bytes long")
+    count = len(base.tensors)
+    for inner, info in zip(base.tensors.values(), outer[1 : 1 + count], strict=False):
+        expected = (inner.name, inner.shape, inner.kind, inner.offset + held.nbytes)
+        if (info.name, info.shape, info.kind, info.offset) != expected:
+            raise lies(f"{info.name!r} is not where the model has {inner.name!r}")
+    if len(outer) < 1 + count:
+        raise lies("tensors of the model are missing")
+    padded_end = padded(base.data_end, base.alignment)
+    tail = gguf.tensors.get(BASE_TAIL)
+    if tail is not None and (outer[1 + count :][:1] != [tail] or tail.offset != padded_end):
+        raise lies(f"{BASE_TAIL} does not follow the model")
+    if base_size > padded_end + (tail.nbytes if tail else 0) or (tail and base_size != padded_end + tail.nbytes):
+        raise lies(f"{KEY_BASE_FILE_SIZE} is {base_size} but the model ends at {padded_end}")
+    inside = layout_of(base)
+    layout = _with_heads(gguf, MERGED, base_offset, base_size)
+    if inside.kind != PLAIN or (inside.architecture, inside.embedding_length, inside.vocab_size) != (
+        layout.architecture,
+        layout.embedding_length,
+        layout.vocab_size,
+    ):
+        raise lies("the heads are for a model of another shape than the one inside")
+    return layout

@@ -1,0 +1,60 @@
+"""Keys and tensor names of heads in GGUF files, schema version 1 (docs/export.md)."""
+
+VERSION = 1
+
+# The hidden layer of both heads and the scale of the temperature head are fixed by the method (arXiv 2510.26697, 3.1).
+HEAD_WIDTH = 256
+TEMPERATURE_SCALE = 2.0
+# Far above any model (the largest are near 16k); what is larger is refused before it is read.
+MAX_HIDDEN_SIZE = 1 << 16
+# What the top-p head sees beside the hidden state: the temperature, and four statistics when `prob_stats` is set.
+EXTRA_PLAIN = 1
+EXTRA_PROB_STATS = 5
+
+KEY_VERSION = "autodeco.version"
+KEY_EMBEDDING_LENGTH = "autodeco.embedding_length"
+KEY_VOCAB_SIZE = "autodeco.vocab_size"
+KEY_TEMPERATURE_SCALE = "autodeco.temperature.scale"
+KEY_PROB_STATS = "autodeco.top_p.prob_stats"
+KEY_BASE_NAME = "autodeco.base_model.name"
+KEY_BASE_FINGERPRINT = "autodeco.base_model.fingerprint"
+KEY_BASE_FILE_SIZE = "autodeco.base_model.file_size"  # merged only
+KEY_PADDING = "autodeco.padding"  # merged only
+KEY_PREFIX = "autodeco."
+
+KEY_TYPE = "general.type"
+KEY_ADAPTER_TYPE = "adapter.type"
+KEY_ARCHITECTURE = "general.architecture"
+KEY_ALIGNMENT = "general.alignment"
+KEY_NAME = "general.name"
+KEY_AUTHOR = "general.author"
+KEY_LICENSE = "general.license"
+KEY_URL = "general.url"
+DESCRIPTION_KEYS = (KEY_NAME, KEY_AUTHOR, KEY_LICENSE, KEY_URL)
+GENERAL_TYPE = "adapter"
+ADAPTER_TYPE = "autodeco"
+
+BASE_GGUF = "autodeco.base_gguf"
+BASE_TAIL = "autodeco.base_tail"
+TENSOR_PREFIX = "autodeco."
+
+TEMP_HEAD = "temp_head"
+TOP_P_HEAD = "top_p_head"
+HEADS = (TEMP_HEAD, TOP_P_HEAD)
+TOP_P_EXTRA = "autodeco.top_p_head.0.extra.weight"
+PARTS = ("0.weight", "0.bias", "2.weight", "2.bias")
+
+
+def official_name(head: str, part: str) -> str:
+    """Name of one parameter in a checkpoint, for example ``temp_head.mlp.0.weight``."""
+    return f"{head}.mlp.{part}"
+
+
+def tensor_name(head: str, part: str) -> str:
+    """Name of one parameter in a GGUF file, for example ``autodeco.temp_head.0.weight``."""
+    return f"{TENSOR_PREFIX}{head}.{part}"
+
+
+def extra_width(prob_stats: bool) -> int:
+    """Columns of the top-p head's first weight after the hidden part: 5 with the probability statistics, else 1."""
+    return EXTRA_PROB_STATS if prob_stats else EXTRA_PLAIN
