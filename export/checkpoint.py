@@ -23,8 +23,8 @@ _OFFICIAL = frozenset(official_name(head, part) for head in HEADS for part in PA
 def read_heads(path: str | os.PathLike, hidden_size: int | None = None) -> HeadWeights:
     """Read the heads at ``path``: a folder, a safetensors file, or a GGUF file that holds heads.
 
-    ``hidden_size`` is that of the model they are meant for, where it is known. Raises InputError, one line, for
-    anything that is not a whole and finite set of heads."""
+    ``hidden_size`` is that of the model they are meant for, where it is known: a top-p head alone does not tell. Raises
+    InputError, one line, for anything that is not a whole and finite set of heads."""
     path = Path(path)
     if path.is_dir():
         return _read_folder(path, hidden_size)
@@ -110,16 +110,13 @@ def _make(tensors: dict[str, np.ndarray], source: str, claims: dict, hidden_size
             )
     claimed = claims.get("hidden_size")
     claimed = claimed if type(claimed) is int else None
-    if None not in (claimed, hidden_size) and claimed != hidden_size:
-        raise InputError(
-            f"{source}: the heads are for a hidden size of {claimed}, the model has {hidden_size}; "
-            "give the model they were trained on"
-        )
+    if claimed is None and not any(name.startswith(f"{TEMP_HEAD}.") for name in tensors):
+        claimed = hidden_size
     stats = claims.get("use_enhanced_features")
     return check_heads(
         tensors,
         source,
-        hidden_size if claimed is None else claimed,
+        claimed,
         stats if isinstance(stats, bool) else None,
         tuple(notes),
     )

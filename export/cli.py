@@ -7,10 +7,12 @@ import shlex
 import signal
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autodeco.errors import InputError, reports_errors
 from autodeco.export.checkpoint import HeadWeights, is_gguf, read_heads
+from autodeco.export.fit import check_fit
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES
 from autodeco.export.layout import MERGED, SIDECAR, Layout, open_layout
@@ -89,12 +91,8 @@ def open_inputs(heads_path: str, base_path: str | None, layout: str) -> tuple[La
             f"{heads_path}: the heads are for a hidden size of {heads.hidden_size}, {base.path} has "
             f"{base.embedding_length}; give the model they were trained on"
         )
-    if from_gguf is not None and from_gguf.vocab_size != base.vocab_size:
-        raise InputError(
-            f"{heads_path}: the heads are for a vocabulary of {from_gguf.vocab_size} tokens, {base.path} has "
-            f"{base.vocab_size}; give the model they were trained on"
-        )
-    return base, heads
+    warning = check_fit(from_gguf, base) if from_gguf is not None else None
+    return base, replace(heads, notes=(*heads.notes, warning)) if warning else heads
 
 
 def default_output(base: Layout, layout: str, weight_type: str) -> str:

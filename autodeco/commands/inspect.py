@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace, layout, say) -> int:
     from autodeco.errors import InputError
+    from autodeco.export.fit import check_fit
     from autodeco.export.layout import open_layout
 
     if layout.kind == "plain":
@@ -73,15 +74,13 @@ def _compare(args: argparse.Namespace, layout, say) -> int:
     base = open_layout(args.base)
     if not base.has_base:
         raise InputError(f"{args.base}: holds no model; give a model with --base")
-    theirs = (base.embedding_length, base.vocab_size)
-    if theirs != (layout.embedding_length, layout.vocab_size):
-        say("fits", f"no: {args.base} has hidden size {theirs[0]} and a vocabulary of {theirs[1]}")
+    try:
+        warning = check_fit(layout, base)
+    except InputError as error:
+        say("fits", f"no: {error}")
         return 1
-    if base.base_fingerprint != layout.base_fingerprint:
-        say("fits", f"by shape only: exported for {layout.base_name}, {args.base} is another file ({base.base_name})")
-        return 1
-    say("fits", f"yes: exported for {args.base}")
-    return 0
+    say("fits", f"by shape only: {warning}" if warning else f"yes: exported for {args.base}")
+    return 1 if warning else 0
 
 
 def _printable(value: object) -> str:

@@ -1,0 +1,265 @@
+"""A file is what its layout says, and a file that lies about itself is refused."""
+
+import hashlib
+import struct
+
+import gguf_files as files
+import pytest
+
+from autodeco.errors import InputError
+from autodeco.export.checkpoint import read_heads
+from autodeco.export.fingerprint import fingerprint
+from autodeco.export.fit import check_fit
+from autodeco.export.gguf_file import read_gguf
+from autodeco.export.head_tensors import head_tensors
+from autodeco.export.layout import Layout, open_layout
+from autodeco.export.writer import write_merged, write_sidecar
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Paths of a model, its heads as sidecar, and both merged."""
+    (tmp_path / "base.gguf").write_bytes(files.model())
+    (tmp_path / "heads.safetensors").write_bytes(files.safetensors(files.head_arrays()))
+    base = open_layout(tmp_path / "base.gguf")
+    tensors = head_tensors(read_heads(tmp_path / "heads.safetensors"), "f16")
+    write_sidecar(tmp_path / "sidecar.gguf", tensors, base)
+    write_merged(tmp_path / "merged.gguf", tensors, base)
+    return tmp_path
+
+
+def refusal(path) -> str:
+    with pytest.raises(InputError) as caught:
+        open_layout(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_three_kinds_are_told_apart(made):
+    common = {
+        "architecture": "llama",
+        "embedding_length": 64,
+        "vocab_size": 1000,
+        "base_name": "Tiny",
+        "base_fingerprint": fingerprint(made / "base.gguf"),
+    }
+    size = (made / "base.gguf").stat().st_size
+    heads = {"has_temperature": True, "has_top_p": True, "prob_stats": True}
+    none = dict.fromkeys(heads, False)
+    path = str(made / "base.gguf")
+    assert open_layout(path) == Layout(path, "plain", 0, size, **common, **none)
+    path = str(made / "sidecar.gguf")
+    assert open_layout(path) == Layout(path, "sidecar", 0, 0, **common, **heads)
+    path = str(made / "merged.gguf")
+    offset = read_gguf(path).data_offset
+    assert offset % 4096 == 0
+    assert open_layout(path) == Layout(path, "merged", offset, size, **common, **heads)
+
+
+def test_the_vocabulary_is_the_number_of_tokens_as_llama_cpp_counts(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(files.model(vocab=7, extra_keys=[files.key("llama.vocab_size", files.U32, 9)]))
+    assert open_layout(path).vocab_size == 7
+
+
+def test_a_model_without_tokenizer_has_the_vocabulary_of_its_key(tmp_path):
+    keys = [
+        files.key("general.architecture", files.STRING, "llama"),
+        files.key("llama.embedding_length", files.U32, 64),
+        files.key("llama.vocab_size", files.U32, 9),
+    ]
+    (tmp_path / "model.gguf").write_bytes(files.gguf(keys, [], b""))
+    layout = open_layout(tmp_path / "model.gguf")
+    assert (layout.vocab_size, layout.base_name) == (9, "model")
+
+
+def test_a_gguf_of_something_else_is_refused(tmp_path):
+    (tmp_path / "a.gguf").write_bytes(files.gguf([], [], b""))
+    assert "names no architecture" in refusal(tmp_path / "a.gguf")
+    keys = [files.key("general.architecture", files.STRING, "clip")]
+    (tmp_path / "b.gguf").write_bytes(files.gguf(keys, [], b""))
+    assert "no embedding length or no vocabulary" in refusal(tmp_path / "b.gguf")
+
+
+def test_fingerprint_of_a_small_file_is_over_its_size_and_all_its_bytes(tmp_path):
+    data = b"GGUF" + bytes(range(256)) * 100
+    (tmp_path / "file").write_bytes(b"before" + data + b"after")
+    expected = hashlib.sha256(struct.pack("<Q", len(data)) + data).hexdigest()
+    assert fingerprint(tmp_path / "file", 6, len(data)) == f"sha256:{expected}"
+
+
+def test_fingerprint_of_a_large_file_is_over_256_blocks_from_first_to_last_byte(tmp_path):
+    size = (3 << 20) + 17
+    data = bytearray(b"".join(struct.pack("<I", i) for i in range(size // 4 + 1))[:size])
+    (tmp_path / "file").write_bytes(data)
+    blocks = [data[i * (size - 4096) // 255 :][:4096] for i in range(256)]
+    assert bytes(blocks[0]) == data[:4096]
+    assert bytes(blocks[-1]) == data[-4096:]
+    expected = hashlib.sha256(struct.pack("<Q", size) + b"".join(blocks)).hexdigest()
+    assert fingerprint(tmp_path / "file") == f"sha256:{expected}"
+    data[-1] ^= 1
+    (tmp_path / "file").write_bytes(data)
+    assert fingerprint(tmp_path / "file") != f"sha256:{expected}"
+
+
+def test_heads_fit_the_file_they_were_exported_for(made):
+    assert check_fit(open_layout(made / "sidecar.gguf"), open_layout(made / "base.gguf")) is None
+    assert check_fit(open_layout(made / "merged.gguf"), open_layout(made / "base.gguf")) is None
+
+
+def test_another_model_of_the_same_shape_warns_and_names_both(made):
+    (made / "other.gguf").write_bytes(files.model(name="Other", seed=5))
+    warning = check_fit(open_layout(made / "sidecar.gguf"), open_layout(made / "other.gguf"))
+    assert "exported for Tiny" in warning
+    assert "another file (Other" in warning
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ({"hidden": 96}, "heads are for a hidden size of 64, .* has 96"),
+        ({"vocab": 999}, "heads are for a vocabulary of 1000 tokens, .* has 999"),
+    ],
+)
+def test_a_model_of_another_shape_is_refused(made, shape, expected):
+    (made / "other.gguf").write_bytes(files.model(**shape))
+    with pytest.raises(InputError, match=expected):
+        check_fit(open_layout(made / "sidecar.gguf"), open_layout(made / "other.gguf"))
+
+
+def test_every_cut_of_a_sidecar_is_refused(made):
+    whole = (made / "sidecar.gguf").read_bytes()
+    needed = read_gguf(made / "sidecar.gguf").data_end
+    for length in [*range(4, 2000, 97), needed // 2, needed - 1]:
+        (made / "cut.gguf").write_bytes(whole[:length])
+        assert "cut off" in (message := refusal(made / "cut.gguf")) or "count of" in message
+
+
+def patched(path, old: bytes, new: bytes, count=1):
+    data = path.read_bytes()
+    assert old in data
+    assert len(old) == len(new)
+    target = path.with_name("patched.gguf")
+    target.write_bytes(data.replace(old, new, count))
+    return target
+
+
+def u32(key: str, value: int) -> bytes:
+    return files.key(key, files.U32, value)
+
+
+SIDECAR_LIES = {
+    "a later schema": (
+        u32("autodeco.version", 1),
+        u32("autodeco.version", 2),
+        "schema version 2, this program reads 1",
+    ),
+    "another width": (
+        u32("autodeco.embedding_length", 64),
+        u32("autodeco.embedding_length", 65),
+        "expected [65, 256]",
+    ),
+    "no vocabulary": (
+        u32("autodeco.vocab_size", 1000),
+        u32("autodeco.vocab_size", 0),
+        "autodeco.vocab_size is missing",
+    ),
+    "no statistics": (
+        files.key("autodeco.top_p.prob_stats", files.BOOL, True),
+        files.key("autodeco.top_p.prob_stats", files.BOOL, False),
+        "autodeco.top_p_head.0.extra.weight has shape [5, 256], expected [1, 256]",
+    ),
+    "another scale": (
+        files.key("autodeco.temperature.scale", files.F32, 2.0),
+        files.key("autodeco.temperature.scale", files.F32, 3.0),
+        "autodeco.temperature.scale is 3.0",
+    ),
+    "a renamed tensor": (
+        files.string("autodeco.temp_head.2.bias"),
+        files.string("autodeco.temp_head.4.bias"),
+        "'autodeco.temp_head.4.bias' is not in schema version 1",
+    ),
+    "a missing tensor": (
+        files.string("autodeco.temp_head.2.bias"),
+        files.string("notdeco.temp_head.2.bias."),
+        "autodeco.temp_head.2.bias is missing",
+    ),
+    "a version that is a string": (
+        files.key("autodeco.version", files.U32, 1),
+        files.key("autodeco.version", files.F32, 1.0),
+        "the key autodeco.version is not an integer",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SIDECAR_LIES)
+def test_a_sidecar_that_lies_is_refused(made, case):
+    old, new, expected = SIDECAR_LIES[case]
+    assert expected in refusal(patched(made / "sidecar.gguf", old, new))
+
+
+MERGED_LIES = {
+    "a base size past the end": (
+        files.key("autodeco.base_model.file_size", files.U64, len(files.model())),
+        files.key("autodeco.base_model.file_size", files.U64, 1 << 60),
+        f"file_size is {1 << 60}",
+    ),
+    "a base size that reaches into the heads": (
+        files.key("autodeco.base_model.file_size", files.U64, len(files.model())),
+        files.key("autodeco.base_model.file_size", files.U64, len(files.model()) + 32),
+        "but the model ends at",
+    ),
+    "heads for another vocabulary": (
+        u32("autodeco.vocab_size", 1000),
+        u32("autodeco.vocab_size", 1001),
+        "of another shape than the one inside",
+    ),
+    "an outer tensor of another name": (
+        files.string("token_embd.weight"),
+        files.string("token_embd.wEIGHT"),
+        "'token_embd.wEIGHT' is not where the model has 'token_embd.weight'",
+    ),
+    "an outer tensor of another type": (
+        files.tensor("output.weight", (32, 3), files.TENSOR_Q8_0, 0)[:-8],
+        files.tensor("output.weight", (32, 3), 9, 0)[:-8],  # Q8_1
+        "is not where the model has 'output.weight'|at offset",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MERGED_LIES)
+def test_a_merged_file_that_lies_is_refused(made, case):
+    old, new, expected = MERGED_LIES[case]
+    message = refusal(patched(made / "merged.gguf", old, new))
+    assert any(part in message for part in expected.split("|")), message
+
+
+def test_an_inner_header_that_lies_is_refused(made):
+    path = made / "merged.gguf"
+    data = bytearray(path.read_bytes())
+    start = open_layout(path).base_offset
+    inner = data.index(files.string("output.weight"), start)
+    for place, value in ((inner + 8, b"X"), (inner + 21 + 4, b"\x40"), (start, b"Q"), (start + 8, b"\x01")):
+        wrong = bytearray(data)
+        wrong[place : place + 1] = value
+        (made / "wrong.gguf").write_bytes(wrong)
+        refusal(made / "wrong.gguf")
+
+
+def test_a_merged_file_inside_a_merged_file_is_refused(made):
+    """A hostile file must not nest: the model inside has to be a plain one."""
+    merged = (made / "merged.gguf").read_bytes()
+    hidden = merged.replace(b"autodeco.base_gguf", b"somebody.base_gguf", 1)
+    assert hidden != merged
+    (made / "hidden.gguf").write_bytes(hidden)
+    assert "another program rewrote it" in refusal(made / "hidden.gguf")
+
+
+def test_heads_that_another_program_quantized_are_refused(made):
+    tensors = head_tensors(read_heads(made / "heads.safetensors"), "f32")
+    extra = next(i for i, tensor in enumerate(tensors) if tensor.name.endswith("extra.weight"))
+    from dataclasses import replace
+
+    tensors[extra] = replace(tensors[extra], kind=files.TENSOR_F16, data=bytes(256 * 5 * 2))
+    write_sidecar(made / "quantized.gguf", tensors, open_layout(made / "base.gguf"))
+    assert "extra.weight is F16; quantizing rewrote it" in refusal(made / "quantized.gguf")
