@@ -150,12 +150,6 @@ def test_a_config_that_the_weights_contradict_is_refused(folder, case):
     assert expected in refusal(folder(config, heads_file(**options)))
 
 
-def test_heads_of_another_width_than_the_model_are_refused_naming_both(folder):
-    assert "64" in (message := refusal(folder(None, heads_file()), 128))
-    assert "128" in message
-    assert "heads are for a hidden size of 64, the model has 128" in refusal(folder(CONFIG, heads_file()), 128)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinite_weights_are_refused(folder, value):
     arrays = files.head_arrays()

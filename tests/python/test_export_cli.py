@@ -111,7 +111,7 @@ def test_heads_that_are_a_model_and_a_base_that_is_heads(fails, inputs):
 def test_heads_of_another_width(fails, inputs):
     (inputs / "wide.gguf").write_bytes(files.model(hidden=96))
     message = fails("heads.safetensors", "--base", "wide.gguf")
-    assert "temp_head.mlp.0.weight has 64 columns but the hidden size is said to be 96" in message
+    assert "heads.safetensors: the heads are for a hidden size of 64, wide.gguf has 96" in message
 
 
 def test_heads_of_another_vocabulary(fails, inputs):
@@ -144,8 +144,7 @@ def test_a_full_disk_leaves_no_file_and_the_old_one_intact(inputs, layout):
     code = "import sys; from autodeco.export.cli import main; sys.exit(main(sys.argv[1:]))"
     limit = 60_000  # below the size of the heads, so that writing fails half-way
     result = subprocess.run(
-        [sys.executable, "-c", code]
-        + ["heads.safetensors", "--base", "model.gguf", "--layout", layout, "-o", "out.gguf"],
+        [sys.executable, "-c", code, "heads.safetensors", "--base", "model.gguf", "--layout", layout, "-o", "out.gguf"],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         capture_output=True,
         text=True,
