@@ -1,0 +1,46 @@
+# make demo     set up, then the whole way once: heads for a small model, exported, generating
+# make test     set up, then every check
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+# A native build of ggml can use instructions that virtual machines list but do not run; AVX2 runs everywhere.
+# Override for speed on your own machine: make setup CMAKE_ARGS="-DGGML_NATIVE=ON" (or -DGGML_CUDA=ON, ...).
+CMAKE_ARGS ?= -DGGML_NATIVE=OFF
+export CMAKE_ARGS
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/python/*)
+
+.PHONY: setup demo test lint bench clean
+.DEFAULT_GOAL := setup
+
+setup: $(VENV)/.installed
+
+# Dependencies first and by themselves, so that a change of our C++ compiles our C++ only.
+$(VENV)/.dependencies: pyproject.toml constraints.txt cmake/project_requirements.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python cmake/project_requirements.py > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --constraint constraints.txt --requirement $(VENV)/requirements.txt
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.dependencies $(NATIVE_SOURCES)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . --config-settings=cmake.define.AUTODECO_WERROR=ON
+	touch $@
+
+demo: setup
+	$(BIN)/autodeco demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python benchmarks/decode.py
+
+clean:
+	rm -rf build $(VENV) demo-output

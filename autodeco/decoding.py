@@ -1,0 +1,36 @@
+"""What was decided for each generated token."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The tokens of one generation and the values they were drawn with, arrays of the same length n.
+
+    ``temperature`` and ``top_p`` are what the heads predicted, before the caller's multipliers; ``nucleus`` is how many
+    tokens could have been drawn, ``prob`` the probability of the drawn one among them.
+    """
+
+    token: npt.NDArray[np.int32]
+    temperature: npt.NDArray[np.float32]
+    top_p: npt.NDArray[np.float32]
+    nucleus: npt.NDArray[np.int32]
+    prob: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    @classmethod
+    def from_rows(cls, rows: list[tuple[int, float, float, int, float]]) -> "Decoding":
+        """Build from a row (token, temperature, top-p, nucleus size, probability) a token."""
+        token, temperature, top_p, nucleus, prob = zip(*rows, strict=True) if rows else ([],) * 5
+        return cls(
+            np.array(token, np.int32),
+            np.array(temperature, np.float32),
+            np.array(top_p, np.float32),
+            np.array(nucleus, np.int32),
+            np.array(prob, np.float32),
+        )

@@ -1,0 +1,84 @@
+"""The compiled code: heads and nucleus as the sampler inside llama.cpp's graph runs them, on given arrays.
+
+It is compiled against one release of llama-cpp-python, whose structures change between releases; another one installed is
+an ImportError that names both.
+"""
+
+import ctypes
+import importlib.metadata
+import os
+
+import llama_cpp  # loads the one libllama of this process, which the compiled module then binds to
+import numpy as np
+import numpy.typing as npt
+
+from autodeco.errors import InputError
+
+
+def _check_versions(built: str, installed: str) -> None:
+    if built != installed:
+        raise ImportError(
+            f"autodeco was built against llama-cpp-python {built}, but {installed} is installed: "
+            f"run `pip install llama-cpp-python=={built}`, or build autodeco again for {installed}"
+        )
+
+
+try:
+    from autodeco import _native
+except ImportError as error:
+    installed = importlib.metadata.version("llama-cpp-python")
+    pinned = [r for r in importlib.metadata.requires("autodeco") or [] if r.startswith("llama-cpp-python==")]
+    raise ImportError(
+        f"autodeco's compiled module does not load with llama-cpp-python {installed} "
+        f"(built for {', '.join(pinned) or 'an unknown version'}): {error}"
+    ) from error
+
+_check_versions(_native.LLAMA_CPP_PYTHON_VERSION, llama_cpp.__version__)
+
+GraphSampler = _native.GraphSampler
+#: vector instructions that the passes over the logits run on
+ISA: str = _native.ISA
+
+
+def address(pointer) -> int:
+    """Address of a llama.cpp object that llama-cpp-python holds."""
+    return ctypes.cast(pointer, ctypes.c_void_p).value
+
+
+def sampler(pointer: int) -> "ctypes._Pointer[llama_cpp.llama_sampler]":
+    """A sampler made by the compiled module, as llama-cpp-python's functions take it."""
+    return ctypes.cast(pointer, ctypes.POINTER(llama_cpp.llama_sampler))
+
+
+def load_heads(path: str | os.PathLike) -> _native.Heads:
+    """Read heads from a sidecar or merged GGUF file; raises InputError naming the file and what is wrong."""
+    if not os.path.isfile(path):
+        raise InputError(f"{os.fspath(path)}: no such heads file; write one with autodeco-export")
+    try:
+        return _native.Heads(os.fspath(path))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def predict(
+    heads_path: str | os.PathLike, hidden: npt.ArrayLike, logits: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Predict temperature in (0, 2) and top-p in (0, 1) for n tokens with the nodes that the sampler builds.
+
+    ``hidden`` [n, H] are the vectors that the output matrix multiplies, ``logits`` [n, V] the raw logits; returns
+    (temperature [n], top_p [n]), float32. A head that the file lacks gives 1. Raises InputError for a bad file, ValueError
+    for another width or vocabulary than the heads' and for NaN or infinite values (-inf logits are banned tokens).
+    """
+    return load_heads(heads_path).predict(hidden, logits)
+
+
+def nucleus_sample(
+    logits: npt.ArrayLike, temperature: npt.ArrayLike, top_p: npt.ArrayLike, u: npt.ArrayLike
+) -> npt.NDArray[np.int32]:
+    """Draw one token a row from the nucleus with the sampler's own kernel.
+
+    ``logits`` [n, V]; ``temperature`` [n], below 1e-5 takes the argmax; ``top_p`` [n]; ``u`` [n] uniform in [0, 1), walks
+    the tokens in descending order of logit, equal logits by id. Returns token ids [n], int32. The nucleus is the smallest
+    such prefix whose mass reaches ``top_p``, the crossing token included. -inf bans a token; NaN and +inf raise ValueError.
+    """
+    return _native.nucleus_sample(logits, temperature, top_p, u)

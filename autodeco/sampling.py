@@ -1,0 +1,78 @@
+"""How one generation draws its tokens: inside llama.cpp's graph, or on the host for what cannot live there.
+
+Both have the two methods that ``llama_cpp.Llama`` calls of a sampler, and append a row a token to ``rows``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import llama_cpp
+from llama_cpp._internals import LlamaContext, LlamaSampler
+
+from autodeco import native
+
+
+def is_plain(settings: dict[str, Any]) -> bool:
+    """Whether temperature and top-p are all there is, which the graph can do alone."""
+    return (
+        settings.get("logits_processor") is None
+        and settings.get("grammar") is None
+        and settings["repeat_penalty"] == 1.0
+        and settings["frequency_penalty"] == 0.0
+        and settings["presence_penalty"] == 0.0
+        and settings["top_k"] <= 0
+        and settings["min_p"] <= 0.0
+        and settings["typical_p"] >= 1.0
+    )
+
+
+class GraphDraw:
+    """Reads the token that the graph drew."""
+
+    def __init__(self, graph: native.GraphSampler, rows: list[tuple]):
+        self.graph = graph
+        self.rows = rows
+
+    def sample(self, ctx: LlamaContext, idx: int = -1) -> int:
+        row = self.graph.sample(idx)
+        self.rows.append(row)
+        return row[0]
+
+    def close(self) -> None:
+        pass
+
+
+class HostDraw:
+    """Draws on the host with temperature and top-p from the graph: logits processors, penalties and grammar see the raw
+    logits, then temperature, top-k, typical and min-p, then the nucleus."""
+
+    def __init__(
+        self, graph: native.GraphSampler, init_sampler: Callable[..., LlamaSampler], settings: dict, rows: list[tuple]
+    ):
+        self.graph = graph
+        self.rows = rows
+        # llama-cpp-python's own chain of everything that comes before the temperature, less the greedy end
+        self.chain = init_sampler(**{**settings, "temp": 0.0})
+        last = llama_cpp.llama_sampler_chain_n(self.chain.sampler) - 1
+        llama_cpp.llama_sampler_free(llama_cpp.llama_sampler_chain_remove(self.chain.sampler, last))
+
+        cuts = []
+        if settings["top_k"] > 0:
+            cuts.append(llama_cpp.llama_sampler_init_top_k(settings["top_k"]))
+        if settings["typical_p"] < 1.0:
+            cuts.append(llama_cpp.llama_sampler_init_typical(settings["typical_p"], 1))
+        if settings["min_p"] > 0.0:
+            cuts.append(llama_cpp.llama_sampler_init_min_p(settings["min_p"], 1))
+        if cuts:
+            cuts.insert(0, native.sampler(graph.host_temperature_stage()))
+        for stage in [*cuts, native.sampler(graph.host_stage())]:
+            llama_cpp.llama_sampler_chain_add(self.chain.sampler, stage)
+
+    def sample(self, ctx: LlamaContext, idx: int = -1) -> int:
+        token = self.chain.sample(ctx, idx)
+        self.graph.check()
+        self.rows.append(self.graph.last())
+        return token
+
+    def close(self) -> None:
+        self.chain.close()

@@ -1,0 +1,89 @@
+// AutoDeco: heads that predict temperature and top-p for every token, inside llama.cpp's compute graph.
+//
+// Method: "The End of Manual Decoding", arXiv 2510.26697. File format: docs/architecture.md.
+//
+// A C interface in the manner of llama.h. Functions that can fail on a user's input return NULL (or false) and write one
+// line to `error`; nothing here throws or aborts on bad input. Loaded heads may be shared by any number of samplers and
+// threads; a sampler belongs to one sequence of one context, and to the thread that drives that context.
+
+#pragma once
+
+#include "llama.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef AUTODECO_API
+#    define AUTODECO_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct autodeco_heads;
+
+// Read heads from a GGUF file: a sidecar, or a merged file (the base model's tensors in it are not read).
+AUTODECO_API struct autodeco_heads * autodeco_heads_load(const char * path, char * error, size_t error_size);
+
+// Samplers keep what they need: heads may be freed while samplers that use them live on.
+AUTODECO_API void autodeco_heads_free(struct autodeco_heads * heads);
+
+AUTODECO_API int32_t autodeco_heads_n_embd         (const struct autodeco_heads * heads);
+AUTODECO_API int32_t autodeco_heads_n_vocab        (const struct autodeco_heads * heads);
+AUTODECO_API bool    autodeco_heads_has_temperature(const struct autodeco_heads * heads);
+AUTODECO_API bool    autodeco_heads_has_top_p      (const struct autodeco_heads * heads);
+AUTODECO_API bool    autodeco_heads_has_prob_stats (const struct autodeco_heads * heads);
+
+// false when the heads were made for another width or vocabulary than the model's
+AUTODECO_API bool autodeco_heads_fit(const struct autodeco_heads * heads, const struct llama_model * model, char * error, size_t error_size);
+
+struct autodeco_params {
+    uint32_t seed;        // LLAMA_DEFAULT_SEED: a random one
+    float    temperature; // multiplies the predicted temperature; 0: greedy
+    float    top_p;       // multiplies the predicted top-p
+};
+
+AUTODECO_API struct autodeco_params autodeco_default_params(void); // random seed, 1.0, 1.0
+
+// What was decided for one token.
+struct autodeco_decoding {
+    int32_t token;
+    float   temperature; // predicted, before the user's multiplier
+    float   top_p;       // predicted, before the user's multiplier
+    int32_t nucleus;     // tokens that could have been drawn
+    float   prob;        // probability of the token among them
+    int32_t status;      // 0: ok, else autodeco_status_message() says what was wrong with the logits
+};
+
+// status of a sampler whose chain no context has attached
+#define AUTODECO_STATUS_NOT_ATTACHED 100
+
+AUTODECO_API const char * autodeco_status_message(int32_t status);
+
+// A sampler that decides everything inside the compute graph: temperature, top-p, and the token.
+// Add it to a chain as the only member and attach the chain with llama_set_sampler or llama_context_params.samplers.
+// Only graph sampling is possible: on a chain that is not attached to a context, the hidden state cannot be seen.
+AUTODECO_API struct llama_sampler * autodeco_sampler_init(const struct autodeco_heads * heads, struct autodeco_params params);
+
+// A sampler that computes temperature and top-p in the graph and leaves the logits to the host. Attach its chain as above,
+// then sample with another chain that ends in autodeco_sampler_init_host(observer): penalties, grammars, logit bias and
+// the rest run before it, on the host.
+AUTODECO_API struct llama_sampler * autodeco_sampler_init_observer(const struct autodeco_heads * heads, struct autodeco_params params);
+
+// Host stages of an observer, which must outlive them. The first divides the logits by the temperature, for samplers that
+// truncate by probability (min-p, typical, ...); the second applies what is left of temperature and top-p and draws.
+AUTODECO_API struct llama_sampler * autodeco_sampler_init_host_temperature(struct llama_sampler * observer);
+AUTODECO_API struct llama_sampler * autodeco_sampler_init_host            (struct llama_sampler * observer);
+
+// Change the settings of autodeco_sampler_init or _observer and restart its random numbers.
+AUTODECO_API void autodeco_sampler_set_params(struct llama_sampler * smpl, struct autodeco_params params);
+
+// The decision of the last decode (autodeco_sampler_init) or of the last host draw (observer). For graph sampling call it
+// after llama_get_sampled_token_ith or llama_synchronize.
+AUTODECO_API struct autodeco_decoding autodeco_sampler_last(const struct llama_sampler * smpl);
+
+#ifdef __cplusplus
+}
+#endif

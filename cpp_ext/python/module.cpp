@@ -1,0 +1,217 @@
+// The Python module autodeco._native: arrays in, arrays out, and the sampler's life cycle. Checks and docstrings for users
+// stand in autodeco/native.py.
+
+#include "autodeco.h"
+
+#include "distribution.h"
+#include "heads.h"
+#include "heads_predict.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <string>
+
+namespace py = pybind11;
+
+namespace {
+
+using float_array  = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using double_array = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+struct heads_deleter {
+    void operator()(autodeco_heads * heads) const { autodeco_heads_free(heads); }
+};
+
+class heads {
+public:
+    explicit heads(const std::string & path) {
+        char               error[1024] = {};
+        py::gil_scoped_release release;
+        ptr.reset(autodeco_heads_load(path.c_str(), error, sizeof(error)));
+        if (!ptr) {
+            throw std::invalid_argument(error);
+        }
+    }
+
+    const autodeco_heads * get() const { return ptr.get(); }
+
+    void check_fit(uintptr_t model) const {
+        char error[1024] = {};
+        if (!autodeco_heads_fit(ptr.get(), (const llama_model *) model, error, sizeof(error))) {
+            throw std::invalid_argument(error);
+        }
+    }
+
+    py::tuple predict(const float_array & hidden, const float_array & logits) const {
+        const autodeco::heads_data & data = *ptr->data;
+        if (hidden.ndim() != 2 || logits.ndim() != 2 || hidden.shape(0) != logits.shape(0)) {
+            throw std::invalid_argument("expected hidden [n, H] and logits [n, V] with the same n");
+        }
+        if (hidden.shape(1) != data.n_embd) {
+            throw std::invalid_argument("hidden has width " + std::to_string(hidden.shape(1)) + ", the heads are made for " + std::to_string(data.n_embd));
+        }
+        if (logits.shape(1) != data.n_vocab) {
+            throw std::invalid_argument("logits have width " + std::to_string(logits.shape(1)) + ", the heads are made for " + std::to_string(data.n_vocab));
+        }
+        py::array_t<float> temperature(hidden.shape(0));
+        py::array_t<float> top_p(hidden.shape(0));
+        std::string        error;
+        bool               ok;
+        {
+            const float * h = hidden.data();
+            const float * z = logits.data();
+            float *       t = temperature.mutable_data();
+            float *       p = top_p.mutable_data();
+            const int64_t n = hidden.shape(0);
+            const int64_t v = logits.shape(1);
+            py::gil_scoped_release release;
+            ok = autodeco::heads_predict(data, h, z, n, v, t, p, error);
+        }
+        if (!ok) {
+            throw std::invalid_argument(error);
+        }
+        return py::make_tuple(temperature, top_p);
+    }
+
+private:
+    std::unique_ptr<autodeco_heads, heads_deleter> ptr;
+};
+
+py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_array & temperature, const float_array & top_p, const double_array & u) {
+    if (logits.ndim() != 2 || temperature.ndim() != 1 || top_p.ndim() != 1 || u.ndim() != 1 || temperature.shape(0) != logits.shape(0) ||
+        top_p.shape(0) != logits.shape(0) || u.shape(0) != logits.shape(0)) {
+        throw std::invalid_argument("expected logits [n, V], temperature [n], top_p [n] and u [n] with the same n");
+    }
+    py::array_t<int32_t>  tokens(logits.shape(0));
+    autodeco::row_workspace ws;
+    for (py::ssize_t i = 0; i < logits.shape(0); ++i) {
+        if (!(u.at(i) >= 0.0 && u.at(i) < 1.0)) {
+            throw std::invalid_argument("row " + std::to_string(i) + ": u is outside [0, 1)");
+        }
+        if (!(temperature.at(i) >= 0.0f)) {
+            throw std::invalid_argument("row " + std::to_string(i) + ": temperature is negative or NaN");
+        }
+        const autodeco::nucleus_draw draw = autodeco::nucleus_sample(logits.data(i, 0), logits.shape(1), temperature.at(i), top_p.at(i), u.at(i), ws);
+        if (draw.status != autodeco::row_status::ok) {
+            throw std::invalid_argument("row " + std::to_string(i) + ": " + autodeco::row_status_message(draw.status));
+        }
+        tokens.mutable_at(i) = draw.token;
+    }
+    return tokens;
+}
+
+// A chain with one sampler of ours, attached to a context. llama.cpp keeps pointers to it: it must be detached or outlive
+// the context.
+class graph_sampler {
+public:
+    graph_sampler(const heads & h, bool observer) : observer(observer) {
+        smpl  = observer ? autodeco_sampler_init_observer(h.get(), autodeco_default_params()) : autodeco_sampler_init(h.get(), autodeco_default_params());
+        chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
+        llama_sampler_chain_add(chain, smpl);
+    }
+
+    graph_sampler(const graph_sampler &) = delete;
+    graph_sampler & operator=(const graph_sampler &) = delete;
+
+    ~graph_sampler() {
+        detach();
+        llama_sampler_free(chain);
+    }
+
+    bool attach(uintptr_t ctx, llama_seq_id seq_id) {
+        if (attached) {
+            throw std::logic_error("a sampler is attached once only");
+        }
+        const bool ok = llama_set_sampler((llama_context *) ctx, seq_id, chain);
+        if (ok) {
+            attached = (llama_context *) ctx;
+            seq      = seq_id;
+        }
+        return ok;
+    }
+
+    void detach() {
+        if (attached) {
+            llama_set_sampler(attached, seq, nullptr);
+            attached = nullptr;
+        }
+    }
+
+    void set_params(uint32_t seed, float temperature, float top_p) { autodeco_sampler_set_params(smpl, { seed, temperature, top_p }); }
+
+    // what the graph drew for output `idx` of the last decode, as last() returns it
+    py::tuple sample(int32_t idx) {
+        if (!attached) {
+            throw std::logic_error("the sampler is not attached");
+        }
+        llama_token token;
+        {
+            py::gil_scoped_release release; // waits for the device
+            token = llama_get_sampled_token_ith(attached, idx);
+        }
+        check();
+        if (token == LLAMA_TOKEN_NULL) {
+            throw std::runtime_error("llama.cpp sampled no token in its graph for this output");
+        }
+        llama_sampler_accept(chain, token);
+        return last();
+    }
+
+    // raises for logits that could not be drawn from
+    void check() const {
+        const int32_t status = autodeco_sampler_last(smpl).status;
+        if (status != 0) {
+            throw std::invalid_argument(autodeco_status_message(status));
+        }
+    }
+
+    const bool observer;
+
+    py::tuple last() const {
+        const autodeco_decoding d = autodeco_sampler_last(smpl);
+        return py::make_tuple(d.token, d.temperature, d.top_p, d.nucleus, d.prob);
+    }
+
+    // new host stages for a chain, which takes ownership of them
+    uintptr_t host_temperature_stage() { return (uintptr_t) autodeco_sampler_init_host_temperature(smpl); }
+    uintptr_t host_stage() { return (uintptr_t) autodeco_sampler_init_host(smpl); }
+
+private:
+    llama_sampler * chain;
+    llama_sampler * smpl;
+    llama_context * attached = nullptr;
+    llama_seq_id    seq      = 0;
+};
+
+} // namespace
+
+PYBIND11_MODULE(_native, m) {
+    m.attr("LLAMA_CPP_PYTHON_VERSION") = AUTODECO_LLAMA_CPP_PYTHON_VERSION;
+    m.attr("ISA")                      = autodeco::distribution_isa();
+
+    py::class_<heads>(m, "Heads")
+        .def(py::init<const std::string &>())
+        .def_property_readonly("embedding_length", [](const heads & h) { return autodeco_heads_n_embd(h.get()); })
+        .def_property_readonly("vocab_size", [](const heads & h) { return autodeco_heads_n_vocab(h.get()); })
+        .def_property_readonly("has_temperature", [](const heads & h) { return autodeco_heads_has_temperature(h.get()); })
+        .def_property_readonly("has_top_p", [](const heads & h) { return autodeco_heads_has_top_p(h.get()); })
+        .def_property_readonly("prob_stats", [](const heads & h) { return autodeco_heads_has_prob_stats(h.get()); })
+        .def("check_fit", &heads::check_fit)
+        .def("predict", &heads::predict);
+
+    m.def("nucleus_sample", &nucleus_sample);
+
+    py::class_<graph_sampler>(m, "GraphSampler")
+        .def(py::init<const heads &, bool>())
+        .def_readonly("observer", &graph_sampler::observer)
+        .def("attach", &graph_sampler::attach)
+        .def("detach", &graph_sampler::detach)
+        .def("set_params", &graph_sampler::set_params)
+        .def("sample", &graph_sampler::sample)
+        .def("check", &graph_sampler::check)
+        .def("last", &graph_sampler::last)
+        .def("host_temperature_stage", &graph_sampler::host_temperature_stage)
+        .def("host_stage", &graph_sampler::host_stage);
+}

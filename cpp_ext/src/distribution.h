@@ -1,0 +1,70 @@
+// What AutoDeco needs to know of a token distribution, computed from raw logits on the CPU:
+// the statistics that the top-p head reads, and a draw from the nucleus.
+//
+// Nothing here sorts the vocabulary. A row of logits is read in blocks of BLOCK_SIZE; the maximum of each block, taken
+// once, lets later passes skip every block that cannot matter.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace autodeco {
+
+constexpr int64_t BLOCK_SIZE = 128;
+
+// temperatures below this are greedy: the division z / T must never see a zero
+constexpr float GREEDY_TEMPERATURE = 1e-5f;
+
+enum class row_status : int32_t {
+    ok       = 0,
+    not_real = 1, // a logit is NaN or +inf
+    empty    = 2, // every logit is -inf: no token may be drawn
+};
+
+const char * row_status_message(row_status status);
+
+// the four inputs of the top-p head beside hidden state and temperature, in their order
+struct prob_stats {
+    float max_prob;
+    float entropy;  // nats, -sum q log(q + 1e-8)
+    float prob_var; // unbiased
+    float top5_sum;
+};
+
+struct nucleus_draw {
+    row_status status;
+    int32_t    token;
+    int32_t    size; // tokens in the nucleus
+    float      prob; // probability of the token within the nucleus
+};
+
+// Memory of the passes over one row, allocated once for the largest row. One per thread.
+struct row_workspace {
+    void reserve(int64_t n_vocab);
+
+    std::vector<float>    block_max;
+    std::vector<double>   bucket_mass;
+    std::vector<uint32_t> bucket_count;
+    std::vector<float>    gathered_z;
+    std::vector<float>    gathered_e;
+    std::vector<int32_t>  gathered_id;
+    std::vector<int32_t>  order;
+};
+
+// Whether tokens can be drawn from a row of logits.
+row_status row_check(const float * logits, int64_t n_vocab, row_workspace & ws);
+
+// Statistics of softmax(logits / (temperature + 1e-8)) over the whole vocabulary.
+row_status distribution_stats(const float * logits, int64_t n_vocab, float temperature, row_workspace & ws, prob_stats & stats);
+
+// Draw the token at `uniform` in [0, 1) of the inverse distribution function of the nucleus: tokens in descending order of
+// logit (equal logits: lower id first), the smallest prefix of softmax(logits / temperature) whose mass reaches top_p, the
+// crossing token included, at least one token. A temperature below GREEDY_TEMPERATURE takes the argmax.
+nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float temperature, float top_p, double uniform, row_workspace & ws);
+
+// Name of the vector instructions that the passes run on: "avx512", "avx2", "neon" or "generic".
+const char * distribution_isa();
+
+} // namespace autodeco

@@ -1,0 +1,83 @@
+// Heads as read from a file, and their weights in the memory of a device.
+
+#pragma once
+
+#include "ggml-backend.h"
+#include "ggml.h"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace autodeco {
+
+// width of the hidden layer of both heads (official implementation)
+constexpr int64_t HEAD_WIDTH = 256;
+
+// 2 * sigmoid: temperature lies in (0, 2)
+constexpr float TEMPERATURE_SCALE = 2.0f;
+
+// the statistics that the top-p head may read beside hidden state and temperature
+constexpr int64_t N_PROB_STATS = 4;
+
+// ggml tensors of a multilayer perceptron W2 relu(W1 x + b1) + b2; all null where the head is absent
+struct mlp_tensors {
+    ggml_tensor * w1       = nullptr; // [n_embd, HEAD_WIDTH]
+    ggml_tensor * w1_extra = nullptr; // [1 or 5, HEAD_WIDTH], top-p head only
+    ggml_tensor * b1       = nullptr; // [HEAD_WIDTH]
+    ggml_tensor * w2       = nullptr; // [HEAD_WIDTH, 1]
+    ggml_tensor * b2       = nullptr; // [1]
+};
+
+struct head_tensors {
+    mlp_tensors   temperature;
+    mlp_tensors   top_p;
+    ggml_tensor * one = nullptr; // [1], the temperature where there is no temperature head
+};
+
+// One copy of the weights in buffers of one type, freed with the last user.
+struct device_weights {
+    ggml_context *        ctx    = nullptr;
+    ggml_backend_buffer_t buffer = nullptr;
+    head_tensors          tensors;
+
+    device_weights() = default;
+    device_weights(const device_weights &) = delete;
+    device_weights & operator=(const device_weights &) = delete;
+    ~device_weights();
+};
+
+struct heads_data {
+    int32_t n_embd      = 0;
+    int32_t n_vocab     = 0;
+    bool    prob_stats  = false;
+    bool    has_temp    = false;
+    bool    has_top_p   = false;
+
+    struct tensor_data {
+        ggml_type            type;
+        int64_t              ne[2];
+        std::vector<uint8_t> bytes;
+    };
+    std::map<std::string, tensor_data> tensors;
+
+    // Weights in buffers of type `buft`, shared by all who ask for the same type; null when memory cannot be had.
+    std::shared_ptr<const device_weights> weights(ggml_backend_buffer_type_t buft) const;
+
+private:
+    mutable std::mutex                                                            mutex;
+    mutable std::map<ggml_backend_buffer_type_t, std::weak_ptr<const device_weights>> cache;
+};
+
+// Read a sidecar or merged file; on failure null and one line in `error`.
+std::shared_ptr<const heads_data> heads_read(const std::string & path, std::string & error);
+
+} // namespace autodeco
+
+// what the C interface hands out
+struct autodeco_heads {
+    std::shared_ptr<const autodeco::heads_data> data;
+};

@@ -1,0 +1,66 @@
+#include "heads_graph.h"
+
+#include "distribution.h"
+
+namespace autodeco {
+
+namespace {
+
+// CPU node: statistics [4, n] of logits [n_vocab, n] at temperature [1, n], a row a task
+void stats_node(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
+    // one a thread, grown to the largest vocabulary once: no allocation per token
+    static thread_local row_workspace ws;
+
+    const ggml_tensor * logits      = dst->src[0];
+    const ggml_tensor * temperature = dst->src[1];
+    for (int64_t i = ith; i < dst->ne[1]; i += nth) {
+        const float * z = (const float *) ((const char *) logits->data + i * logits->nb[1]);
+        const float   t = *(const float *) ((const char *) temperature->data + i * temperature->nb[1]);
+        float *       out = (float *) ((char *) dst->data + i * dst->nb[1]);
+        prob_stats stats = { 0.0f, 0.0f, 0.0f, 0.0f }; // logits that are no numbers are reported by whoever draws from them
+        distribution_stats(z, logits->ne[0], t, ws, stats);
+        out[0] = stats.max_prob;
+        out[1] = stats.entropy;
+        out[2] = stats.prob_var;
+        out[3] = stats.top5_sum;
+    }
+}
+
+ggml_tensor * build_mlp(ggml_context * ctx, const mlp_tensors & mlp, ggml_tensor * hidden, ggml_tensor * extra) {
+    ggml_tensor * cur = ggml_mul_mat(ctx, mlp.w1, hidden);
+    if (extra) {
+        cur = ggml_add(ctx, cur, ggml_mul_mat(ctx, mlp.w1_extra, extra));
+    }
+    cur = ggml_relu(ctx, ggml_add(ctx, cur, mlp.b1));
+    cur = ggml_add(ctx, ggml_mul_mat(ctx, mlp.w2, cur), mlp.b2);
+    return ggml_sigmoid(ctx, cur);
+}
+
+} // namespace
+
+predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, ggml_tensor * logits) {
+    const int64_t n = hidden->ne[1];
+
+    predictions result = { nullptr, nullptr };
+    if (heads.temperature.w1) {
+        result.temperature = ggml_scale(ctx, build_mlp(ctx, heads.temperature, hidden, nullptr), TEMPERATURE_SCALE);
+    } else {
+        result.temperature = ggml_repeat_4d(ctx, heads.one, 1, n, 1, 1);
+    }
+    ggml_set_name(result.temperature, "autodeco_temperature");
+
+    if (heads.top_p.w1) {
+        ggml_tensor * extra = result.temperature;
+        if (prob_stats) {
+            ggml_tensor * args[]  = { logits, result.temperature };
+            ggml_tensor * stats   = ggml_custom_4d(ctx, GGML_TYPE_F32, N_PROB_STATS, n, 1, 1, args, 2, stats_node, n > 1 ? GGML_N_TASKS_MAX : 1, nullptr);
+            ggml_set_name(stats, "autodeco_prob_stats");
+            extra = ggml_concat(ctx, extra, stats, 0);
+        }
+        result.top_p = build_mlp(ctx, heads.top_p, hidden, extra);
+        ggml_set_name(result.top_p, "autodeco_top_p");
+    }
+    return result;
+}
+
+} // namespace autodeco

@@ -1,0 +1,60 @@
+// Putting the weights of heads into the memory of a device.
+
+#include "heads.h"
+
+namespace autodeco {
+
+device_weights::~device_weights() {
+    ggml_backend_buffer_free(buffer);
+    ggml_free(ctx);
+}
+
+std::shared_ptr<const device_weights> heads_data::weights(ggml_backend_buffer_type_t buft) const {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (auto shared = cache[buft].lock()) {
+        return shared;
+    }
+
+    auto result = std::make_shared<device_weights>();
+    result->ctx = ggml_init({ /* .mem_size = */ (tensors.size() + 1) * ggml_tensor_overhead(), /* .mem_buffer = */ nullptr, /* .no_alloc = */ true });
+    if (!result->ctx) {
+        return nullptr;
+    }
+    std::map<std::string, ggml_tensor *> placed;
+    for (const auto & [name, data] : tensors) {
+        ggml_tensor * tensor = data.ne[1] == 1 ? ggml_new_tensor_1d(result->ctx, data.type, data.ne[0])
+                                               : ggml_new_tensor_2d(result->ctx, data.type, data.ne[0], data.ne[1]);
+        ggml_set_name(tensor, name.c_str());
+        placed[name] = tensor;
+    }
+    result->tensors.one = ggml_new_tensor_1d(result->ctx, GGML_TYPE_F32, 1);
+    result->buffer      = ggml_backend_alloc_ctx_tensors_from_buft(result->ctx, buft);
+    if (!result->buffer) {
+        return nullptr;
+    }
+    ggml_backend_buffer_set_usage(result->buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    for (const auto & [name, data] : tensors) {
+        ggml_backend_tensor_set(placed[name], data.bytes.data(), 0, data.bytes.size());
+    }
+    const float one = 1.0f;
+    ggml_backend_tensor_set(result->tensors.one, &one, 0, sizeof(one));
+
+    const auto take = [&](mlp_tensors & mlp, const std::string & head) {
+        const auto find = [&](const std::string & suffix) {
+            const auto it = placed.find(head + suffix);
+            return it == placed.end() ? nullptr : it->second;
+        };
+        mlp.w1       = find(".0.weight");
+        mlp.w1_extra = find(".0.extra.weight");
+        mlp.b1       = find(".0.bias");
+        mlp.w2       = find(".2.weight");
+        mlp.b2       = find(".2.bias");
+    };
+    take(result->tensors.temperature, "autodeco.temp_head");
+    take(result->tensors.top_p, "autodeco.top_p_head");
+
+    cache[buft] = result;
+    return result;
+}
+
+} // namespace autodeco

@@ -1,0 +1,69 @@
+// The passes over a row of logits that distribution.cpp is made of, as a table so that one build holds several versions of
+// them: row_passes_avx512.cpp, row_passes_avx2.cpp and row_passes_baseline.cpp compile the same row_passes.inl.
+
+#pragma once
+
+#include <cstdint>
+
+namespace autodeco {
+
+constexpr int32_t N_BUCKETS  = 256;
+constexpr int32_t TAIL       = N_BUCKETS;     // what lies below the last bucket
+constexpr int32_t N_LANES    = 8;             // every bucket has this many cells, so that neighbouring tokens in one
+                                              // bucket do not wait for each other's addition
+constexpr int32_t N_CELLS    = (N_BUCKETS + 1) * N_LANES;
+
+// tokens with exp((z - max) / T) below exp(MIN_EXPONENT) have no mass in float32
+constexpr float MIN_EXPONENT = -87.0f;
+
+// a map from a logit z with lo <= z <= hi to a bucket: min((hi - z) * scale, TAIL), descending in z
+struct bucket_map {
+    float lo;
+    float hi;
+    float scale;
+};
+
+// the exponent of a logit: (z - max) * inv_temperature
+struct exponent_map {
+    float max;
+    float inv_temperature;
+};
+
+struct row {
+    const float * z;
+    int64_t       n;
+    const float * block_max; // [ceil(n / BLOCK_SIZE)]
+};
+
+struct row_passes {
+    const char * isa;
+
+    // maximum of each block; false if a logit is NaN or +inf
+    bool (*block_max)(const float * z, int64_t n, float * block_max);
+
+    // sums of e and e*e with e = exp of the exponent
+    void (*moments)(const row & r, exponent_map em, double * sum, double * sum_sq);
+
+    // sum of q log(q + 1e-8) with q = e * inv_sum
+    double (*neg_entropy)(const row & r, exponent_map em, float inv_sum);
+
+    // add every logit within [map.lo, map.hi] to its bucket: its e to mass[bucket*N_LANES + lane], 1 to count[...]
+    void (*histogram)(const row & r, exponent_map em, bucket_map map, double * mass, uint32_t * count);
+
+    // smallest and largest logit of one bucket
+    void (*bucket_range)(const row & r, bucket_map map, int32_t bucket, float * lo, float * hi);
+
+    // logits and ids of one bucket in ascending order of id; returns their number, at most `capacity` are written
+    int64_t (*gather)(const row & r, bucket_map map, int32_t bucket, float * z, int32_t * id, int64_t capacity);
+
+    // e of n logits
+    void (*exponentials)(const float * z, int64_t n, exponent_map em, float * e);
+};
+
+extern const row_passes row_passes_baseline;
+#if defined(AUTODECO_X86)
+extern const row_passes row_passes_avx2;
+extern const row_passes row_passes_avx512;
+#endif
+
+} // namespace autodeco

@@ -1,0 +1,4 @@
+// compiled with the flags of its name (CMakeLists.txt), run only where the machine has the instructions
+#define AUTODECO_ROW_PASSES row_passes_avx2
+#define AUTODECO_ISA        "avx2"
+#include "row_passes.inl"
