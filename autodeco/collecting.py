@@ -1,0 +1,319 @@
+"""Collecting traces: run llama.cpp over completions and keep the hidden state behind each of their tokens."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+from tqdm import tqdm
+
+from autodeco.base_model import open_base
+from autodeco.errors import InputError
+from autodeco.output_matrix import OutputMatrix, read_output_matrix
+from autodeco.records import read_records
+from autodeco.tokenizing import Tokenizer
+from autodeco.traces import MANIFEST, Manifest, Model, Shard, read_manifest, write_manifest, write_shard
+
+PROMPT_BATCH = 512
+# While states are kept, llama.cpp also computes logits for every position: 128 x 151,936 floats are 74 MiB.
+COMPLETION_BATCH = 128
+
+CHECKED_POSITIONS = 64
+# llama.cpp multiplies quantized by quantized numbers, which costs about 1%; a wrong scale or matrix costs 30% and more.
+LARGEST_LOGITS_ERROR = 0.05
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """Everything that decides what the traces hold, beside model and data."""
+
+    context: int = 4096  # tokens of prompt and completion; a model trained for fewer gets as many as that
+    append_end: bool = True  # plain completions end with the model's end-of-text token
+    shard_tokens: int = 4096  # an interruption loses at most this much work
+    seed: int = 0  # of the choice of positions whose logits are checked
+
+    def __post_init__(self):
+        for name in ("context", "shard_tokens"):
+            if getattr(self, name) < 2:
+                raise InputError(f"{name.replace('_', '-')} {getattr(self, name)}: must be at least 2")
+
+
+def collect(
+    model_path: str | os.PathLike,
+    data_path: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    settings: CollectSettings | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Run the GGUF model over the records of ``data_path``, write traces into ``output_dir``, return their manifest.
+
+    Continues an interrupted run of the same model, data and settings, and refuses another. Raises InputError for bad
+    input, and when logits rebuilt from the kept states differ from llama.cpp's own by more than 5%.
+    """
+    settings = settings or CollectSettings()
+    output_dir = Path(output_dir)
+    matrix = read_output_matrix(model_path)
+    records = sum(1 for _ in read_records(data_path))  # a first pass: bad lines show before the work, not hours into it
+    manifest = _manifest(Path(model_path), Path(data_path), settings, matrix)
+    if (output_dir / MANIFEST).exists():
+        manifest = _continued(output_dir, manifest)
+        if manifest.complete:
+            return manifest
+    llm = open_base(
+        model_path,
+        n_ctx=settings.context,
+        n_batch=PROMPT_BATCH,
+        n_threads=threads or os.cpu_count(),
+        n_threads_batch=threads or os.cpu_count(),
+    )
+    if (llm.n_embd(), llm.n_vocab()) != (matrix.hidden_size, matrix.vocab_size):
+        raise InputError(
+            f"{model_path}: its output matrix is {matrix.vocab_size} x {matrix.hidden_size}, the model works with "
+            f"{llm.n_vocab()} x {llm.n_embd()}; heads cannot be trained on this architecture"
+        )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tqdm(
+        total=records, initial=manifest.next_record, unit="record", disable=None if progress else True, desc="collect"
+    ) as bar:
+        _run(llm, matrix, data_path, output_dir, manifest, bar)
+    if not manifest.tokens:
+        raise InputError(
+            f"{data_path}: every prompt fills the context of {settings.context} tokens or fewer that the model has; "
+            "raise --context or shorten the prompts"
+        )
+    manifest.complete = True
+    write_manifest(output_dir, manifest)
+    return manifest
+
+
+def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manifest, bar: tqdm) -> None:
+    settings = CollectSettings(**manifest.settings)
+    tokenizer = Tokenizer(llm, settings.append_end)
+    check = LogitsCheck(settings.seed) if manifest.logits_error is None else None
+    context = min(settings.context, llama_cpp.llama_model_n_ctx_train(llm.model))
+    states = StateReader(llm)
+    pending = _Pending(manifest.next_record)
+    index = manifest.next_record - 1
+    for index, record in enumerate(islice(read_records(data_path), manifest.next_record, None), manifest.next_record):
+        where = f"{data_path}, line {record.line}"
+        try:
+            prompt, completion = tokenizer(record)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if len(prompt) >= context:
+            pending.skipped += 1
+        else:
+            pending.truncated += len(prompt) + len(completion) > context
+            # The last token of the completion is predicted by a state, but has none that is needed.
+            completion = completion[: context - len(prompt)]
+            first = not pending.hidden
+            for position, hidden, logits in states.read(prompt, completion):
+                _check_finite(hidden, where)
+                pending.add(hidden, completion, index, position, len(prompt))
+                if check:
+                    check.offer(hidden, logits)
+            if check and first and pending.hidden:
+                _refuse_if_wrong(check.relative_error(matrix), matrix)
+        bar.update()
+        bar.set_postfix(tokens=manifest.tokens + pending.tokens, refresh=False)
+        if pending.tokens >= settings.shard_tokens:
+            check = _flush(pending, index + 1, check, matrix, output_dir, manifest)
+            pending = _Pending(index + 1)
+            states.forget()  # an interrupted run starts here: it gives the same shards as one that was not
+    _flush(pending, index + 1, check, matrix, output_dir, manifest)
+
+
+class _Pending:
+    """The shard in progress."""
+
+    def __init__(self, first_record: int):
+        self.first_record = first_record
+        self.hidden: list[np.ndarray] = []
+        self.label: list[int] = []
+        self.record: list[int] = []
+        self.position: list[int] = []
+        self.skipped = 0
+        self.truncated = 0
+
+    @property
+    def tokens(self) -> int:
+        return len(self.label)
+
+    def add(self, hidden: np.ndarray, completion: list[int], index: int, start: int, prompt_length: int) -> None:
+        """Add ``hidden`` [n, H]: the states that predict ``completion[start : start + n]`` of record ``index``."""
+        self.hidden.append(hidden.astype(np.float16))
+        self.label += completion[start : start + len(hidden)]
+        self.record += [index] * len(hidden)
+        self.position += range(prompt_length - 1 + start, prompt_length - 1 + start + len(hidden))
+
+
+def _flush(pending: _Pending, next_record: int, check, matrix: OutputMatrix, output_dir: Path, manifest: Manifest):
+    """Write the shard, then the manifest that names it; return the check while it is still to be done."""
+    if pending.tokens:
+        if check:
+            manifest.logits_error = check.relative_error(matrix)
+            manifest.logits_checked = len(check.kept)
+            _refuse_if_wrong(manifest.logits_error, matrix)
+            check = None
+        shard = Shard(
+            f"shard-{len(manifest.shards):05d}.safetensors", pending.tokens, pending.first_record, next_record
+        )
+        write_shard(
+            output_dir / shard.file, np.concatenate(pending.hidden), pending.label, pending.record, pending.position
+        )
+        manifest.shards.append(shard)
+    manifest.next_record = next_record
+    manifest.skipped += pending.skipped
+    manifest.truncated += pending.truncated
+    write_manifest(output_dir, manifest)
+    return check
+
+
+class StateReader:
+    """Reads the hidden states and logits that predict completions; a prompt's beginning shared with the one before it
+    (a system prompt, usually) is not computed again."""
+
+    def __init__(self, llm: llama_cpp.Llama):
+        self._llm = llm
+        self._memory = llama_cpp.llama_get_memory(llm.ctx)
+        self._tokens: list[int] = []  # what the memory holds
+        self.forget()
+
+    def forget(self) -> None:
+        """Start afresh, so that what follows does not depend on what came before even in rounding."""
+        llama_cpp.llama_memory_clear(self._memory, True)
+        self._tokens = []
+
+    def read(self, prompt: list[int], completion: list[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield (start, hidden [n, H], logits [n, V]) in order: what predicts completion[start : start + n].
+
+        The arrays are float32 and valid until the next step. Hidden states are those after the final norm.
+        """
+        ctx = self._llm.ctx
+        self._keep_common(prompt)
+        llama_cpp.llama_set_embeddings(ctx, False)
+        for start in range(len(self._tokens), len(prompt) - 1, PROMPT_BATCH):
+            self._decode(prompt[start : min(start + PROMPT_BATCH, len(prompt) - 1)], outputs=False)
+        llama_cpp.llama_set_embeddings(ctx, True)
+        inputs = [prompt[-1], *completion[:-1]]
+        for start in range(0, len(inputs), COMPLETION_BATCH):
+            tokens = inputs[start : start + COMPLETION_BATCH]
+            self._decode(tokens, outputs=True)
+            # All outputs of one batch lie behind each other.
+            hidden = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(ctx), (len(tokens), self._llm.n_embd()))
+            logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(ctx), (len(tokens), self._llm.n_vocab()))
+            yield start, hidden, logits
+
+    def _keep_common(self, prompt: list[int]) -> None:
+        pairs = zip(self._tokens, prompt[:-1], strict=False)
+        common = next((i for i, (old, new) in enumerate(pairs) if old != new), min(len(self._tokens), len(prompt) - 1))
+        if common and llama_cpp.llama_memory_seq_rm(self._memory, 0, common, -1):
+            self._tokens = self._tokens[:common]
+        else:  # nothing in common, or a recurrent model, whose memory cannot be cut
+            self.forget()
+
+    def _decode(self, tokens: list[int], outputs: bool) -> None:
+        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for i, token in enumerate(tokens):
+                batch.token[i] = token
+                batch.pos[i] = len(self._tokens) + i
+                batch.n_seq_id[i] = 1
+                batch.seq_id[i][0] = 0
+                batch.logits[i] = outputs
+            status = llama_cpp.llama_decode(self._llm.ctx, batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+        if status != 0:
+            raise RuntimeError(f"llama_decode returned {status} for {len(tokens)} tokens at {len(self._tokens)}")
+        self._tokens += tokens
+
+
+class LogitsCheck:
+    """A uniform sample of the positions offered, and how far logits rebuilt from their kept states are off."""
+
+    def __init__(self, seed: int):
+        self._random = np.random.default_rng(seed)
+        self._seen = 0
+        self.kept: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def offer(self, hidden: np.ndarray, logits: np.ndarray) -> None:
+        """Consider the positions of ``hidden`` [n, H] and ``logits`` [n, V] (reservoir sampling)."""
+        for row in range(len(hidden)):
+            self._seen += 1
+            place = len(self.kept) if len(self.kept) < CHECKED_POSITIONS else int(self._random.integers(self._seen))
+            if place < CHECKED_POSITIONS:
+                self.kept[place : place + 1] = [(hidden[row].astype(np.float16), logits[row].copy())]
+
+    def relative_error(self, matrix: OutputMatrix) -> float:
+        """Return |rebuilt - llama.cpp's| / |llama.cpp's| over the sample, each row measured from its own mean.
+
+        A constant added to all logits of a row changes no probability; left in, it would hide errors that do.
+        """
+        theirs = np.stack([logits for _, logits in self.kept])
+        rebuilt = matrix.logits(np.stack([hidden for hidden, _ in self.kept]))
+        theirs -= theirs.mean(axis=1, keepdims=True)
+        rebuilt -= rebuilt.mean(axis=1, keepdims=True)
+        return float(np.linalg.norm(rebuilt - theirs) / np.linalg.norm(theirs))
+
+
+def _refuse_if_wrong(error: float, matrix: OutputMatrix) -> None:
+    if not error <= LARGEST_LOGITS_ERROR:
+        raise InputError(
+            f"{matrix.path}: logits rebuilt from hidden states are {error:.1%} off llama.cpp's own (at most "
+            f"{LARGEST_LOGITS_ERROR:.0%} is allowed); what architecture {matrix.architecture!r} does to its logits is "
+            "not known here, so heads cannot be trained on it"
+        )
+
+
+def _check_finite(hidden: np.ndarray, where: str) -> None:
+    largest = np.abs(hidden).max()
+    if not largest <= np.finfo(np.float16).max:
+        raise InputError(f"{where}: a hidden state holds {largest:g}, more than float16 can; use another quantization")
+
+
+def _manifest(model_path: Path, data_path: Path, settings: CollectSettings, matrix: OutputMatrix) -> Manifest:
+    # The export side hashes the base the same way to warn about heads on the wrong model.
+    from autodeco.export.fingerprint import fingerprint
+
+    with data_path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    model = Model(
+        path=str(model_path.resolve()),
+        fingerprint=fingerprint(model_path),
+        architecture=matrix.architecture,
+        name=matrix.name or model_path.stem,
+        hidden_size=matrix.hidden_size,
+        vocab_size=matrix.vocab_size,
+    )
+    settings_dict = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    return Manifest(model, {"file": data_path.name, "sha256": digest.hexdigest()}, settings_dict)
+
+
+def _continued(output_dir: Path, wanted: Manifest) -> Manifest:
+    """Return the manifest in ``output_dir`` if it was made with the same model, data and settings."""
+    found = read_manifest(output_dir)
+    differences = []
+    if found.model.fingerprint != wanted.model.fingerprint:
+        differences.append(f"model {found.model.name}")
+    if found.data["sha256"] != wanted.data["sha256"]:
+        differences.append(f"data {found.data['file']}")
+    differences += [
+        f"{name.replace('_', '-')} {found.settings.get(name)}"
+        for name, value in wanted.settings.items()
+        if found.settings.get(name) != value
+    ]
+    if differences:
+        raise InputError(
+            f"{output_dir}: holds traces made with another {', another '.join(differences)}; "
+            "use the same again to continue, or another folder"
+        )
+    return found

@@ -1,0 +1,72 @@
+"""Training data: JSON lines with ``prompt`` and ``completion``, or ``messages``."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from autodeco.errors import InputError
+
+Messages = list[dict]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line: what the model is given and what it should answer, both as text or both as chat messages."""
+
+    line: int  # 1-based, as editors count
+    prompt: str | Messages
+    completion: str | Messages
+
+
+def read_records(path: str | os.PathLike) -> Iterator[Record]:
+    """Yield the records of the JSON lines file at ``path``; empty lines are passed over.
+
+    ``{"prompt": text, "completion": text}``; ``{"prompt": messages, "completion": messages}``; or ``{"messages":
+    messages}``, whose last message is the completion. Raises InputError with the line for anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a file of JSON lines with prompt and completion, or messages")
+    found = False
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                found = True
+                yield _record(f"{path}, line {number}", number, line)
+    if not found:
+        raise InputError(f"{path}: the file is empty; give one JSON object a line with prompt and completion")
+
+
+def _record(where: str, number: int, line: bytes) -> Record:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON ({error}); write one JSON object a line") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{where}: expected a JSON object with prompt and completion, or messages")
+    if "messages" in fields:
+        messages = fields["messages"]
+        _check_messages(where, "messages", messages)
+        if messages[-1]["role"] != "assistant" or len(messages) < 2:
+            raise InputError(f"{where}: the last of several messages must be the assistant's; there is no completion")
+        return Record(number, messages[:-1], messages[-1:])
+    for name in ("prompt", "completion"):
+        if not fields.get(name):
+            raise InputError(f"{where}: the record has no {name}; give prompt and completion, or messages")
+    prompt, completion = fields["prompt"], fields["completion"]
+    if isinstance(prompt, list) and isinstance(completion, list):
+        _check_messages(where, "prompt", prompt)
+        _check_messages(where, "completion", completion)
+    elif not isinstance(prompt, str) or not isinstance(completion, str):
+        raise InputError(f"{where}: prompt and completion must both be text, or both be lists of messages")
+    return Record(number, prompt, completion)
+
+
+def _check_messages(where: str, name: str, messages) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f"{where}: {name} must be a list with at least one message")
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
+            raise InputError(f'{where}: each of {name} must be an object like {{"role": "user", "content": "text"}}')

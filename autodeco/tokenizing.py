@@ -1,0 +1,84 @@
+"""From a record to token ids, exactly as the same text would reach the model when it generates."""
+
+import llama_cpp
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from autodeco.errors import InputError
+from autodeco.records import Record
+
+
+class Tokenizer:
+    """Turns records into (prompt ids, completion ids) with a model's own vocabulary and chat template.
+
+    The prompt gets the ids that llama_cpp gives it for generating: special tokens recognised, and a beginning-of-text
+    token in front of plain text if the model wants one (a chat template writes its own). The completion gets the ids
+    that follow those of the prompt when both are tokenized as one text, so a word that spans no boundary is split as
+    in running text. It ends with the end-of-generation token: of the template, or the model's end-of-text token if
+    ``append_end`` and the text has none. What a template writes after that token, the model never generates.
+    """
+
+    def __init__(self, llm: llama_cpp.Llama, append_end: bool = True):
+        self._llm = llm
+        self._vocab = llama_cpp.llama_model_get_vocab(llm.model)
+        self._append_end = append_end
+        self._template = llm.metadata.get("tokenizer.chat_template")
+        self._formatters: dict[bool, Jinja2ChatFormatter] = {}
+
+    def __call__(self, record: Record) -> tuple[list[int], list[int]]:
+        """Return (prompt ids, completion ids); raises InputError if the model has no chat template for messages."""
+        if isinstance(record.prompt, str):
+            return self._pair(record.prompt, record.completion, add_bos=True)
+        prompt = self._render(record.prompt, add_generation_prompt=True)
+        whole = self._render(record.prompt + record.completion, add_generation_prompt=False)
+        if whole.startswith(prompt):
+            return self._pair(prompt, whole[len(prompt) :], add_bos=False)
+        # Some templates rewrite the last answer or open it with more than they keep (a thinking tag, say). What the
+        # model would generate is then the bare answer after the generation prompt.
+        answer = "".join(str(message["content"]) for message in record.completion)
+        return self._pair(prompt, answer, add_bos=False)
+
+    def _pair(self, prompt: str, completion: str, add_bos: bool) -> tuple[list[int], list[int]]:
+        prompt_ids = self._ids(prompt, add_bos)
+        if not prompt_ids:
+            raise InputError("the prompt has no tokens, so nothing predicts the first token of the completion")
+        whole_ids = self._ids(prompt + completion, add_bos)
+        if whole_ids[: len(prompt_ids)] == prompt_ids:
+            ids = whole_ids[len(prompt_ids) :]
+        else:
+            # A token spans the boundary. When generating, the prompt's tokens are already fixed.
+            ids = self._continuation_ids(completion)
+        end = next((i for i, token in enumerate(ids) if llama_cpp.llama_vocab_is_eog(self._vocab, token)), None)
+        if end is not None:
+            return prompt_ids, ids[: end + 1]
+        eos = self._llm.token_eos()
+        return prompt_ids, [*ids, eos] if self._append_end and eos != -1 else ids
+
+    def _continuation_ids(self, text: str) -> list[int]:
+        # Behind a newline a SentencePiece vocabulary does not put the space that it puts in front of a text.
+        before = self._ids("\n", add_bos=False)
+        both = self._ids("\n" + text, add_bos=False)
+        return both[len(before) :] if both[: len(before)] == before else self._ids(text, add_bos=False)
+
+    def _ids(self, text: str, add_bos: bool) -> list[int]:
+        ids = self._llm.tokenize(text.encode("utf-8", "surrogatepass"), add_bos=False, special=True) if text else []
+        bos = self._llm.token_bos()
+        wants_bos = add_bos and bos != -1 and llama_cpp.llama_vocab_get_add_bos(self._vocab)
+        return [bos, *ids] if wants_bos else ids
+
+    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        if self._template is None:
+            raise InputError("the model has no chat template; use prompt and completion as text instead of messages")
+        try:
+            if add_generation_prompt not in self._formatters:
+                self._formatters[add_generation_prompt] = Jinja2ChatFormatter(
+                    self._template,
+                    eos_token=self._text(self._llm.token_eos()),
+                    bos_token=self._text(self._llm.token_bos()),
+                    add_generation_prompt=add_generation_prompt,
+                )
+            return self._formatters[add_generation_prompt](messages=messages).prompt
+        except Exception as error:  # a template is a program: jinja2 errors, and whatever raise_exception was given
+            raise InputError(f"the model's chat template refuses the messages ({error})") from None
+
+    def _text(self, token: int) -> str:
+        return "" if token == -1 else llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")

@@ -1,0 +1,116 @@
+"""Traces: a folder with the hidden states of completions, what each was followed by, and how they were made.
+
+``traces.json`` names the model, the data, the settings and the shards. Each shard is a safetensors file of whole
+records: ``hidden`` float16 [n, H], ``label`` int32 [n] (the token that followed), ``record`` int32 [n] (index in the
+data, 0-based) and ``position`` int32 [n] (index of the state's token in the sequence).
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from autodeco.atomic import replacing
+from autodeco.errors import InputError
+
+MANIFEST = "traces.json"
+FORMAT = "autodeco-traces"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model that was run; ``path`` is where it was then."""
+
+    path: str
+    fingerprint: str
+    architecture: str
+    name: str
+    hidden_size: int
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of ``tokens`` states, of the records ``first_record`` up to but not including ``next_record``."""
+
+    file: str
+    tokens: int
+    first_record: int
+    next_record: int
+
+
+@dataclass
+class Manifest:
+    """What ``traces.json`` holds."""
+
+    model: Model
+    data: dict  # {"file", "sha256"}
+    settings: dict
+    complete: bool = False
+    next_record: int = 0
+    skipped: int = 0  # records whose prompt filled the context
+    truncated: int = 0  # records whose completion reached the end of the context
+    logits_error: float | None = None  # relative, of logits rebuilt from the states against llama.cpp's own
+    logits_checked: int = 0  # positions
+    shards: list[Shard] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        return sum(shard.tokens for shard in self.shards)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write ``traces.json`` into ``directory``, replacing it whole."""
+    with replacing(directory / MANIFEST) as part:
+        text = json.dumps({"format": FORMAT, "version": VERSION} | asdict(manifest), indent=2)
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(directory: str | os.PathLike) -> Manifest:
+    """Read ``traces.json`` of ``directory``; raises InputError if it is missing, damaged or of another version."""
+    path = Path(directory) / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make traces with `autodeco collect`")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        version = fields.pop("version")
+        if version != VERSION:
+            raise ValueError(f"it is of version {version}, this program reads version {VERSION}")
+        fields["model"] = Model(**fields["model"])
+        fields["shards"] = [Shard(**shard) for shard in fields["shards"]]
+        for shard in fields["shards"]:
+            if Path(shard.file).name != shard.file:
+                raise ValueError(f"shard {shard.file} lies outside the folder")
+        return Manifest(**fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a readable manifest of traces ({error}); collect again") from None
+
+
+def write_shard(path: Path, hidden: np.ndarray, label: list[int], record: list[int], position: list[int]) -> None:
+    """Write one shard to ``path``, whole or not at all."""
+    columns = {"label": label, "record": record, "position": position}
+    arrays = {name: np.asarray(column, np.int32) for name, column in columns.items()}
+    with replacing(path) as part:
+        save_file({"hidden": np.ascontiguousarray(hidden, np.float16), **arrays}, part)
+
+
+def check_shard(directory: str | os.PathLike, shard: Shard, model: Model) -> None:
+    """Raise InputError unless the file of ``shard`` has the tensors, shapes and types that the manifest promises."""
+    path = Path(directory) / shard.file
+    shapes = {"hidden": ([shard.tokens, model.hidden_size], "F16")}
+    shapes |= {name: ([shard.tokens], "I32") for name in ("label", "record", "position")}
+    try:
+        with safe_open(path, framework="np") as file:
+            for name, (shape, dtype) in shapes.items():
+                found = file.get_slice(name)
+                if found.get_shape() != shape or found.get_dtype() != dtype:
+                    raise ValueError(f"{name} is {found.get_dtype()} {found.get_shape()}, expected {dtype} {shape}")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not the shard that {MANIFEST} promises ({error}); collect again") from None
