@@ -1,0 +1,122 @@
+"""The exact losses equal the plain ones, values and gradients, and keep nothing of the vocabulary's size."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from test_losses import CASES, golden  # noqa: E402
+
+from autodeco import losses  # noqa: E402
+from autodeco.exact_losses import sort_descending, token_losses  # noqa: E402
+
+
+def plain(logits, temperature, top_p, labels):
+    """Return both losses of each token by the plain version, a token at a time."""
+    rows = range(len(labels))
+    first = [losses.temperature_loss(logits[i], temperature[i], labels[i], easy_token_drop=0.0) for i in rows]
+    second = [losses.soft_top_p_loss(logits[i], temperature[i], top_p[i], labels[i]) for i in rows]
+    return torch.stack(first), torch.stack(second)
+
+
+def random_case(seed, n=24, vocab=500, spread=4.0, dtype=torch.float32):
+    """Return logits, temperature, top-p, labels that favour likely tokens, with one ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, vocab, generator=generator) * spread
+    labels = torch.multinomial(torch.softmax(logits, -1), 1, generator=generator).squeeze(-1)
+    labels[3] = -100
+    temperature = torch.rand(n, generator=generator) * 1.9 + 0.05
+    top_p = torch.rand(n, generator=generator)
+    return logits.to(dtype), temperature.to(dtype), top_p.to(dtype), labels
+
+
+def gradients(function, logits, temperature, top_p, labels):
+    """Return values and gradients by T and P of each loss; each token's gradient is scaled differently."""
+    temperature, top_p = temperature.clone().requires_grad_(), top_p.clone().requires_grad_()
+    first, second = function(logits, temperature, top_p, labels)
+    factors = torch.linspace(0.5, 2.0, len(labels), dtype=first.dtype)
+    (by_t_first,) = torch.autograd.grad((first * factors).sum(), temperature, retain_graph=True)
+    by_t_second, by_p = torch.autograd.grad((second * factors).sum(), (temperature, top_p))
+    return {"first": first, "second": second, "first by T": by_t_first, "second by T": by_t_second, "second by P": by_p}
+
+
+@pytest.mark.parametrize("spread", [0.3, 4.0, 20.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_equals_plain_in_float64(seed, spread):
+    case = random_case(seed, spread=spread, dtype=torch.float64)
+    expected = gradients(plain, *case)
+    for name, value in gradients(token_losses, *case).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_in_float32_stays_within_1e5_of_plain_in_float64(seed):
+    # Plain in float32 is itself up to 1e-4 off in the derivative by T, where sums over the vocabulary cancel.
+    case = random_case(seed)
+    wide = tuple(value.double() if value.is_floating_point() else value for value in case)
+    expected = gradients(plain, *wide)
+    for name, value in gradients(token_losses, *case).items():
+        assert torch.norm(value - expected[name]) <= 1e-5 * torch.norm(expected[name]), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exact_losses_reproduce_the_official_values_and_gradients(case):
+    heads, hidden, logits, labels, expected = golden(case)
+    first, second = token_losses(logits, *heads(hidden, logits), labels)
+    kept = labels != -100
+    hard = kept & (logits.argmax(-1) != labels)
+    for name, value in {
+        "temperature_loss": losses.masked_mean(first, kept),
+        "temperature_loss_all_easy_dropped": losses.masked_mean(first, hard),
+        "top_p_loss": losses.masked_mean(second, kept),
+    }.items():
+        torch.testing.assert_close(value, expected[name].squeeze(), rtol=1e-5, atol=0, msg=name)
+    losses.masked_mean(first + second, kept).backward()
+    for name, parameter in heads.named_parameters():
+        reference = expected[f"grad.{name}"]
+        assert torch.norm(parameter.grad - reference) <= 1e-4 * torch.norm(reference), name
+
+
+def test_equal_logits_keep_the_order_of_their_ids():
+    logits = torch.tensor([[1.0, 2.0, 1.0, 1.0, 2.0, 0.0]]).double().expand(6, 6)
+    case = (logits, torch.full((6,), 0.9).double(), torch.full((6,), 0.4).double(), torch.arange(6))
+    expected = gradients(plain, *case)
+    for name, value in gradients(token_losses, *case).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-12, msg=name)
+    assert len(set(expected["second"].tolist())) == 6
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 5e-3, 1e-2, 2e-2])
+def test_temperatures_around_the_minimum_match_the_plain_version(temperature):
+    logits, _, top_p, labels = random_case(7, dtype=torch.float64)
+    case = (logits, torch.full((24,), temperature).double(), top_p, labels)
+    expected = gradients(plain, *case)
+    for name, value in gradients(token_losses, *case).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_a_label_with_no_probability_costs_a_finite_loss_and_no_gradient():
+    logits = torch.tensor([[0.0, -3000.0, 1.0]])
+    values = gradients(token_losses, logits, torch.tensor([0.1]), torch.tensor([0.5]), torch.tensor([1]))
+    assert all(torch.isfinite(value).all() for value in values.values())
+    assert values["second"].item() == 0.0
+
+
+def test_ignored_tokens_have_neither_loss_nor_gradient():
+    values = gradients(token_losses, *random_case(0))
+    assert all(value[3].item() == 0.0 for value in values.values())
+
+
+def test_the_graph_keeps_nothing_as_wide_as_the_vocabulary():
+    logits, temperature, top_p, labels = random_case(0)
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        token_losses(logits, temperature.requires_grad_(), top_p.requires_grad_(), labels)
+    assert sizes
+    assert max(sizes) <= len(labels)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_rows_are_sorted_in_descending_order(rows):
+    z = torch.randn(rows, 1000)
+    untouched = z.clone()
+    assert torch.equal(sort_descending(z), torch.sort(z, descending=True).values)
+    assert torch.equal(z, untouched)
