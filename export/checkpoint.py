@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,13 +114,9 @@ def _make(tensors: dict[str, np.ndarray], source: str, claims: dict, hidden_size
     if claimed is None and not any(name.startswith(f"{TEMP_HEAD}.") for name in tensors):
         claimed = hidden_size
     stats = claims.get("use_enhanced_features")
-    return check_heads(
-        tensors,
-        source,
-        claimed,
-        stats if isinstance(stats, bool) else None,
-        tuple(notes),
-    )
+    heads = check_heads(tensors, source, claimed, stats if isinstance(stats, bool) else None)
+    named = claims.get("base_model_name_or_path")
+    return replace(heads, notes=tuple(notes), base_model=named if isinstance(named, str) else None)
 
 
 def _read_json(path: Path) -> dict:

@@ -12,16 +12,19 @@ from pathlib import Path
 
 from autodeco.errors import InputError, reports_errors
 from autodeco.export.checkpoint import HeadWeights, is_gguf, read_heads
+from autodeco.export.convert import hidden_size_of
 from autodeco.export.fit import check_fit
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES
-from autodeco.export.layout import MERGED, SIDECAR, Layout, open_layout
+from autodeco.export.layout import MERGED, PLAIN, SIDECAR, Layout, open_layout
+from autodeco.export.make_base import made_base, model_stem
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
 from autodeco.export.writer import check_mergeable, split_merged, write_merged, write_sidecar
 
 EPILOG = """examples:
   autodeco-export HEADS_DIR --base MODEL.gguf                     a small file of heads beside the model
   autodeco-export HEADS_DIR --base MODEL.gguf --layout merged     one file that holds both
+  autodeco-export HEADS_DIR --base HF_DIR --quantize Q4_K_M       from a Hugging Face folder to a quantized model
   autodeco-export --split MERGED.gguf -o DIR                      base.gguf and heads.gguf again"""
 
 
@@ -36,16 +39,23 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "heads", metavar="HEADS", nargs="?", help="checkpoint folder, safetensors file or GGUF with heads"
     )
-    made.add_argument("--base", metavar="MODEL.gguf", help="the model the heads are for")
+    made.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="the model the heads are for: a GGUF, or a Hugging Face folder to be converted (it may run its own code)",
+    )
+    made.add_argument("--quantize", metavar="Q4_K_M", help="quantize the model first, with llama.cpp's quantizer")
     made.add_argument("--layout", choices=[SIDECAR, MERGED], default=SIDECAR, help="default: %(default)s")
     made.add_argument("--type", choices=list(WEIGHT_TYPES), default="f16", help="of the weights, default: %(default)s")
     made.add_argument("-o", "--output", metavar="OUT", help="file to write (with --split: folder)")
+    made.add_argument("--check", action="store_true", help="measure what each type of weights costs in accuracy")
     made.add_argument("--split", metavar="MERGED.gguf", help="take a merged file apart into the folder given with -o")
     about = made.add_argument_group("what the file says about itself")
     about.add_argument("--name", help="general.name")
     about.add_argument("--author", help="general.author")
     about.add_argument("--license", help="general.license, an SPDX identifier such as apache-2.0")
     about.add_argument("--url", help="general.url")
+    about.add_argument("--card", action="store_true", help="write a model card, README.md, beside the file")
     return made
 
 
@@ -58,49 +68,89 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _split(args)
     if not args.heads:
         raise InputError("nothing to export: give HEADS and --base MODEL.gguf, or --split MERGED.gguf -o DIR")
-    base, heads = open_inputs(args.heads, args.base, args.layout)
-    output = args.output or default_output(base, args.layout, args.type)
-    if args.layout == MERGED:
-        check_mergeable(base, output)
+    return _export(args)
+
+
+def _export(args) -> int:
+    from_gguf, base_path = _open_heads_file(args)
+    heads = _read_fitting_heads(args, base_path)
+    output = Path(args.output or default_output(base_path, args))
+    card = output.parent / "README.md"
+    if args.card and card.exists():
+        raise InputError(f"{card}: is there already; remove it, or write to another folder with -o")
     given = {KEY_NAME: args.name, KEY_AUTHOR: args.author, KEY_LICENSE: args.license, KEY_URL: args.url}
     description = {key: text for key, text in given.items() if text}
-    write = write_merged if args.layout == MERGED else write_sidecar
-    write(output, head_tensors(heads, args.type), base, description)
+    # Bad weights are found before the model takes minutes to make.
+    tensors = head_tensors(heads, args.type)
+
+    keep = args.layout == SIDECAR
+    with made_base(base_path, args.quantize, output.parent, keep) as model:
+        base = open_layout(model)
+        if args.layout == MERGED:
+            check_mergeable(base, output)
+        warning = check_fit(from_gguf, base) if from_gguf is not None and args.base else None
+        if warning:
+            heads = replace(heads, notes=(*heads.notes, warning))
+        deviations = _check(heads, base) if args.check else []
+        (write_merged if args.layout == MERGED else write_sidecar)(output, tensors, base, description)
+    if args.card:
+        from autodeco.export.card import model_card, write_card
+
+        write_card(card, model_card(output, args.layout, args.type, heads, base, description, deviations))
     for note in heads.notes:
         print(f"note: {note}")
     _say_what_was_made(output, args, heads, base)
+    if args.card:
+        print(f"wrote {card}")
     return 0
 
 
-def open_inputs(heads_path: str, base_path: str | None, layout: str) -> tuple[Layout, HeadWeights]:
-    """Read the heads and what they go with; raises InputError if the two do not fit each other."""
-    from_gguf = open_layout(heads_path) if not os.path.isdir(heads_path) and is_gguf(heads_path) else None
-    if base_path is None:
-        if from_gguf is None:
-            raise InputError(f"{heads_path}: needs a model: give it with --base MODEL.gguf")
-        if layout == MERGED and not from_gguf.has_base:
-            raise InputError(f"{heads_path}: holds heads but no model; give the model with --base MODEL.gguf")
-        base = from_gguf
+def _open_heads_file(args) -> tuple[Layout | None, str]:
+    """Layout of HEADS if it is a GGUF, and the path of the model, which may be that file itself."""
+    from_gguf = open_layout(args.heads) if not os.path.isdir(args.heads) and is_gguf(args.heads) else None
+    if args.base is not None:
+        return from_gguf, args.base
+    if from_gguf is None:
+        raise InputError(f"{args.heads}: needs a model: give it with --base MODEL.gguf")
+    if not from_gguf.has_base and (args.layout == MERGED or args.quantize or args.check):
+        raise InputError(f"{args.heads}: holds heads but no model; give the model with --base MODEL.gguf")
+    return from_gguf, args.heads
+
+
+def _read_fitting_heads(args, base_path: str) -> HeadWeights:
+    """Read the heads; raises InputError if their width is not the model's, before the model is made or copied."""
+    if os.path.isdir(base_path):
+        width = hidden_size_of(base_path)
     else:
         base = open_layout(base_path)
-        if not base.has_base:
+        width = base.embedding_length
+        if args.base is not None and not base.has_base:
             raise InputError(f"{base_path}: holds heads but no model; give the model itself with --base")
-    heads = read_heads(heads_path, base.embedding_length)
-    if heads.hidden_size != base.embedding_length:
+        if args.quantize and base.kind != PLAIN:
+            raise InputError(f"{base_path}: has heads in it, which quantizing would harm; split it first with --split")
+    heads = read_heads(args.heads, width)
+    if width is not None and heads.hidden_size != width:
         raise InputError(
-            f"{heads_path}: the heads are for a hidden size of {heads.hidden_size}, {base.path} has "
-            f"{base.embedding_length}; give the model they were trained on"
+            f"{args.heads}: the heads are for a hidden size of {heads.hidden_size}, {base_path} has {width}; "
+            "give the model they were trained on"
         )
-    warning = check_fit(from_gguf, base) if from_gguf is not None else None
-    return base, replace(heads, notes=(*heads.notes, warning)) if warning else heads
+    return heads
 
 
-def default_output(base: Layout, layout: str, weight_type: str) -> str:
+def _check(heads: HeadWeights, base: Layout) -> list:
+    from autodeco.export.accuracy import measure_deviations
+    from autodeco.export.card import deviation_table
+
+    deviations = measure_deviations(heads, base)
+    print("\n".join(deviation_table(deviations)))
+    return deviations
+
+
+def default_output(base_path: str, args) -> str:
     """Name of the file in the current folder when -o is not given."""
-    stem = re.sub(r"-\d{5}-of-\d{5}$", "", Path(base.path).stem)
-    if not base.has_base:
-        stem = re.sub(r"-autodeco-heads(-\w+)?$", "", stem)
-    return f"{stem}-autodeco.gguf" if layout == MERGED else f"{stem}-autodeco-heads-{weight_type}.gguf"
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", model_stem(base_path, args.quantize))
+    stem = re.sub(r"-autodeco(-heads-\w+)?$", "", stem)
+    return f"{stem}-autodeco.gguf" if args.layout == MERGED else f"{stem}-autodeco-heads-{args.type}.gguf"
 
 
 def _split(args) -> int:
@@ -114,7 +164,7 @@ def _split(args) -> int:
     return 0
 
 
-def _say_what_was_made(output: str, args, heads: HeadWeights, base: Layout) -> None:
+def _say_what_was_made(output: Path, args, heads: HeadWeights, base: Layout) -> None:
     kinds = [name for name, here in (("temperature", heads.has_temperature), ("top-p", heads.has_top_p)) if here]
     what = f"{' and '.join(kinds)} {'heads' if len(kinds) == 2 else 'head'}, {args.type}"
     print(f"wrote {output} ({_size(output)}): {what}, {'with' if args.layout == MERGED else 'for'} {base.base_name}")

@@ -22,13 +22,14 @@ from autodeco.export.schema import official_name as official
 class HeadWeights:
     """Checked heads: ``tensors`` maps official names to float32 arrays (first weights [256, H] and [256, H + 1 or 5],
     second weights [1, 256], biases [256] and [1]); ``source`` is the file or folder they came from, ``notes`` are lines
-    that a person should see."""
+    that a person should see, ``base_model`` is what the checkpoint names as its base model, if it does."""
 
     tensors: dict[str, np.ndarray] = field(repr=False)
     hidden_size: int
     prob_stats: bool
     source: str
     notes: tuple[str, ...] = ()
+    base_model: str | None = None
 
     @property
     def has_temperature(self) -> bool:
@@ -52,7 +53,6 @@ def check_heads(
     source: str,
     hidden_size: int | None = None,
     prob_stats: bool | None = None,
-    notes: tuple[str, ...] = (),
 ) -> HeadWeights:
     """Make HeadWeights of ``tensors`` (official names, float32).
 
@@ -87,7 +87,7 @@ def check_heads(
         for part, shape in zip(PARTS, shapes, strict=True):
             _check(official(head, part), tensors[official(head, part)], shape, source)
     kept = {official(head, part): tensors[official(head, part)] for head in present for part in PARTS}
-    return HeadWeights(kept, width, found_stats, source, notes)
+    return HeadWeights(kept, width, found_stats, source)
 
 
 def _hidden_size(tensors, present, source: str, claimed: int | None, prob_stats: bool | None) -> int:

@@ -1,0 +1,91 @@
+"""How far temperature and top-p move when head weights are stored in fewer bits, over a model's real hidden states."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autodeco.export.head_tensors import head_tensors
+from autodeco.export.head_weights import HeadWeights
+from autodeco.export.heads_in_gguf import WEIGHT_TYPES
+from autodeco.export.layout import Layout
+from autodeco.export.writer import write_sidecar
+
+REFERENCE = "f32"
+# Prose, arithmetic, code and a dialogue: hidden states of different kinds in a few seconds.
+TEXT = """The lighthouse keeper climbed the stairs every evening before the sun went down. From the gallery he could see
+the fishing boats come home, and beyond them the long grey line where the sea met the sky. He had counted the steps
+once, as a young man: two hundred and seventeen.
+
+Question: A train leaves at 9:40 and travels 150 km at 60 km/h. When does it arrive?
+Answer: 150 / 60 = 2.5 hours, so it arrives at 12:10.
+
+def primes(limit):
+    sieve = [True] * (limit + 1)
+    for n in range(2, int(limit ** 0.5) + 1):
+        if sieve[n]:
+            sieve[n * n :: n] = [False] * len(sieve[n * n :: n])
+    return [n for n in range(2, limit + 1) if sieve[n]]
+
+"Where are you going?" she asked. "To the market," he said, "and then, if there is time, to the river."
+"""
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Distance from float32 heads over ``tokens`` hidden states, for one type of weights; None for a head that is not
+    there."""
+
+    weight_type: str
+    tokens: int
+    temperature_max: float | None
+    temperature_mean: float | None
+    top_p_max: float | None
+    top_p_mean: float | None
+
+
+def measure_deviations(heads: HeadWeights, base: Layout) -> list[Deviation]:
+    """Run the model of ``base`` over a built-in text and compare each type of head weights with float32.
+
+    The heads run as they do when generating, in the compiled code. Raises InputError if the model does not load."""
+    from autodeco import native
+
+    hidden, logits = hidden_states(base)
+    predicted = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for weight_type in WEIGHT_TYPES:
+            path = Path(folder) / f"{weight_type}.gguf"
+            write_sidecar(path, head_tensors(heads, weight_type), base)
+            predicted[weight_type] = native.predict(path, hidden, logits)
+    reference = predicted.pop(REFERENCE)
+    return [
+        Deviation(
+            weight_type,
+            len(hidden),
+            *(_distances(values[0], reference[0]) if heads.has_temperature else (None, None)),
+            *(_distances(values[1], reference[1]) if heads.has_top_p else (None, None)),
+        )
+        for weight_type, values in predicted.items()
+    ]
+
+
+def hidden_states(base: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Hidden states [n, H] and logits [n, V], float32, of the model in ``base`` over the built-in text."""
+    from autodeco.base_model import open_base
+    from autodeco.collecting import StateReader
+    from autodeco.merged_file import opened_at
+
+    with opened_at(base.path, base.base_offset):
+        llm = open_base(base.path, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
+    try:
+        tokens = llm.tokenize(TEXT.encode())[:512]
+        steps = [(hidden.copy(), logits.copy()) for _, hidden, logits in StateReader(llm).read(tokens[:1], tokens[1:])]
+    finally:
+        llm.close()
+    return np.concatenate([step[0] for step in steps]), np.concatenate([step[1] for step in steps])
+
+
+def _distances(values: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    distance = np.abs(values - reference)
+    return float(distance.max()), float(distance.mean())

@@ -1,0 +1,71 @@
+"""llama.cpp's own converter, of exactly the version that runs here: fetched once from the pinned source package.
+
+The wheel holds the library only; the source package of llama-cpp-python holds the whole llama.cpp tree.
+"""
+
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from autodeco.errors import InputError
+
+VERSION = "0.3.36"
+SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+_ROOT = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
+_WANTED = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
+
+
+def cache_folder() -> Path:
+    """Where the converter is kept: $XDG_CACHE_HOME/autodeco, or ~/.cache/autodeco."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autodeco"
+
+
+def converter_script() -> Path:
+    """Path of convert_hf_to_gguf.py of the pinned version, fetched (77 MB) if it is not in the cache yet.
+
+    Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
+    folder = cache_folder() / f"llama.cpp-of-llama-cpp-python-{VERSION}"
+    script = folder / "convert_hf_to_gguf.py"
+    if script.is_file():
+        return script
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
+            unpacked = Path(scratch) / "unpacked"
+            _unpack(_fetch(Path(scratch)), unpacked)
+            unpacked.rename(folder)
+    except (OSError, tarfile.TarError) as error:
+        # Another process may have come first; then what it put there is as good.
+        if not script.is_file():
+            raise InputError(f"{folder}: llama.cpp's converter cannot be kept there ({error}); free space") from error
+    return script
+
+
+def _fetch(folder: Path) -> Path:
+    # pip itself checks the hash, and follows the user's own settings for indexes, proxies and certificates.
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"llama-cpp-python=={VERSION} --hash=sha256:{SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
+    command += ["--require-hashes", "--requirement", str(requirement), "--dest", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    archives = list(folder.glob("llama_cpp_python-*.tar.gz"))
+    if result.returncode or len(archives) != 1:
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
+        raise InputError(
+            f"llama-cpp-python {VERSION}: its source package, which holds llama.cpp's converter, cannot be fetched "
+            f"({lines[-1]}); check the network, or convert the model yourself and give the GGUF with --base"
+        )
+    return archives[0]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        members = []
+        for member in tar:
+            inside = member.name.removeprefix(_ROOT)
+            if member.isfile() and inside != member.name and inside.startswith(_WANTED):
+                members.append(member.replace(name=inside))
+        tar.extractall(folder, members, filter="data")

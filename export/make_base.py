@@ -1,0 +1,56 @@
+"""The model that heads are exported for: a GGUF as it is, or made from a Hugging Face folder and quantized."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from autodeco.errors import InputError
+from autodeco.export.convert import convert
+from autodeco.export.gguf_file import read_gguf
+from autodeco.export.quantize import check_kind, quantize_model
+
+
+def model_stem(base: str | os.PathLike, quantize: str | None) -> str:
+    """Name, without suffix, of the model that ``made_base`` makes."""
+    path = Path(os.path.abspath(base))
+    stem = path.name if path.is_dir() else path.stem
+    return f"{stem}-{quantize.upper()}" if quantize else stem
+
+
+@contextlib.contextmanager
+def made_base(base: str | os.PathLike, quantize: str | None, folder: Path, keep: bool) -> Iterator[Path]:
+    """Yield the path of a GGUF made from ``base`` (a GGUF, or a Hugging Face folder), quantized if asked.
+
+    What is made is written into ``folder``: to stay if ``keep``, else for the time of the context. Raises InputError if
+    a step fails or a file of that name is there already."""
+    is_folder = os.path.isdir(base)
+    if not is_folder and quantize is None:
+        yield Path(base)
+        return
+    if quantize is not None:
+        quantize = check_kind(quantize)
+    if not is_folder:
+        read_gguf(base)  # the quantizer's own errors say less
+    made = folder / f"{model_stem(base, quantize)}.gguf"
+    if keep and made.exists():
+        raise InputError(f"{made}: is there already; give it with --base, or remove it to make it again")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".autodeco-export-", dir=folder) as scratch:
+            model = Path(base)
+            target = made if keep else Path(scratch) / made.name
+            if is_folder:
+                print(f"converting {base} with llama.cpp's converter", flush=True)
+                model = Path(scratch) / "converted.gguf" if quantize else target
+                convert(base, model)
+            if quantize:
+                print(f"quantizing to {quantize} with llama.cpp's quantizer", flush=True)
+                quantize_model(model, target, quantize)
+                if is_folder:
+                    model.unlink()
+            if keep:
+                print(f"wrote {target}", flush=True)
+            yield target
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); check the free space") from error
