@@ -1,5 +1,6 @@
 """``autodeco.Llama``: ``llama_cpp.Llama`` whose temperature and top-p come from heads, token by token."""
 
+import contextlib
 import functools
 import inspect
 import os
@@ -48,6 +49,9 @@ class Llama(llama_cpp.Llama):
     """
 
     def __init__(self, model_path: str, heads_path: str | os.PathLike | None = None, **kwargs):
+        self._stack = (
+            contextlib.ExitStack()
+        )  # what close() closes, should opening fail before llama_cpp.Llama makes its own
         self._heads: native._native.Heads | None = None
         self._graph: native.GraphSampler | None = None  # what llama.cpp's graph holds at present
         self._rows: list[tuple] = []
@@ -135,7 +139,9 @@ class Llama(llama_cpp.Llama):
             raise ValueError("mirostat steers by a target of its own and cannot use heads: leave mirostat_mode at 0")
         for name in ("temp", "top_p"):
             if not 0.0 <= settings[name] < float("inf"):
-                raise ValueError(f"{name} multiplies the prediction and must be finite and at least 0, not {settings[name]}")
+                raise ValueError(
+                    f"{name} multiplies the prediction and must be finite and at least 0, not {settings[name]}"
+                )
         if self._generating and is_plain(settings):
             draw = GraphDraw(self._attach(observer=False), self._rows)
             self._requires_eval = True  # a cached prompt's token was drawn with the settings of its time
@@ -156,6 +162,7 @@ class Llama(llama_cpp.Llama):
             yield from _generate(self, *args, **kwargs)
         finally:
             self._generating = False
+            self._sampler = None  # sample() by hand has settings of its own
 
     def embed(self, *args, **kwargs):
         self._detach()

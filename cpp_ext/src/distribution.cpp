@@ -18,6 +18,9 @@ constexpr float BUCKETS_PER_NAT = 16.0f;
 // buckets of at most this many tokens are sorted, larger ones are divided again
 constexpr uint32_t SORT_LIMIT = 512;
 
+// half a unit in the last place of a float32 near 1: 0.8 stored as 0.80000001 still keeps 8 of 10 equal tokens
+constexpr double TOP_P_ROUNDING = 6e-8;
+
 const row_passes & passes() {
 #if defined(AUTODECO_X86)
     static const row_passes & best =
@@ -284,7 +287,7 @@ nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float tempera
     int64_t size   = search.n_total;
     double  weight = search.total;
     if (top_p < 1.0f) {
-        const position crossing = search.find((double) std::max(top_p, 0.0f) * search.total, false);
+        const position crossing = search.find(std::max((double) top_p - TOP_P_ROUNDING, 0.0) * search.total, false);
         size                    = crossing.rank + 1;
         weight                  = crossing.cum;
     }

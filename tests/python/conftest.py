@@ -1,0 +1,40 @@
+"""What most tests need: the small model, the golden heads as files for it, and the model opened with them."""
+
+from pathlib import Path
+
+import pytest
+
+import autodeco
+from autodeco.default_model import default_model
+from autodeco.export import cli as export_cli
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    return default_model()
+
+
+@pytest.fixture(scope="session")
+def exported(smollm2, tmp_path_factory):
+    """exported(type, layout) -> path of the golden SmolLM2 heads exported for the model, made once a session."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    def export(weight_type: str = "f16", layout: str = "sidecar") -> Path:
+        path = folder / f"{layout}-{weight_type}.gguf"
+        if not path.exists():
+            heads = GOLDEN / "smollm2.heads.safetensors"
+            arguments = [heads, "--base", smollm2, "--layout", layout, "--type", weight_type, "-o", path]
+            assert export_cli.main([str(argument) for argument in arguments]) == 0
+        return path
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def llm(smollm2, exported):
+    """SmolLM2 with the golden heads; every generation starts from its own prompt and seed, so tests may share it."""
+    model = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
+    yield model
+    model.close()

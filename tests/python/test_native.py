@@ -1,0 +1,153 @@
+"""The compiled module: golden predictions, version check, one libllama."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import gguf_files as files
+from autodeco import native
+from autodeco.errors import InputError
+from autodeco.export import cli as export_cli
+from conftest import GOLDEN
+
+
+@pytest.fixture
+def tiny_plain(tmp_path):
+    """Golden heads without statistics, H 64 and V 1000, exported for a model of that shape."""
+    (tmp_path / "base.gguf").write_bytes(files.model(hidden=64, vocab=1000))
+    path = tmp_path / "heads.gguf"
+    heads = GOLDEN / "tiny_plain.heads.safetensors"
+    assert export_cli.main([str(heads), "--base", str(tmp_path / "base.gguf"), "--type", "f32", "-o", str(path)]) == 0
+    return path
+
+
+def check_golden(case, path, tolerance):
+    inputs = load_file(GOLDEN / f"{case}.inputs.safetensors")
+    expected = load_file(GOLDEN / f"{case}.expected.safetensors")
+    temperature, top_p = native.predict(path, inputs["hidden"], inputs["logits"])
+    assert temperature.dtype == top_p.dtype == np.float32
+    np.testing.assert_allclose(temperature, expected["temperature"], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(top_p, expected["top_p"], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+def test_predictions_are_the_official_ones(exported, layout):
+    check_golden("smollm2", exported("f32", layout), 1e-4)
+
+
+def test_predictions_without_statistics_are_the_official_ones(tiny_plain):
+    check_golden("tiny_plain", tiny_plain, 1e-4)
+
+
+@pytest.mark.parametrize(("weight_type", "tolerance"), [("f16", 2e-3), ("bf16", 2e-2), ("q8_0", 2e-2)])
+def test_predictions_with_smaller_weights_stay_close(exported, weight_type, tolerance):
+    check_golden("smollm2", exported(weight_type), tolerance)
+
+
+def test_many_rows_are_predicted_like_single_ones(exported):
+    inputs = load_file(GOLDEN / "smollm2.inputs.safetensors")
+    hidden, logits = np.tile(inputs["hidden"], (5, 1)), np.tile(inputs["logits"], (5, 1))
+    together = native.predict(exported("f32"), hidden, logits)
+    alone = native.predict(exported("f32"), hidden[17:18], logits[17:18])
+    np.testing.assert_allclose([together[0][17], together[1][17]], [alone[0][0], alone[1][0]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "logits", "message"),
+    [((2, 575), (2, 49152), "width 575, the heads are made for 576"),
+     ((2, 576), (2, 49151), "width 49151, the heads are made for 49152"),
+     ((2, 576), (3, 49152), "same n")],
+)  # fmt: skip
+def test_arrays_of_other_shapes_are_refused(exported, hidden, logits, message):
+    with pytest.raises(ValueError, match=message):
+        native.predict(exported("f32"), np.zeros(hidden), np.zeros(logits))
+
+
+@pytest.mark.parametrize(
+    ("where", "bad"), [("hidden", np.nan), ("hidden", np.inf), ("logits", np.nan), ("logits", np.inf)]
+)
+def test_arrays_that_are_no_numbers_are_refused(exported, where, bad):
+    arrays = {"hidden": np.zeros((2, 576), np.float32), "logits": np.zeros((2, 49152), np.float32)}
+    arrays[where][1, 300] = bad
+    with pytest.raises(ValueError, match="1.* holds? NaN or"):
+        native.predict(exported("f32"), **arrays)
+
+
+def test_a_missing_heads_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.gguf: no such heads file"):
+        native.load_heads(tmp_path / "none.gguf")
+
+
+def test_a_file_that_is_no_gguf_is_named(tmp_path):
+    (tmp_path / "text.gguf").write_text("not a model\n" * 100)
+    with pytest.raises(InputError, match=r"text\.gguf: .*GGUF"):
+        native.load_heads(tmp_path / "text.gguf")
+
+
+def test_a_model_without_heads_is_named(smollm2):
+    with pytest.raises(InputError, match="holds no AutoDeco heads"):
+        native.load_heads(smollm2)
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_heads_file_is_refused(exported, tmp_path, kept):
+    data = exported("f32").read_bytes()
+    (tmp_path / "short.gguf").write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(InputError, match=r"short\.gguf: .*cut short"):
+        native.load_heads(tmp_path / "short.gguf")
+
+
+def test_nan_weights_are_refused(exported, tmp_path):
+    data = bytearray(exported("f32").read_bytes())
+    data[-32:-28] = np.float32(np.nan).tobytes()  # the last bias, before the padding of the file
+    (tmp_path / "nan.gguf").write_bytes(data)
+    with pytest.raises(InputError, match="holds NaN or infinite weights"):
+        native.load_heads(tmp_path / "nan.gguf")
+
+
+def test_another_version_of_llama_cpp_python_is_an_import_error():
+    with pytest.raises(ImportError, match=r"built against llama-cpp-python 0\.0\.1, but 0\.0\.2 is installed"):
+        native._check_versions("0.0.1", "0.0.2")
+
+
+def test_the_module_was_built_against_the_installed_version():
+    import llama_cpp
+
+    assert native._native.LLAMA_CPP_PYTHON_VERSION == llama_cpp.__version__
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_exactly_one_libllama_is_mapped(smollm2, exported):
+    mapped = run_python(f"""
+import autodeco
+llm = autodeco.Llama({str(smollm2)!r}, {str(exported("f32"))!r}, verbose=False, n_ctx=64)
+llm("one", max_tokens=2)
+libraries = {{line.split()[-1] for line in open("/proc/self/maps") if "libllama" in line}}
+print(*libraries, sep="\\n")
+""")
+    assert len(mapped.split()) == 1, mapped
+
+
+def test_importing_and_generating_needs_neither_torch_nor_transformers(smollm2, exported):
+    assert run_python(f"""
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None  # importing either raises ImportError
+import autodeco
+import autodeco.cli
+llm = autodeco.Llama({str(smollm2)!r}, {str(exported("f32"))!r}, verbose=False, n_ctx=64)
+print(llm("one", max_tokens=2, temperature=0)["usage"]["completion_tokens"])
+""").split() == ["2"]
+
+
+def test_a_version_mismatch_stops_the_import(tmp_path):
+    # the check must run before anything of the compiled module is used
+    code = "import llama_cpp; llama_cpp.__version__ = '9.9.9'; import autodeco.native"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ImportError: autodeco was built against llama-cpp-python" in result.stderr
+    assert "9.9.9 is installed" in result.stderr
