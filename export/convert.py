@@ -41,7 +41,10 @@ def convert(folder: str | os.PathLike, output: str | os.PathLike) -> None:
     script = converter_script()
     with replacing(output) as part:
         command = [sys.executable, str(script), str(folder), "--outfile", str(part), "--outtype", "auto"]
-        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        # Said outright: under PYTHONSAFEPATH a script does not find the modules beside it.
+        path = os.pathsep.join(filter(None, [str(script.parent), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"PYTHONPATH": path}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
         if result.returncode or not part.stat().st_size:
             lines = [line for line in result.stderr.splitlines() if line.strip()] or ["no reason given"]
             raise InputError(f"{folder}: llama.cpp's converter refuses it ({lines[-1]}); convert it by hand")
