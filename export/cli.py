@@ -73,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(args) -> int:
     from_gguf, base_path = _open_heads_file(args)
-    heads = _read_fitting_heads(args, base_path)
+    base = None if os.path.isdir(base_path) else _open_base(args, base_path)
+    width = hidden_size_of(base_path) if base is None else base.embedding_length
+    heads = _read_fitting_heads(args.heads, base_path, width)
     output = Path(args.output or default_output(base_path, args))
     card = output.parent / "README.md"
     if args.card and card.exists():
@@ -85,7 +87,8 @@ def _export(args) -> int:
 
     keep = args.layout == SIDECAR
     with made_base(base_path, args.quantize, output.parent, keep) as model:
-        base = open_layout(model)
+        if base is None or args.quantize:
+            base = open_layout(model)
         if args.layout == MERGED:
             check_mergeable(base, output)
         warning = check_fit(from_gguf, base) if from_gguf is not None and args.base else None
@@ -117,21 +120,21 @@ def _open_heads_file(args) -> tuple[Layout | None, str]:
     return from_gguf, args.heads
 
 
-def _read_fitting_heads(args, base_path: str) -> HeadWeights:
+def _open_base(args, base_path: str) -> Layout:
+    base = open_layout(base_path)
+    if args.base is not None and not base.has_base:
+        raise InputError(f"{base_path}: holds heads but no model; give the model itself with --base")
+    if args.quantize and base.kind != PLAIN:
+        raise InputError(f"{base_path}: has heads in it, which quantizing would harm; split it first with --split")
+    return base
+
+
+def _read_fitting_heads(heads_path: str, base_path: str, width: int | None) -> HeadWeights:
     """Read the heads; raises InputError if their width is not the model's, before the model is made or copied."""
-    if os.path.isdir(base_path):
-        width = hidden_size_of(base_path)
-    else:
-        base = open_layout(base_path)
-        width = base.embedding_length
-        if args.base is not None and not base.has_base:
-            raise InputError(f"{base_path}: holds heads but no model; give the model itself with --base")
-        if args.quantize and base.kind != PLAIN:
-            raise InputError(f"{base_path}: has heads in it, which quantizing would harm; split it first with --split")
-    heads = read_heads(args.heads, width)
+    heads = read_heads(heads_path, width)
     if width is not None and heads.hidden_size != width:
         raise InputError(
-            f"{args.heads}: the heads are for a hidden size of {heads.hidden_size}, {base_path} has {width}; "
+            f"{heads_path}: the heads are for a hidden size of {heads.hidden_size}, {base_path} has {width}; "
             "give the model they were trained on"
         )
     return heads

@@ -1,5 +1,6 @@
 """A bounded read position in a part of a file: nothing outside the part can be read, and nothing large is buffered."""
 
+import struct
 from typing import BinaryIO
 
 from autodeco.errors import InputError
@@ -64,12 +65,13 @@ class Cursor:
         if count * 8 > self.remaining:
             raise self._cut_off()
         window, at, limit = self._window, self._at, len(self._window)
+        length_at = struct.Struct("<Q").unpack_from
         for _ in range(count):
             if at + 8 > limit:
                 self.seek(self._window_start + at)
                 self._refill(8)
                 window, at, limit = self._window, self._at, len(self._window)
-            at += 8 + int.from_bytes(window[at : at + 8], "little")
+            at += 8 + length_at(window, at)[0]
         self.seek(self._window_start + at)
 
     def _refill(self, count: int) -> None:

@@ -1,7 +1,7 @@
 """What a GGUF file is: a plain model, a sidecar with heads, or both in one file, and where the model lies in it."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autodeco.errors import InputError
@@ -41,7 +41,8 @@ PLAIN, SIDECAR, MERGED = "plain", "sidecar", "merged"
 class Layout:
     """What a file holds. ``kind`` is "plain", "sidecar" or "merged"; ``base_offset`` and ``base_size`` (bytes) say
     where the model's own file lies (0 and 0 in a sidecar, which has none); ``embedding_length`` and ``vocab_size`` are
-    those of the model, or of the one the heads are for; ``split_count`` is above 1 for one part of a split model."""
+    those of the model, or of the one the heads are for; ``split_count`` is above 1 for one part of a split model.
+    ``gguf`` is the file's header, ``model`` that of the model in it (None in a sidecar)."""
 
     path: str
     kind: str
@@ -56,6 +57,8 @@ class Layout:
     base_name: str
     base_fingerprint: str
     split_count: int = 1
+    gguf: GgufFile | None = field(default=None, repr=False, compare=False)
+    model: GgufFile | None = field(default=None, repr=False, compare=False)
 
     @property
     def has_base(self) -> bool:
@@ -70,15 +73,14 @@ def is_merged(path: str | os.PathLike) -> bool:
 
 def open_layout(path: str | os.PathLike) -> Layout:
     """Read a GGUF's header and say what it is; raises InputError if what it says about itself is not true."""
-    return layout_of(read_gguf(path))
+    return _layout_of(read_gguf(path))
 
 
-def layout_of(gguf: GgufFile) -> Layout:
-    """Layout of an open GGUF; raises InputError if what it says about itself is not true."""
+def _layout_of(gguf: GgufFile) -> Layout:
     if BASE_GGUF in gguf.tensors:
         return _merged(gguf)
     if gguf.get(KEY_ADAPTER_TYPE) == ADAPTER_TYPE:
-        return _with_heads(gguf, SIDECAR, 0, 0)
+        return _with_heads(gguf, None)
     if any(name.startswith(TENSOR_PREFIX) for name in gguf.tensors):
         raise InputError(
             f"{gguf.path}: has heads but is neither a heads file nor a merged one; another program rewrote it, "
@@ -113,6 +115,8 @@ def _plain(gguf: GgufFile) -> Layout:
         base_name=name if isinstance(name, str) and name.strip() else Path(gguf.path).stem,
         base_fingerprint=fingerprint(gguf.path, gguf.start, gguf.size),
         split_count=gguf.integer("split.count") or 1,
+        gguf=gguf,
+        model=gguf,
     )
 
 
@@ -124,7 +128,7 @@ def _vocab_size(gguf: GgufFile, architecture: str) -> int | None:
     return gguf.integer(f"{architecture}.vocab_size")
 
 
-def _with_heads(gguf: GgufFile, kind: str, base_offset: int, base_size: int) -> Layout:
+def _with_heads(gguf: GgufFile, model: GgufFile | None) -> Layout:
     check_schema(gguf)
     width, vocab_size = gguf.integer(KEY_EMBEDDING_LENGTH), gguf.integer(KEY_VOCAB_SIZE)
     if not width or not vocab_size or width < 0 or vocab_size < 0:
@@ -144,9 +148,9 @@ def _with_heads(gguf: GgufFile, kind: str, base_offset: int, base_size: int) -> 
         _check_head_tensor(gguf, name, width, bool(prob_stats))
     return Layout(
         path=gguf.path,
-        kind=kind,
-        base_offset=base_offset,
-        base_size=base_size,
+        kind=MERGED if model else SIDECAR,
+        base_offset=model.start if model else 0,
+        base_size=model.size if model else 0,
         architecture=gguf.string(KEY_ARCHITECTURE) or "",
         embedding_length=width,
         vocab_size=vocab_size,
@@ -155,6 +159,8 @@ def _with_heads(gguf: GgufFile, kind: str, base_offset: int, base_size: int) -> 
         prob_stats=has_top_p and bool(prob_stats),
         base_name=gguf.string(KEY_BASE_NAME) or "",
         base_fingerprint=gguf.string(KEY_BASE_FINGERPRINT) or "",
+        gguf=gguf,
+        model=model,
     )
 
 
@@ -203,8 +209,8 @@ def _merged(gguf: GgufFile) -> Layout:
         raise lies(f"{BASE_TAIL} does not follow the model")
     if base_size > padded_end + (tail.nbytes if tail else 0) or (tail and base_size != padded_end + tail.nbytes):
         raise lies(f"{KEY_BASE_FILE_SIZE} is {base_size} but the model ends at {padded_end}")
-    inside = layout_of(base)
-    layout = _with_heads(gguf, MERGED, base_offset, base_size)
+    inside = _layout_of(base)
+    layout = _with_heads(gguf, base)
     if inside.kind != PLAIN or (inside.architecture, inside.embedding_length, inside.vocab_size) != (
         layout.architecture,
         layout.embedding_length,

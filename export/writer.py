@@ -16,7 +16,7 @@ from autodeco.errors import InputError
 from autodeco.export import gguf_encode as encode
 from autodeco.export import gguf_types as types
 from autodeco.export.copy_range import copy_range
-from autodeco.export.gguf_file import DEFAULT_ALIGNMENT, GgufFile, TensorInfo, padded, read_gguf
+from autodeco.export.gguf_file import DEFAULT_ALIGNMENT, GgufFile, TensorInfo, padded
 from autodeco.export.head_tensors import HeadTensor
 from autodeco.export.heads_in_gguf import head_tensor_names
 from autodeco.export.layout import MERGED, Layout, open_layout
@@ -82,7 +82,7 @@ def write_merged(
     The model is copied by the system, not through memory. The same input gives the same bytes. Raises InputError if the
     base is split or is the output itself, or if the file cannot be written."""
     check_mergeable(base, output)
-    model = read_gguf(base.path, base.base_offset, base.base_size)
+    model = base.model
     alignment = model.alignment
     held = TensorInfo(BASE_GGUF, (model.data_offset,), types.I8, 0, model.data_offset)
     infos = [held] + [
@@ -125,8 +125,7 @@ def split_merged(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[Pa
         if target.exists() and os.path.samefile(target, path):
             raise InputError(f"{target}: is the merged file itself; give another folder")
 
-    outer = read_gguf(path)
-    inner = read_gguf(path, layout.base_offset, layout.base_size)
+    outer, inner = layout.gguf, layout.model
     tensors = [
         HeadTensor(name, outer.tensors[name].shape, outer.tensors[name].kind, outer.read_tensor(name))
         for name in head_tensor_names(outer)

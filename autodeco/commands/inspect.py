@@ -19,13 +19,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.text import Text
 
     from autodeco.export import gguf_types as types
-    from autodeco.export.gguf_file import read_gguf
     from autodeco.export.heads_in_gguf import head_tensor_names
-    from autodeco.export.layout import layout_of
+    from autodeco.export.layout import open_layout
     from autodeco.export.schema import DESCRIPTION_KEYS
 
-    gguf = read_gguf(args.file)
-    layout = layout_of(gguf)
+    layout = open_layout(args.file)
+    gguf = layout.gguf
     console = Console(highlight=False, soft_wrap=True)
 
     def say(label: str, value: object) -> None:

@@ -78,7 +78,7 @@ def test_what_the_file_says_about_itself(inputs):
         assert (
             cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", layout, "-o", "out.gguf", *about]) == 0
         )
-        gguf = writer.read_gguf("out.gguf")
+        gguf = open_layout("out.gguf").gguf
         found = [gguf.get(f"general.{key}") for key in ("name", "author", "license", "url")]
         assert found == ["Mine", "Me", "mit", "https://example.org"]
         assert gguf.get("autodeco.base_model.name") == "Tiny"

@@ -1,0 +1,141 @@
+"""Time and memory of merging and splitting a large model, beside `cp` of the same file on the same disk.
+
+    python benchmarks/export.py [--gigabytes 4] [--rounds 5] [--folder .] [--output benchmarks/results/export.json]
+
+Generates a GGUF of random bytes and heads, then runs cp, merge and split in turn. Needs three times its size of room.
+Exit code 1 if merging takes longer than 1.3 x cp or more than 200 MB of memory.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from autodeco.export import gguf_encode as encode
+from autodeco.export import gguf_types as types
+from autodeco.export.gguf_file import TensorInfo, padded
+from autodeco.export.schema import HEAD_WIDTH
+
+LARGEST_RATIO = 1.3
+LARGEST_MEMORY = 200e6
+HIDDEN, VOCAB = 4096, 151_936  # those of an 8B model
+TENSOR_BYTES = 64 << 20
+# The largest resident set is written by the process itself: what wait4 reports includes the parent's, from before exec.
+EXPORT_CODE = """
+import sys
+from autodeco.export.cli import main
+code = main(sys.argv[2:])
+with open(sys.argv[1], "w") as file, open("/proc/self/status") as status:
+    file.write(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+sys.exit(code)
+"""
+
+
+def write_model(path: Path, size: int) -> None:
+    """A GGUF of about ``size`` bytes with a vocabulary as large as a real one and tensors of random bytes."""
+    items = b"".join(encode.string(f"token{i}") for i in range(VOCAB))
+    tokens = encode.string("tokenizer.ggml.tokens") + np.array([types.ARRAY, types.STRING], "<u4").tobytes()
+    keys = [
+        encode.key_value("general.architecture", types.STRING, "llama"),
+        encode.key_value("general.name", types.STRING, "Random"),
+        encode.key_value("llama.embedding_length", types.UINT32, HIDDEN),
+        tokens + np.uint64(VOCAB).tobytes() + items,
+    ]
+    count = max(1, size // TENSOR_BYTES)
+    infos = [
+        TensorInfo(f"blk.{i}.weight", (TENSOR_BYTES // 4,), types.F32, i * TENSOR_BYTES, TENSOR_BYTES)
+        for i in range(count)
+    ]
+    head = encode.header(count, len(keys)) + b"".join(keys) + b"".join(map(encode.tensor_info, infos))
+    random = np.random.default_rng(0)
+    with open(path, "wb") as file:
+        file.write(head + bytes(padded(len(head), 32) - len(head)))
+        for _ in tqdm(range(count), desc="model", disable=None):
+            file.write(random.bytes(TENSOR_BYTES))
+
+
+def write_heads(path: Path) -> None:
+    """Random heads with the probability statistics."""
+    random = np.random.default_rng(1)
+    shapes = {}
+    for head, columns in (("temp_head", HIDDEN), ("top_p_head", HIDDEN + 5)):
+        shapes |= {f"{head}.mlp.0.weight": (HEAD_WIDTH, columns), f"{head}.mlp.0.bias": (HEAD_WIDTH,)}
+        shapes |= {f"{head}.mlp.2.weight": (1, HEAD_WIDTH), f"{head}.mlp.2.bias": (1,)}
+    save_file({name: random.standard_normal(shape).astype(np.float32) * 0.02 for name, shape in shapes.items()}, path)
+
+
+def run(command: list[str]) -> float:
+    """Seconds that one command takes, started with nothing left to write back."""
+    os.sync()
+    started = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    """Run the rounds, print and write the medians; exit code 1 if a limit is passed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=Path("."), help="on the disk to measure")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/export.json"))
+    args = parser.parse_args()
+
+    seconds = {"cp": [], "merge": [], "split": []}
+    memory = {"merge": 0.0, "split": 0.0}
+    with tempfile.TemporaryDirectory(prefix="export-benchmark-", dir=args.folder) as scratch:
+        folder = Path(scratch)
+        model, heads, copy, merged = (folder / n for n in ("model.gguf", "heads.safetensors", "copy", "merged.gguf"))
+        write_model(model, int(args.gigabytes * 1e9))
+        write_heads(heads)
+        peak = folder / "peak"
+        export = [sys.executable, "-c", EXPORT_CODE, str(peak)]
+        commands = {
+            "cp": ["cp", str(model), str(copy)],
+            "merge": [*export, str(heads), "--base", str(model), "--layout", "merged", "-o", str(merged)],
+            "split": [*export, "--split", str(merged), "-o", str(folder / "parts")],
+        }
+        subprocess.run(["cp", str(model), str(copy)], check=True)  # both start with the model in the page cache
+        copy.unlink()
+        for _ in tqdm(range(args.rounds), desc="rounds", disable=None):
+            for name, command in commands.items():
+                seconds[name].append(run(command))
+                if name in memory:
+                    memory[name] = max(memory[name], int(peak.read_text()) * 1024.0)
+                copy.unlink(missing_ok=True)
+            merged.unlink()
+            for part in (folder / "parts").iterdir():
+                part.unlink()
+        size = model.stat().st_size
+
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    results = {
+        "bytes": size,
+        "rounds": args.rounds,
+        "seconds_median": {name: round(value, 3) for name, value in medians.items()},
+        "seconds": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
+        "ratio_to_cp": {name: round(medians[name] / medians["cp"], 3) for name in ("merge", "split")},
+        "peak_memory_mb": {name: round(value / 1e6, 1) for name, value in memory.items()},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpus": os.cpu_count(),
+    }
+    text = json.dumps(results, indent=2)
+    print(text)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(text + "\n")
+    return int(results["ratio_to_cp"]["merge"] > LARGEST_RATIO or memory["merge"] > LARGEST_MEMORY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
