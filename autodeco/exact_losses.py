@@ -2,9 +2,9 @@
 
 The base model is frozen, so the losses of a token reach the heads through two numbers only, its temperature T and its
 top-p P. Automatic differentiation instead keeps every intermediate array of the vocabulary's width: about a dozen
-float32 arrays, which for 12,288 tokens of a vocabulary of 151,936 are 7.5 GB each. Here a token leaves four numbers
-behind, its two losses and their derivatives, and the wide arrays live for one chunk: 16 tokens of that vocabulary are
-10 MB an array.
+float32 arrays, which for 12,288 tokens of a vocabulary of 151,936 are 7.5 GB each. Here a token leaves five numbers
+behind, its two losses and their derivatives, and arrays as wide as the vocabulary live for one chunk of tokens: 64 of
+them are 39 MB an array.
 
 With b = 1/T, z sorted in descending order, s_i = z_i - z_1 <= 0 (the order does not depend on T), y the label's place
 in that order and w = softmax(z)_y the weight, which has no gradient:
@@ -23,12 +23,14 @@ in that order and w = softmax(z)_y the weight, which has no gradient:
 and d/dT = -b^2 d/db. The temperature loss uses max(T, 0.01), with no gradient below.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import torch
 from torch import Tensor
 
-from autodeco.losses import EPSILON, IGNORED, MINIMUM_TEMPERATURE, STEEPNESS
+from autodeco import exact_losses_cpu, exact_losses_torch
+from autodeco.heads import Heads
+from autodeco.losses import IGNORED, STEEPNESS
+
+SMALLEST_TEMPERATURE = 1e-8  # a sigmoid can round to 0; 1 / T must stay finite
 
 
 def token_losses(
@@ -39,97 +41,49 @@ def token_losses(
     ``logits`` [n, V] without gradient, ``temperature``, ``top_p`` [n], ``labels`` [n]; 0 where the label is
     -100. Both results carry gradients to ``temperature``, the second also to ``top_p``. Nothing of size V is kept.
     """
-    return _TokenLosses.apply(temperature, top_p, logits.detach(), labels, steepness)
+    backend = _backend(logits)
+    tokens = backend.sort_tokens(logits.detach(), _usable(temperature), labels.clamp(min=0))
+    return _attach(backend, tokens, temperature, top_p, labels, steepness)
 
 
-class _TokenLosses(torch.autograd.Function):
+def predict_and_score(
+    heads: Heads, hidden: Tensor, logits: Tensor, labels: Tensor, steepness: float = STEEPNESS
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (temperature, top-p, temperature loss, soft top-p loss), each [n], of ``heads`` for ``hidden`` [n, H].
+
+    Like ``heads(hidden, logits)`` and then ``token_losses``, but the distribution is computed once for both.
+    """
+    temperature = heads.temperature(hidden)
+    backend = _backend(logits)
+    tokens = backend.sort_tokens(logits.detach(), _usable(temperature), labels.clamp(min=0))
+    top_p = heads.top_p(hidden, temperature, tokens.stats if heads.prob_stats else None)
+    return temperature, top_p, *_attach(backend, tokens, temperature, top_p, labels, steepness)
+
+
+def _backend(logits: Tensor):
+    return exact_losses_cpu if logits.device.type == "cpu" and logits.dtype == torch.float32 else exact_losses_torch
+
+
+def _usable(temperature: Tensor) -> Tensor:
+    return temperature.detach().clamp(min=SMALLEST_TEMPERATURE)
+
+
+def _attach(backend, tokens, temperature: Tensor, top_p: Tensor, labels: Tensor, steepness: float):
+    values = backend.losses_and_derivatives(tokens, _usable(temperature), top_p.detach(), steepness)
+    return _KnownDerivatives.apply(temperature, top_p, values.masked_fill(labels == IGNORED, 0))
+
+
+class _KnownDerivatives(torch.autograd.Function):
+    """Gives two losses the derivatives that were computed with them."""
+
     @staticmethod
-    def forward(ctx, temperature, top_p, logits, labels, steepness):
-        losses, derivatives = _losses_and_derivatives(logits, temperature, top_p, labels, steepness)
-        ctx.save_for_backward(*derivatives)
-        return losses
+    def forward(ctx, temperature, top_p, values):
+        first, second, first_by_t, second_by_t, second_by_p = values.to(temperature.dtype)
+        ctx.save_for_backward(first_by_t, second_by_t, second_by_p)
+        return first.clone(), second.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_temperature_loss, grad_top_p_loss):
+    def backward(ctx, grad_first, grad_second):
         first_by_t, second_by_t, second_by_p = ctx.saved_tensors
-        by_t = grad_temperature_loss * first_by_t + grad_top_p_loss * second_by_t
-        return by_t, grad_top_p_loss * second_by_p, None, None, None
-
-
-def _losses_and_derivatives(z: Tensor, temperature: Tensor, top_p: Tensor, labels: Tensor, k: float):
-    labelled = labels != IGNORED
-    labels = labels.clamp(min=0).unsqueeze(-1)
-    temperature, top_p = (value.detach().to(z.dtype).unsqueeze(-1) for value in (temperature, top_p))
-    z_y = z.gather(-1, labels)
-    # Tokens with the label's own logit keep the order of their ids, as in a stable sort.
-    rank = (z > z_y).sum(-1, keepdim=True)
-    rank += ((z == z_y) & (torch.arange(z.shape[-1], device=z.device) < labels)).sum(-1, keepdim=True)
-    s = sort_descending(z)
-    largest = s[:, :1].clone()
-    s -= largest
-    s_y = z_y - largest
-    weight = torch.exp(s_y) / torch.exp(s).sum(-1, keepdim=True)
-
-    b = 1 / temperature
-    p = torch.exp(s * b)
-    total = p.sum(-1, keepdim=True)
-    p /= total
-    ps = p * s
-    mean = ps.sum(-1, keepdim=True)
-    c = p.cumsum(-1)
-    g = ps.cumsum_(-1)
-    g -= mean * c
-
-    first = weight * (total.log() - s_y * b)
-    first_by_b = weight * (mean - s_y)
-    clamped = temperature < MINIMUM_TEMPERATURE
-    if clamped.any():
-        at_minimum = weight * (
-            torch.exp(s / MINIMUM_TEMPERATURE).sum(-1, keepdim=True).log() - s_y / MINIMUM_TEMPERATURE
-        )
-        first = torch.where(clamped, at_minimum, first)
-        first_by_b = first_by_b.masked_fill(clamped, 0)
-
-    a_y = (c.gather(-1, rank) > top_p).to(z.dtype)
-    g_y = g.gather(-1, rank)
-    over = c.sub_(top_p).relu_()
-    g.mul_(over > 0)  # from here on a_i g_i
-    m = torch.exp(over * -k)
-    q_y_exponent = -k * over.gather(-1, rank)
-    q = p.mul_(m)
-    s_total = q.sum(-1, keepdim=True)
-    aq_total = (q * (over > 0)).sum(-1, keepdim=True)
-    q_y = torch.exp(s_y * b + q_y_exponent) / total
-    n = q_y / (s_total + EPSILON)
-    # sum_i q_i (s_i - mean - k a_i g_i)
-    total_by_b = (q * (s - mean - k * g)).sum(-1, keepdim=True)
-    outer = -weight * n / (n + EPSILON)
-    second = -weight * torch.log(n + EPSILON)
-    second_by_b = outer * (s_y - mean - k * a_y * g_y - total_by_b / (s_total + EPSILON))
-    second_by_p = outer * k * (a_y - aq_total / (s_total + EPSILON))
-
-    def per_token(value: Tensor) -> Tensor:
-        return value.squeeze(-1).masked_fill(~labelled, 0)
-
-    by_t = -b * b
-    losses = (per_token(first), per_token(second))
-    return losses, (per_token(first_by_b * by_t), per_token(second_by_b * by_t), per_token(second_by_p))
-
-
-def sort_descending(z: Tensor) -> Tensor:
-    """Return the values of ``z`` [n, V] sorted in descending order along the last dimension.
-
-    On a CPU numpy sorts values alone with vector instructions, 5 times as fast as torch.sort, which also sorts indices.
-    """
-    if z.device.type != "cpu":
-        return torch.sort(z, dim=-1, descending=True).values
-    negative = -z
-    rows = negative.numpy()
-    threads = min(torch.get_num_threads(), len(rows))
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:  # sorting releases the interpreter's lock
-            list(pool.map(lambda part: part.sort(axis=-1), (rows[i::threads] for i in range(threads))))
-    else:
-        rows.sort(axis=-1)
-    return negative.neg_()
+        return grad_first * first_by_t + grad_second * second_by_t, grad_second * second_by_p, None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from autodeco.atomic import replacing
@@ -118,7 +118,7 @@ class Heads(nn.Module):
             "hidden_size": self.hidden_size,
         }
         with replacing(directory / "model.safetensors") as part:
-            save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, part)
+            part.write_bytes(save({name: tensor.contiguous() for name, tensor in self.state_dict().items()}))
         with replacing(directory / "config.json") as part:
             part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from autodeco.atomic import replacing
 from autodeco.errors import InputError
@@ -98,7 +98,7 @@ def write_shard(path: Path, hidden: np.ndarray, label: list[int], record: list[i
     columns = {"label": label, "record": record, "position": position}
     arrays = {name: np.asarray(column, np.int32) for name, column in columns.items()}
     with replacing(path) as part:
-        save_file({"hidden": np.ascontiguousarray(hidden, np.float16), **arrays}, part)
+        part.write_bytes(save({"hidden": np.ascontiguousarray(hidden, np.float16), **arrays}))
 
 
 def check_shard(directory: str | os.PathLike, shard: Shard, model: Model) -> None:

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 from test_losses import CASES, golden  # noqa: E402
 
 from autodeco import losses  # noqa: E402
-from autodeco.exact_losses import sort_descending, token_losses  # noqa: E402
+from autodeco.exact_losses import predict_and_score, token_losses  # noqa: E402
 
 
 def plain(logits, temperature, top_p, labels):
@@ -114,9 +114,17 @@ def test_the_graph_keeps_nothing_as_wide_as_the_vocabulary():
     assert max(sizes) <= len(labels)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5])
-def test_rows_are_sorted_in_descending_order(rows):
-    z = torch.randn(rows, 1000)
-    untouched = z.clone()
-    assert torch.equal(sort_descending(z), torch.sort(z, descending=True).values)
-    assert torch.equal(z, untouched)
+@pytest.mark.parametrize("case", CASES)
+def test_scoring_with_the_heads_gives_what_heads_and_losses_give_apart(case):
+    heads, hidden, logits, labels, _ = golden(case)
+    temperature, top_p = heads(hidden, logits)
+    expected = (temperature, top_p, *token_losses(logits, temperature, top_p, labels))
+    for value, other in zip(predict_and_score(heads, hidden, logits, labels), expected, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-8)
+
+
+def test_a_temperature_that_rounds_to_zero_gives_finite_losses():
+    logits, _, top_p, labels = random_case(0)
+    values = gradients(token_losses, logits, torch.zeros(24), top_p, labels)
+    assert torch.isfinite(values["first"]).all()
+    assert torch.isfinite(values["second"]).all()

@@ -1,0 +1,75 @@
+"""The tokens of traces as one sequence of training examples, read from mapped shards as they are needed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from autodeco.errors import InputError
+from autodeco.traces import Manifest, check_shard
+
+
+class TraceTokens:
+    """Every state of the shards, numbered in order; hidden states stay in the mapped files until asked for."""
+
+    def __init__(self, directory: str | os.PathLike, manifest: Manifest):
+        self._hidden, labels, records = [], [], []
+        for shard in manifest.shards:
+            check_shard(directory, shard, manifest.model)
+            with safe_open(Path(directory) / shard.file, framework="pt") as file:
+                self._hidden.append(file.get_tensor("hidden"))  # a view of the mapped file
+                labels.append(file.get_tensor("label").clone())
+                records.append(file.get_tensor("record").numpy().copy())
+            if labels[-1].min() < 0 or labels[-1].max() >= manifest.model.vocab_size:
+                raise InputError(f"{directory}/{shard.file}: holds labels outside the vocabulary; collect again")
+        if not self._hidden:
+            raise InputError(f"{directory}: holds no tokens; collect again")
+        self._starts = np.cumsum([0] + [len(hidden) for hidden in self._hidden])
+        self._labels = torch.cat(labels)
+        self._records = np.concatenate(records)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return (hidden [n, H] float32, labels [n] int64) of the tokens at ``indices`` [n]."""
+        hidden = torch.empty(len(indices), self._hidden[0].shape[1])
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        for shard in np.unique(shards):
+            rows = np.flatnonzero(shards == shard)
+            hidden[torch.from_numpy(rows)] = self._hidden[shard][
+                torch.from_numpy(indices[rows] - self._starts[shard])
+            ].float()
+        return hidden, self._labels[torch.from_numpy(indices)].long()
+
+    def split(self, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (training, validation) token indices; whole records go one way or the other, ``share`` to the second.
+
+        Raises InputError if there are fewer than two records.
+        """
+        records = np.unique(self._records)
+        if len(records) < 2:
+            raise InputError("the traces hold one record; collect at least two, one of them to validate on")
+        held_out = max(1, min(len(records) - 1, round(share * len(records))))
+        chosen = np.random.default_rng([seed, 0]).permutation(records)[:held_out]
+        mask = np.isin(self._records, chosen)
+        return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+    def record(self, index: int) -> int:
+        """Return the index of the record that token ``index`` belongs to."""
+        return int(self._records[index])
+
+
+def batch_indices(tokens: np.ndarray, step: int, size: int, seed: int) -> np.ndarray:
+    """Return the ``size`` indices of update ``step``: ``tokens`` shuffled anew each time they are used up.
+
+    The order depends on the arguments alone, so a resumed run sees the same batches.
+    """
+    first, last = step * size, (step + 1) * size
+    epochs = range(first // len(tokens), (last - 1) // len(tokens) + 1)
+    shuffled = [np.random.default_rng([seed, 1, epoch]).permutation(tokens) for epoch in epochs]
+    offset = epochs[0] * len(tokens)
+    return np.concatenate(shuffled)[first - offset : last - offset]
