@@ -16,7 +16,16 @@ from autodeco.errors import InputError
 from autodeco.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.records import read_records
 from autodeco.tokenizing import Tokenizer
-from autodeco.traces import MANIFEST, Manifest, Model, Shard, read_manifest, write_manifest, write_shard
+from autodeco.traces import (
+    MANIFEST,
+    Manifest,
+    Model,
+    Shard,
+    model_fingerprint,
+    read_manifest,
+    write_manifest,
+    write_shard,
+)
 
 PROMPT_BATCH = 512
 # While states are kept, llama.cpp also computes logits for every position: 128 x 151,936 floats are 74 MiB.
@@ -279,16 +288,13 @@ def _check_finite(hidden: np.ndarray, where: str) -> None:
 
 
 def _manifest(model_path: Path, data_path: Path, settings: CollectSettings, matrix: OutputMatrix) -> Manifest:
-    # The export side hashes the base the same way to warn about heads on the wrong model.
-    from autodeco.export.fingerprint import fingerprint
-
     with data_path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     model = Model(
         path=str(model_path.resolve()),
-        fingerprint=fingerprint(model_path),
+        fingerprint=model_fingerprint(model_path),
         architecture=matrix.architecture,
         name=matrix.name or model_path.stem,
         hidden_size=matrix.hidden_size,

@@ -84,6 +84,8 @@ def read_output_matrix(path: str | os.PathLike) -> OutputMatrix:
         reader = gguf.GGUFReader(path)
     except Exception as error:  # a damaged file makes gguf-py fail in many ways, none of them documented
         raise InputError(f"{path}: not a readable GGUF file ({error}); fetch or convert it again") from None
+    if _value(reader, "split.count", 1) > 1:
+        raise InputError(f"{path}: is one part of a split model; join the parts with `llama-gguf-split --merge` first")
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     tensor = tensors.get("output.weight", tensors.get("token_embd.weight"))
     if tensor is None or len(tensor.shape) != 2:

@@ -64,6 +64,15 @@ class Manifest:
         return sum(shard.tokens for shard in self.shards)
 
 
+def model_fingerprint(path: str | os.PathLike) -> str:
+    """Return the fingerprint that exported heads carry of the model at ``path``, alone in its file or merged."""
+    from autodeco.export.fingerprint import fingerprint
+    from autodeco.export.layout import open_layout
+
+    layout = open_layout(path)
+    return fingerprint(path, layout.base_offset, layout.base_size)
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write ``traces.json`` into ``directory``, replacing it whole."""
     with replacing(directory / MANIFEST) as part:

@@ -18,7 +18,7 @@ from autodeco.losses import masked_mean
 from autodeco.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.rebuilt_logits import RebuiltLogits
 from autodeco.trace_tokens import TraceTokens, batch_indices
-from autodeco.traces import Manifest, read_manifest
+from autodeco.traces import Manifest, model_fingerprint, read_manifest
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_state import Evaluation, TrainingResult, TrainingState
 
@@ -166,12 +166,10 @@ def _score(heads: Heads, logits: RebuiltLogits, tokens: TraceTokens, indices: np
 
 
 def _open_matrix(manifest: Manifest, model_path: str | os.PathLike | None) -> OutputMatrix:
-    from autodeco.export.fingerprint import fingerprint
-
     path = model_path or manifest.model.path
     if not Path(path).is_file():
         raise InputError(f"{path}: the model that the traces were collected from is not there; say where with --model")
-    if fingerprint(path) != manifest.model.fingerprint:
+    if model_fingerprint(path) != manifest.model.fingerprint:
         raise InputError(f"{path}: not the model that the traces were collected from; say where that is with --model")
     matrix = read_output_matrix(path)
     if (matrix.hidden_size, matrix.vocab_size) != (manifest.model.hidden_size, manifest.model.vocab_size):
