@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 
 STEP = 64 << 20  # bytes a system call; small enough for a progress bar to move
-BUFFER = 4 << 20
+BUFFER = 256 << 10  # larger ones measured slower, up to six times
 
 # Where copy_file_range may refuse: other file systems, old kernels, files that are no plain files.
 _REFUSALS = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY}

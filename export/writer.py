@@ -210,7 +210,8 @@ def _pad(data: bytes, alignment: int) -> bytes:
 @contextlib.contextmanager
 def _writing(output: str | os.PathLike) -> Iterator:
     try:
-        with replacing(output) as part, open(part, "wb") as file:
+        # Not "wb": ext4 writes a truncated file out when it is closed, which takes longer than the copying.
+        with replacing(output) as part, open(part, "r+b") as file:
             yield file
     except (OSError, EOFError) as error:
         raise _unwritable(output, error) from error
