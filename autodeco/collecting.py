@@ -296,7 +296,7 @@ def _manifest(model_path: Path, data_path: Path, settings: CollectSettings, matr
         path=str(model_path.resolve()),
         fingerprint=model_fingerprint(model_path),
         architecture=matrix.architecture,
-        name=matrix.name or model_path.stem,
+        name=matrix.name,
         hidden_size=matrix.hidden_size,
         vocab_size=matrix.vocab_size,
     )

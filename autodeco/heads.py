@@ -165,7 +165,7 @@ def _read_config(path: Path) -> dict:
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); fetch the checkpoint again") from None
     if not isinstance(config, dict):
         raise InputError(f"{path}: expected a JSON object; fetch the checkpoint again")

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import gguf
 import numpy as np
 
-from autodeco.base_model import check_gguf
 from autodeco.errors import InputError
+from autodeco.export.gguf_file import GgufFile, TensorInfo
+from autodeco.export.layout import open_layout
 
 # What llama.cpp does to the logits after the matrix, by architecture (its src/models/*.cpp). A model of an architecture
 # that is missing here is caught when its states are collected: its logits are compared with llama.cpp's own.
 MULTIPLY_BY_LOGIT_SCALE = {"command-r", "cohere2", "cohere2moe", "grok", "muse-glimmer", "talkie"}
-DIVIDE_BY_LOGIT_SCALE = {"granite", "granitemoe", "granitehybrid", "granite-swa", "granite-switch", "minicpm"}
+DIVIDE_BY_LOGIT_SCALE = {"granite", "granitemoe", "granitehybrid", "granite_swa", "graniteswitch", "minicpm"}
 SOFTCAP = {"gemma2", "gemma3", "gemma3n", "gemma4", "grok", "muse-glimmer"}
 DEFAULT_LOGIT_SCALE = {"grok": 0.5773502691896257}
 DEFAULT_SOFTCAP = {"gemma2": 30.0, "gemma3n": 30.0}
@@ -28,22 +29,21 @@ class OutputMatrix:
     path: str
     architecture: str
     name: str  # general.name of the model, may be empty
-    tensor: gguf.ReaderTensor  # [V, H], any quantization type, mapped from the file
+    tensor: str  # output.weight, or the tied token_embd.weight
+    quantization: gguf.GGMLQuantizationType
+    data: np.ndarray  # [V, bytes of a row] uint8, mapped from the file
+    hidden_size: int
     bias: np.ndarray | None  # [V] float32
     scale: float
     softcap: float  # 0 where there is none
 
     @property
     def vocab_size(self) -> int:
-        return int(self.tensor.shape[1])
-
-    @property
-    def hidden_size(self) -> int:
-        return int(self.tensor.shape[0])
+        return len(self.data)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Return rows ``start`` to ``stop`` of the matrix as float32 [stop - start, H]."""
-        return gguf.dequantize(self.tensor.data[start:stop], self.tensor.tensor_type).reshape(-1, self.hidden_size)
+        return gguf.dequantize(self.data[start:stop], self.quantization).reshape(-1, self.hidden_size)
 
     def dequantize(self) -> np.ndarray:
         """Return the whole matrix as float32 [V, H]."""
@@ -74,52 +74,58 @@ class OutputMatrix:
 
 
 def read_output_matrix(path: str | os.PathLike) -> OutputMatrix:
-    """Read the output matrix of the GGUF at ``path``: ``output.weight``, or the tied ``token_embd.weight``.
+    """Read the model's output matrix from the GGUF at ``path``: ``output.weight``, or the tied ``token_embd.weight``.
 
-    Raises InputError for a file that is no readable GGUF, has no such tensor, or stores it in a type that gguf-py
-    cannot dequantize.
+    Raises InputError for a file that holds no model, has no such tensor, or stores it in a type that gguf-py cannot
+    dequantize.
     """
-    path = str(check_gguf(path))
-    try:
-        reader = gguf.GGUFReader(path)
-    except Exception as error:  # a damaged file makes gguf-py fail in many ways, none of them documented
-        raise InputError(f"{path}: not a readable GGUF file ({error}); fetch or convert it again") from None
-    if _value(reader, "split.count", 1) > 1:
+    layout = open_layout(path)
+    model = layout.model
+    if model is None:
+        raise InputError(f"{path}: holds heads only; give the base model")
+    if layout.split_count > 1:
         raise InputError(f"{path}: is one part of a split model; join the parts with `llama-gguf-split --merge` first")
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    tensor = tensors.get("output.weight", tensors.get("token_embd.weight"))
+    tensor = model.tensors.get("output.weight") or model.tensors.get("token_embd.weight")
     if tensor is None or len(tensor.shape) != 2:
         raise InputError(f"{path}: has no output.weight and no token_embd.weight; this is not a language model")
-    architecture = str(_value(reader, "general.architecture", ""))
-    matrix = OutputMatrix(
-        path=path,
-        architecture=architecture,
-        name=str(_value(reader, "general.name", "")),
-        tensor=tensor,
-        bias=_float32(tensors.get("output.bias")),
-        scale=_scale(reader, architecture, int(tensor.shape[0])) * _tensor_scale(tensors, tensor),
-        softcap=_softcap(reader, architecture),
-    )
     try:
-        matrix.rows(0, 1)
-    except NotImplementedError:
+        quantization = gguf.GGMLQuantizationType(tensor.kind)
+        gguf.dequantize(np.zeros(gguf.GGML_QUANT_SIZES[quantization][1], np.uint8), quantization)
+    except (ValueError, KeyError, NotImplementedError):
         raise InputError(
-            f"{path}: {tensor.name} is {tensor.tensor_type.name}, which gguf-py cannot dequantize; "
-            "quantize the model with another --output-tensor-type"
+            f"{path}: gguf-py cannot dequantize the type of {tensor.name}; quantize the model with another "
+            "--output-tensor-type"
         ) from None
-    return matrix
+    bias = model.tensors.get("output.bias")
+    return OutputMatrix(
+        path=str(path),
+        architecture=layout.architecture,
+        name=layout.base_name,
+        tensor=tensor.name,
+        quantization=quantization,
+        data=_mapped(model, tensor).reshape(tensor.shape[1], -1),
+        hidden_size=tensor.shape[0],
+        bias=None if bias is None else _float32(model, bias),
+        scale=_scale(model, layout.architecture, tensor.shape[0]) * _tensor_scale(model, tensor),
+        softcap=_softcap(model, layout.architecture),
+    )
 
 
-def _value(reader: gguf.GGUFReader, key: str, default):
-    field = reader.get_field(key)
-    return default if field is None else field.contents()
+def _mapped(model: GgufFile, tensor: TensorInfo) -> np.ndarray:
+    start = model.start + model.data_offset + tensor.offset
+    return np.memmap(model.path, np.uint8, "r", offset=start, shape=(tensor.nbytes,))
 
 
-def _scale(reader: gguf.GGUFReader, architecture: str, hidden_size: int) -> float:
+def _float32(model: GgufFile, tensor: TensorInfo) -> np.ndarray:
+    return gguf.dequantize(_mapped(model, tensor), gguf.GGMLQuantizationType(tensor.kind)).reshape(-1)
+
+
+def _scale(model: GgufFile, architecture: str, hidden_size: int) -> float:
     if architecture == "minicpm3":  # scales the hidden state after the point where it is read (minicpm3.cpp)
         return 256.0 / hidden_size
     default = 256.0 / hidden_size if architecture == "minicpm" else DEFAULT_LOGIT_SCALE.get(architecture, 0.0)
-    scale = float(_value(reader, f"{architecture}.logit_scale", default))
+    scale = model.number(f"{architecture}.logit_scale")
+    scale = default if scale is None else scale
     if scale and architecture in MULTIPLY_BY_LOGIT_SCALE:
         return scale
     if scale and architecture in DIVIDE_BY_LOGIT_SCALE:
@@ -127,19 +133,17 @@ def _scale(reader: gguf.GGUFReader, architecture: str, hidden_size: int) -> floa
     return 1.0
 
 
-def _softcap(reader: gguf.GGUFReader, architecture: str) -> float:
+def _softcap(model: GgufFile, architecture: str) -> float:
     if architecture not in SOFTCAP:
         return 0.0
+    default = DEFAULT_SOFTCAP.get(architecture, 0.0)
     if architecture == "gemma3n":  # llama.cpp does not read its key
-        return DEFAULT_SOFTCAP[architecture]
-    return float(_value(reader, f"{architecture}.final_logit_softcapping", DEFAULT_SOFTCAP.get(architecture, 0.0)))
+        return default
+    cap = model.number(f"{architecture}.final_logit_softcapping")
+    return default if cap is None else cap
 
 
-def _tensor_scale(tensors: dict, tensor: gguf.ReaderTensor) -> float:
+def _tensor_scale(model: GgufFile, tensor: TensorInfo) -> float:
     """Return the factor that NVFP4 keeps in a tensor of its own, 1 for every other type."""
-    scale = tensors.get("output.scale") if tensor.tensor_type.name == "NVFP4" else None
-    return 1.0 if scale is None else float(_float32(scale)[0])
-
-
-def _float32(tensor: gguf.ReaderTensor | None) -> np.ndarray | None:
-    return None if tensor is None else gguf.dequantize(tensor.data, tensor.tensor_type).reshape(-1)
+    scale = model.tensors.get("output.scale") if gguf.GGMLQuantizationType(tensor.kind).name == "NVFP4" else None
+    return 1.0 if scale is None else float(_float32(model, scale)[0])

@@ -98,7 +98,7 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
             if Path(shard.file).name != shard.file:
                 raise ValueError(f"shard {shard.file} lies outside the folder")
         return Manifest(**fields)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not a readable manifest of traces ({error}); collect again") from None
 
 

@@ -1,0 +1,302 @@
+"""Training makes heads that predict better, from any point again, in memory that does not grow with the data."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from safetensors.torch import load_file  # noqa: E402
+from test_output_matrix import HIDDEN, VOCAB, write_model  # noqa: E402
+
+from autodeco import Heads, cli, training  # noqa: E402
+from autodeco.errors import InputError  # noqa: E402
+from autodeco.trace_tokens import TraceTokens, batch_indices  # noqa: E402
+from autodeco.traces import (  # noqa: E402
+    Manifest,
+    Model,
+    Shard,
+    model_fingerprint,
+    read_manifest,
+    write_manifest,
+    write_shard,
+)
+from autodeco.training import learning_rate, train  # noqa: E402
+from autodeco.training_arguments import TrainingArguments  # noqa: E402
+
+SHORT = TrainingArguments(steps=30, batch_tokens=64, warmup_steps=5, evaluate_every=10, learning_rate=1e-2)
+
+
+def write_traces(folder, tokens=600, tokens_a_record=6, shard_tokens=200):
+    """Write a model and traces of it in which the sign of the first number of a state says how sure to be.
+
+    Where it is positive the label is the likeliest token, elsewhere one drawn at temperature 1.5.
+    """
+    folder.mkdir()
+    path, weight = write_model(folder / "model.gguf")
+    rng = np.random.default_rng(2)
+    hidden = (rng.standard_normal((tokens, HIDDEN)) / 3).astype(np.float16)
+    logits = hidden.astype(np.float32) @ weight.T
+    noise = rng.gumbel(size=logits.shape) * np.where(hidden[:, :1] > 0, 0.0, 1.5)
+    labels = (logits + noise).argmax(-1)
+    records = np.arange(tokens) // tokens_a_record
+    shards = []
+    for number, start in enumerate(range(0, tokens, shard_tokens)):
+        rows = slice(start, start + shard_tokens)
+        shards.append(
+            Shard(f"shard-{number}.safetensors", len(labels[rows]), int(records[start]), int(records[rows][-1]) + 1)
+        )
+        write_shard(folder / shards[-1].file, hidden[rows], labels[rows], records[rows], np.arange(len(labels[rows])))
+    model = Model(str(path), model_fingerprint(path), "llama", "toy", HIDDEN, VOCAB)
+    data = {"file": "data.jsonl", "sha256": "0" * 64}
+    manifest = Manifest(model, data, {"seed": 0}, complete=True, next_record=int(records[-1]) + 1, shards=shards)
+    write_manifest(folder, manifest)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory):
+    return write_traces(tmp_path_factory.mktemp("train") / "traces")
+
+
+@pytest.fixture(scope="module")
+def trained(traces, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train") / "heads"
+    return folder, train(traces, folder, SHORT, progress=False)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_training_lowers_the_held_out_loss_and_learns_where_to_be_sure(traces, trained):
+    folder, result = trained
+    assert result.after.loss < 0.95 * result.before.loss
+    assert result.before.temperature == pytest.approx(1.0)
+    assert result.before.top_p == pytest.approx(0.95)
+    heads = Heads.from_pretrained(folder)
+    hidden, _ = TraceTokens(traces, read_manifest(traces)).batch(np.arange(600))
+    with torch.no_grad():
+        temperature = heads.temperature(hidden)
+    assert temperature[hidden[:, 0] > 0].mean() < temperature[hidden[:, 0] <= 0].mean() - 0.1
+
+
+def test_the_heads_say_what_they_were_trained_for_and_how(trained):
+    folder, result = trained
+    config = json.loads((folder / "config.json").read_text())
+    assert config["base_model_name_or_path"] == "toy"
+    assert config["vocab_size"] == VOCAB
+    made = json.loads((folder / "training.json").read_text())
+    assert made["arguments"]["learning_rate"] == 1e-2
+    assert made["result"]["best_step"] == result.best_step
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "training.json"]
+
+
+def test_the_same_seed_gives_the_same_heads_and_another_does_not(traces, trained, tmp_path):
+    train(traces, tmp_path / "same", SHORT, progress=False)
+    train(traces, tmp_path / "other", replace(SHORT, seed=1), progress=False)
+    for name, tensor in weights(trained[0]).items():
+        assert torch.equal(weights(tmp_path / "same")[name], tensor)
+    assert not torch.equal(
+        weights(tmp_path / "other")["temp_head.mlp.0.weight"], weights(trained[0])["temp_head.mlp.0.weight"]
+    )
+
+
+def interrupt_at(monkeypatch, step):
+    update = training._update
+
+    def interrupted(run, *rest):
+        if run.step == step:
+            raise KeyboardInterrupt
+        return update(run, *rest)
+
+    monkeypatch.setattr(training, "_update", interrupted)
+    return lambda: monkeypatch.setattr(training, "_update", update)
+
+
+def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(traces, trained, tmp_path, monkeypatch):
+    go_on = interrupt_at(monkeypatch, 17)
+    result = train(traces, tmp_path, SHORT, progress=False)
+    assert result.interrupted
+    assert (result.steps, result.best_step) == (17, 10)
+    assert Heads.from_pretrained(tmp_path).prob_stats
+    go_on()
+    with pytest.raises(InputError, match="holds an unfinished run"):
+        train(traces, tmp_path, SHORT, progress=False)
+    with pytest.raises(InputError, match="another arguments"):
+        train(traces, tmp_path, replace(SHORT, learning_rate=1e-3), resume=True, progress=False)
+    resumed = train(traces, tmp_path, SHORT, resume=True, progress=False)
+    assert not resumed.interrupted
+    assert resumed.history == trained[1].history
+    for name, tensor in weights(trained[0]).items():
+        assert torch.equal(weights(tmp_path)[name], tensor), name
+    with pytest.raises(InputError, match="no unfinished run"):
+        train(traces, tmp_path, SHORT, resume=True, progress=False)
+
+
+def test_the_best_heads_are_kept_when_later_ones_are_worse(traces, tmp_path, monkeypatch):
+    evaluate = training.evaluate
+    monkeypatch.setattr(training, "evaluate", lambda heads, *rest: replace(evaluate(heads, *rest), loss=next(losses)))
+    losses = iter([3.0, 1.0, 2.0, 2.5])
+    saved = []
+    save = Heads.save_pretrained
+    monkeypatch.setattr(Heads, "save_pretrained", lambda self, folder: saved.append(1) or save(self, folder))
+    result = train(traces, tmp_path, SHORT, progress=False)
+    assert (result.best_step, result.after.loss, len(saved)) == (10, 1.0, 2)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_heads(traces, tmp_path, monkeypatch):
+    score = training._score
+
+    def broken(heads, logits, tokens, indices, device):
+        scored = score(heads, logits, tokens, indices, device)
+        return replace(scored, second=scored.second * float("nan")) if torch.is_grad_enabled() else scored
+
+    monkeypatch.setattr(training, "_score", broken)
+    with pytest.raises(InputError, match=r"the loss of step 0 is nan \(records \d+ to \d+\)"):
+        train(traces, tmp_path, SHORT, progress=False)
+    Heads.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"temperature": False}, {"top_p": False}, {"prob_stats": False}])
+def test_each_head_can_be_trained_alone_and_without_statistics(traces, tmp_path, options):
+    result = train(traces, tmp_path, replace(SHORT, **options), progress=False)
+    heads = Heads.from_pretrained(tmp_path)
+    assert (heads.temp_head is None) == (options.get("temperature") is False)
+    assert (heads.top_p_head is None) == (options.get("top_p") is False)
+    assert heads.prob_stats == options.get("prob_stats", True)
+    assert result.after.loss < result.before.loss
+
+
+def test_records_are_split_whole_and_every_token_is_used_once_an_epoch(traces):
+    tokens = TraceTokens(traces, read_manifest(traces))
+    training_tokens, validation = tokens.split(0.1, seed=0)
+    assert len(training_tokens) + len(validation) == len(tokens) == 600
+    assert len(validation) == 60  # 10 of 100 records of 6 tokens
+    assert not {tokens.record(i) for i in training_tokens} & {tokens.record(i) for i in validation}
+    steps = [batch_indices(training_tokens, step, 64, seed=0) for step in range(9)]
+    epoch = np.concatenate(steps)[: len(training_tokens)]
+    assert sorted(epoch) == sorted(training_tokens)
+    assert not np.array_equal(epoch, training_tokens)
+
+
+def test_batches_come_from_the_right_shards(traces):
+    tokens = TraceTokens(traces, read_manifest(traces))
+    indices = np.array([599, 0, 200, 199, 401])
+    hidden, labels = tokens.batch(indices)
+    for row, index in enumerate(indices):
+        shard = load_file(traces / f"shard-{index // 200}.safetensors")
+        assert torch.equal(hidden[row], shard["hidden"][index % 200].float())
+        assert labels[row] == shard["label"][index % 200]
+
+
+def test_the_learning_rate_rises_straight_and_falls_as_a_cosine():
+    arguments = TrainingArguments(steps=110, warmup_steps=10, learning_rate=1.0)
+    assert learning_rate(0, arguments) == pytest.approx(0.1)
+    assert learning_rate(9, arguments) == pytest.approx(1.0)
+    assert learning_rate(10, arguments) == pytest.approx(1.0)
+    assert learning_rate(60, arguments) == pytest.approx(0.5)
+    assert 0 < learning_rate(109, arguments) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "traces.json").unlink(), "make traces with"),
+        (lambda folder: (folder / "traces.json").write_text("{}"), "not a readable manifest"),
+        (lambda folder: (folder / "traces.json").write_text("[" * 50_000), "not a readable manifest"),
+        (lambda folder: edit(folder, version=2), "version 2"),
+        (lambda folder: edit(folder, complete=False), "collecting was interrupted"),
+        (lambda folder: edit(folder, shards=[]), "holds no tokens"),
+        (lambda folder: edit_shard(folder, file="../traces.json"), "outside the folder"),
+        (lambda folder: edit_shard(folder, tokens=199), "expected F16"),
+        (lambda folder: (folder / "shard-1.safetensors").unlink(), "not the shard"),
+        (lambda folder: (folder / "shard-1.safetensors").write_bytes(b"\x08" + bytes(30)), "not the shard"),
+        (lambda folder: (folder / "model.gguf").unlink(), "say where with --model"),
+        (
+            lambda folder: (folder / "model.gguf").write_bytes((folder / "model.gguf").read_bytes() + b"1"),
+            "not the model",
+        ),
+    ],
+)
+def test_traces_that_cannot_be_trained_on_are_refused(tmp_path, change, message):
+    folder = write_traces(tmp_path / "traces")
+    change(folder)
+    with pytest.raises(InputError, match=message) as error:
+        train(folder, tmp_path / "heads", SHORT, progress=False)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "heads").exists()
+
+
+def edit(folder, **fields):
+    manifest = json.loads((folder / "traces.json").read_text())
+    (folder / "traces.json").write_text(json.dumps(manifest | fields))
+
+
+def edit_shard(folder, **fields):
+    manifest = json.loads((folder / "traces.json").read_text())
+    manifest["shards"][1] |= fields
+    (folder / "traces.json").write_text(json.dumps(manifest))
+
+
+def test_labels_outside_the_vocabulary_are_refused(tmp_path):
+    folder = write_traces(tmp_path / "traces", tokens=12, shard_tokens=12)
+    write_shard(folder / "shard-0.safetensors", np.zeros((12, HIDDEN)), [VOCAB] * 12, [0] * 6 + [1] * 6, [0] * 12)
+    with pytest.raises(InputError, match="outside the vocabulary"):
+        train(folder, tmp_path / "heads", SHORT, progress=False)
+
+
+def test_one_record_cannot_be_split(tmp_path):
+    folder = write_traces(tmp_path / "traces", tokens=6)
+    with pytest.raises(InputError, match="at least two"):
+        train(folder, tmp_path / "heads", SHORT, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--steps", "0"], "steps 0: must be at least 1"),
+        (["--learning-rate", "nan"], "learning-rate nan: must be at least 0"),
+        (["--easy-token-drop", "1.5"], "must be between 0.0 and 1.0"),
+        (["--no-temperature", "--no-top-p"], "leave nothing to train"),
+    ],
+)
+def test_settings_that_make_no_sense_end_the_command_with_one_line(traces, tmp_path, capsys, flags, message):
+    assert cli.main(["train", str(traces), "-o", str(tmp_path / "heads"), *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_the_command_shows_losses_before_and_after(traces, tmp_path, capsys):
+    flags = ["--steps", "10", "--batch-tokens", "32", "--learning-rate", "0.002"]
+    assert cli.main(["train", str(traces), "-o", str(tmp_path / "heads"), *flags]) == 0
+    shown = capsys.readouterr().out
+    assert "before" in shown
+    assert "temperature loss" in shown
+    assert "autodeco-export" in shown
+
+
+def test_memory_does_not_grow_with_the_number_of_tokens(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from autodeco.training import train
+from autodeco.training_arguments import TrainingArguments
+
+train(sys.argv[1], sys.argv[2], TrainingArguments(steps=2, batch_tokens=256), progress=False)
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
+"""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("reads /proc")
+    kilobytes = []
+    for name, tokens in (("few", 4_000), ("many", 400_000)):
+        folder = write_traces(tmp_path / name, tokens=tokens, shard_tokens=100_000)
+        run = [sys.executable, "-c", code, str(folder), str(tmp_path / f"{name}-heads")]
+        kilobytes.append(int(subprocess.run(run, check=True, capture_output=True, text=True).stdout))
+    states = 396_000 * HIDDEN * 2 / 1024  # 49 MB more of them as they lie on disk, twice that as float32
+    assert kilobytes[1] - kilobytes[0] < 0.5 * states
