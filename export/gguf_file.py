@@ -53,6 +53,12 @@ class TensorInfo:
     offset: int
     nbytes: int
 
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """The shape without trailing ones, which llama.cpp's own tools drop when they rewrite a file."""
+        last = max((i for i, extent in enumerate(self.shape) if extent != 1), default=-1)
+        return self.shape[: last + 1]
+
 
 @dataclass(frozen=True)
 class GgufFile:

@@ -88,6 +88,8 @@ def _read(gguf: GgufFile, name: str) -> np.ndarray:
     # NumPy has the slow axis first, ggml the fast one; rows are what the blocks of a type lie in.
     raw = np.frombuffer(gguf.read_tensor(name), np.uint8)
     shape = info.shape[::-1]
+    if len(shape) == 1 and name.endswith(".weight"):
+        shape = (1, *shape)  # llama.cpp's own tools drop trailing ones when they rewrite a file
     if raw.size == 0:
         return np.zeros(shape, np.float32)
     rows = raw.reshape(-1, raw.size * (info.shape[0] if info.shape else 1) // max(1, math.prod(shape)))

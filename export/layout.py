@@ -171,9 +171,9 @@ def _check_head_tensor(gguf: GgufFile, name: str, width: int, prob_stats: bool) 
     elif name.endswith(".0.weight"):
         shape = (width, HEAD_WIDTH)
     else:
-        shape = {"0.bias": (HEAD_WIDTH,), "2.weight": (HEAD_WIDTH, 1), "2.bias": (1,)}[name.split(".", 2)[2]]
+        shape = {"0.bias": (HEAD_WIDTH,), "2.weight": (HEAD_WIDTH,), "2.bias": ()}[name.split(".", 2)[2]]
     exact = name.endswith(".bias") or name == TOP_P_EXTRA
-    if info.shape != shape:
+    if info.extents != shape:
         raise InputError(f"{gguf.path}: {name} has shape {list(info.shape)}, expected {list(shape)}; export again")
     if info.kind not in ((types.F32,) if exact else WEIGHT_TYPES.values()):
         raise InputError(f"{gguf.path}: {name} is {types.TYPE_NAMES[info.kind]}; quantizing rewrote it, export again")
@@ -198,8 +198,8 @@ def _merged(gguf: GgufFile) -> Layout:
         raise lies(f"the header in {BASE_GGUF} is not {held.nbytes} bytes long")
     count = len(base.tensors)
     for inner, info in zip(base.tensors.values(), outer[1 : 1 + count], strict=False):
-        expected = (inner.name, inner.shape, inner.kind, inner.offset + held.nbytes)
-        if (info.name, info.shape, info.kind, info.offset) != expected:
+        expected = (inner.name, inner.extents, inner.kind, inner.offset + held.nbytes)
+        if (info.name, info.extents, info.kind, info.offset) != expected:
             raise lies(f"{info.name!r} is not where the model has {inner.name!r}")
     if len(outer) < 1 + count:
         raise lies("tensors of the model are missing")

@@ -4,6 +4,7 @@ import hashlib
 import struct
 
 import gguf_files as files
+import numpy as np
 import pytest
 
 from autodeco.errors import InputError
@@ -125,6 +126,22 @@ def test_a_model_of_another_shape_is_refused(made, shape, expected):
     (made / "other.gguf").write_bytes(files.model(**shape))
     with pytest.raises(InputError, match=expected):
         check_fit(open_layout(made / "sidecar.gguf"), open_layout(made / "other.gguf"))
+
+
+def test_trailing_ones_that_llama_cpp_s_tools_drop_are_not_missed(made):
+    """gguf-split --merge writes [256, 1] as [256]."""
+    from dataclasses import replace
+
+    heads = read_heads(made / "heads.safetensors")
+    tensors = [
+        replace(tensor, shape=(256,)) if tensor.shape == (256, 1) else tensor for tensor in head_tensors(heads, "f32")
+    ]
+    assert sum(tensor.shape == (256,) for tensor in tensors) == 4
+    write_sidecar(made / "dropped.gguf", tensors, open_layout(made / "base.gguf"))
+    assert open_layout(made / "dropped.gguf").has_top_p
+    back = read_heads(made / "dropped.gguf").tensors
+    for name, array in heads.tensors.items():
+        np.testing.assert_array_equal(back[name], array)
 
 
 def test_every_cut_of_a_sidecar_is_refused(made):
