@@ -25,6 +25,7 @@ from autodeco.export.schema import (
     KEY_EMBEDDING_LENGTH,
     KEY_NAME,
     KEY_PROB_STATS,
+    KEY_SPLIT_COUNT,
     KEY_VOCAB_SIZE,
     PARTS,
     TEMP_HEAD,
@@ -114,7 +115,7 @@ def _plain(gguf: GgufFile) -> Layout:
         prob_stats=False,
         base_name=name if isinstance(name, str) and name.strip() else Path(gguf.path).stem,
         base_fingerprint=fingerprint(gguf.path, gguf.start, gguf.size),
-        split_count=gguf.integer("split.count") or 1,
+        split_count=gguf.integer(KEY_SPLIT_COUNT) or 1,
         gguf=gguf,
         model=gguf,
     )
@@ -130,6 +131,8 @@ def _vocab_size(gguf: GgufFile, architecture: str) -> int | None:
 
 def _with_heads(gguf: GgufFile, model: GgufFile | None) -> Layout:
     check_schema(gguf)
+    if (gguf.integer(KEY_SPLIT_COUNT) or 1) > 1:
+        raise InputError(f"{gguf.path}: one part of a split file; join it with 'llama-gguf-split --merge' first")
     width, vocab_size = gguf.integer(KEY_EMBEDDING_LENGTH), gguf.integer(KEY_VOCAB_SIZE)
     if not width or not vocab_size or width < 0 or vocab_size < 0:
         raise InputError(f"{gguf.path}: {KEY_EMBEDDING_LENGTH} or {KEY_VOCAB_SIZE} is missing; export the heads again")

@@ -3,10 +3,10 @@
 import hashlib
 import struct
 
-import gguf_files as files
 import numpy as np
 import pytest
 
+import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.fingerprint import fingerprint
@@ -34,6 +34,10 @@ def refusal(path) -> str:
         open_layout(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def u32(key: str, value: int) -> bytes:
+    return files.key(key, files.U32, value)
 
 
 def test_the_three_kinds_are_told_apart(made):
@@ -144,6 +148,30 @@ def test_trailing_ones_that_llama_cpp_s_tools_drop_are_not_missed(made):
         np.testing.assert_array_equal(back[name], array)
 
 
+@pytest.mark.parametrize(("parts", "whole"), [(0, True), (1, True), (3, False)])
+def test_a_part_of_a_split_heads_file_is_not_taken_for_a_whole_one(tmp_path, parts, whole):
+    """gguf-split could leave all four tensors of one head in the first part."""
+    keys = [
+        files.key("general.architecture", files.STRING, "llama"),
+        files.key("adapter.type", files.STRING, "autodeco"),
+        u32("autodeco.version", 1),
+        u32("autodeco.embedding_length", 64),
+        u32("autodeco.vocab_size", 1000),
+        files.key("autodeco.temperature.scale", files.F32, 2.0),
+        files.key("split.count", files.U16, parts),
+    ]
+    shapes = {"0.weight": (64, 256), "0.bias": (256,), "2.weight": (256, 1), "2.bias": (1,)}
+    tensors, size = [], 0
+    for part, shape in shapes.items():
+        tensors.append(files.tensor(f"autodeco.temp_head.{part}", shape, files.TENSOR_F32, size))
+        size += -(-4 * int(np.prod(shape)) // 32) * 32
+    (tmp_path / "part.gguf").write_bytes(files.gguf(keys, tensors, bytes(size)))
+    if whole:
+        assert open_layout(tmp_path / "part.gguf").has_temperature
+    else:
+        assert "one part of a split file; join it" in refusal(tmp_path / "part.gguf")
+
+
 def test_every_cut_of_a_sidecar_is_refused(made):
     whole = (made / "sidecar.gguf").read_bytes()
     needed = read_gguf(made / "sidecar.gguf").data_end
@@ -159,10 +187,6 @@ def patched(path, old: bytes, new: bytes, count=1):
     target = path.with_name("patched.gguf")
     target.write_bytes(data.replace(old, new, count))
     return target
-
-
-def u32(key: str, value: int) -> bytes:
-    return files.key(key, files.U32, value)
 
 
 SIDECAR_LIES = {

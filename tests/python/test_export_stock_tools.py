@@ -59,5 +59,5 @@ def test_llama_quantize_rewrites_a_merged_file_and_we_notice(made):
     kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(made / "quantized.gguf").tensors}
     assert kinds["autodeco.temp_head.0.weight"] == "Q8_0"
     assert kinds["autodeco.top_p_head.0.extra.weight"] == "F16"
-    with pytest.raises(InputError, match="not a merged file as it was written.*merge heads and model again"):
+    with pytest.raises(InputError, match=r"not a merged file as it was written.*merge heads and model again"):
         open_layout(made / "quantized.gguf")
