@@ -1,6 +1,7 @@
 """The heads reproduce the official implementation and refuse checkpoints that do not fit."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from autodeco import Heads  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
+from autodeco.heads import prob_stats  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ["smollm2", "tiny_plain"]
@@ -28,6 +30,16 @@ def test_heads_reproduce_the_official_outputs(case):
 def test_the_width_of_the_top_p_head_says_whether_there_are_statistics():
     assert Heads.from_pretrained(GOLDEN / "smollm2.heads.safetensors").prob_stats
     assert not Heads.from_pretrained(GOLDEN / "tiny_plain.heads.safetensors").prob_stats
+
+
+def test_the_statistics_of_a_small_distribution_by_hand():
+    # q = (1/2, 1/4, 1/8, 1/8) at T = 1
+    logits = torch.log(torch.tensor([4.0, 2.0, 1.0, 1.0]))
+    largest, entropy, variance, top5 = prob_stats(logits, torch.tensor(1.0)).tolist()
+    assert largest == pytest.approx(0.5)
+    assert entropy == pytest.approx(1.75 * math.log(2))
+    assert variance == pytest.approx((0.25**2 + 2 * 0.125**2) / 3)  # unbiased: over V - 1
+    assert top5 == pytest.approx(1.0)
 
 
 def test_any_leading_shape_gives_the_same_values():

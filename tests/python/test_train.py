@@ -10,7 +10,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
-from test_output_matrix import HIDDEN, VOCAB, write_model  # noqa: E402
 
 from autodeco import Heads, cli, training  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
@@ -26,6 +25,7 @@ from autodeco.traces import (  # noqa: E402
 )
 from autodeco.training import learning_rate, train  # noqa: E402
 from autodeco.training_arguments import TrainingArguments  # noqa: E402
+from test_output_matrix import HIDDEN, VOCAB, write_model  # noqa: E402
 
 SHORT = TrainingArguments(steps=30, batch_tokens=64, warmup_steps=5, evaluate_every=10, learning_rate=1e-2)
 
@@ -202,6 +202,23 @@ def test_the_learning_rate_rises_straight_and_falls_as_a_cosine():
     assert 0 < learning_rate(109, arguments) < 0.001
 
 
+def test_each_update_takes_its_own_learning_rate_and_draws_its_own_easy_tokens(traces, tmp_path, monkeypatch):
+    update, masked_mean, rates, dropped = training._update, training.masked_mean, [], []
+
+    def noted(run, *rest):
+        loss = update(run, *rest)
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        return loss
+
+    monkeypatch.setattr(training, "_update", noted)
+    monkeypatch.setattr(training, "masked_mean", lambda x, kept: dropped.append(~kept) or masked_mean(x, kept))
+    monkeypatch.setattr(training, "batch_indices", lambda tokens, *_: tokens[:64])  # the same tokens every time
+    train(traces, tmp_path, replace(SHORT, steps=6), progress=False)
+    assert rates == [learning_rate(step, replace(SHORT, steps=6)) for step in range(6)]
+    assert 0 < dropped[0].sum() < 64
+    assert not any(torch.equal(dropped[0], other) for other in dropped[1:])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -284,12 +301,20 @@ def test_memory_does_not_grow_with_the_number_of_tokens(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from autodeco.training import train
+from autodeco import training
 from autodeco.training_arguments import TrainingArguments
 
-train(sys.argv[1], sys.argv[2], TrainingArguments(steps=2, batch_tokens=256), progress=False)
-status = Path("/proc/self/status").read_text()
-print(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
+update, kilobytes = training._update, []
+
+def measured(*args):
+    loss = update(*args)
+    status = Path("/proc/self/status").read_text()
+    kilobytes.append(next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")))
+    return loss
+
+training._update = measured
+training.train(sys.argv[1], sys.argv[2], TrainingArguments(steps=2, batch_tokens=256), progress=False)
+print(max(kilobytes))
 """
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")
