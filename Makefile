@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint strict bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -26,7 +26,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt cmake/project_requirements
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.dependencies $(NATIVE_SOURCES)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . --config-settings=cmake.define.AUTODECO_WERROR=ON
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: setup
@@ -36,7 +36,14 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint
+# The C++ compiled once more, every warning an error.
+strict: setup
+	mkdir -p build
+	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_WERROR=ON \
+		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/strict.log
+	$(BIN)/cmake --build build/strict
+
+test: lint strict
 	$(BIN)/python -m pytest
 
 bench: setup

@@ -13,7 +13,7 @@ _LAZY = {
     "losses": "autodeco.losses",
     "native": "autodeco.native",
 }
-__all__ = ["Heads", "Llama", "losses", "native"]  # noqa: F822 - loaded by __getattr__
+__all__ = ["Heads", "Llama", "losses", "native"]
 
 
 def __getattr__(name: str):

@@ -1,9 +1,20 @@
 """What was decided for each generated token."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+
+class TokenDecoding(NamedTuple):
+    """One token and the values it was drawn with; the fields are those of ``Decoding``."""
+
+    token: int
+    temperature: float
+    top_p: float
+    nucleus: int
+    prob: float
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The small model that the demo, the tests and the benchmarks use: SmolLM2-135M-Instruct, as a Python package ships it."""
+"""The small model of demo, tests and benchmarks: SmolLM2-135M-Instruct, as a Python package ships it."""
 
 import importlib.util
 from pathlib import Path

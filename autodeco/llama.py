@@ -10,12 +10,12 @@ from collections.abc import Callable
 import llama_cpp
 
 from autodeco import native
-from autodeco.decoding import Decoding
+from autodeco.decoding import Decoding, TokenDecoding
 from autodeco.errors import InputError
 from autodeco.export.fingerprint import fingerprint
 from autodeco.export.layout import Layout, open_layout
 from autodeco.merged_file import opened_at
-from autodeco.sampling import GraphDraw, HostDraw, is_plain
+from autodeco.sampling import Attachment, GraphDraw, HostDraw, is_plain
 
 # Heads decide: the caller's temperature and top_p multiply what they predict, and nothing else cuts the distribution
 # unless the caller asks.
@@ -42,18 +42,18 @@ def _with_defaults(method: Callable) -> Callable:
 class Llama(llama_cpp.Llama):
     """A llama.cpp model that picks temperature and top-p for every token by itself.
 
-    ``model_path`` is a GGUF model, or a merged file that brings its heads; ``heads_path`` a heads file, which wins over
-    the merged file's own. Everything else is as in ``llama_cpp.Llama``, except that ``temperature`` and ``top_p`` multiply
-    the predictions (default 1.0; temperature 0 is greedy), and top_k, min_p and repetition penalty are off unless asked
-    for. Without heads they are ordinary settings. Raises InputError for files that do not fit together.
+    ``model_path`` is a GGUF model, or a merged file that brings its heads; ``heads_path`` a heads file, which wins
+    over the merged file's own. Everything else is as in ``llama_cpp.Llama``, except that ``temperature`` and ``top_p``
+    multiply the predictions (default 1.0; temperature 0 is greedy), and top_k, min_p and repetition penalty are off
+    unless asked for. Without heads they are ordinary settings. Raises InputError for files that do not fit together.
     """
 
     def __init__(self, model_path: str, heads_path: str | os.PathLike | None = None, **kwargs):
         self._stack = (
             contextlib.ExitStack()
         )  # what close() closes, should opening fail before llama_cpp.Llama makes its own
-        self._heads: native._native.Heads | None = None
-        self._graph: native.GraphSampler | None = None  # what llama.cpp's graph holds at present
+        self._heads: native.Heads | None = None
+        self._attachment: Attachment | None = None
         self._rows: list[tuple] = []
         self._generating = False
 
@@ -67,8 +67,8 @@ class Llama(llama_cpp.Llama):
 
         with opened_at(model_path, layout.base_offset):
             super().__init__(os.fspath(model_path), **kwargs)
-        # the graph sampler must leave the context before the context is freed
-        self._stack.callback(self._detach)
+        self._attachment = Attachment(self._ctx)
+        self._stack.callback(self._attachment.detach)  # before the context is freed, which the stack does next
         if heads is not None:
             try:
                 heads.check_fit(native.address(self.model))
@@ -116,21 +116,19 @@ class Llama(llama_cpp.Llama):
         """The values that the tokens of the last generation were drawn with."""
         return Decoding.from_rows(self._rows)
 
+    @property
+    def last_decoding(self) -> TokenDecoding:
+        """The values that the last generated token was drawn with; raises IndexError before the first."""
+        return TokenDecoding(*self._rows[-1])
+
     def _attach(self, *, observer: bool) -> native.GraphSampler:
         """Have llama.cpp's graph draw tokens, or only compute temperature and top-p (``observer``)."""
-        if self._graph is None or self._graph.observer != observer:
-            self._detach()
-            graph = native.GraphSampler(self._heads, observer)
-            if not graph.attach(native.address(self.ctx), 0):
-                raise InputError(f"{self.model_path}: llama.cpp cannot sample in its graph with this split_mode")
-            self._graph = graph
+        graph, changed = self._attachment.attach(self._heads, observer)
+        if graph is None:
+            raise InputError(f"{self.model_path}: llama.cpp cannot sample in its graph with this split_mode")
+        if changed:
             self._requires_eval = True  # what was decoded before was decoded without this sampler
-        return self._graph
-
-    def _detach(self) -> None:
-        if self._graph is not None:
-            self._graph.detach()
-            self._graph = None
+        return graph
 
     def _init_sampler(self, **settings):
         if self._heads is None:
@@ -165,7 +163,7 @@ class Llama(llama_cpp.Llama):
             self._sampler = None  # sample() by hand has settings of its own
 
     def embed(self, *args, **kwargs):
-        self._detach()
+        self._attachment.detach()
         return super().embed(*args, **kwargs)
 
     def __getstate__(self):

@@ -1,7 +1,7 @@
 """The compiled code: heads and nucleus as the sampler inside llama.cpp's graph runs them, on given arrays.
 
-It is compiled against one release of llama-cpp-python, whose structures change between releases; another one installed is
-an ImportError that names both.
+It is compiled against one release of llama-cpp-python, whose structures change between releases; another one installed
+is an ImportError that names both.
 """
 
 import ctypes
@@ -36,6 +36,7 @@ except ImportError as error:
 _check_versions(_native.LLAMA_CPP_PYTHON_VERSION, llama_cpp.__version__)
 
 GraphSampler = _native.GraphSampler
+Heads = _native.Heads
 #: vector instructions that the passes over the logits run on
 ISA: str = _native.ISA
 
@@ -50,12 +51,12 @@ def sampler(pointer: int) -> "ctypes._Pointer[llama_cpp.llama_sampler]":
     return ctypes.cast(pointer, ctypes.POINTER(llama_cpp.llama_sampler))
 
 
-def load_heads(path: str | os.PathLike) -> _native.Heads:
+def load_heads(path: str | os.PathLike) -> Heads:
     """Read heads from a sidecar or merged GGUF file; raises InputError naming the file and what is wrong."""
     if not os.path.isfile(path):
         raise InputError(f"{os.fspath(path)}: no such heads file; write one with autodeco-export")
     try:
-        return _native.Heads(os.fspath(path))
+        return Heads(os.fspath(path))
     except ValueError as error:
         raise InputError(str(error)) from None
 
@@ -66,8 +67,9 @@ def predict(
     """Predict temperature in (0, 2) and top-p in (0, 1) for n tokens with the nodes that the sampler builds.
 
     ``hidden`` [n, H] are the vectors that the output matrix multiplies, ``logits`` [n, V] the raw logits; returns
-    (temperature [n], top_p [n]), float32. A head that the file lacks gives 1. Raises InputError for a bad file, ValueError
-    for another width or vocabulary than the heads' and for NaN or infinite values (-inf logits are banned tokens).
+    (temperature [n], top_p [n]), float32. A head that the file lacks gives 1. Raises InputError for a bad file,
+    ValueError for another width or vocabulary than the heads' and for NaN or infinite values (-inf logits are banned
+    tokens).
     """
     return load_heads(heads_path).predict(hidden, logits)
 
@@ -77,8 +79,9 @@ def nucleus_sample(
 ) -> npt.NDArray[np.int32]:
     """Draw one token a row from the nucleus with the sampler's own kernel.
 
-    ``logits`` [n, V]; ``temperature`` [n], below 1e-5 takes the argmax; ``top_p`` [n]; ``u`` [n] uniform in [0, 1), walks
-    the tokens in descending order of logit, equal logits by id. Returns token ids [n], int32. The nucleus is the smallest
-    such prefix whose mass reaches ``top_p``, the crossing token included. -inf bans a token; NaN and +inf raise ValueError.
+    ``logits`` [n, V]; ``temperature`` [n], below 1e-5 takes the argmax; ``top_p`` [n]; ``u`` [n] uniform in [0, 1),
+    walks the tokens in descending order of logit, equal logits by id. Returns token ids [n], int32. The nucleus is the
+    smallest such prefix whose mass reaches ``top_p``, the crossing token included. -inf bans a token; NaN and +inf
+    raise ValueError.
     """
     return _native.nucleus_sample(logits, temperature, top_p, u)

@@ -26,6 +26,39 @@ def is_plain(settings: dict[str, Any]) -> bool:
     )
 
 
+class Attachment:
+    """The sampler that sits in a context's graph, if any.
+
+    Knows the context but not the model object that owns it: a reference back would make a cycle, and the order in which
+    a cycle is finalized could free the context before its sampler has left it.
+    """
+
+    def __init__(self, context: LlamaContext):
+        self._context = context
+        self._graph: native.GraphSampler | None = None
+
+    def attach(self, heads: native.Heads, observer: bool) -> tuple[native.GraphSampler | None, bool]:
+        """Return the sampler for ``heads`` in this mode (None if llama.cpp refuses it), and whether it is new."""
+        if self._graph is not None and self._graph.observer == observer:
+            return self._graph, False
+        self.detach()
+        graph = native.GraphSampler(heads, observer)
+        if not graph.attach(native.address(self._context.ctx), 0):
+            return None, False
+        self._graph = graph
+        return graph, True
+
+    def detach(self) -> None:
+        """Take the sampler out of the graph; the next decode runs without it."""
+        graph, self._graph = self._graph, None
+        if graph is None:
+            return
+        if self._context.ctx is None:
+            graph.forget()
+        else:
+            graph.detach()
+
+
 class GraphDraw:
     """Reads the token that the graph drew."""
 

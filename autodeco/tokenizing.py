@@ -4,7 +4,7 @@ import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from autodeco.errors import InputError
-from autodeco.records import Record
+from autodeco.records import Messages, Record
 
 
 class Tokenizer:
@@ -36,6 +36,12 @@ class Tokenizer:
         # model would generate is then the bare answer after the generation prompt.
         answer = "".join(str(message["content"]) for message in record.completion)
         return self._pair(prompt, answer, add_bos=False)
+
+    def prompt_ids(self, prompt: str | Messages) -> list[int]:
+        """Return the ids of a prompt alone, text or chat messages, ready to generate from."""
+        if isinstance(prompt, str):
+            return self._ids(prompt, add_bos=True)
+        return self._ids(self._render(prompt, add_generation_prompt=True), add_bos=False)
 
     def _pair(self, prompt: str, completion: str, add_bos: bool) -> tuple[list[int], list[int]]:
         prompt_ids = self._ids(prompt, add_bos)

@@ -139,6 +139,9 @@ public:
         }
     }
 
+    // the context is gone: there is nothing to detach from
+    void forget() { attached = nullptr; }
+
     void set_params(uint32_t seed, float temperature, float top_p) { autodeco_sampler_set_params(smpl, { seed, temperature, top_p }); }
 
     // what the graph drew for output `idx` of the last decode, as last() returns it
@@ -208,6 +211,7 @@ PYBIND11_MODULE(_native, m) {
         .def_readonly("observer", &graph_sampler::observer)
         .def("attach", &graph_sampler::attach)
         .def("detach", &graph_sampler::detach)
+        .def("forget", &graph_sampler::forget)
         .def("set_params", &graph_sampler::set_params)
         .def("sample", &graph_sampler::sample)
         .def("check", &graph_sampler::check)

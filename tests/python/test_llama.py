@@ -1,5 +1,7 @@
 """autodeco.Llama on the real model: what the graph and the host draw, defaults, multipliers, errors."""
 
+import subprocess
+import sys
 import warnings
 
 import llama_cpp
@@ -283,3 +285,21 @@ def test_a_missing_model_and_a_file_that_is_no_model_are_named(tmp_path, exporte
         autodeco.Llama(str(tmp_path / "text.gguf"))
     with pytest.raises(InputError, match="holds heads only"):
         autodeco.Llama(str(exported("f32")))
+
+
+def test_a_model_in_a_reference_cycle_is_freed_in_any_order(smollm2, exported):
+    """The context may be finalized before the model object that would take the sampler out of it."""
+    code = f"""
+import gc, autodeco
+for _ in range(4):
+    llm = autodeco.Llama({str(smollm2)!r}, {str(exported("f32"))!r}, verbose=False, n_ctx=64, n_threads=1)
+    llm("one", max_tokens=2)
+    llm.cycle = llm._ctx.cycle = [llm, llm._ctx, llm._attachment]
+    del llm
+    gc.collect()
+llm = autodeco.Llama({str(smollm2)!r}, {str(exported("f32"))!r}, verbose=False, n_ctx=64, n_threads=1)
+llm("one", max_tokens=2)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""

