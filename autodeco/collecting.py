@@ -66,6 +66,8 @@ def collect(
     """
     settings = settings or CollectSettings()
     output_dir = Path(output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise InputError(f"{output_dir}: is a file; give a folder for the traces")
     matrix = read_output_matrix(model_path)
     records = sum(1 for _ in read_records(data_path))  # a first pass: bad lines show before the work, not hours into it
     manifest = _manifest(Path(model_path), Path(data_path), settings, matrix)

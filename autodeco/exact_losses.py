@@ -48,16 +48,17 @@ def token_losses(
 
 def predict_and_score(
     heads: Heads, hidden: Tensor, logits: Tensor, labels: Tensor, steepness: float = STEEPNESS
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return (temperature, top-p, temperature loss, soft top-p loss), each [n], of ``heads`` for ``hidden`` [n, H].
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return (temperature, top-p, temperature loss, soft top-p loss, easy), each [n], for ``hidden`` [n, H].
 
-    Like ``heads(hidden, logits)`` and then ``token_losses``, but the distribution is computed once for both.
+    ``easy`` is true where the label is the likeliest token, of equal ones the first. Like ``heads(hidden, logits)`` and then ``token_losses``, but the distribution is computed once for both.
     """
     temperature = heads.temperature(hidden)
     backend = _backend(logits)
     tokens = backend.sort_tokens(logits.detach(), _usable(temperature), labels.clamp(min=0))
     top_p = heads.top_p(hidden, temperature, tokens.stats if heads.prob_stats else None)
-    return temperature, top_p, *_attach(backend, tokens, temperature, top_p, labels, steepness)
+    first, second = _attach(backend, tokens, temperature, top_p, labels, steepness)
+    return temperature, top_p, first, second, tokens.easy
 
 
 def _backend(logits: Tensor):

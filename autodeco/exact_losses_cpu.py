@@ -27,6 +27,10 @@ class SortedTokens:
     tokens: list["SortedToken"]
     stats: Tensor  # [n, 4], as heads.prob_stats
 
+    @property
+    def easy(self) -> Tensor:
+        return torch.tensor([token.rank == 0 for token in self.tokens])
+
 
 def sort_tokens(z: Tensor, temperature: Tensor, labels: Tensor) -> SortedTokens:
     """Return what the losses need of ``z`` [n, V] at ``temperature`` [n] for ``labels`` [n], none of them -100."""

@@ -21,6 +21,10 @@ class SortedTokens:
     weight: Tensor  # softmax(z)[label]
     stats: Tensor  # [n, 4], as heads.prob_stats
 
+    @property
+    def easy(self) -> Tensor:
+        return self.rank.squeeze(-1) == 0
+
 
 def sort_tokens(z: Tensor, temperature: Tensor, labels: Tensor) -> SortedTokens:
     """Return what the losses need of ``z`` [n, V] at ``temperature`` [n] for ``labels`` [n], none of them -100."""

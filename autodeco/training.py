@@ -41,6 +41,10 @@ def train(
     """
     arguments = arguments or TrainingArguments()
     output_dir = Path(output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise InputError(f"{output_dir}: is a file; give a folder for the heads")
+    if arguments.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"device {arguments.device}: torch finds no such GPU here; use --device cpu")
     manifest = read_manifest(traces_dir)
     if not manifest.complete:
         raise InputError(f"{traces_dir}: collecting was interrupted; run `autodeco collect` again to finish")
@@ -160,8 +164,7 @@ def _score(heads: Heads, logits: RebuiltLogits, tokens: TraceTokens, indices: np
     parts = []
     for start in range(0, len(indices), size):
         hidden, labels = (part.to(device) for part in tokens.batch(indices[start : start + size]))
-        z = logits(hidden)
-        parts.append((*predict_and_score(heads, hidden, z, labels), z.argmax(-1) == labels))
+        parts.append(predict_and_score(heads, hidden, logits(hidden), labels))
     return _Scored(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

@@ -15,7 +15,7 @@ class TrainingArguments:
     """How heads are trained; the defaults are for minutes on a CPU, where the paper names other values in docs."""
 
     steps: int = _option(400, "updates of the heads", least=1)
-    batch_tokens: int = _option(256, "tokens in an update", least=1)
+    batch_tokens: int = _option(128, "tokens in an update", least=1)
     learning_rate: float = _option(5e-4, "at its highest; the paper's 5e-6 is for days on 8 GPUs", least=0.0)
     warmup_steps: int = _option(20, "updates in which the learning rate rises, before it falls as a cosine", least=0)
     weight_decay: float = _option(0.0, "of AdamW", least=0.0)
@@ -41,6 +41,9 @@ class TrainingArguments:
             if (least is not None and not value >= least) or (most is not None and not value <= most):
                 limits = f"at least {least}" if most is None else f"between {least} and {most}"
                 raise InputError(f"{item.name.replace('_', '-')} {value}: must be {limits}")
+        kind, _, index = self.device.partition(":")
+        if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+            raise InputError(f"device {self.device}: must be cpu, cuda or cuda:N")
         if not self.temperature and not self.top_p:
             raise InputError("no-temperature and no-top-p leave nothing to train; drop one of the two")
 

@@ -123,7 +123,8 @@ def test_the_graph_keeps_nothing_as_wide_as_the_vocabulary():
 def test_scoring_with_the_heads_gives_what_heads_and_losses_give_apart(case):
     heads, hidden, logits, labels, _ = golden(case)
     temperature, top_p = heads(hidden, logits)
-    expected = (temperature, top_p, *token_losses(logits, temperature, top_p, labels))
+    easy = logits.argmax(-1) == labels.clamp(min=0)
+    expected = (temperature, top_p, *token_losses(logits, temperature, top_p, labels), easy)
     for value, other in zip(predict_and_score(heads, hidden, logits, labels), expected, strict=True):
         torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-8)
 

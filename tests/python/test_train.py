@@ -266,6 +266,17 @@ def test_labels_outside_the_vocabulary_are_refused(tmp_path):
         train(folder, tmp_path / "heads", SHORT, progress=False)
 
 
+def test_a_file_in_the_place_of_the_folder_is_refused(traces, tmp_path):
+    (tmp_path / "heads").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        train(traces, tmp_path / "heads", SHORT, progress=False)
+
+
+def test_an_unknown_device_is_refused(traces, tmp_path):
+    with pytest.raises(InputError, match="device gpu"):
+        train(traces, tmp_path / "heads", replace(SHORT, device="gpu"), progress=False)
+
+
 def test_one_record_cannot_be_split(tmp_path):
     folder = write_traces(tmp_path / "traces", tokens=6)
     with pytest.raises(InputError, match="at least two"):
