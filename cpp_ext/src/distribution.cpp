@@ -16,7 +16,7 @@ namespace {
 constexpr float BUCKETS_PER_NAT = 16.0f;
 
 // buckets of at most this many tokens are sorted, larger ones are divided again
-constexpr uint32_t SORT_LIMIT = 512;
+constexpr int64_t SORT_LIMIT = 512;
 
 // half a unit in the last place of a float32 near 1: 0.8 stored as 0.80000001 still keeps 8 of 10 equal tokens
 constexpr double TOP_P_ROUNDING = 6e-8;
@@ -40,6 +40,7 @@ int64_t n_blocks(int64_t n_vocab) {
 // Take the maxima of the blocks into the workspace; `max` is the row's.
 row_status scan(const float * logits, int64_t n_vocab, row_workspace & ws, float & max) {
     ws.reserve(n_vocab);
+    ws.has_row = false;
     if (!passes().block_max(logits, n_vocab, ws.block_max.data())) {
         return row_status::not_real;
     }
@@ -60,32 +61,31 @@ int32_t first_of(const row & r, float z) {
     return -1;
 }
 
-// sum of exp of the five largest exponents: blocks are opened only while they can still hold one of the five
-float top5_exponentials(const row & r, exponent_map em) {
+// sum of the five largest e: blocks are opened only while they can still hold one of the five
+float top5_sum(const row & r, exponent_map em) {
     constexpr int K = 5;
 
-    float top[K];
-    std::fill(top, top + K, -FLT_MAX);
+    const float least = std::max(-FLT_MAX, em.max + MIN_EXPONENT / em.inv_temperature); // r.e is filled from here up
+    float       top_z[K];
+    float       top_e[K] = {};
+    std::fill(top_z, top_z + K, least);
     for (int64_t b = 0; b < n_blocks(r.n); ++b) {
-        if (r.block_max[b] <= top[K - 1]) {
+        if (r.block_max[b] <= top_z[K - 1]) {
             continue;
         }
         for (int64_t i = b * BLOCK_SIZE; i < std::min(r.n, (b + 1) * BLOCK_SIZE); ++i) {
-            if (r.z[i] > top[K - 1]) {
+            if (r.z[i] > top_z[K - 1]) {
                 int k = K - 1;
-                for (; k > 0 && r.z[i] > top[k - 1]; --k) {
-                    top[k] = top[k - 1];
+                for (; k > 0 && r.z[i] > top_z[k - 1]; --k) {
+                    top_z[k] = top_z[k - 1];
+                    top_e[k] = top_e[k - 1];
                 }
-                top[k] = r.z[i];
+                top_z[k] = r.z[i];
+                top_e[k] = r.e[i];
             }
         }
     }
-    float sum = 0.0f;
-    for (float z : top) {
-        const float x = (z - em.max) * em.inv_temperature;
-        sum += z > -FLT_MAX && x > MIN_EXPONENT ? std::exp(x) : 0.0f;
-    }
-    return sum;
+    return std::accumulate(top_e, top_e + K, 0.0f);
 }
 
 // Where a cumulative mass falls in the descending order of the tokens.
@@ -100,100 +100,89 @@ struct position {
 // mass falls into, and only that bucket is looked at more closely.
 class descending_search {
 public:
-    descending_search(const row & r, exponent_map em, row_workspace & ws) : r(r), em(em), ws(ws) {
-        top.lo    = std::max(-FLT_MAX, em.max + MIN_EXPONENT / em.inv_temperature);
-        top.hi    = em.max;
-        top.scale = BUCKETS_PER_NAT * em.inv_temperature;
-        fill(top, total, mass, count);
-        n_total = std::accumulate(count, count + N_BUCKETS + 1, (int64_t) 0);
+    // `total` and `n_total`: mass and number of the tokens that have any, r.e filled
+    descending_search(const row & r, exponent_map em, double total, int64_t n_total, row_workspace & ws) : r(r), ws(ws) {
+        top.map = { std::max(-FLT_MAX, em.max + MIN_EXPONENT / em.inv_temperature), em.max, BUCKETS_PER_NAT * em.inv_temperature };
+        fill(top, total, n_total);
     }
-
-    double  total = 0.0;
-    int64_t n_total = 0;
 
     // the first token at which the cumulative mass reaches `target` (`strictly`: exceeds it)
     position find(double target, bool strictly) {
-        return find_in(top, mass, count, { -1, 0.0f, 0, 0.0 }, target, strictly, 0);
+        return find_in(top, { -1, 0.0f, 0, 0.0 }, target, strictly, 0);
     }
 
 private:
+    struct level {
+        bucket_map map;
+        double     mass [N_BUCKETS + 1];
+        int64_t    count[N_BUCKETS + 1];
+        int32_t    last; // bucket that is not empty
+    };
+
     const row &     r;
-    exponent_map    em;
     row_workspace & ws;
-    bucket_map      top;
-    double          mass [N_BUCKETS + 1];
-    uint32_t        count[N_BUCKETS + 1];
+    level           top;
 
     static bool reached(double cum, double target, bool strictly) {
         return strictly ? cum > target : cum >= target;
     }
 
-    void fill(bucket_map map, double & sum, double * bucket_mass, uint32_t * bucket_count) {
+    // the tail is what the buckets leave of the level's mass and number
+    void fill(level & l, double mass, int64_t count) {
         std::fill(ws.bucket_mass.begin(), ws.bucket_mass.end(), 0.0);
         std::fill(ws.bucket_count.begin(), ws.bucket_count.end(), 0u);
-        passes().histogram(r, em, map, ws.bucket_mass.data(), ws.bucket_count.data());
-        sum = 0.0;
-        for (int32_t b = 0; b <= N_BUCKETS; ++b) {
-            bucket_mass[b]  = 0.0;
-            bucket_count[b] = 0;
+        passes().histogram(r, l.map, ws.bucket_mass.data(), ws.bucket_count.data());
+        l.last = 0;
+        for (int32_t b = 0; b < N_BUCKETS; ++b) {
+            l.mass[b]  = 0.0;
+            l.count[b] = 0;
             for (int32_t lane = 0; lane < N_LANES; ++lane) {
-                bucket_mass[b]  += ws.bucket_mass[b * N_LANES + lane];
-                bucket_count[b] += ws.bucket_count[b * N_LANES + lane];
+                l.mass[b]  += ws.bucket_mass[b * N_LANES + lane];
+                l.count[b] += ws.bucket_count[b * N_LANES + lane];
             }
-            sum += bucket_mass[b];
+            mass  -= l.mass[b];
+            count -= l.count[b];
+            l.last = l.count[b] > 0 ? b : l.last;
         }
+        l.mass[TAIL]  = std::max(0.0, mass);
+        l.count[TAIL] = count;
+        l.last        = count > 0 ? TAIL : l.last;
     }
 
-    position find_in(bucket_map map, const double * bucket_mass, const uint32_t * bucket_count, position before, double target, bool strictly, int depth) {
-        int32_t last = -1; // rounding may leave the target just above the sum of all: then it is the last token's
-        for (int32_t b = 0; b <= N_BUCKETS; ++b) {
-            if (bucket_count[b] == 0) {
-                continue;
-            }
-            last = b;
-            if (reached(before.cum + bucket_mass[b], target, strictly)) {
-                break;
-            }
-            bool more = false;
-            for (int32_t c = b + 1; c <= N_BUCKETS && !more; ++c) {
-                more = bucket_count[c] != 0;
-            }
-            if (!more) {
-                break;
-            }
-            before.cum  += bucket_mass[b];
-            before.rank += bucket_count[b];
+    position find_in(const level & l, position before, double target, bool strictly, int depth) {
+        int32_t b = 0;
+        // rounding may leave the target just above the sum of all: then it is the last token's
+        while (b < l.last && (l.count[b] == 0 || !reached(before.cum + l.mass[b], target, strictly))) {
+            before.cum  += l.mass[b];
+            before.rank += l.count[b];
+            ++b;
         }
-        return find_in_bucket(map, last, bucket_count[last], before, target, strictly, depth);
+        return find_in_bucket(l.map, b, l.count[b], before, target, strictly, depth);
     }
 
-    position find_in_bucket(bucket_map map, int32_t bucket, uint32_t n, position before, double target, bool strictly, int depth) {
+    position find_in_bucket(bucket_map map, int32_t bucket, int64_t n, position before, double target, bool strictly, int depth) {
         constexpr int MAX_DEPTH = 6; // six divisions by 256 separate all but wildly spaced logits; sorting is right for any
 
         if (n > SORT_LIMIT && depth < MAX_DEPTH) {
-            bucket_map inner;
-            passes().bucket_range(r, map, bucket, &inner.lo, &inner.hi);
-            if (inner.lo == inner.hi) {
-                return find_among_equal(map, bucket, inner.hi, n, before, target, strictly);
+            level inner;
+            passes().bucket_range(r, map, bucket, &inner.map.lo, &inner.map.hi);
+            if (inner.map.lo == inner.map.hi) {
+                return find_among_equal(map, bucket, n, before, target, strictly);
             }
-            inner.scale = (float) (N_BUCKETS - 1) / (inner.hi - inner.lo);
-            if (inner.scale > 0.0f && inner.scale <= FLT_MAX) {
-                double   inner_mass [N_BUCKETS + 1];
-                uint32_t inner_count[N_BUCKETS + 1];
-                double   inner_sum;
-                fill(inner, inner_sum, inner_mass, inner_count);
-                return find_in(inner, inner_mass, inner_count, before, target, strictly, depth + 1);
+            inner.map.scale = (float) (N_BUCKETS - 1) / (inner.map.hi - inner.map.lo);
+            if (inner.map.scale > 0.0f && inner.map.scale <= FLT_MAX) {
+                fill(inner, 0.0, n);
+                return find_in(inner, before, target, strictly, depth + 1);
             }
         }
 
-        passes().gather(r, map, bucket, ws.gathered_z.data(), ws.gathered_id.data(), n);
-        passes().exponentials(ws.gathered_z.data(), n, em, ws.gathered_e.data());
+        passes().gather(r, map, bucket, n, ws.gathered_z.data(), ws.gathered_e.data(), ws.gathered_id.data());
         std::iota(ws.order.begin(), ws.order.begin() + n, 0);
         const float * z = ws.gathered_z.data();
         std::sort(ws.order.begin(), ws.order.begin() + n, [z](int32_t a, int32_t b) {
             return z[a] != z[b] ? z[a] > z[b] : a < b; // gathered in ascending order of id
         });
-        for (uint32_t k = 0; k < n; ++k) {
+        for (int64_t k = 0; k < n; ++k) {
             const int32_t i = ws.order[k];
             before.cum += ws.gathered_e[i];
             if (k + 1 == n || reached(before.cum, target, strictly)) {
@@ -204,13 +193,12 @@ private:
         return before;
     }
 
-    position find_among_equal(bucket_map map, int32_t bucket, float z, uint32_t n, position before, double target, bool strictly) {
-        float e;
-        passes().exponentials(&z, 1, em, &e);
-        const double exact = e > 0.0f ? (target - before.cum) / e : 0.0;
-        int64_t      k     = (int64_t) std::min(std::max(0.0, strictly ? std::floor(exact) : std::ceil(exact) - 1.0), (double) n - 1.0);
-        passes().gather(r, map, bucket, ws.gathered_z.data(), ws.gathered_id.data(), n);
-        return { ws.gathered_id[k], e, before.rank + k, before.cum + (double) e * (double) (k + 1) };
+    position find_among_equal(bucket_map map, int32_t bucket, int64_t n, position before, double target, bool strictly) {
+        passes().gather(r, map, bucket, n, ws.gathered_z.data(), ws.gathered_e.data(), ws.gathered_id.data());
+        const double e     = ws.gathered_e[0];
+        const double exact = e > 0.0 ? (target - before.cum) / e : 0.0;
+        const auto   k     = (int64_t) std::min(std::max(0.0, strictly ? std::floor(exact) : std::ceil(exact) - 1.0), (double) n - 1.0);
+        return { ws.gathered_id[k], (float) e, before.rank + k, before.cum + e * (double) (k + 1) };
     }
 };
 
@@ -230,6 +218,7 @@ void row_workspace::reserve(int64_t n_vocab) {
         return;
     }
     block_max.resize(n_blocks(n_vocab));
+    e.resize(n_blocks(n_vocab) * BLOCK_SIZE);
     bucket_mass.resize(N_CELLS);
     bucket_count.resize(N_CELLS);
     gathered_z.resize(n_vocab);
@@ -252,42 +241,63 @@ row_status distribution_stats(const float * logits, int64_t n_vocab, float tempe
     if (!(temperature >= 0.0f && temperature <= FLT_MAX)) {
         return row_status::not_real;
     }
-    const row          r  = { logits, n_vocab, ws.block_max.data() };
-    const exponent_map em = { max, 1.0f / (temperature + 1e-8f) };
+    const row          r    = { logits, n_vocab, ws.block_max.data(), ws.e.data() };
+    const exponent_map em   = { max, 1.0f / (temperature + 1e-8f) };
+    const row_sums     sums = passes().exponentials(r, em);
 
-    double sum;
-    double sum_sq;
-    passes().moments(r, em, &sum, &sum_sq);
-    const double inv_sum = 1.0 / sum;
+    const double inv_sum = 1.0 / sums.e;
     const double n       = (double) n_vocab;
 
+    // -sum q log q = log(sum) - (sum of e x) / sum, as log q = x - log(sum); the 1e-8 in the logarithm shifts it a little
     stats.max_prob = (float) inv_sum;
-    stats.entropy  = (float) -passes().neg_entropy(r, em, (float) inv_sum);
-    stats.prob_var = n_vocab > 1 ? (float) (std::max(0.0, sum_sq * inv_sum * inv_sum - 1.0 / n) / (n - 1.0)) : 0.0f;
-    stats.top5_sum = (float) (top5_exponentials(r, em) * inv_sum);
+    stats.entropy  = (float) (std::log(sums.e) - sums.e_x * inv_sum - passes().entropy_shift(r, em, (float) inv_sum));
+    stats.prob_var = n_vocab > 1 ? (float) (std::max(0.0, sums.e_sq * inv_sum * inv_sum - 1.0 / n) / (n - 1.0)) : 0.0f;
+    stats.top5_sum = (float) (top5_sum(r, em) * inv_sum);
+
+    ws.has_row         = true;
+    ws.max             = max;
+    ws.inv_temperature = em.inv_temperature;
+    ws.sum             = sums.e;
+    ws.n               = sums.n;
     return row_status::ok;
 }
 
-nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float temperature, float top_p, double uniform, row_workspace & ws) {
-    float            max;
-    const row_status status = scan(logits, n_vocab, ws, max);
-    if (status != row_status::ok) {
-        return { status, -1, 0, 0.0f };
+nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float temperature, float top_p, double uniform, row_workspace & ws, bool seen) {
+    seen      = seen && ws.has_row;
+    float max = ws.max;
+    if (!seen) {
+        const row_status status = scan(logits, n_vocab, ws, max);
+        if (status != row_status::ok) {
+            return { status, -1, 0, 0.0f };
+        }
     }
     if (!(temperature <= FLT_MAX) || std::isnan(top_p)) {
         return { row_status::not_real, -1, 0, 0.0f };
     }
-    const row r = { logits, n_vocab, ws.block_max.data() };
+    const row r = { logits, n_vocab, ws.block_max.data(), ws.e.data() };
     if (temperature < GREEDY_TEMPERATURE) {
         return { row_status::ok, first_of(r, max), 1, 1.0f };
     }
 
-    descending_search search(r, { max, 1.0f / temperature }, ws);
+    exponent_map em    = { max, 1.0f / temperature };
+    double       total = ws.sum;
+    int64_t      n     = ws.n;
+    // the statistics are of T + 1e-8, which is the same temperature for all but the smallest
+    if (seen && std::abs(em.inv_temperature - ws.inv_temperature) <= 1e-6f * em.inv_temperature) {
+        em.inv_temperature = ws.inv_temperature;
+    } else {
+        const row_sums sums = passes().exponentials(r, em);
+        total               = sums.e;
+        n                   = sums.n;
+    }
+    ws.has_row = false; // r.e may be of another temperature now
 
-    int64_t size   = search.n_total;
-    double  weight = search.total;
+    descending_search search(r, em, total, n, ws);
+
+    int64_t size   = n;
+    double  weight = total;
     if (top_p < 1.0f) {
-        const position crossing = search.find(std::max((double) top_p - TOP_P_ROUNDING, 0.0) * search.total, false);
+        const position crossing = search.find(std::max((double) top_p - TOP_P_ROUNDING, 0.0) * total, false);
         size                    = crossing.rank + 1;
         weight                  = crossing.cum;
     }

@@ -45,12 +45,20 @@ struct row_workspace {
     void reserve(int64_t n_vocab);
 
     std::vector<float>    block_max;
+    std::vector<float>    e;
     std::vector<double>   bucket_mass;
     std::vector<uint32_t> bucket_count;
     std::vector<float>    gathered_z;
     std::vector<float>    gathered_e;
     std::vector<int32_t>  gathered_id;
     std::vector<int32_t>  order;
+
+    // what distribution_stats found in a row, for a draw from the same row
+    bool   has_row = false;
+    float  max     = 0.0f;
+    float  inv_temperature = 0.0f;
+    double sum     = 0.0; // of e
+    int64_t n      = 0;   // tokens with mass
 };
 
 // Whether tokens can be drawn from a row of logits.
@@ -61,8 +69,9 @@ row_status distribution_stats(const float * logits, int64_t n_vocab, float tempe
 
 // Draw the token at `uniform` in [0, 1) of the inverse distribution function of the nucleus: tokens in descending order of
 // logit (equal logits: lower id first), the smallest prefix of softmax(logits / temperature) whose mass reaches top_p, the
-// crossing token included, at least one token. A temperature below GREEDY_TEMPERATURE takes the argmax.
-nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float temperature, float top_p, double uniform, row_workspace & ws);
+// crossing token included, at least one token. A temperature below GREEDY_TEMPERATURE takes the argmax. `seen`: the workspace
+// comes from distribution_stats of the very same row, whose passes are then not repeated.
+nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float temperature, float top_p, double uniform, row_workspace & ws, bool seen = false);
 
 // Name of the vector instructions that the passes run on: "avx512", "avx2", "neon" or "generic".
 const char * distribution_isa();

@@ -1,15 +1,15 @@
 #include "heads_graph.h"
 
-#include "distribution.h"
-
 namespace autodeco {
 
 namespace {
 
-// CPU node: statistics [4, n] of logits [n_vocab, n] at temperature [1, n], a row a task
-void stats_node(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
+// CPU node: statistics [4, n] of logits [n_vocab, n] at temperature [1, n], a row a task; userdata is a row_workspace or null
+void stats_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
     // one a thread, grown to the largest vocabulary once: no allocation per token
-    static thread_local row_workspace ws;
+    static thread_local row_workspace thread_ws;
+
+    row_workspace & ws = userdata ? *(row_workspace *) userdata : thread_ws;
 
     const ggml_tensor * logits      = dst->src[0];
     const ggml_tensor * temperature = dst->src[1];
@@ -38,7 +38,8 @@ ggml_tensor * build_mlp(ggml_context * ctx, const mlp_tensors & mlp, ggml_tensor
 
 } // namespace
 
-predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, ggml_tensor * logits) {
+predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, ggml_tensor * logits,
+                        row_workspace * ws) {
     const int64_t n = hidden->ne[1];
 
     predictions result = { nullptr, nullptr };
@@ -53,7 +54,7 @@ predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool pro
         ggml_tensor * extra = result.temperature;
         if (prob_stats) {
             ggml_tensor * args[]  = { logits, result.temperature };
-            ggml_tensor * stats   = ggml_custom_4d(ctx, GGML_TYPE_F32, N_PROB_STATS, n, 1, 1, args, 2, stats_node, n > 1 ? GGML_N_TASKS_MAX : 1, nullptr);
+            ggml_tensor * stats   = ggml_custom_4d(ctx, GGML_TYPE_F32, N_PROB_STATS, n, 1, 1, args, 2, stats_node, n > 1 ? GGML_N_TASKS_MAX : 1, n > 1 ? nullptr : ws);
             ggml_set_name(stats, "autodeco_prob_stats");
             extra = ggml_concat(ctx, extra, stats, 0);
         }

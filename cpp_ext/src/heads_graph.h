@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "distribution.h"
 #include "heads.h"
 
 namespace autodeco {
@@ -14,6 +15,8 @@ struct predictions {
 // Nodes that compute temperature and top-p for n tokens.
 //   hidden [n_embd, n] F32: the vectors that the output matrix multiplies
 //   logits [n_vocab, n] F32: raw logits
-predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, ggml_tensor * logits);
+//   ws: for n = 1, where to leave what the statistics found, for a draw from the same row; may be null
+predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, ggml_tensor * logits,
+                        row_workspace * ws);
 
 } // namespace autodeco

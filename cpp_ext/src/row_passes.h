@@ -7,11 +7,11 @@
 
 namespace autodeco {
 
-constexpr int32_t N_BUCKETS  = 256;
-constexpr int32_t TAIL       = N_BUCKETS;     // what lies below the last bucket
-constexpr int32_t N_LANES    = 8;             // every bucket has this many cells, so that neighbouring tokens in one
-                                              // bucket do not wait for each other's addition
-constexpr int32_t N_CELLS    = (N_BUCKETS + 1) * N_LANES;
+constexpr int32_t N_BUCKETS = 256;
+constexpr int32_t TAIL      = N_BUCKETS; // what lies below the last bucket
+constexpr int32_t N_LANES   = 8;         // every bucket has this many cells, so that neighbouring tokens in one bucket do
+                                         // not wait for each other's addition
+constexpr int32_t N_CELLS   = N_BUCKETS * N_LANES;
 
 // tokens with exp((z - max) / T) below exp(MIN_EXPONENT) have no mass in float32
 constexpr float MIN_EXPONENT = -87.0f;
@@ -33,6 +33,14 @@ struct row {
     const float * z;
     int64_t       n;
     const float * block_max; // [ceil(n / BLOCK_SIZE)]
+    float *       e;         // exp of the exponents of all blocks that hold mass, written by `exponentials`
+};
+
+struct row_sums {
+    double  e;    // sum of e
+    double  e_sq; // sum of e * e
+    double  e_x;  // sum of e * exponent
+    int64_t n;    // tokens with e > 0
 };
 
 struct row_passes {
@@ -41,23 +49,21 @@ struct row_passes {
     // maximum of each block; false if a logit is NaN or +inf
     bool (*block_max)(const float * z, int64_t n, float * block_max);
 
-    // sums of e and e*e with e = exp of the exponent
-    void (*moments)(const row & r, exponent_map em, double * sum, double * sum_sq);
+    // fill r.e, and sum it up
+    row_sums (*exponentials)(const row & r, exponent_map em);
 
-    // sum of q log(q + 1e-8) with q = e * inv_sum
-    double (*neg_entropy)(const row & r, exponent_map em, float inv_sum);
+    // sum of q log(1 + 1e-8 / q) over the vocabulary, with q = e * inv_sum
+    double (*entropy_shift)(const row & r, exponent_map em, float inv_sum);
 
-    // add every logit within [map.lo, map.hi] to its bucket: its e to mass[bucket*N_LANES + lane], 1 to count[...]
-    void (*histogram)(const row & r, exponent_map em, bucket_map map, double * mass, uint32_t * count);
+    // add every logit within [map.lo, map.hi] to its bucket: its e to mass[bucket*N_LANES + lane], 1 to count[...];
+    // the tail is left out
+    void (*histogram)(const row & r, bucket_map map, double * mass, uint32_t * count);
 
     // smallest and largest logit of one bucket
     void (*bucket_range)(const row & r, bucket_map map, int32_t bucket, float * lo, float * hi);
 
-    // logits and ids of one bucket in ascending order of id; returns their number, at most `capacity` are written
-    int64_t (*gather)(const row & r, bucket_map map, int32_t bucket, float * z, int32_t * id, int64_t capacity);
-
-    // e of n logits
-    void (*exponentials)(const float * z, int64_t n, exponent_map em, float * e);
+    // logits, e and ids of the n tokens of one bucket, in ascending order of id
+    void (*gather)(const row & r, bucket_map map, int32_t bucket, int64_t n, float * z, float * e, int32_t * id);
 };
 
 extern const row_passes row_passes_baseline;

@@ -69,6 +69,10 @@ inline vfloat bits_to_float(vint v) {
     return f;
 }
 
+inline void store(float * p, vfloat v) {
+    std::memcpy(p, &v, sizeof(v));
+}
+
 inline vint float_to_bits(vfloat v) {
     vint i;
     std::memcpy(&i, &v, sizeof(i));
@@ -96,37 +100,12 @@ inline vfloat vexp(vfloat x) {
     return alive ? e : vfloat{};
 }
 
-// log(x) for normal x > 0; polynomial of Cephes' logf
-inline vfloat vlog(vfloat x) {
-    const vint bits = float_to_bits(x);
-    vint       e    = (bits >> 23) - 126;
-    vfloat     m    = bits_to_float((bits & 0x007fffff) | 0x3f000000); // [0.5, 1)
-    const vint low  = m < 0.707106781186547524f;
-    e               = e + low; // low is -1 where true
-    m               = (low ? m + m : m) - 1.0f;
-    vfloat y        = splat(7.0376836292e-2f);
-    y               = y * m - 1.1514610310e-1f;
-    y               = y * m + 1.1676998740e-1f;
-    y               = y * m - 1.2420140846e-1f;
-    y               = y * m + 1.4249322787e-1f;
-    y               = y * m - 1.6668057665e-1f;
-    y               = y * m + 2.0000714765e-1f;
-    y               = y * m - 2.4999993993e-1f;
-    y               = y * m + 3.3333331174e-1f;
-    const vfloat m2 = m * m;
-    y               = y * m * m2;
-    const vfloat ef = __builtin_convertvector(e, vfloat);
-    y               = y + ef * -2.12194440e-4f;
-    y               = y - m2 * 0.5f;
-    return m + y + ef * 0.693359375f;
-}
-
 inline vfloat exponents(vfloat z, exponent_map em) {
     return (z - em.max) * em.inv_temperature;
 }
 
 // Call `body(p, i)` for every block whose maximum reaches `least`: p are its BLOCK_SIZE logits, i the id of the first.
-// The last block is padded with -inf, which no pass counts.
+// The last block is padded with -inf, which no pass counts; r.e has room for whole blocks.
 template <typename F>
 inline void for_each_block(const row & r, float least, F && body) {
     const int64_t n_full = r.n / BLOCK_SIZE;
@@ -180,37 +159,49 @@ bool block_max(const float * z, int64_t n, float * block_max) {
     return ok;
 }
 
-void moments(const row & r, exponent_map em, double * sum, double * sum_sq) {
-    double s  = 0.0;
-    double s2 = 0.0;
-    for_each_block(r, least_logit(em, MIN_EXPONENT), [&](const float * p, int64_t) {
-        vfloat v  = vfloat{};
-        vfloat v2 = vfloat{};
+row_sums exponentials(const row & r, exponent_map em) {
+    row_sums sums = { 0.0, 0.0, 0.0, 0 };
+    for_each_block(r, least_logit(em, MIN_EXPONENT), [&](const float * p, int64_t first) {
+        vfloat e_sum    = vfloat{};
+        vfloat e_sq_sum = vfloat{};
+        vfloat e_x_sum  = vfloat{};
+        vint   alive    = vint{};
         for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
-            const vfloat e = vexp(exponents(load(p + i), em));
-            v += e;
-            v2 += e * e;
+            const vfloat x = vmax(exponents(load(p + i), em), splat(MIN_EXPONENT)); // -inf * 0 would be NaN
+            const vfloat e = vexp(x);
+            store(r.e + first + i, e);
+            e_sum += e;
+            e_sq_sum += e * e;
+            e_x_sum += e * x;
+            alive -= e > 0.0f;
         }
-        s += hsum(v);
-        s2 += hsum(v2);
+        sums.e += hsum(e_sum);
+        sums.e_sq += hsum(e_sq_sum);
+        sums.e_x += hsum(e_x_sum);
+        for (int lane = 0; lane < W; ++lane) {
+            sums.n += alive[lane];
+        }
     });
-    *sum    = s;
-    *sum_sq = s2;
+    return sums;
 }
 
-double neg_entropy(const row & r, exponent_map em, float inv_sum) {
-    // below q = 1e-14 a vocabulary of 262k adds less than 262e3 * 1e-14 * log(1e8) = 5e-8 nats
+double entropy_shift(const row & r, exponent_map em, float inv_sum) {
+    constexpr float EPS = 1e-8f;
+
+    // below q = 1e-14 a vocabulary of 262k adds less than 262e3 * 1e-14 * log(1e6) = 4e-8
     const float least = std::log(1e-14f / inv_sum);
     double      s     = 0.0;
-    for_each_block(r, least_logit(em, least > MIN_EXPONENT ? least : MIN_EXPONENT), [&](const float * p, int64_t) {
+    for_each_block(r, least_logit(em, least > MIN_EXPONENT ? least : MIN_EXPONENT), [&](const float *, int64_t first) {
         vfloat v = vfloat{};
         for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
-            const vfloat q = vexp(exponents(load(p + i), em)) * inv_sum;
-            v += q * vlog(q + 1e-8f);
+            // with t = q / 1e-8 a term is 1e-8 * t log(1 + 1/t); the fraction is within 1.2e-3 of t log(1 + 1/t) for all
+            // t >= 0, and so the sum within 262e3 * 1e-8 * 1.2e-3 = 3e-6 nats in the worst case
+            const vfloat t = load(r.e + first + i) * (inv_sum / EPS);
+            v += (((t + 0.33311871f) * t + 0.0043569f) * t) / (((t + 0.83311871f) * t + 0.09915266f) * t + 0.00059522f);
         }
         s += hsum(v);
     });
-    return s;
+    return s * EPS;
 }
 
 // bucket of each logit of a vector, -1 outside [map.lo, map.hi]
@@ -222,32 +213,25 @@ inline vint buckets(vfloat z, bucket_map map) {
     return inside ? __builtin_convertvector(safe, vint) : vint{} - 1;
 }
 
-void histogram(const row & r, exponent_map em, bucket_map map, double * mass, uint32_t * count) {
-    double   * tail_mass  = mass + TAIL * N_LANES;
-    uint32_t * tail_count = count + TAIL * N_LANES;
-    for_each_block(r, map.lo, [&](const float * p, int64_t) {
-        vfloat tail  = vfloat{};
-        vint   tails = vint{};
+// a logit that no token of the bucket lies below; rounding of the map is within one bucket
+inline float least_of(bucket_map map, int32_t bucket) {
+    const float z = map.hi - (float) (bucket + 2) / map.scale;
+    return bucket != TAIL && z > map.lo ? z : map.lo;
+}
+
+void histogram(const row & r, bucket_map map, double * mass, uint32_t * count) {
+    for_each_block(r, least_of(map, N_BUCKETS - 1), [&](const float * p, int64_t first) {
         for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
-            const vfloat z = load(p + i);
-            const vfloat e = vexp(exponents(z, em));
-            const vint   b = buckets(z, map);
-            if (!any((b >= 0) & (b != TAIL))) { // most of a peaked row: add it by whole vectors
-                const vint in = b == TAIL;
-                tail += in ? e : vfloat{};
-                tails -= in;
+            const vint b = buckets(load(p + i), map);
+            if (!any((b >= 0) & (b != TAIL))) {
                 continue;
             }
             for (int lane = 0; lane < W; ++lane) {
-                if (b[lane] >= 0) {
-                    mass[b[lane] * N_LANES + lane] += e[lane];
+                if (b[lane] >= 0 && b[lane] != TAIL) {
+                    mass[b[lane] * N_LANES + lane] += r.e[first + i + lane];
                     count[b[lane] * N_LANES + lane] += 1;
                 }
             }
-        }
-        for (int lane = 0; lane < W; ++lane) {
-            tail_mass[lane] += tail[lane];
-            tail_count[lane] += (uint32_t) tails[lane];
         }
     });
 }
@@ -255,7 +239,7 @@ void histogram(const row & r, exponent_map em, bucket_map map, double * mass, ui
 void bucket_range(const row & r, bucket_map map, int32_t bucket, float * lo, float * hi) {
     vfloat vlo = splat(FLT_MAX);
     vfloat vhi = splat(-FLT_MAX);
-    for_each_block(r, map.lo, [&](const float * p, int64_t) {
+    for_each_block(r, least_of(map, bucket), [&](const float * p, int64_t) {
         for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
             const vfloat z  = load(p + i);
             const vint   in = buckets(z, map) == bucket;
@@ -267,9 +251,9 @@ void bucket_range(const row & r, bucket_map map, int32_t bucket, float * lo, flo
     *lo = -hmax(-vlo);
 }
 
-int64_t gather(const row & r, bucket_map map, int32_t bucket, float * out_z, int32_t * out_id, int64_t capacity) {
-    int64_t n = 0;
-    for_each_block(r, map.lo, [&](const float * p, int64_t first) {
+void gather(const row & r, bucket_map map, int32_t bucket, int64_t n, float * z_out, float * e_out, int32_t * id_out) {
+    int64_t k = 0;
+    for_each_block(r, least_of(map, bucket), [&](const float * p, int64_t first) {
         for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
             const vfloat z  = load(p + i);
             const vint   in = buckets(z, map) == bucket;
@@ -277,40 +261,27 @@ int64_t gather(const row & r, bucket_map map, int32_t bucket, float * out_z, int
                 continue;
             }
             for (int lane = 0; lane < W; ++lane) {
-                if (in[lane]) {
-                    if (n < capacity) {
-                        out_z[n]  = z[lane];
-                        out_id[n] = (int32_t) (first + i + lane);
-                    }
-                    ++n;
+                if (in[lane] && k < n) {
+                    z_out[k]  = z[lane];
+                    e_out[k]  = r.e[first + i + lane];
+                    id_out[k] = (int32_t) (first + i + lane);
+                    ++k;
                 }
             }
         }
     });
-    return n;
-}
-
-void exponentials(const float * z, int64_t n, exponent_map em, float * e) {
-    for (int64_t i = 0; i < n; i += W) {
-        const int64_t m = n - i < W ? n - i : W;
-        vfloat        v = vfloat{};
-        std::memcpy(&v, z + i, m * sizeof(float));
-        v = vexp(exponents(v, em));
-        std::memcpy(e + i, &v, m * sizeof(float));
-    }
 }
 
 } // namespace
 
 const row_passes AUTODECO_ROW_PASSES = {
-    /* .isa          = */ AUTODECO_ISA,
-    /* .block_max    = */ block_max,
-    /* .moments      = */ moments,
-    /* .neg_entropy  = */ neg_entropy,
-    /* .histogram    = */ histogram,
-    /* .bucket_range = */ bucket_range,
-    /* .gather       = */ gather,
-    /* .exponentials = */ exponentials,
+    /* .isa           = */ AUTODECO_ISA,
+    /* .block_max     = */ block_max,
+    /* .exponentials  = */ exponentials,
+    /* .entropy_shift = */ entropy_shift,
+    /* .histogram     = */ histogram,
+    /* .bucket_range  = */ bucket_range,
+    /* .gather        = */ gather,
 };
 
 } // namespace autodeco

@@ -75,7 +75,7 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     const float top_p         = scalar(dst->src[2]);
 
     const nucleus_draw draw = nucleus_sample((const float *) logits->data, logits->ne[0], row.owner->user_temperature(temperature),
-                                             row.owner->user_top_p(top_p), row.uniform, row.ws);
+                                             row.owner->user_top_p(top_p), row.uniform, row.ws, true);
     row.last = { draw.token, temperature, top_p, draw.size, draw.prob, (int32_t) draw.status };
     // -1 would send llama_sampler_sample looking for logits that were never copied to the host
     *(int32_t *) dst->data = std::max(draw.token, 0);
@@ -170,7 +170,7 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
     graph_row & row = state.rows[state.n_rows++];
     row.ws.reserve(logits->ne[0]);
 
-    const predictions pred   = build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, logits);
+    const predictions pred   = build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, logits, &row.ws);
     ggml_tensor *     args[] = { logits, pred.temperature, pred.top_p };
     const int         n_args = pred.top_p ? 3 : 2;
     if (state.is_observer) {
