@@ -51,7 +51,8 @@ def predict_and_score(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return (temperature, top-p, temperature loss, soft top-p loss, easy), each [n], for ``hidden`` [n, H].
 
-    ``easy`` is true where the label is the likeliest token, of equal ones the first. Like ``heads(hidden, logits)`` and then ``token_losses``, but the distribution is computed once for both.
+    ``easy`` is true where the label is the likeliest token, of equal ones the first. The rest is what
+    ``heads(hidden, logits)`` and then ``token_losses`` give, but the distribution is computed once for both.
     """
     temperature = heads.temperature(hidden)
     backend = _backend(logits)
