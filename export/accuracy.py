@@ -74,10 +74,8 @@ def hidden_states(base: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Hidden states [n, H] and logits [n, V], float32, of the model in ``base`` over the built-in text."""
     from autodeco.base_model import open_base
     from autodeco.collecting import StateReader
-    from autodeco.merged_file import opened_at
 
-    with opened_at(base.path, base.base_offset):
-        llm = open_base(base.path, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
+    llm = open_base(base.path, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
     try:
         tokens = llm.tokenize(TEXT.encode())[:512]
         steps = [(hidden.copy(), logits.copy()) for _, hidden, logits in StateReader(llm).read(tokens[:1], tokens[1:])]

@@ -102,7 +102,9 @@ def write_smollm2(gguf_path: Path, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     special = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "unk_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(
-        json.dumps(special | {"tokenizer_class": "GPT2TokenizerFast", "chat_template": value("tokenizer.chat_template")})
+        json.dumps(
+            special | {"tokenizer_class": "GPT2TokenizerFast", "chat_template": value("tokenizer.chat_template")}
+        )
     )
 
 

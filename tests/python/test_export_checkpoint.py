@@ -3,10 +3,10 @@
 import json
 import struct
 
-import gguf_files as files
 import numpy as np
 import pytest
 
+import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
 

