@@ -16,7 +16,7 @@ from autodeco.errors import InputError
 from autodeco.output_matrix import read_output_matrix
 from autodeco.records import Record
 from autodeco.tokenizing import Tokenizer
-from autodeco.traces import read_manifest
+from autodeco.traces import model_fingerprint, read_manifest
 
 SUMS = [(1, 2), (3, 4), (5, 1), (2, 7), (6, 3)]
 END = 2  # <|im_end|>, SmolLM2's end-of-generation token
@@ -241,3 +241,20 @@ def test_a_model_that_is_none_ends_the_command_with_one_line(data, tmp_path, cap
 def test_collecting_needs_no_torch():
     code = "import sys, autodeco.collecting, autodeco.commands.collect; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_merged_file_counts_as_the_model_in_it(smollm2, exported):
+    merged = exported("f16", "merged")
+    assert model_fingerprint(merged) == model_fingerprint(smollm2)
+    one, other = read_output_matrix(merged), read_output_matrix(smollm2)
+    np.testing.assert_array_equal(one.rows(49000, 49152), other.rows(49000, 49152))
+
+
+def test_a_prompt_that_begins_like_the_one_before_gives_the_same_states(base):
+    records = [chat(a, b)["messages"] for a, b in SUMS[:2]]
+    (first, answer), (second, _) = (Tokenizer(base)(Record(1, r[:1], r[1:])) for r in records)
+    reader = StateReader(base)
+    afresh = [hidden.copy() for _, hidden, _ in reader.read(first, answer)]
+    list(reader.read(second, answer))
+    after = [hidden.copy() for _, hidden, _ in reader.read(first, answer)]
+    assert np.linalg.norm(after[0] - afresh[0]) <= 0.1 * np.linalg.norm(afresh[0])
