@@ -130,6 +130,12 @@ class Llama(llama_cpp.Llama):
             self._requires_eval = True  # what was decoded before was decoded without this sampler
         return graph
 
+    @property
+    def _all_outputs(self) -> bool:
+        """Whether every token of a batch is an output (logits_all, draft models, embedding contexts), of which a graph
+        sampler may have one: then hidden states come to the host with the logits."""
+        return self._logits_all or self.context_params.embeddings
+
     def _init_sampler(self, **settings):
         if self._heads is None:
             return super()._init_sampler(**settings)
@@ -140,7 +146,11 @@ class Llama(llama_cpp.Llama):
                 raise ValueError(
                     f"{name} multiplies the prediction and must be finite and at least 0, not {settings[name]}"
                 )
-        if self._generating and is_plain(settings):
+        if self._all_outputs:
+            self._attachment.detach()
+            observer = native.GraphSampler(self._heads, True)
+            draw = HostDraw(observer, super()._init_sampler, settings, self._rows, self._heads)
+        elif self._generating and is_plain(settings):
             draw = GraphDraw(self._attach(observer=False), self._rows)
             self._requires_eval = True  # a cached prompt's token was drawn with the settings of its time
         else:
@@ -149,7 +159,9 @@ class Llama(llama_cpp.Llama):
         return draw
 
     def eval(self, tokens):
-        if self._heads is not None and not self._generating:
+        if self._heads is not None and self._all_outputs:
+            llama_cpp.llama_set_embeddings(self.ctx, True)
+        elif self._heads is not None and not self._generating:
             self._attach(observer=True)  # the caller will sample by itself, with settings not known yet
         super().eval(tokens)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import llama_cpp
+import numpy as np
 from llama_cpp._internals import LlamaContext, LlamaSampler
 
 from autodeco import native
@@ -77,13 +78,20 @@ class GraphDraw:
 
 class HostDraw:
     """Draws on the host with temperature and top-p from the graph: logits processors, penalties and grammar see the raw
-    logits, then temperature, top-k, typical and min-p, then the nucleus."""
+    logits, then temperature, top-k, typical and min-p, then the nucleus. With ``heads``, the context returns embeddings,
+    and temperature and top-p are computed from them here."""
 
     def __init__(
-        self, graph: native.GraphSampler, init_sampler: Callable[..., LlamaSampler], settings: dict, rows: list[tuple]
+        self,
+        graph: native.GraphSampler,
+        init_sampler: Callable[..., LlamaSampler],
+        settings: dict,
+        rows: list[tuple],
+        heads: native.Heads | None = None,
     ):
         self.graph = graph
         self.rows = rows
+        self.heads = heads
         # llama-cpp-python's own chain of everything that comes before the temperature, less the greedy end
         self.chain = init_sampler(**{**settings, "temp": 0.0})
         last = llama_cpp.llama_sampler_chain_n(self.chain.sampler) - 1
@@ -102,10 +110,18 @@ class HostDraw:
             llama_cpp.llama_sampler_chain_add(self.chain.sampler, stage)
 
     def sample(self, ctx: LlamaContext, idx: int = -1) -> int:
+        if self.heads is not None:
+            self._observe(ctx, idx)
         token = self.chain.sample(ctx, idx)
         self.graph.check()
         self.rows.append(self.graph.last())
         return token
+
+    def _observe(self, ctx: LlamaContext, idx: int) -> None:
+        hidden = np.ctypeslib.as_array(ctx.get_embeddings_ith(idx), (self.heads.embedding_length,))
+        logits = np.ctypeslib.as_array(ctx.get_logits_ith(idx), (self.heads.vocab_size,))
+        temperature, top_p = self.heads.predict(hidden[None], logits[None])
+        self.graph.observe(temperature[0], top_p[0])
 
     def close(self) -> None:
         self.chain.close()

@@ -77,6 +77,10 @@ AUTODECO_API struct llama_sampler * autodeco_sampler_init_observer(const struct 
 AUTODECO_API struct llama_sampler * autodeco_sampler_init_host_temperature(struct llama_sampler * observer);
 AUTODECO_API struct llama_sampler * autodeco_sampler_init_host            (struct llama_sampler * observer);
 
+// Tell an observer that is attached to no context what to use for the next token: for contexts whose every token is an
+// output, where temperature and top-p are computed from hidden states and logits on the host.
+AUTODECO_API void autodeco_sampler_observe(struct llama_sampler * observer, float temperature, float top_p);
+
 // Change the settings of autodeco_sampler_init or _observer and restart its random numbers.
 AUTODECO_API void autodeco_sampler_set_params(struct llama_sampler * smpl, struct autodeco_params params);
 

@@ -162,6 +162,9 @@ public:
         return last();
     }
 
+    // what an observer that is attached to no context uses next
+    void observe(float temperature, float top_p) { autodeco_sampler_observe(smpl, temperature, top_p); }
+
     // raises for logits that could not be drawn from
     void check() const {
         const int32_t status = autodeco_sampler_last(smpl).status;
@@ -214,6 +217,7 @@ PYBIND11_MODULE(_native, m) {
         .def("forget", &graph_sampler::forget)
         .def("set_params", &graph_sampler::set_params)
         .def("sample", &graph_sampler::sample)
+        .def("observe", &graph_sampler::observe)
         .def("check", &graph_sampler::check)
         .def("last", &graph_sampler::last)
         .def("host_temperature_stage", &graph_sampler::host_temperature_stage)

@@ -303,3 +303,39 @@ llm("one", max_tokens=2)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
+
+
+def test_logits_all_gives_logprobs_and_the_same_predictions(smollm2, exported, llm):
+    every = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=128, n_threads=1, verbose=False, logits_all=True)
+    answer = every(PROMPT, max_tokens=8, temperature=0.0, logprobs=3)["choices"][0]
+    assert [len(top) for top in answer["logprobs"]["top_logprobs"]] >= [3] * 7
+    llm.reset()
+    assert llm(PROMPT, max_tokens=8, temperature=0.0)["choices"][0]["text"] == answer["text"]
+    np.testing.assert_allclose(every.decoding.temperature, llm.decoding.temperature, atol=2e-2)
+    np.testing.assert_allclose(every.decoding.top_p, llm.decoding.top_p, atol=2e-2)
+    every.close()
+
+
+def test_a_draft_model_changes_no_greedy_token(smollm2, exported, llm):
+    from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+    draft = LlamaPromptLookupDecoding(num_pred_tokens=2)
+    drafted = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=128, n_threads=1, verbose=False, draft_model=draft)
+    prompt = "one two three one two three one two"
+    llm.reset()
+    expected = llm(prompt, max_tokens=12, temperature=0.0)["choices"][0]["text"]
+    assert drafted(prompt, max_tokens=12, temperature=0.0)["choices"][0]["text"] == expected
+    assert drafted.decoding.token.tolist() == llm.decoding.token.tolist()
+    drafted.close()
+
+
+def test_an_embedding_context_embeds_and_generates(smollm2, exported, llm):
+    both = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=128, n_threads=1, verbose=False, embedding=True)
+    llm.reset()
+    expected = llm(PROMPT, max_tokens=6, temperature=0.0)["choices"][0]["text"]
+    vector = np.array(both.embed("hello"))
+    assert vector.shape[-1] == 576
+    both.reset()
+    assert both(PROMPT, max_tokens=6, temperature=0.0)["choices"][0]["text"] == expected
+    assert np.allclose(both.embed("hello"), vector, atol=1e-3)
+    both.close()
