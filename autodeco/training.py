@@ -14,6 +14,7 @@ from tqdm import tqdm
 from autodeco.errors import InputError
 from autodeco.exact_losses import predict_and_score
 from autodeco.heads import Heads
+from autodeco.interrupts import deferred_interrupt
 from autodeco.losses import masked_mean
 from autodeco.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.rebuilt_logits import RebuiltLogits
@@ -71,13 +72,16 @@ def train(
             if not run.history:
                 run.evaluated(evaluate(run.heads, logits, tokens, validation, arguments))
             while run.step < arguments.steps:
-                began = time.perf_counter()
-                loss = _update(run, logits, tokens, training)
-                seconds += time.perf_counter() - began
-                bar.update(arguments.batch_tokens)
-                bar.set_postfix(loss=f"{loss:.4f}", best=f"{run.best['loss']:.4f}@{run.best['step']}", refresh=False)
-                if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
-                    run.evaluated(evaluate(run.heads, logits, tokens, validation, arguments))
+                # Between updates the heads, the optimiser and the history agree with the number of steps.
+                with deferred_interrupt():
+                    began = time.perf_counter()
+                    loss = _update(run, logits, tokens, training)
+                    seconds += time.perf_counter() - began
+                    bar.update(arguments.batch_tokens)
+                    best = run.best
+                    bar.set_postfix(loss=f"{loss:.4f}", best=f"{best['loss']:.4f}@{best['step']}", refresh=False)
+                    if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
+                        run.evaluated(evaluate(run.heads, logits, tokens, validation, arguments))
     except KeyboardInterrupt:
         interrupted = True
         if not run.history:

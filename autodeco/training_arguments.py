@@ -16,7 +16,7 @@ class TrainingArguments:
 
     steps: int = _option(400, "updates of the heads", least=1)
     batch_tokens: int = _option(128, "tokens in an update", least=1)
-    learning_rate: float = _option(5e-4, "at its highest; the paper's 5e-6 is for days on 8 GPUs", least=0.0)
+    learning_rate: float = _option(5e-4, "at its highest; the paper uses 5e-6, with far more tokens an update", least=0.0)
     warmup_steps: int = _option(20, "updates in which the learning rate rises, before it falls as a cosine", least=0)
     weight_decay: float = _option(0.0, "of AdamW", least=0.0)
     gradient_clip: float = _option(1.0, "largest norm of the gradient; 0 for none", least=0.0)

@@ -1,6 +1,7 @@
 """Training makes heads that predict better, from any point again, in memory that does not grow with the data."""
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -105,20 +106,21 @@ def test_the_same_seed_gives_the_same_heads_and_another_does_not(traces, trained
     )
 
 
-def interrupt_at(monkeypatch, step):
-    update = training._update
+def interrupt_in(monkeypatch, step):
+    """Let Ctrl-C be pressed in the middle of update ``step``; return what undoes that."""
+    learning_rate = training.learning_rate
 
-    def interrupted(run, *rest):
-        if run.step == step:
-            raise KeyboardInterrupt
-        return update(run, *rest)
+    def pressed(at, arguments):
+        if at == step:
+            signal.raise_signal(signal.SIGINT)
+        return learning_rate(at, arguments)
 
-    monkeypatch.setattr(training, "_update", interrupted)
-    return lambda: monkeypatch.setattr(training, "_update", update)
+    monkeypatch.setattr(training, "learning_rate", pressed)
+    return lambda: monkeypatch.setattr(training, "learning_rate", learning_rate)
 
 
 def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(traces, trained, tmp_path, monkeypatch):
-    go_on = interrupt_at(monkeypatch, 17)
+    go_on = interrupt_in(monkeypatch, 16)
     result = train(traces, tmp_path, SHORT, progress=False)
     assert result.interrupted
     assert (result.steps, result.best_step) == (17, 10)
