@@ -12,11 +12,13 @@ def _option(default, help: str, least=None, most=None) -> Field:
 
 @dataclass(frozen=True)
 class TrainingArguments:
-    """How heads are trained; the defaults are for minutes on a CPU, where the paper names other values in docs."""
+    """How heads are trained; the defaults are for minutes on a CPU; docs/training.md sets them beside the paper's."""
 
     steps: int = _option(400, "updates of the heads", least=1)
     batch_tokens: int = _option(128, "tokens in an update", least=1)
-    learning_rate: float = _option(5e-4, "at its highest; the paper uses 5e-6, with far more tokens an update", least=0.0)
+    learning_rate: float = _option(
+        5e-4, "at its highest; the paper uses 5e-6, with far more tokens an update", least=0.0
+    )
     warmup_steps: int = _option(20, "updates in which the learning rate rises, before it falls as a cosine", least=0)
     weight_decay: float = _option(0.0, "of AdamW", least=0.0)
     gradient_clip: float = _option(1.0, "largest norm of the gradient; 0 for none", least=0.0)
@@ -55,7 +57,13 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         if isinstance(item.default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=item.default, help=help)
         else:
-            parser.add_argument(flag, type=type(item.default), default=item.default, metavar="N", help=help)
+            parser.add_argument(
+                flag,
+                type=type(item.default),
+                default=item.default,
+                metavar="DEVICE" if item.name == "device" else "N",
+                help=help,
+            )
 
 
 def training_arguments(args: argparse.Namespace) -> TrainingArguments:
