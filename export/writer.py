@@ -46,8 +46,9 @@ from autodeco.export.schema import (
     VERSION,
 )
 
-# The model inside starts at a block of the file system, so that extents can be shared, and of the memory map.
-BLOCK = 4096
+# The model inside starts on a block of the file system and of the memory map, so that extents and pages can be shared.
+# 64 KiB is the largest of either that is common, and copying to such an offset measured a third faster than to 4 KiB.
+BLOCK = 65536
 # llama.cpp maps a model that lies inside a file only if its data are aligned so in the file (llama-model-loader.cpp).
 MAP_ALIGNMENT = 32
 

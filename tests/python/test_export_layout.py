@@ -12,7 +12,7 @@ from autodeco.export.checkpoint import read_heads
 from autodeco.export.fingerprint import fingerprint
 from autodeco.export.fit import check_fit
 from autodeco.export.gguf_file import read_gguf
-from autodeco.export.head_tensors import head_tensors
+from autodeco.export.head_tensors import HeadTensor, head_tensors
 from autodeco.export.layout import Layout, open_layout
 from autodeco.export.writer import write_merged, write_sidecar
 
@@ -57,7 +57,7 @@ def test_the_three_kinds_are_told_apart(made):
     assert open_layout(path) == Layout(path, "sidecar", 0, 0, **common, **heads)
     path = str(made / "merged.gguf")
     offset = read_gguf(path).data_offset
-    assert offset % 4096 == 0
+    assert offset % 65536 == 0
     assert open_layout(path) == Layout(path, "merged", offset, size, **common, **heads)
 
 
@@ -273,6 +273,13 @@ def test_a_merged_file_that_lies_is_refused(made, case):
     old, new, expected = MERGED_LIES[case]
     message = refusal(patched(made / "merged.gguf", old, new))
     assert any(part in message for part in expected.split("|")), message
+
+
+def test_a_tail_that_does_not_follow_the_model_is_refused(made):
+    tensors = head_tensors(read_heads(made / "heads.safetensors"), "f16")
+    stray = HeadTensor("autodeco.base_tail", (32,), files.TENSOR_I8, bytes(32))
+    write_merged(made / "stray.gguf", [*tensors, stray], open_layout(made / "base.gguf"))
+    assert "autodeco.base_tail does not follow the model" in refusal(made / "stray.gguf")
 
 
 def test_an_inner_header_that_lies_is_refused(made):
