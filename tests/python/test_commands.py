@@ -69,6 +69,14 @@ def test_generate_names_what_is_wrong(smollm2, exported, tmp_path):
     assert "short.gguf: " in refused("generate", "-m", short, "hello")
 
 
+def test_a_missing_optional_package_is_named(tmp_path):
+    code = "import sys; sys.modules['torch'] = None; from autodeco.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "train", tmp_path, "-o", tmp_path / "heads"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "autodeco: error: this needs the package torch: pip install 'autodeco[train]'\n"
+
+
 def test_bench_measures_in_turn_and_writes_json(smollm2, exported, tmp_path):
     output = tmp_path / "bench.json"
     arguments = ["--heads", exported(), "-n", 4, "--rounds", 2, "--threads", 1, "-o", output]
