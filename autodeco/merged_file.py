@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import llama_cpp.llama_cpp as llama_cpp_api
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def _load_at(path: bytes, offset: int, params: llama_cpp_api.llama_model_params):
