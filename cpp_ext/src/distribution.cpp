@@ -12,8 +12,10 @@ namespace autodeco {
 
 namespace {
 
-// buckets of the first level are 1/16 nat wide: 256 of them reach down to exp(-16) = 1e-7 of the largest probability
-constexpr float BUCKETS_PER_NAT = 16.0f;
+// The row is divided into bands of exponents, each into 256 buckets, and a band is counted only when a target lies in it or
+// below: 4 nats, where a peaked row has nearly all its mass in a few tokens, then 8, 16 and 64, beyond MIN_EXPONENT.
+constexpr int   N_BANDS                  = 4;
+constexpr float BUCKETS_PER_NAT[N_BANDS] = { 64.0f, 32.0f, 16.0f, 4.0f };
 
 // buckets of at most this many tokens are sorted, larger ones are divided again
 constexpr int64_t SORT_LIMIT = 512;
@@ -96,19 +98,29 @@ struct position {
     double  cum;  // mass up to and including it
 };
 
-// Searches the descending order of one row without sorting it: a histogram of masses names the bucket that a cumulative
-// mass falls into, and only that bucket is looked at more closely.
+// Searches the descending order of one row without sorting it: histograms of masses name the bucket that a cumulative mass
+// falls into, and only that bucket is looked at more closely.
 class descending_search {
 public:
     // `total` and `n_total`: mass and number of the tokens that have any, r.e filled
     descending_search(const row & r, exponent_map em, double total, int64_t n_total, row_workspace & ws) : r(r), ws(ws) {
-        top.map = { std::max(-FLT_MAX, em.max + MIN_EXPONENT / em.inv_temperature), em.max, BUCKETS_PER_NAT * em.inv_temperature };
-        fill(top, total, n_total);
+        bands[0].map = { std::max(-FLT_MAX, em.max + MIN_EXPONENT / em.inv_temperature), em.max, BUCKETS_PER_NAT[0] * em.inv_temperature };
+        fill(bands[0], total, n_total);
     }
 
     // the first token at which the cumulative mass reaches `target` (`strictly`: exceeds it)
     position find(double target, bool strictly) {
-        return find_in(top, { -1, 0.0f, 0, 0.0 }, target, strictly, 0);
+        position before = { -1, 0.0f, 0, 0.0 };
+        int      k      = 0;
+        while (k + 1 < N_BANDS && bands[k].count[TAIL] > 0 && !reached(before.cum + bands[k].above_tail, target, strictly)) {
+            before.cum  += bands[k].above_tail;
+            before.rank += bands[k].n_above_tail;
+            ++k;
+            if (k == n_bands) {
+                fill_next_band();
+            }
+        }
+        return find_in(bands[k], before, target, strictly, 0);
     }
 
 private:
@@ -117,11 +129,14 @@ private:
         double     mass [N_BUCKETS + 1];
         int64_t    count[N_BUCKETS + 1];
         int32_t    last; // bucket that is not empty
+        double     above_tail;
+        int64_t    n_above_tail;
     };
 
     const row &     r;
     row_workspace & ws;
-    level           top;
+    level           bands[N_BANDS];
+    int             n_bands = 1; // filled
 
     static bool reached(double cum, double target, bool strictly) {
         return strictly ? cum > target : cum >= target;
@@ -132,7 +147,9 @@ private:
         std::fill(ws.bucket_mass.begin(), ws.bucket_mass.end(), 0.0);
         std::fill(ws.bucket_count.begin(), ws.bucket_count.end(), 0u);
         passes().histogram(r, l.map, ws.bucket_mass.data(), ws.bucket_count.data());
-        l.last = 0;
+        l.last         = 0;
+        l.above_tail   = 0.0;
+        l.n_above_tail = 0;
         for (int32_t b = 0; b < N_BUCKETS; ++b) {
             l.mass[b]  = 0.0;
             l.count[b] = 0;
@@ -140,13 +157,35 @@ private:
                 l.mass[b]  += ws.bucket_mass[b * N_LANES + lane];
                 l.count[b] += ws.bucket_count[b * N_LANES + lane];
             }
-            mass  -= l.mass[b];
-            count -= l.count[b];
-            l.last = l.count[b] > 0 ? b : l.last;
+            l.above_tail   += l.mass[b];
+            l.n_above_tail += l.count[b];
+            l.last          = l.count[b] > 0 ? b : l.last;
         }
-        l.mass[TAIL]  = std::max(0.0, mass);
-        l.count[TAIL] = count;
-        l.last        = count > 0 ? TAIL : l.last;
+        l.mass[TAIL]  = std::max(0.0, mass - l.above_tail);
+        l.count[TAIL] = count - l.n_above_tail;
+        l.last        = l.count[TAIL] > 0 ? TAIL : l.last;
+    }
+
+    void fill_next_band() {
+        const level & above = bands[n_bands - 1];
+        level &       l     = bands[n_bands];
+        l.map = { above.map.lo, largest_in_tail(above.map), above.map.scale * (BUCKETS_PER_NAT[n_bands] / BUCKETS_PER_NAT[n_bands - 1]) };
+        fill(l, above.mass[TAIL], above.count[TAIL]);
+        ++n_bands;
+    }
+
+    // the largest float that the map puts into the tail, by the very arithmetic of the passes
+    static float largest_in_tail(bucket_map map) {
+        const auto in_tail = [map](float z) { return (map.hi - z) * map.scale >= (float) TAIL; };
+
+        float z = map.hi - (float) TAIL / map.scale;
+        while (!in_tail(z)) {
+            z = std::nextafter(z, -std::numeric_limits<float>::infinity());
+        }
+        for (float up; in_tail(up = std::nextafter(z, map.hi)) && up != z;) {
+            z = up;
+        }
+        return z;
     }
 
     position find_in(const level & l, position before, double target, bool strictly, int depth) {
@@ -194,10 +233,11 @@ private:
     }
 
     position find_among_equal(bucket_map map, int32_t bucket, int64_t n, position before, double target, bool strictly) {
-        passes().gather(r, map, bucket, n, ws.gathered_z.data(), ws.gathered_e.data(), ws.gathered_id.data());
+        passes().gather(r, map, bucket, 1, ws.gathered_z.data(), ws.gathered_e.data(), ws.gathered_id.data());
         const double e     = ws.gathered_e[0];
         const double exact = e > 0.0 ? (target - before.cum) / e : 0.0;
         const auto   k     = (int64_t) std::min(std::max(0.0, strictly ? std::floor(exact) : std::ceil(exact) - 1.0), (double) n - 1.0);
+        passes().gather(r, map, bucket, k + 1, ws.gathered_z.data(), ws.gathered_e.data(), ws.gathered_id.data());
         return { ws.gathered_id[k], (float) e, before.rank + k, before.cum + e * (double) (k + 1) };
     }
 };

@@ -11,7 +11,7 @@ constexpr int32_t N_BUCKETS = 256;
 constexpr int32_t TAIL      = N_BUCKETS; // what lies below the last bucket
 constexpr int32_t N_LANES   = 8;         // every bucket has this many cells, so that neighbouring tokens in one bucket do
                                          // not wait for each other's addition
-constexpr int32_t N_CELLS   = N_BUCKETS * N_LANES;
+constexpr int32_t N_CELLS   = (N_BUCKETS + 1) * N_LANES;
 
 // tokens with exp((z - max) / T) below exp(MIN_EXPONENT) have no mass in float32
 constexpr float MIN_EXPONENT = -87.0f;
@@ -56,13 +56,13 @@ struct row_passes {
     double (*entropy_shift)(const row & r, exponent_map em, float inv_sum);
 
     // add every logit within [map.lo, map.hi] to its bucket: its e to mass[bucket*N_LANES + lane], 1 to count[...];
-    // the tail is left out
+    // the cells of the tail are left with nothing of use
     void (*histogram)(const row & r, bucket_map map, double * mass, uint32_t * count);
 
     // smallest and largest logit of one bucket
     void (*bucket_range)(const row & r, bucket_map map, int32_t bucket, float * lo, float * hi);
 
-    // logits, e and ids of the n tokens of one bucket, in ascending order of id
+    // logits, e and ids of the first n tokens of one bucket, in ascending order of id
     void (*gather)(const row & r, bucket_map map, int32_t bucket, int64_t n, float * z, float * e, int32_t * id);
 };
 

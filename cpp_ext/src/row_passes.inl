@@ -226,11 +226,12 @@ void histogram(const row & r, bucket_map map, double * mass, uint32_t * count) {
             if (!any((b >= 0) & (b != TAIL))) {
                 continue;
             }
+            // no branch a lane: what does not count goes to the cells of the tail, which nobody reads
+            const vint    cell = (b < 0 ? vint{} + TAIL : b) * N_LANES;
+            const vdouble e    = __builtin_convertvector(load(r.e + first + i), vdouble);
             for (int lane = 0; lane < W; ++lane) {
-                if (b[lane] >= 0 && b[lane] != TAIL) {
-                    mass[b[lane] * N_LANES + lane] += r.e[first + i + lane];
-                    count[b[lane] * N_LANES + lane] += 1;
-                }
+                mass[cell[lane] + lane] += e[lane];
+                count[cell[lane] + lane] += 1;
             }
         }
     });
@@ -254,7 +255,7 @@ void bucket_range(const row & r, bucket_map map, int32_t bucket, float * lo, flo
 void gather(const row & r, bucket_map map, int32_t bucket, int64_t n, float * z_out, float * e_out, int32_t * id_out) {
     int64_t k = 0;
     for_each_block(r, least_of(map, bucket), [&](const float * p, int64_t first) {
-        for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
+        for (int64_t i = 0; i < BLOCK_SIZE && k < n; i += W) {
             const vfloat z  = load(p + i);
             const vint   in = buckets(z, map) == bucket;
             if (!any(in)) {
