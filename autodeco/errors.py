@@ -1,6 +1,7 @@
 """Errors that a user can cause, and how a command reports them."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -27,6 +28,9 @@ def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Seq
             if error.name not in OPTIONAL:
                 raise
             message = f"this needs the package {error.name}: pip install 'autodeco[{OPTIONAL[error.name]}]'"
+        except BrokenPipeError:  # the reader of our output has seen enough (| head)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

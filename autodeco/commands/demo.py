@@ -93,7 +93,10 @@ def run(args: argparse.Namespace) -> None:
         _command(console, export_cli.main, "autodeco-export", *arguments)
 
     console.rule("5/5  side by side, on questions not trained on", align="left")
-    _compare(console, problems, held_out, settings, sidecar, threads)
+    recorder = Console(highlight=False, soft_wrap=True, record=True)
+    _compare(recorder, problems, held_out, settings, sidecar, threads)
+    picture = output / "comparison.svg"
+    recorder.save_svg(str(picture), title="AutoDeco: temperature and top-p for every token")
 
     example = held_out[0].question
     console.rule("what this made", align="left")
@@ -103,6 +106,7 @@ def run(args: argparse.Namespace) -> None:
         (heads, "heads for PyTorch (safetensors)"),
         (sidecar, "heads for the model's GGUF, beside it"),
         (merged, "model and heads in one file"),
+        (picture, "the comparison as a picture"),
     ):
         console.print(f"  {path!s:<40} {what}")
     console.print("next, try:")

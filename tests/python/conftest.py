@@ -1,5 +1,6 @@
 """What most tests need: the small model, the golden heads as files for it, and the model opened with them."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,12 @@ from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Tests that interrupt a run need SIGINT, which shells set to be ignored in background jobs and their children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
