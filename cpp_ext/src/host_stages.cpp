@@ -1,0 +1,101 @@
+// The stages of an observer that run on the host, behind whatever cannot live in the graph. Their ctx is the observer's
+// state, which they do not own.
+
+#include "sampler_state.h"
+
+namespace autodeco {
+
+namespace {
+
+llama_sampler * host_clone(const llama_sampler * smpl) {
+    return llama_sampler_init(smpl->iface, smpl->ctx); // another stage of the same observer
+}
+
+const char * host_temperature_name(const llama_sampler * /*smpl*/) {
+    return "autodeco-host-temperature";
+}
+
+void host_temperature_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
+    sampler_state & state       = state_of(smpl);
+    const float     temperature = state.user_temperature(observed(state).temperature);
+    if (temperature < GREEDY_TEMPERATURE) {
+        return; // greedy: the order is all that matters, and the last stage takes the first
+    }
+    for (size_t i = 0; i < cur_p->size; ++i) {
+        cur_p->data[i].logit /= temperature;
+    }
+    state.divided = true;
+}
+
+llama_sampler_i host_temperature_interface = {
+    /* .name              = */ host_temperature_name,
+    /* .accept            = */ nullptr,
+    /* .apply             = */ host_temperature_apply,
+    /* .reset             = */ nullptr,
+    /* .clone             = */ host_clone,
+    /* .free              = */ nullptr,
+    /* .backend_init      = */ nullptr,
+    /* .backend_accept    = */ nullptr,
+    /* .backend_apply     = */ nullptr,
+    /* .backend_set_input = */ nullptr,
+    /* .backend_reset     = */ nullptr,
+    /* .copy_state        = */ nullptr,
+};
+
+const char * host_name(const llama_sampler * /*smpl*/) {
+    return "autodeco-host";
+}
+
+void host_accept(llama_sampler * smpl, llama_token /*token*/) {
+    state_of(smpl).next_uniform();
+}
+
+void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
+    sampler_state &           state = state_of(smpl);
+    const autodeco_decoding & seen  = observed(state);
+
+    const float predicted   = state.user_temperature(seen.temperature);
+    const float temperature = state.divided && predicted >= GREEDY_TEMPERATURE ? 1.0f : predicted;
+    state.divided           = false;
+
+    state.host_logits.resize(std::max(state.host_logits.size(), cur_p->size));
+    for (size_t i = 0; i < cur_p->size; ++i) {
+        state.host_logits[i] = cur_p->data[i].logit;
+    }
+    const nucleus_draw draw = nucleus_sample(state.host_logits.data(), (int64_t) cur_p->size, temperature, state.user_top_p(seen.top_p),
+                                             state.uniform, state.host_ws);
+    cur_p->selected = std::max(draw.token, 0); // a position in cur_p; llama.cpp aborts on -1
+    state.host_last = { cur_p->data[cur_p->selected].id, seen.temperature, seen.top_p, draw.size, draw.prob,
+                        seen.status != 0 ? seen.status : (int32_t) draw.status };
+}
+
+void host_reset(llama_sampler * smpl) {
+    state_of(smpl).restart();
+}
+
+llama_sampler_i host_interface = {
+    /* .name              = */ host_name,
+    /* .accept            = */ host_accept,
+    /* .apply             = */ host_apply,
+    /* .reset             = */ host_reset,
+    /* .clone             = */ host_clone,
+    /* .free              = */ nullptr,
+    /* .backend_init      = */ nullptr,
+    /* .backend_accept    = */ nullptr,
+    /* .backend_apply     = */ nullptr,
+    /* .backend_set_input = */ nullptr,
+    /* .backend_reset     = */ nullptr,
+    /* .copy_state        = */ nullptr,
+};
+
+} // namespace
+
+llama_sampler * new_host_temperature(sampler_state & observer) {
+    return llama_sampler_init(&host_temperature_interface, &observer);
+}
+
+llama_sampler * new_host_draw(sampler_state & observer) {
+    return llama_sampler_init(&host_interface, &observer);
+}
+
+} // namespace autodeco

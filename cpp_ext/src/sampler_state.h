@@ -1,0 +1,76 @@
+// What the graph sampler and its host stages share.
+
+#pragma once
+
+#include "autodeco.h"
+
+#include "distribution.h"
+#include "heads.h"
+
+#include <algorithm>
+#include <deque>
+#include <memory>
+#include <random>
+#include <vector>
+
+namespace autodeco {
+
+struct sampler_state;
+
+// What one output row of a graph reads and writes. Graphs are kept and run again by llama.cpp, so a row's address must
+// hold for the sampler's life: rows are reused in order by every graph and never freed before the sampler.
+struct graph_row {
+    const sampler_state * owner;
+    double                uniform = 0.0;
+    autodeco_decoding     last    = {};
+    row_workspace         ws;
+};
+
+struct sampler_state {
+    std::shared_ptr<const heads_data>     heads;
+    std::shared_ptr<const device_weights> weights;
+    autodeco_params                       params;
+    bool                                  is_observer;
+
+    std::mt19937 rng;
+    double       uniform; // for the next token; drawn again only when a token is accepted, so that decoding a prompt in
+                          // pieces, or decoding what is then not sampled, changes nothing
+
+    std::deque<graph_row> rows;
+    size_t                n_rows = 0; // of the current graph
+
+    // host stages of an observer
+    bool              divided = false; // the temperature stage has run for this token
+    autodeco_decoding host_last = {};
+    row_workspace     host_ws;
+    std::vector<float> host_logits;
+
+    void restart() {
+        rng.seed(params.seed == LLAMA_DEFAULT_SEED ? std::random_device{}() : params.seed);
+        next_uniform();
+    }
+
+    void next_uniform() { uniform = std::uniform_real_distribution<double>(0.0, 1.0)(rng); }
+
+    float user_temperature(float predicted) const { return params.temperature == 0.0f ? 0.0f : predicted * params.temperature; }
+    float user_top_p(float predicted) const { return std::min(std::max(predicted * params.top_p, 0.0f), 1.0f); }
+};
+
+inline sampler_state & state_of(const llama_sampler * smpl) {
+    return *(sampler_state *) smpl->ctx;
+}
+
+// what an observer saw for the token at hand
+inline const autodeco_decoding & observed(const sampler_state & state) {
+    static const autodeco_decoding none = { -1, 1.0f, 1.0f, 0, 0.0f, AUTODECO_STATUS_NOT_ATTACHED };
+    return state.rows.empty() ? none : state.rows.front().last;
+}
+
+// sampler.cpp
+llama_sampler * new_sampler(std::shared_ptr<const heads_data> heads, autodeco_params params, bool is_observer);
+
+// host_stages.cpp
+llama_sampler * new_host_temperature(sampler_state & observer);
+llama_sampler * new_host_draw       (sampler_state & observer);
+
+} // namespace autodeco
