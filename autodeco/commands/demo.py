@@ -3,7 +3,10 @@
 import argparse
 import hashlib
 import json
+import os
 import shlex
+import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,8 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run every stage that is not done yet, then compare and say what to type next."""
-    import os
-
     from rich.console import Console
 
     from autodeco import cli
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
         _command(console, export_cli.main, "autodeco-export", *arguments)
 
     console.rule("5/5  side by side, on questions not trained on", align="left")
-    recorder = Console(highlight=False, soft_wrap=True, record=True)
+    recorder = Console(highlight=False, soft_wrap=True, record=True, width=max(console.width, 116))
     _compare(recorder, problems, held_out, settings, sidecar, threads)
     picture = output / "comparison.svg"
     recorder.save_svg(str(picture), title="AutoDeco: temperature and top-p for every token")
@@ -110,14 +111,21 @@ def run(args: argparse.Namespace) -> None:
     ):
         console.print(f"  {path!s:<40} {what}")
     console.print("next, try:")
-    console.print(f'  autodeco generate -m {merged} --chat --show temperature "{example}"')
-    console.print(f"  autodeco inspect {merged}")
-    console.print(f"  python -c \"import autodeco; print(autodeco.Llama('{merged}', verbose=False)('1 + 1 ='))\"")
+    program, python = _program("autodeco"), _program("python")
+    console.print(f'  {program} generate -m {merged} --chat --show temperature "{example}"')
+    console.print(f"  {program} inspect {merged}")
+    console.print(f"  {python} -c \"import autodeco; print(autodeco.Llama('{merged}', verbose=False)('1 + 1 ='))\"")
     console.print(
         "\nThis was a demo: a tiny model, one kind of question, a few thousand tokens. Heads for real use want "
         "thousands of right answers\nto varied problems, of the length you will generate, and a comparison with "
         "settings tuned on held-out problems: docs/training.md."
     )
+
+
+def _program(name: str) -> str:
+    """How to call one of this environment's programs from here, which may not be on the path."""
+    ours = Path(sys.executable).parent / name
+    return name if shutil.which(name) == str(ours) or not ours.exists() else os.path.relpath(ours)
 
 
 def _command(console, main, *arguments) -> None:
@@ -263,7 +271,8 @@ def _show(console, problems, problem, default, ours, llm) -> None:
 
     marks = {True: "right", False: "wrong"}
     console.print(Text(problem.question, style="bold"))
-    console.print(Text(f"  default   {marks[problems.is_right(problem, default)]}  {default.text}"))
+    default_text = " ".join(default.text.split())
+    console.print(Text(f"  default   {marks[problems.is_right(problem, default)]}  {default_text}"))
     line = Text(f"  AutoDeco  {marks[problems.is_right(problem, ours)]}  ")
     values = Text("  temperature      ", style="dim")
     for token, temperature in zip(ours.decoding.token.tolist(), ours.decoding.temperature.tolist(), strict=True):
