@@ -76,7 +76,9 @@ def write_heads(path: Path) -> None:
 
 
 def run(command: list[str], output: Path) -> float:
-    """Seconds that one command takes until ``output`` is on the disk; starts with nothing left to write back."""
+    """Seconds that one command takes until ``output``, a new file, is on the disk; starts with nothing left to write
+    back. A file to replace would measure something else: cp empties it first, an export keeps it until the end."""
+    output.unlink(missing_ok=True)
     os.sync()
     started = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
         _command(console, export_cli.main, "autodeco-export", *arguments)
 
     console.rule("5/5  side by side, on questions not trained on", align="left")
-    recorder = Console(highlight=False, soft_wrap=True, record=True, width=max(console.width, 116))
+    recorder = Console(highlight=False, soft_wrap=True, record=True, width=max(console.width, 132))
     _compare(recorder, problems, held_out, settings, sidecar, threads)
     picture = output / "comparison.svg"
     recorder.save_svg(str(picture), title="AutoDeco: temperature and top-p for every token")
