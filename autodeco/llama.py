@@ -49,9 +49,8 @@ class Llama(llama_cpp.Llama):
     """
 
     def __init__(self, model_path: str, heads_path: str | os.PathLike | None = None, **kwargs):
-        self._stack = (
-            contextlib.ExitStack()
-        )  # what close() closes, should opening fail before llama_cpp.Llama makes its own
+        # what close() closes, should opening fail before llama_cpp.Llama makes its own
+        self._stack = contextlib.ExitStack()
         self._heads: native.Heads | None = None
         self._attachment: Attachment | None = None
         self._rows: list[tuple] = []

@@ -1,6 +1,6 @@
 """How one generation draws its tokens: inside llama.cpp's graph, or on the host for what cannot live there.
 
-Both have the two methods that ``llama_cpp.Llama`` calls of a sampler, and append a row a token to ``rows``.
+Both have the one method that ``llama_cpp.Llama`` calls of a sampler, and append a row a token to ``rows``.
 """
 
 from collections.abc import Callable
@@ -72,9 +72,6 @@ class GraphDraw:
         self.rows.append(row)
         return row[0]
 
-    def close(self) -> None:
-        pass
-
 
 class HostDraw:
     """Draws on the host with temperature and top-p from the graph: logits processors, penalties and grammar see the raw
@@ -122,6 +119,3 @@ class HostDraw:
         logits = np.ctypeslib.as_array(ctx.get_logits_ith(idx), (self.heads.vocab_size,))
         temperature, top_p = self.heads.predict(hidden[None], logits[None])
         self.graph.observe(temperature[0], top_p[0])
-
-    def close(self) -> None:
-        self.chain.close()

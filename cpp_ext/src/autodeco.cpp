@@ -96,11 +96,7 @@ llama_sampler * autodeco_sampler_init_host(llama_sampler * observer) {
 }
 
 void autodeco_sampler_observe(llama_sampler * observer, float temperature, float top_p) {
-    sampler_state & state = state_of(observer);
-    if (state.rows.empty()) {
-        state.rows.push_back({ &state, 0.0, {}, {} });
-    }
-    state.rows.front().last = { -1, temperature, top_p, 0, 0.0f, 0 };
+    state_of(observer).row(0).last = { -1, temperature, top_p, 0, 0.0f, 0 };
 }
 
 void autodeco_sampler_set_params(llama_sampler * smpl, autodeco_params params) {

@@ -73,12 +73,9 @@ void sampler_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     // reached only on a chain that no context has attached: without a hidden state there is nothing to predict from
     sampler_state & state = state_of(smpl);
     if (!state.is_observer && cur_p->size > 0) {
-        if (state.rows.empty()) {
-            state.rows.push_back({ &state, 0.0, {}, {} });
-        }
-        cur_p->selected             = 0;
-        state.rows.front().last        = {};
-        state.rows.front().last.status = AUTODECO_STATUS_NOT_ATTACHED;
+        cur_p->selected          = 0;
+        state.row(0).last        = {};
+        state.row(0).last.status = AUTODECO_STATUS_NOT_ATTACHED;
     }
 }
 
@@ -112,10 +109,7 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
         hidden = ggml_view_2d(ctx, hidden, n_embd, 1, hidden->nb[1], i * hidden->nb[1]);
     }
 
-    if (state.n_rows == state.rows.size()) {
-        state.rows.push_back({ &state, 0.0, {}, {} });
-    }
-    graph_row & row = state.rows[state.n_rows++];
+    graph_row & row = state.row(state.n_rows++);
     row.ws.reserve(logits->ne[0]);
 
     const predictions pred   = build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, logits, &row.ws);

@@ -45,6 +45,14 @@ struct sampler_state {
     row_workspace     host_ws;
     std::vector<float> host_logits;
 
+    // row `i` of a graph, i at most one past the last that there is
+    graph_row & row(size_t i) {
+        if (i == rows.size()) {
+            rows.push_back({ this, 0.0, {}, {} });
+        }
+        return rows[i];
+    }
+
     void restart() {
         rng.seed(params.seed == LLAMA_DEFAULT_SEED ? std::random_device{}() : params.seed);
         next_uniform();
