@@ -10,7 +10,7 @@ CMAKE_ARGS ?= -DGGML_NATIVE=OFF
 export CMAKE_ARGS
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/*.py cpp_ext/include/* cpp_ext/src/* cpp_ext/python/*)
+NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/python/*)
 
 .PHONY: setup demo test lint strict fuzz bench clean
 .DEFAULT_GOAL := setup
@@ -39,7 +39,7 @@ lint: setup
 # The C++ and its tests compiled once more, every warning an error.
 strict: setup
 	mkdir -p build
-	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON \
+	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON \
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/strict.log
 	$(BIN)/cmake --build build/strict
 

@@ -1,4 +1,4 @@
-"""llama.cpp's own converter, of exactly the version that runs here: fetched once from the pinned source package.
+"""llama.cpp's own converter and C++ source, of exactly the version that runs here, from the pinned source package.
 
 The wheel holds the library only; the source package of llama-cpp-python holds the whole llama.cpp tree.
 """
@@ -15,7 +15,8 @@ from autodeco.errors import InputError
 VERSION = "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 _ROOT = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
-_WANTED = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
+_CONVERTER = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
+_LIBRARY = ("CMakeLists.txt", "LICENSE", "licenses/", "cmake/", "common/", "ggml/", "include/", "src/", "vendor/")
 
 
 def cache_folder() -> Path:
@@ -28,20 +29,31 @@ def converter_script() -> Path:
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
     folder = cache_folder() / f"llama.cpp-of-llama-cpp-python-{VERSION}"
-    script = folder / "convert_hf_to_gguf.py"
-    if script.is_file():
-        return script
+    return _fetched(folder, _CONVERTER) / "convert_hf_to_gguf.py"
+
+
+def library_source(folder: Path) -> Path:
+    """``folder`` with what CMake needs to build llama.cpp of the pinned version, fetched (77 MB) if it is not there.
+
+    Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
+    return _fetched(folder, _LIBRARY)
+
+
+def _fetched(folder: Path, wanted: tuple[str, ...]) -> Path:
+    marker = folder / wanted[0]
+    if marker.is_file():
+        return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
             unpacked = Path(scratch) / "unpacked"
-            _unpack(_fetch(Path(scratch)), unpacked)
+            _unpack(_fetch(Path(scratch)), unpacked, wanted)
             unpacked.rename(folder)
     except (OSError, tarfile.TarError) as error:
         # Another process may have come first; then what it put there is as good.
-        if not script.is_file():
-            raise InputError(f"{folder}: llama.cpp's converter cannot be kept there ({error}); free space") from error
-    return script
+        if not marker.is_file():
+            raise InputError(f"{folder}: llama.cpp's source cannot be kept there ({error}); free space") from error
+    return folder
 
 
 def _fetch(folder: Path) -> Path:
@@ -55,17 +67,17 @@ def _fetch(folder: Path) -> Path:
     if result.returncode or len(archives) != 1:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
         raise InputError(
-            f"llama-cpp-python {VERSION}: its source package, which holds llama.cpp's converter, cannot be fetched "
-            f"({lines[-1]}); check the network, or convert the model yourself and give the GGUF with --base"
+            f"llama-cpp-python {VERSION}: its source package, which holds llama.cpp, cannot be fetched ({lines[-1]}); "
+            "check the network. To export without it, convert the model yourself and give the GGUF with --base"
         )
     return archives[0]
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _unpack(archive: Path, folder: Path, wanted: tuple[str, ...]) -> None:
     with tarfile.open(archive) as tar:
         members = []
         for member in tar:
             inside = member.name.removeprefix(_ROOT)
-            if member.isfile() and inside != member.name and inside.startswith(_WANTED):
+            if member.isfile() and inside != member.name and inside.startswith(wanted):
                 members.append(member.replace(name=inside))
         tar.extractall(folder, members, filter="data")

@@ -2,9 +2,16 @@
 //
 // Method: "The End of Manual Decoding", arXiv 2510.26697. File format: docs/architecture.md.
 //
-// A C interface in the manner of llama.h. Functions that can fail on a user's input return NULL (or false) and write one
-// line to `error`; nothing here throws or aborts on bad input. Loaded heads may be shared by any number of samplers and
-// threads; a sampler belongs to one sequence of one context, and to the thread that drives that context.
+// A C interface in the manner of llama.h, with llama.cpp's own types: a model, a context and a sampler chain are llama.cpp's.
+//
+// Errors. A function that can fail returns NULL (or false) and fills the `struct autodeco_error` it was given: a code for
+// the program, one line for the user. NULL in its place is allowed, and a NULL that is needed elsewhere is an error
+// (AUTODECO_ERROR_ARGUMENT) in these functions. Nothing here throws or aborts on bad input.
+//
+// Threads. Nothing here is global. Loaded heads are read-only: any number of threads and samplers may share them. A sampler
+// belongs to one sequence of one context, and is used by one thread at a time, the one that drives that context.
+//
+// Stability. Functions and fields keep their meaning within a major version (AUTODECO_VERSION_MAJOR); new codes may come.
 
 #pragma once
 
@@ -14,18 +21,50 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifndef AUTODECO_API
+#ifdef AUTODECO_SHARED
+#    define AUTODECO_API __attribute__((visibility("default")))
+#else
 #    define AUTODECO_API
 #endif
+
+#define AUTODECO_VERSION_MAJOR 1
+#define AUTODECO_VERSION_MINOR 0
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+//
+// Errors
+//
+
+enum autodeco_code {
+    AUTODECO_OK             = 0,
+    AUTODECO_ERROR_ARGUMENT = 1, // NULL where something is needed, or a value outside its range
+    AUTODECO_ERROR_FILE     = 2, // the file cannot be opened or read
+    AUTODECO_ERROR_FORMAT   = 3, // no GGUF, cut short, or not as the schema says
+    AUTODECO_ERROR_NO_HEADS = 4, // a good GGUF without heads in it
+    AUTODECO_ERROR_FIT      = 5, // the heads were made for another model
+    AUTODECO_ERROR_MODEL    = 6, // llama.cpp does not load the model; its log says why
+    AUTODECO_ERROR_MEMORY   = 7, // memory cannot be had
+};
+
+struct autodeco_error {
+    int32_t code;         // enum autodeco_code
+    char    message[508]; // one line: the file, what is wrong, what to do
+};
+
+//
+// Heads
+//
+
 struct autodeco_heads;
 
 // Read heads from a GGUF file: a sidecar, or a merged file (the base model's tensors in it are not read).
-AUTODECO_API struct autodeco_heads * autodeco_heads_load(const char * path, char * error, size_t error_size);
+AUTODECO_API struct autodeco_heads * autodeco_heads_load(const char * path, struct autodeco_error * error);
+
+// The same from the bytes of such a file, which may be freed afterwards. `size` is in bytes.
+AUTODECO_API struct autodeco_heads * autodeco_heads_load_from_memory(const void * data, size_t size, struct autodeco_error * error);
 
 // Samplers keep what they need: heads may be freed while samplers that use them live on.
 AUTODECO_API void autodeco_heads_free(struct autodeco_heads * heads);
@@ -37,7 +76,15 @@ AUTODECO_API bool    autodeco_heads_has_top_p      (const struct autodeco_heads 
 AUTODECO_API bool    autodeco_heads_has_prob_stats (const struct autodeco_heads * heads);
 
 // false when the heads were made for another width or vocabulary than the model's
-AUTODECO_API bool autodeco_heads_fit(const struct autodeco_heads * heads, const struct llama_model * model, char * error, size_t error_size);
+AUTODECO_API bool autodeco_heads_fit(const struct autodeco_heads * heads, const struct llama_model * model, struct autodeco_error * error);
+
+// Load a model by llama.cpp: a plain GGUF, or the model inside a merged file, mapped where it lies. Free it with
+// llama_model_free(). A merged file's heads come from autodeco_heads_load() of the same path.
+AUTODECO_API struct llama_model * autodeco_model_load(const char * path, struct llama_model_params params, struct autodeco_error * error);
+
+//
+// Samplers
+//
 
 struct autodeco_params {
     uint32_t seed;        // LLAMA_DEFAULT_SEED: a random one
@@ -62,9 +109,10 @@ struct autodeco_decoding {
 
 AUTODECO_API const char * autodeco_status_message(int32_t status);
 
-// A sampler that decides everything inside the compute graph: temperature, top-p, and the token.
-// Add it to a chain as the only member and attach the chain with llama_set_sampler or llama_context_params.samplers.
-// Only graph sampling is possible: on a chain that is not attached to a context, the hidden state cannot be seen.
+// A sampler that decides everything inside the compute graph: temperature, top-p, and the token. Add it to a chain as the
+// only member, and attach the chain to a sequence with llama_context_params.samplers or llama_set_sampler. After each
+// decode, llama_sampler_sample() on the chain returns the token. Only graph sampling is possible: on a chain that is not
+// attached to a context, the hidden state cannot be seen. NULL when memory cannot be had, like every sampler here.
 AUTODECO_API struct llama_sampler * autodeco_sampler_init(const struct autodeco_heads * heads, struct autodeco_params params);
 
 // A sampler that computes temperature and top-p in the graph and leaves the logits to the host. Attach its chain as above,

@@ -27,20 +27,20 @@ struct heads_deleter {
 class heads {
 public:
     explicit heads(const std::string & path) {
-        char               error[1024] = {};
+        autodeco_error         error;
         py::gil_scoped_release release;
-        ptr.reset(autodeco_heads_load(path.c_str(), error, sizeof(error)));
+        ptr.reset(autodeco_heads_load(path.c_str(), &error));
         if (!ptr) {
-            throw std::invalid_argument(error);
+            throw std::invalid_argument(error.message);
         }
     }
 
     const autodeco_heads * get() const { return ptr.get(); }
 
     void check_fit(uintptr_t model) const {
-        char error[1024] = {};
-        if (!autodeco_heads_fit(ptr.get(), (const llama_model *) model, error, sizeof(error))) {
-            throw std::invalid_argument(error);
+        autodeco_error error;
+        if (!autodeco_heads_fit(ptr.get(), (const llama_model *) model, &error)) {
+            throw std::invalid_argument(error.message);
         }
     }
 

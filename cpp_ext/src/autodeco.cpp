@@ -1,36 +1,65 @@
 // The C interface.
 
+#include "merged_file.h"
 #include "sampler_state.h"
 
 #include <cstdio>
 #include <exception>
+#include <new>
 #include <string>
 
 using namespace autodeco;
 
 namespace {
 
-void write_error(const std::string & message, char * error, size_t error_size) {
-    if (error && error_size > 0) {
-        snprintf(error, error_size, "%s", message.c_str());
+void write_error(autodeco_error * error, autodeco_code code, const std::string & message) {
+    if (error) {
+        error->code = code;
+        snprintf(error->message, sizeof(error->message), "%s", message.c_str());
     }
+}
+
+// What `body` returns; null and an error when it fails, throws (no exception may cross a C interface), or when one of the
+// pointers that it needs is null.
+template <typename F> auto guarded(autodeco_error * error, std::initializer_list<const void *> needed, F && body) -> decltype(body(std::declval<failure &>())) {
+    write_error(error, AUTODECO_OK, "");
+    for (const void * pointer : needed) {
+        if (!pointer) {
+            write_error(error, AUTODECO_ERROR_ARGUMENT, "an argument is NULL");
+            return {};
+        }
+    }
+    try {
+        failure what;
+        auto    result = body(what);
+        if (!result) {
+            write_error(error, what.code, what.message);
+        }
+        return result;
+    } catch (const std::bad_alloc &) {
+        write_error(error, AUTODECO_ERROR_MEMORY, "out of memory");
+    } catch (const std::exception & e) {
+        write_error(error, AUTODECO_ERROR_FORMAT, e.what());
+    }
+    return {};
+}
+
+autodeco_heads * new_heads(std::shared_ptr<const heads_data> data) {
+    return data ? new autodeco_heads{ std::move(data) } : nullptr;
 }
 
 } // namespace
 
-autodeco_heads * autodeco_heads_load(const char * path, char * error, size_t error_size) {
-    try {
-        std::string what;
-        auto        data = heads_read(path, what);
-        if (!data) {
-            write_error(what, error, error_size);
-            return nullptr;
-        }
-        return new autodeco_heads{ std::move(data) };
-    } catch (const std::exception & e) { // out of memory: no exception may cross a C interface
-        write_error(std::string(path) + ": " + e.what(), error, error_size);
-        return nullptr;
-    }
+autodeco_heads * autodeco_heads_load(const char * path, autodeco_error * error) {
+    return guarded(error, { path }, [&](failure & what) { return new_heads(heads_read(path, what)); });
+}
+
+autodeco_heads * autodeco_heads_load_from_memory(const void * data, size_t size, autodeco_error * error) {
+    return guarded(error, { data }, [&](failure & what) { return new_heads(heads_read(data, size, what)); });
+}
+
+llama_model * autodeco_model_load(const char * path, llama_model_params params, autodeco_error * error) {
+    return guarded(error, { path }, [&](failure & what) { return load_model(path, params, what); });
 }
 
 void autodeco_heads_free(autodeco_heads * heads) {
@@ -57,18 +86,17 @@ bool autodeco_heads_has_prob_stats(const autodeco_heads * heads) {
     return heads->data->prob_stats;
 }
 
-bool autodeco_heads_fit(const autodeco_heads * heads, const llama_model * model, char * error, size_t error_size) {
-    const int32_t n_embd  = llama_model_n_embd(model);
-    const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
-    if (heads->data->n_embd != n_embd) {
-        write_error("heads are made for hidden states of width " + std::to_string(heads->data->n_embd) + ", the model's have " + std::to_string(n_embd), error, error_size);
-        return false;
-    }
-    if (heads->data->n_vocab != n_vocab) {
-        write_error("heads are made for a vocabulary of " + std::to_string(heads->data->n_vocab) + " tokens, the model has " + std::to_string(n_vocab), error, error_size);
-        return false;
-    }
-    return true;
+bool autodeco_heads_fit(const autodeco_heads * heads, const llama_model * model, autodeco_error * error) {
+    return guarded(error, { heads, model }, [&](failure & what) {
+        const int32_t n_embd  = llama_model_n_embd(model);
+        const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+        if (heads->data->n_embd != n_embd) {
+            what = { AUTODECO_ERROR_FIT, "heads are made for hidden states of width " + std::to_string(heads->data->n_embd) + ", the model's have " + std::to_string(n_embd) };
+        } else if (heads->data->n_vocab != n_vocab) {
+            what = { AUTODECO_ERROR_FIT, "heads are made for a vocabulary of " + std::to_string(heads->data->n_vocab) + " tokens, the model has " + std::to_string(n_vocab) };
+        }
+        return what.code == AUTODECO_OK;
+    });
 }
 
 autodeco_params autodeco_default_params(void) {
@@ -80,19 +108,19 @@ const char * autodeco_status_message(int32_t status) {
 }
 
 llama_sampler * autodeco_sampler_init(const autodeco_heads * heads, autodeco_params params) {
-    return new_sampler(heads->data, params, false);
+    return guarded(nullptr, { heads }, [&](failure &) { return new_sampler(heads->data, params, false); });
 }
 
 llama_sampler * autodeco_sampler_init_observer(const autodeco_heads * heads, autodeco_params params) {
-    return new_sampler(heads->data, params, true);
+    return guarded(nullptr, { heads }, [&](failure &) { return new_sampler(heads->data, params, true); });
 }
 
 llama_sampler * autodeco_sampler_init_host_temperature(llama_sampler * observer) {
-    return new_host_temperature(state_of(observer));
+    return guarded(nullptr, { observer }, [&](failure &) { return new_host_temperature(state_of(observer)); });
 }
 
 llama_sampler * autodeco_sampler_init_host(llama_sampler * observer) {
-    return new_host_draw(state_of(observer));
+    return guarded(nullptr, { observer }, [&](failure &) { return new_host_draw(state_of(observer)); });
 }
 
 void autodeco_sampler_observe(llama_sampler * observer, float temperature, float top_p) {

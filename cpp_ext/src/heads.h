@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "autodeco.h"
+
 #include "ggml-backend.h"
 #include "ggml.h"
 
@@ -72,8 +74,15 @@ private:
     mutable std::map<ggml_backend_buffer_type_t, std::weak_ptr<const device_weights>> cache;
 };
 
-// Read a sidecar or merged file; on failure null and one line in `error`.
-std::shared_ptr<const heads_data> heads_read(const std::string & path, std::string & error);
+// what the C interface tells of a failure
+struct failure {
+    autodeco_code code = AUTODECO_OK;
+    std::string   message;
+};
+
+// Read a sidecar or merged file, or the bytes of one; null on failure.
+std::shared_ptr<const heads_data> heads_read(const std::string & path, failure & error);
+std::shared_ptr<const heads_data> heads_read(const void * data, size_t size, failure & error);
 
 } // namespace autodeco
 

@@ -3,6 +3,9 @@
 
 #include "heads.h"
 
+#include "file.h"
+
+#include "ggml-cpp.h"
 #include "gguf.h"
 
 #include <cmath>
@@ -13,20 +16,24 @@ namespace autodeco {
 
 namespace {
 
-struct file_closer {
-    void operator()(FILE * file) const { fclose(file); }
-};
-using file_ptr = std::unique_ptr<FILE, file_closer>;
+// the bytes of a GGUF: of a file, or in memory
+struct gguf_bytes {
+    FILE *          file;
+    const uint8_t * data;
+    size_t          size;
 
-struct gguf_closer {
-    void operator()(gguf_context * ctx) const { gguf_free(ctx); }
-};
-using gguf_ptr = std::unique_ptr<gguf_context, gguf_closer>;
+    gguf_context * open(gguf_init_params params) const {
+        return file ? gguf_init_from_file_ptr(file, params) : gguf_init_from_buffer(data, size, params);
+    }
 
-struct ggml_closer {
-    void operator()(ggml_context * ctx) const { ggml_free(ctx); }
+    bool read(void * dst, size_t offset, size_t n) const {
+        if (!file) {
+            std::memcpy(dst, data + offset, n);
+            return true;
+        }
+        return fseeko(file, (off_t) offset, SEEK_SET) == 0 && fread(dst, 1, n, file) == n;
+    }
 };
-using ggml_ptr = std::unique_ptr<ggml_context, ggml_closer>;
 
 bool read_key(const gguf_context * meta, const char * key, gguf_type type, int64_t & id, std::string & error) {
     id = gguf_find_key(meta, key);
@@ -71,12 +78,12 @@ bool all_finite(ggml_type type, const std::vector<uint8_t> & bytes, int64_t n) {
 }
 
 struct heads_reader {
-    FILE *               file;
-    size_t               file_size;
+    const gguf_bytes &   bytes;
     const gguf_context * meta;
     ggml_context *       shapes; // the tensors of the file, without data
     heads_data &         heads;
     std::string &        error;
+    autodeco_code        code = AUTODECO_ERROR_FORMAT; // of the error
 
     bool has(const std::string & name) const { return gguf_find_tensor(meta, name.c_str()) >= 0; }
 
@@ -99,12 +106,13 @@ struct heads_reader {
         }
         const size_t offset = gguf_get_data_offset(meta) + gguf_get_tensor_offset(meta, id);
         const size_t size   = ggml_nbytes(tensor);
-        if (offset > file_size || size > file_size - offset) {
+        if (offset > bytes.size || size > bytes.size - offset) {
             error = "tensor " + name + " reaches past the end of the file, which is cut short: fetch or export it again";
             return false;
         }
         heads_data::tensor_data data = { tensor->type, { ne0, ne1 }, std::vector<uint8_t>(size) };
-        if (fseeko(file, (off_t) offset, SEEK_SET) != 0 || fread(data.bytes.data(), 1, size, file) != size) {
+        if (!bytes.read(data.bytes.data(), offset, size)) {
+            code  = AUTODECO_ERROR_FILE;
             error = "tensor " + name + " cannot be read";
             return false;
         }
@@ -125,6 +133,7 @@ struct heads_reader {
     bool read_all() {
         int64_t id;
         if (gguf_find_key(meta, "autodeco.version") < 0) {
+            code  = AUTODECO_ERROR_NO_HEADS;
             error = "holds no AutoDeco heads (key autodeco.version is missing): give a file that autodeco-export wrote";
             return false;
         }
@@ -162,34 +171,46 @@ struct heads_reader {
     }
 };
 
+std::shared_ptr<const heads_data> read_gguf(const gguf_bytes & bytes, failure & error) {
+    ggml_context *         shapes = nullptr;
+    const gguf_context_ptr meta(bytes.open({ /* .no_alloc = */ true, /* .ctx = */ &shapes }));
+    const ggml_context_ptr shapes_owner(shapes);
+    if (!meta || !shapes) {
+        error = { AUTODECO_ERROR_FORMAT, "is not a valid GGUF file, or is cut short" };
+        return nullptr;
+    }
+    auto         heads  = std::make_shared<heads_data>();
+    heads_reader reader = { bytes, meta.get(), shapes, *heads, error.message };
+    if (!reader.read_all()) {
+        error.code = reader.code;
+        return nullptr;
+    }
+    return heads;
+}
+
 } // namespace
 
-std::shared_ptr<const heads_data> heads_read(const std::string & path, std::string & error) {
-    file_ptr file(fopen(path.c_str(), "rb"));
+std::shared_ptr<const heads_data> heads_read(const std::string & path, failure & error) {
+    const file_ptr file = open_file(path, error);
     if (!file) {
-        error = path + ": cannot be opened: " + std::strerror(errno);
         return nullptr;
     }
-    if (fseeko(file.get(), 0, SEEK_END) != 0) {
-        error = path + ": is not a regular file";
+    const off_t size = fseeko(file.get(), 0, SEEK_END) == 0 ? ftello(file.get()) : -1;
+    if (size < 0 || fseeko(file.get(), 0, SEEK_SET) != 0) {
+        error = { AUTODECO_ERROR_FILE, path + ": is not a regular file" };
         return nullptr;
     }
-    const off_t size = ftello(file.get());
+    auto heads = read_gguf({ file.get(), nullptr, (size_t) size }, error);
+    if (!heads) {
+        error.message = path + ": " + error.message;
+    }
+    return heads;
+}
 
-    ggml_context * shapes = nullptr;
-    const gguf_ptr meta(gguf_init_from_file(path.c_str(), { /* .no_alloc = */ true, /* .ctx = */ &shapes }));
-    const ggml_ptr shapes_owner(shapes);
-    if (!meta || !shapes) {
-        error = path + ": is not a valid GGUF file, or is cut short";
-        return nullptr;
-    }
-
-    auto heads = std::make_shared<heads_data>();
-    std::string what;
-    heads_reader reader = { file.get(), (size_t) size, meta.get(), shapes, *heads, what };
-    if (!reader.read_all()) {
-        error = path + ": " + what;
-        return nullptr;
+std::shared_ptr<const heads_data> heads_read(const void * data, size_t size, failure & error) {
+    auto heads = read_gguf({ nullptr, (const uint8_t *) data, size }, error);
+    if (!heads) {
+        error.message = "heads in memory: " + error.message;
     }
     return heads;
 }

@@ -2,6 +2,8 @@
 
 #include "heads.h"
 
+#include <new>
+
 namespace autodeco {
 
 device_weights::~device_weights() {
@@ -9,7 +11,7 @@ device_weights::~device_weights() {
     ggml_free(ctx);
 }
 
-std::shared_ptr<const device_weights> heads_data::weights(ggml_backend_buffer_type_t buft) const {
+std::shared_ptr<const device_weights> heads_data::weights(ggml_backend_buffer_type_t buft) const try {
     const std::lock_guard<std::mutex> lock(mutex);
     if (auto shared = cache[buft].lock()) {
         return shared;
@@ -55,6 +57,8 @@ std::shared_ptr<const device_weights> heads_data::weights(ggml_backend_buffer_ty
 
     cache[buft] = result;
     return result;
+} catch (const std::bad_alloc &) { // llama.cpp, which asks, has a C interface
+    return nullptr;
 }
 
 } // namespace autodeco

@@ -230,8 +230,8 @@ static void test_sequences(llama_model * model, const autodeco_heads * heads) {
 }
 
 static void test_life_cycle(llama_model * model, const char * heads_path) {
-    char             error[512];
-    autodeco_heads * heads = autodeco_heads_load(heads_path, error, sizeof(error));
+    autodeco_error   error;
+    autodeco_heads * heads = autodeco_heads_load(heads_path, &error);
     llama_sampler *  smpl;
     llama_sampler *  chain = new_chain(heads, { 7, 3.0f, 5.0f }, &smpl);
     autodeco_heads_free(heads); // samplers keep what they need
@@ -256,8 +256,8 @@ static void test_life_cycle(llama_model * model, const char * heads_path) {
     llama_sampler_free(chain);
     llama_sampler_free(twin);
 
-    check(autodeco_heads_load("no-such-file.gguf", error, sizeof(error)) == nullptr, "a missing file is an error", 0);
-    check(std::string(error).find("no-such-file.gguf") == 0, "which names the file", 0);
+    check(autodeco_heads_load("no-such-file.gguf", &error) == nullptr, "a missing file is an error", 0);
+    check(std::string(error.message).find("no-such-file.gguf") == 0, "which names the file", 0);
 }
 
 int main(int argc, char ** argv) {
@@ -270,10 +270,10 @@ int main(int argc, char ** argv) {
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers       = argc > 3 ? atoi(argv[3]) : 0;
     llama_model *    model    = llama_model_load_from_file(argv[1], params);
-    char             error[512];
-    autodeco_heads * heads = autodeco_heads_load(argv[2], error, sizeof(error));
-    if (!model || !heads || !autodeco_heads_fit(heads, model, error, sizeof(error))) {
-        fprintf(stderr, "cannot start: %s\n", model ? error : "the model does not load");
+    autodeco_error   error;
+    autodeco_heads * heads = autodeco_heads_load(argv[2], &error);
+    if (!model || !heads || !autodeco_heads_fit(heads, model, &error)) {
+        fprintf(stderr, "cannot start: %s\n", model ? error.message : "the model does not load");
         return 2;
     }
     test_distribution(model, heads);

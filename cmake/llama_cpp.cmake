@@ -1,0 +1,69 @@
+# The llama.cpp to link: sets LLAMA_CPP_LIBRARIES and LLAMA_CPP_VERSION.
+#
+#   AUTODECO_PYTHON=ON    the libraries of the installed llama-cpp-python, which Python loads
+#   LLAMA_CPP_DIR=DIR     a source tree, compiled with us
+#   else                  an installed llama.cpp, by find_package(llama)
+#
+# Structures of llama.cpp's samplers change between releases while its library's name does not: the version is pinned.
+set(LLAMA_CPP_VERSION 0.5.0)
+set(LLAMA_CPP_DIR "" CACHE PATH "llama.cpp's source tree, of the pinned version: cmake/llama_cpp_source.py unpacks it")
+
+if(LLAMA_CPP_DIR)
+    if(NOT EXISTS ${LLAMA_CPP_DIR}/include/llama.h)
+        message(FATAL_ERROR "autodeco: LLAMA_CPP_DIR=${LLAMA_CPP_DIR} is no source tree of llama.cpp: unpack one with cmake/llama_cpp_source.py")
+    endif()
+    file(STRINGS ${LLAMA_CPP_DIR}/CMakeLists.txt version_lines REGEX "set\\(LLAMA_VERSION_(MAJOR|MINOR|PATCH) ")
+    string(REGEX REPLACE "[^0-9;]" "" version_found "${version_lines}")
+    string(REPLACE ";" "." version_found "${version_found}")
+    if(NOT version_found STREQUAL LLAMA_CPP_VERSION)
+        message(FATAL_ERROR "autodeco: LLAMA_CPP_DIR=${LLAMA_CPP_DIR} is llama.cpp ${version_found}, this release is made for ${LLAMA_CPP_VERSION}: unpack that with cmake/llama_cpp_source.py")
+    endif()
+endif()
+
+if(AUTODECO_PYTHON)
+    find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
+    execute_process(
+        COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/find_llama_cpp_python.py
+        OUTPUT_VARIABLE LLAMA_CPP_PYTHON
+        OUTPUT_STRIP_TRAILING_WHITESPACE
+        RESULT_VARIABLE LLAMA_CPP_PYTHON_MISSING)
+    if(LLAMA_CPP_PYTHON_MISSING)
+        message(FATAL_ERROR "autodeco: llama-cpp-python is not installed for ${Python_EXECUTABLE}: install the version that pyproject.toml pins")
+    endif()
+    list(GET LLAMA_CPP_PYTHON 0 LLAMA_CPP_PYTHON_VERSION)
+    list(GET LLAMA_CPP_PYTHON 1 LLAMA_INCLUDE_DIR)
+    list(GET LLAMA_CPP_PYTHON 2 LLAMA_LIB_DIR)
+    message(STATUS "llama-cpp-python ${LLAMA_CPP_PYTHON_VERSION} in ${LLAMA_LIB_DIR}")
+    foreach(lib llama ggml ggml-base)
+        find_library(${lib}_LIBRARY NAMES ${lib} PATHS ${LLAMA_LIB_DIR} NO_DEFAULT_PATH NO_CACHE REQUIRED)
+        add_library(llama_cpp::${lib} SHARED IMPORTED)
+        set_target_properties(llama_cpp::${lib} PROPERTIES
+            IMPORTED_LOCATION ${${lib}_LIBRARY}
+            INTERFACE_INCLUDE_DIRECTORIES ${LLAMA_INCLUDE_DIR})
+    endforeach()
+    set(LLAMA_CPP_LIBRARIES llama_cpp::llama llama_cpp::ggml llama_cpp::ggml-base)
+elseif(LLAMA_CPP_DIR)
+    # What runs everywhere in one file. A native build can use instructions that virtual machines list but do not run, and
+    # ggml's own threads do what OpenMP's would.
+    option(GGML_NATIVE "ggml: optimize for this machine" OFF)
+    option(GGML_OPENMP "ggml: use OpenMP" OFF)
+    add_subdirectory(${LLAMA_CPP_DIR} llama.cpp)
+    set(LLAMA_CPP_LIBRARIES llama)
+else()
+    find_package(llama CONFIG)
+    if(NOT llama_FOUND)
+        message(FATAL_ERROR "autodeco: no llama.cpp: give its source with -DLLAMA_CPP_DIR=DIR (cmake/llama_cpp_source.py unpacks it), or where it is installed with -DCMAKE_PREFIX_PATH=DIR")
+    endif()
+    if(NOT llama_VERSION VERSION_EQUAL LLAMA_CPP_VERSION)
+        message(FATAL_ERROR "autodeco: llama.cpp ${llama_VERSION} is installed, this release is made for ${LLAMA_CPP_VERSION}: build with -DLLAMA_CPP_DIR=DIR (cmake/llama_cpp_source.py unpacks it)")
+    endif()
+    set(LLAMA_CPP_LIBRARIES llama)
+endif()
+
+# Let a program find the shared llama.cpp that lies elsewhere, and the linker the libraries that lie beside it.
+function(autodeco_run_path target)
+    if(LLAMA_LIB_DIR)
+        set_target_properties(${target} PROPERTIES BUILD_RPATH ${LLAMA_LIB_DIR})
+        target_link_options(${target} PRIVATE -Wl,-rpath-link,${LLAMA_LIB_DIR})
+    endif()
+endfunction()

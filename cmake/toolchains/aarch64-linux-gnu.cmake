@@ -1,0 +1,14 @@
+# Linux on 64-bit ARM, with Debian's cross compiler: apt install g++-aarch64-linux-gnu
+set(CMAKE_SYSTEM_NAME      Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER       aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER     aarch64-linux-gnu-g++)
+
+set(CMAKE_FIND_ROOT_PATH /usr/aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE BOTH)
+
+# runs what was built here
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64)

@@ -1,0 +1,96 @@
+// The C interface: what it opens, and what it says of what it cannot open.
+//
+//   test_library MODEL.gguf HEADS.gguf MERGED.gguf TEXT       HEADS fit MODEL, MERGED holds both, TEXT is no GGUF
+
+#include "autodeco.h"
+
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+static int n_passed = 0;
+static int n_failed = 0;
+
+static void check(bool ok, const char * claim) {
+    printf("%s: %s\n", ok ? "ok" : "FAILED", claim);
+    (ok ? n_passed : n_failed) += 1;
+}
+
+static std::vector<char> bytes_of(const char * path) {
+    std::vector<char> bytes;
+    if (FILE * file = fopen(path, "rb")) {
+        char   part[4096];
+        size_t n;
+        while ((n = fread(part, 1, sizeof(part), file)) > 0) {
+            bytes.insert(bytes.end(), part, part + n);
+        }
+        fclose(file);
+    }
+    return bytes;
+}
+
+static bool starts(const autodeco_error & error, const std::string & text) {
+    return std::strncmp(error.message, text.c_str(), text.size()) == 0;
+}
+
+static void test_heads(const char * model_path, const char * heads_path, const char * merged_path) {
+    autodeco_error   error;
+    autodeco_heads * heads = autodeco_heads_load(heads_path, &error);
+    check(heads && error.code == AUTODECO_OK && error.message[0] == 0, "a sidecar opens without an error");
+    check(autodeco_heads_n_embd(heads) == 576 && autodeco_heads_n_vocab(heads) == 49152, "its sizes are those of SmolLM2");
+
+    autodeco_heads * merged = autodeco_heads_load(merged_path, &error);
+    check(merged && autodeco_heads_has_top_p(merged) == autodeco_heads_has_top_p(heads), "a merged file's heads open by the same call");
+
+    std::vector<char> bytes  = bytes_of(heads_path);
+    autodeco_heads *  memory = autodeco_heads_load_from_memory(bytes.data(), bytes.size(), &error);
+    check(memory && autodeco_heads_n_embd(memory) == 576, "the bytes of a file open from memory");
+    check(!autodeco_heads_load_from_memory(bytes.data(), bytes.size() / 2, &error) && error.code == AUTODECO_ERROR_FORMAT, "half of the bytes are refused");
+    check(!autodeco_heads_load_from_memory("GGUF", 4, &error) && error.code == AUTODECO_ERROR_FORMAT, "four bytes are no heads");
+
+    check(!autodeco_heads_load("no-such-file.gguf", &error) && error.code == AUTODECO_ERROR_FILE && starts(error, "no-such-file.gguf: "), "a missing file is named");
+    check(!autodeco_heads_load(model_path, &error) && error.code == AUTODECO_ERROR_NO_HEADS, "a model without heads is told apart");
+    check(!autodeco_heads_load(nullptr, &error) && error.code == AUTODECO_ERROR_ARGUMENT, "NULL is an error, not a crash");
+    check(!autodeco_heads_load("no-such-file.gguf", nullptr), "no error struct is needed");
+
+    autodeco_heads_free(memory);
+    autodeco_heads_free(merged);
+    autodeco_heads_free(heads);
+    autodeco_heads_free(nullptr);
+}
+
+static void test_models(const char * model_path, const char * heads_path, const char * merged_path, const char * text_path) {
+    llama_model_params params = llama_model_default_params();
+    autodeco_error     error;
+    llama_model *      plain  = autodeco_model_load(model_path, params, &error);
+    llama_model *      merged = autodeco_model_load(merged_path, params, &error);
+    check(plain && merged && llama_model_size(plain) == llama_model_size(merged), "the model in a merged file is the plain one");
+    check(!autodeco_model_load(heads_path, params, &error) && error.code == AUTODECO_ERROR_MODEL, "heads are no model");
+    check(!autodeco_model_load(text_path, params, &error) && error.code == AUTODECO_ERROR_FORMAT, "a text is no model");
+    check(!autodeco_model_load("no-such-file.gguf", params, &error) && error.code == AUTODECO_ERROR_FILE, "a missing model is an error");
+
+    autodeco_heads * heads = autodeco_heads_load(heads_path, nullptr);
+    check(autodeco_heads_fit(heads, plain, &error) && error.code == AUTODECO_OK, "heads fit their model");
+    check(!autodeco_heads_fit(heads, nullptr, &error) && error.code == AUTODECO_ERROR_ARGUMENT, "no model is an error");
+    check(!autodeco_sampler_init(nullptr, autodeco_default_params()), "no sampler without heads");
+
+    llama_sampler * sampler = autodeco_sampler_init(heads, autodeco_default_params());
+    check(autodeco_sampler_last(sampler).status == AUTODECO_STATUS_NOT_ATTACHED, "a sampler says that no context has attached it");
+    llama_sampler_free(sampler);
+    autodeco_heads_free(heads);
+    llama_model_free(merged);
+    llama_model_free(plain);
+}
+
+int main(int argc, char ** argv) {
+    if (argc != 5) {
+        fprintf(stderr, "usage: %s MODEL.gguf HEADS.gguf MERGED.gguf TEXT\n", argv[0]);
+        return 2;
+    }
+    llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
+    test_heads(argv[1], argv[2], argv[3]);
+    test_models(argv[1], argv[2], argv[3], argv[4]);
+    printf("%d passed, %d failed\n", n_passed, n_failed);
+    return n_failed > 0;
+}

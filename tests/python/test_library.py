@@ -1,0 +1,70 @@
+"""The C library: its interface, and a project outside the tree that finds it by CMake and by pkg-config."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import llama_cpp
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+STRICT = REPOSITORY / "build" / "strict"
+EXAMPLE = REPOSITORY / "examples" / "cmake"
+PACKAGES = Path(llama_cpp.__file__).parents[1]
+CMAKE = Path(sys.executable).with_name("cmake")
+TOKEN = re.compile(r"token \d+, temperature (\d\.\d+), top-p (\d\.\d+), nucleus \d+\n")
+
+
+def run(*command, **options) -> subprocess.CompletedProcess:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory) -> Path:
+    """Where the library that `make strict` built is installed."""
+    folder = tmp_path_factory.mktemp("prefix")
+    assert STRICT.exists(), "run `make strict` first, as `make test` does"
+    run(CMAKE, "--install", STRICT, "--prefix", folder, "--component", "autodeco")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory) -> Path:
+    """The example, outside the tree."""
+    return Path(shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("outside") / "project"))
+
+
+def test_the_interface(smollm2, exported):
+    result = run(
+        STRICT / "test_library", smollm2, exported("f16"), exported("f16", "merged"), REPOSITORY / "README.md"
+    )
+    assert "18 passed, 0 failed" in result.stdout
+
+
+def test_find_package_gives_all_that_the_example_needs(prefix, outside, smollm2, exported):
+    build = outside / "build"
+    run(CMAKE, "-S", outside, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix};{PACKAGES}")
+    run(CMAKE, "--build", build)
+    sidecar = TOKEN.fullmatch(run(build / "ten_lines", smollm2, exported("f16")).stdout)
+    merged = exported("f16", "merged")
+    assert TOKEN.fullmatch(run(build / "ten_lines", merged, merged).stdout).groups() == sidecar.groups()
+    assert 0 < float(sidecar[1]) < 2
+    assert 0 < float(sidecar[2]) < 1
+    failed = subprocess.run([build / "ten_lines", smollm2, smollm2], capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert "holds no AutoDeco heads" in failed.stderr
+
+
+@pytest.mark.skipif(not shutil.which("pkg-config"), reason="pkg-config is not installed")
+def test_pkg_config_gives_all_that_the_example_needs(prefix, outside, smollm2, exported):
+    environment = {**os.environ, "PKG_CONFIG_PATH": str(prefix / "lib" / "pkgconfig")}
+    flags = run("pkg-config", "--cflags", "--libs", "autodeco", env=environment).stdout.split()
+    program = outside / "by_pkg_config"
+    run(os.environ.get("CC", "cc"), outside / "ten_lines.c", "-o", program, *flags)
+    libraries = {**os.environ, "LD_LIBRARY_PATH": str(Path(llama_cpp.__file__).parent / "lib")}
+    assert TOKEN.fullmatch(run(program, smollm2, exported("f16"), env=libraries).stdout)
