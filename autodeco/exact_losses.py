@@ -3,8 +3,8 @@
 The base model is frozen, so the losses of a token reach the heads through two numbers only, its temperature T and its
 top-p P. Automatic differentiation instead keeps every intermediate array of the vocabulary's width: about a dozen
 float32 arrays, which for 12,288 tokens of a vocabulary of 151,936 are 7.5 GB each. Here a token leaves five numbers
-behind, its two losses and their derivatives, and arrays as wide as the vocabulary live for one chunk of tokens: 64 of
-them are 39 MB an array.
+behind, its two losses and their derivatives, and arrays as wide as the vocabulary live for one chunk of tokens: 110 of
+them are 67 MB an array, and five live at once.
 
 With b = 1/T, z sorted in descending order, s_i = z_i - z_1 <= 0 (the order does not depend on T), y the label's place
 in that order and w = softmax(z)_y the weight, which has no gradient:
@@ -30,24 +30,47 @@ from autodeco import exact_losses_cpu, exact_losses_torch
 from autodeco.heads import Heads
 from autodeco.losses import IGNORED, STEEPNESS
 
+# Of one array as wide as the vocabulary. A CPU works on a token at a time and wants logits that stay in its cache; a
+# GPU wants work, and has five such arrays alive (exact_losses_torch).
+CHUNK_TOKENS_CPU = 64
+CHUNK_BYTES_GPU = 64 * 2**20
+
 SMALLEST_TEMPERATURE = 1e-8  # a sigmoid can round to 0; 1 / T must stay finite
 
 
+def chunk_tokens(vocab_size: int, device: str | torch.device) -> int:
+    """Return how many tokens to score at once."""
+    if torch.device(device).type == "cpu":
+        return CHUNK_TOKENS_CPU
+    return max(16, CHUNK_BYTES_GPU // (4 * vocab_size))
+
+
 def token_losses(
-    logits: Tensor, temperature: Tensor, top_p: Tensor, labels: Tensor, steepness: float = STEEPNESS
+    logits: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    labels: Tensor,
+    steepness: float = STEEPNESS,
+    weighted: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Return each token's (temperature loss [n], soft top-p loss [n]) in nats, weighted, before any dropping or mean.
+    """Return each token's (temperature loss [n], soft top-p loss [n]) in nats, before any dropping or mean.
 
     ``logits`` [n, V] without gradient, ``temperature``, ``top_p`` [n], ``labels`` [n]; 0 where the label is
-    -100. Both results carry gradients to ``temperature``, the second also to ``top_p``. Nothing of size V is kept.
+    -100. ``weighted``: times softmax(z)[label], the dynamic fine-tuning weight. Both results carry gradients to
+    ``temperature``, the second also to ``top_p``. Nothing of size V is kept.
     """
     backend = _backend(logits)
     tokens = backend.sort_tokens(logits.detach(), _usable(temperature), labels.clamp(min=0))
-    return _attach(backend, tokens, temperature, top_p, labels, steepness)
+    return _attach(backend, tokens, temperature, top_p, labels, steepness, weighted)
 
 
 def predict_and_score(
-    heads: Heads, hidden: Tensor, logits: Tensor, labels: Tensor, steepness: float = STEEPNESS
+    heads: Heads,
+    hidden: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    steepness: float = STEEPNESS,
+    weighted: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return (temperature, top-p, temperature loss, soft top-p loss, easy), each [n], for ``hidden`` [n, H].
 
@@ -58,7 +81,7 @@ def predict_and_score(
     backend = _backend(logits)
     tokens = backend.sort_tokens(logits.detach(), _usable(temperature), labels.clamp(min=0))
     top_p = heads.top_p(hidden, temperature, tokens.stats if heads.prob_stats else None)
-    first, second = _attach(backend, tokens, temperature, top_p, labels, steepness)
+    first, second = _attach(backend, tokens, temperature, top_p, labels, steepness, weighted)
     return temperature, top_p, first, second, tokens.easy
 
 
@@ -70,8 +93,10 @@ def _usable(temperature: Tensor) -> Tensor:
     return temperature.detach().clamp(min=SMALLEST_TEMPERATURE)
 
 
-def _attach(backend, tokens, temperature: Tensor, top_p: Tensor, labels: Tensor, steepness: float):
+def _attach(backend, tokens, temperature: Tensor, top_p: Tensor, labels: Tensor, steepness: float, weighted: bool):
     values = backend.losses_and_derivatives(tokens, _usable(temperature), top_p.detach(), steepness)
+    if weighted:
+        values = values * tokens.weight
     return _KnownDerivatives.apply(temperature, top_p, values.masked_fill(labels == IGNORED, 0))
 
 

@@ -28,6 +28,10 @@ class SortedTokens:
     stats: Tensor  # [n, 4], as heads.prob_stats
 
     @property
+    def weight(self) -> Tensor:
+        return torch.tensor([token.weight for token in self.tokens])
+
+    @property
     def easy(self) -> Tensor:
         return torch.tensor([token.rank == 0 for token in self.tokens])
 
@@ -40,7 +44,7 @@ def sort_tokens(z: Tensor, temperature: Tensor, labels: Tensor) -> SortedTokens:
 
 
 def losses_and_derivatives(tokens: SortedTokens, temperature: Tensor, top_p: Tensor, k: float) -> Tensor:
-    """Return [5, n]: temperature loss, soft top-p loss, their derivatives by T, and of the second by P."""
+    """Return [5, n]: temperature loss, soft top-p loss, their derivatives by T, and of the second by P, unweighted."""
     temperature, top_p = temperature.tolist(), top_p.tolist()
     rows = _in_threads(lambda i: _token_loss(tokens.tokens[i], temperature[i], top_p[i], k), len(tokens.tokens))
     return torch.tensor(rows, dtype=torch.float64).T
@@ -92,7 +96,7 @@ def _sort_token(z: np.ndarray, temperature: float, label: int) -> SortedToken:
 
 def _token_loss(token: SortedToken, temperature: float, top_p: float, k: float) -> tuple[float, ...]:
     b, mean, s_y = 1 / temperature, token.mean, -token.d_y
-    first_by_b = token.weight * (mean - s_y) if temperature >= MINIMUM_TEMPERATURE else 0.0
+    first_by_b = mean - s_y if temperature >= MINIMUM_TEMPERATURE else 0.0
     p = (np.exp(token.d * -b) / token.total).astype(np.float64)
     ps = p * token.d
     np.negative(ps, out=ps)
@@ -120,13 +124,13 @@ def _token_loss(token: SortedToken, temperature: float, top_p: float, k: float) 
     inner -= mean
     inner *= q
     total_by_b += float(inner.sum())
-    outer = -token.weight * n / (n + EPSILON)
+    outer = -n / (n + EPSILON)
     second_by_b = outer * (s_y - mean - k * a_y * g_y - total_by_b / (s_total + EPSILON))
     second_by_p = outer * k * (a_y - q_total / (s_total + EPSILON))
     by_t = -b * b
     return (
-        token.weight * token.cross_entropy,
-        -token.weight * math.log(n + EPSILON),
+        token.cross_entropy,
+        -math.log(n + EPSILON),
         first_by_b * by_t,
         second_by_b * by_t,
         second_by_p,

@@ -1,6 +1,25 @@
-"""The exact losses on any device and in any precision: the formulas of ``exact_losses`` for all tokens of a chunk."""
+"""The exact losses on any device and in any precision: the formulas of ``exact_losses`` for all tokens of a chunk.
 
-from dataclasses import dataclass
+On a GPU, sorting the vocabulary would cost ten times everything else. Only the K likeliest tokens are sorted here, the
+head. Behind it every p_i is at most p_K, and what the formulas ask of this tail are integrals over c from c_K to 1, in
+which m(c) = exp(-k relu(c - P)):
+
+    sum of q_i in the tail      integral of m = relu(P - c_K) + B
+    its part beyond P           B = (exp(-k relu(c_K - P)) - exp(-k (1 - P))) / k, and k B is the derivative by P
+    derivative by b             -g_K m(c_K), since only c_K moves: c ends at 1
+
+The sum takes m at the right end of each step p_i, so it is less than the integral by at most (k / 2) R p_K, R the
+tail's mass. Rows in which that could matter get a longer head, at worst the whole vocabulary, a few rows at a time.
+
+What is as wide as the vocabulary are sums over it, in one function that torch.compile fuses into two passes on a GPU;
+without it five float32 arrays [n, V] live at once, 67 MB each for 110 tokens at V 151,936.
+"""
+
+import functools
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -8,73 +27,174 @@ from torch import Tensor
 from autodeco import heads
 from autodeco.losses import EPSILON, MINIMUM_TEMPERATURE
 
+HEAD_TOKENS = (1024, 8192)
+LONG_ROWS = 16  # sorted whole at a time: ten arrays of 16 x 151,936 float64 are 195 MB
+LARGEST_TAIL = {torch.float32: 3e-8, torch.float64: 1e-13}  # R p_K; at k = 30 the sum of q is then off by 5e-7
+COMPILE = os.environ.get("AUTODECO_COMPILE", "1") == "1" and importlib.util.find_spec("triton") is not None
+
+
+@dataclass
+class Sums:
+    """All that is summed over the vocabulary, columns [n, 1], float64 but for ``largest`` and ``rank``."""
+
+    largest: Tensor  # of z
+    weight_total: Tensor  # sum of exp(s), s = z - largest
+    total: Tensor  # sum of exp(s / T)
+    mean: Tensor  # of s under p = softmax(z / T)
+    squares: Tensor  # sum of p^2
+    entropy: Tensor  # of p
+    s_y: Tensor  # the label's s
+    rank: Tensor  # the label's place in descending order
+
+
+@dataclass
+class SortedHead:
+    """The likeliest tokens of some rows in descending order; float64, as k makes 1e-5 in a running sum 3e-4."""
+
+    rows: Tensor  # [r], which of the n tokens these are
+    s: Tensor  # [r, K]
+    p: Tensor  # [r, K]
+    c: Tensor  # [r, K], running sums of p
+    g: Tensor  # [r, K], derivatives of c by b
+    c_y: Tensor  # [r, 1], c and g at the label, wherever it is
+    g_y: Tensor  # [r, 1]
+
+    def __getitem__(self, chosen: Tensor) -> "SortedHead":
+        return SortedHead(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
 
 @dataclass
 class SortedTokens:
-    """The distributions of n tokens, sorted in descending order; columns are [n, 1]."""
+    """The distributions of n tokens as far as the losses need them."""
 
-    s: Tensor  # [n, V], logits minus the largest
-    p: Tensor  # [n, V], softmax(z / T)
-    total: Tensor  # sum of exp(s / T)
-    s_y: Tensor
-    rank: Tensor  # the label's place
-    weight: Tensor  # softmax(z)[label]
+    z: Tensor  # [n, V]
+    temperature: Tensor  # [n, 1]
+    labels: Tensor  # [n, 1]
+    sums: Sums
     stats: Tensor  # [n, 4], as heads.prob_stats
+    short: list[SortedHead]
+    long: Tensor  # [rows that must be sorted whole]
+
+    @property
+    def weight(self) -> Tensor:
+        return (torch.exp(self.sums.s_y) / self.sums.weight_total).squeeze(-1)
 
     @property
     def easy(self) -> Tensor:
-        return self.rank.squeeze(-1) == 0
+        return self.sums.rank.squeeze(-1) == 0
+
+    def heads(self) -> Iterator[SortedHead]:
+        """Yield the heads of all tokens; those that are the whole vocabulary are made as they are asked for."""
+        yield from self.short
+        for rows in self.long.split(LONG_ROWS) if len(self.long) else ():
+            yield _sorted_head(self.z, self.temperature, self.labels, self.sums, rows, self.z.shape[-1])
 
 
 def sort_tokens(z: Tensor, temperature: Tensor, labels: Tensor) -> SortedTokens:
     """Return what the losses need of ``z`` [n, V] at ``temperature`` [n] for ``labels`` [n], none of them -100."""
-    labels = labels.unsqueeze(-1)
-    z_y = z.gather(-1, labels)
-    # Tokens with the label's own logit keep the order of their ids, as in a stable sort.
-    rank = (z > z_y).sum(-1, keepdim=True)
-    rank += ((z == z_y) & (torch.arange(z.shape[-1], device=z.device) < labels)).sum(-1, keepdim=True)
-    s = torch.sort(z, dim=-1, descending=True).values
-    s_y = z_y - s[:, :1]
-    s -= s[:, :1].clone()
-    weight = torch.exp(s_y) / torch.exp(s).sum(-1, keepdim=True)
-    p = torch.exp(s / temperature.to(z.dtype).unsqueeze(-1))
-    total = p.sum(-1, keepdim=True)
-    p /= total
-    entropy = -(p * torch.log(p + heads.EPSILON)).sum(-1)
-    stats = torch.stack([p[:, 0], entropy, p.var(-1), p[:, :5].sum(-1)], dim=-1)
-    return SortedTokens(s, p, total, s_y, rank, weight, stats)
+    z = z if z.dtype in LARGEST_TAIL else z.float()
+    temperature, labels = temperature.to(z.dtype).unsqueeze(-1), labels.unsqueeze(-1)
+    sums = Sums(*(_compiled_sums() if z.is_cuda and COMPILE else _sums)(z, temperature, labels))
+    vocab, short, first = z.shape[-1], [], None
+    rows = torch.arange(len(z), device=z.device)
+    for size in [size for size in HEAD_TOKENS if 2 * size < vocab] or [vocab]:
+        head = _sorted_head(z, temperature, labels, sums, rows, size)
+        first = head.p[:, :5] if first is None else first
+        tail = (1 - head.c[:, -1]).clamp(min=0)
+        enough = (tail * head.p[:, -1] < LARGEST_TAIL[z.dtype]) | (size == vocab)
+        short.append(head[enough])
+        rows = rows[~enough]
+        if not len(rows):
+            break
+    variance = (sums.squares.squeeze(-1) - 1 / vocab) / (vocab - 1)
+    stats = torch.stack([first[:, 0], sums.entropy.squeeze(-1), variance, first.sum(-1)], -1)
+    return SortedTokens(z, temperature, labels, sums, stats.to(z.dtype), short, rows)
 
 
 def losses_and_derivatives(tokens: SortedTokens, temperature: Tensor, top_p: Tensor, k: float) -> Tensor:
-    """Return [5, n]: temperature loss, soft top-p loss, their derivatives by T, and of the second by P."""
-    s, p, s_y, weight = tokens.s, tokens.p, tokens.s_y, tokens.weight
-    temperature, top_p = (value.to(s.dtype).unsqueeze(-1) for value in (temperature, top_p))
-    b = 1 / temperature
-    ps = p * s
-    mean = ps.sum(-1, keepdim=True)
-    c = p.cumsum(-1)
-    g = ps.cumsum_(-1)
-    g -= mean * c
-
-    first = tokens.total.log() - s_y * b
-    first_by_b = mean - s_y
-    clamped = temperature < MINIMUM_TEMPERATURE
+    """Return [5, n]: temperature loss, soft top-p loss, their derivatives by T, and of the second by P, unweighted."""
+    temperature, top_p = (value.double().unsqueeze(-1) for value in (temperature, top_p))
+    b, s_y, mean, total = 1 / temperature, tokens.sums.s_y, tokens.sums.mean, tokens.sums.total
+    first = total.log() - s_y * b
+    clamped = (temperature < MINIMUM_TEMPERATURE).squeeze(-1)
     if clamped.any():
-        at_minimum = torch.exp(s / MINIMUM_TEMPERATURE).sum(-1, keepdim=True).log() - s_y / MINIMUM_TEMPERATURE
-        first = torch.where(clamped, at_minimum, first)
-        first_by_b = first_by_b.masked_fill(clamped, 0)
+        s = tokens.z[clamped] - tokens.sums.largest[clamped]
+        at_minimum = torch.exp(s / MINIMUM_TEMPERATURE).sum(-1, keepdim=True, dtype=torch.float64)
+        first[clamped] = at_minimum.log() - s_y[clamped] / MINIMUM_TEMPERATURE
+    first_by_b = (mean - s_y).masked_fill(temperature < MINIMUM_TEMPERATURE, 0)
+    q_total, q_beyond, q_by_b, c_y, g_y = (torch.empty_like(b) for _ in range(5))
+    for head in tokens.heads():
+        rows, cut = head.rows, top_p[head.rows]
+        over = torch.relu(head.c - cut)
+        inside = over == 0
+        q = torch.exp(over * -k).mul_(head.p)
+        at_end = torch.exp(over[:, -1:] * -k)
+        beyond_tail = (at_end - torch.exp(-k * (1 - cut))).clamp(min=0) / k
+        tail = torch.relu(cut - head.c[:, -1:]) + beyond_tail
+        tail_by_b = -head.g[:, -1:] * at_end
+        if head.c.shape[-1] == tokens.z.shape[-1]:
+            tail, tail_by_b, beyond_tail = (torch.zeros_like(tail) for _ in range(3))
+        q_total[rows] = q.sum(-1, keepdim=True) + tail
+        q_beyond[rows] = q.masked_fill(inside, 0).sum(-1, keepdim=True) + beyond_tail
+        terms = head.s - mean[rows] - k * head.g.masked_fill(inside, 0)
+        q_by_b[rows] = (q * terms).sum(-1, keepdim=True) + tail_by_b
+        c_y[rows], g_y[rows] = head.c_y, head.g_y
 
-    over = torch.relu_(c.sub_(top_p))
-    a = (over > 0).to(s.dtype)
-    over_y, a_y, g_y = (value.gather(-1, tokens.rank) for value in (over, a, g))
-    q = torch.exp(over * -k).mul_(p)
-    s_total = q.sum(-1, keepdim=True)
-    n = torch.exp(s_y * b - k * over_y) / tokens.total / (s_total + EPSILON)
-    q_inside_by_b = (q * (s - mean - k * a * g)).sum(-1, keepdim=True)
+    over_y = torch.relu(c_y - top_p)
+    a_y = (over_y > 0).double()
+    n = torch.exp(s_y * b - k * over_y) / total / (q_total + EPSILON)
     outer = -n / (n + EPSILON)
-    second = -torch.log(n + EPSILON)
-    second_by_b = outer * (s_y - mean - k * a_y * g_y - q_inside_by_b / (s_total + EPSILON))
-    second_by_p = outer * k * (a_y - (q * a).sum(-1, keepdim=True) / (s_total + EPSILON))
+    second_by_b = outer * (s_y - mean - k * a_y * g_y - q_by_b / (q_total + EPSILON))
+    second_by_p = outer * k * (a_y - q_beyond / (q_total + EPSILON))
     by_t = -b * b
-    values = (first, second, first_by_b * by_t, second_by_b * by_t, second_by_p)
-    return weight.squeeze(-1) * torch.stack([value.squeeze(-1) for value in values])
+    values = (first, -torch.log(n + EPSILON), first_by_b * by_t, second_by_b * by_t, second_by_p)
+    return torch.stack([value.squeeze(-1) for value in values])
+
+
+def _sums(z: Tensor, temperature: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Return the fields of ``Sums``."""
+    largest = z.amax(-1, keepdim=True)
+    s = z - largest
+    s_y = s.gather(-1, labels)
+    # Tokens with the label's own logit keep the order of their ids, as in a stable sort.
+    rank = ((s > s_y) | ((s == s_y) & (torch.arange(z.shape[-1], device=z.device) < labels))).sum(-1, keepdim=True)
+    weight_total = torch.exp(s).sum(-1, keepdim=True, dtype=torch.float64)
+    e = torch.exp(s / temperature)
+    total = e.sum(-1, keepdim=True, dtype=torch.float64)
+    mean = (e * s).sum(-1, keepdim=True, dtype=torch.float64) / total
+    squares = (e * e).sum(-1, keepdim=True, dtype=torch.float64) / (total * total)
+    q = e / total.to(e.dtype)
+    entropy = -(q * torch.log(q + heads.EPSILON)).sum(-1, keepdim=True, dtype=torch.float64)
+    return largest, weight_total, total, mean, squares, entropy, s_y.double(), rank
+
+
+@functools.cache
+def _compiled_sums():
+    return torch.compile(_sums, dynamic=True)
+
+
+def _sorted_head(z, temperature, labels, sums: Sums, rows: Tensor, size: int) -> SortedHead:
+    """Return the ``size`` likeliest tokens of ``rows``."""
+    chosen = z if len(rows) == len(z) else z[rows]
+    whole = size == z.shape[-1]
+    top = torch.sort(chosen, descending=True).values if whole else torch.topk(chosen, size).values
+    s = top.double() - sums.largest[rows].double()
+    p = torch.exp(s / temperature[rows].double()) / sums.total[rows]
+    c = p.cumsum(-1)
+    g = (p * s).cumsum(-1) - sums.mean[rows] * c
+    at = sums.rank[rows].clamp(max=size - 1)
+    c_y, g_y = c.gather(-1, at), g.gather(-1, at)
+    beyond = (sums.rank[rows] >= size).squeeze(-1)
+    if beyond.any():
+        c_y[beyond], g_y[beyond] = _at_label(z, temperature, labels, sums, rows[beyond])
+    return SortedHead(rows, s, p, c, g, c_y, g_y)
+
+
+def _at_label(z, temperature, labels, sums: Sums, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (c, g) at the labels of ``rows``, [r, 1] float64, by sums over what is likelier."""
+    s = z[rows] - sums.largest[rows]
+    s_y = s.gather(-1, labels[rows])
+    before = (s > s_y) | ((s == s_y) & (torch.arange(z.shape[-1], device=z.device) <= labels[rows]))
+    p = torch.exp(s / temperature[rows]).masked_fill_(~before, 0)
+    c = p.sum(-1, keepdim=True, dtype=torch.float64) / sums.total[rows]
+    return c, (p * s).sum(-1, keepdim=True, dtype=torch.float64) / sums.total[rows] - sums.mean[rows] * c
