@@ -10,10 +10,11 @@ __version__ = "0.1.0"
 _LAZY = {
     "Heads": "autodeco.heads",
     "Llama": "autodeco.llama",
+    "batch": "autodeco.batch",
     "losses": "autodeco.losses",
     "native": "autodeco.native",
 }
-__all__ = ["Heads", "Llama", "losses", "native"]
+__all__ = ["Heads", "Llama", "batch", "losses", "native"]
 
 
 def __getattr__(name: str):

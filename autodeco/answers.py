@@ -6,6 +6,7 @@ Everything that needs a model's answers (the demo, rollouts, evaluation) asks fo
 import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import llama_cpp
 
@@ -15,11 +16,23 @@ from autodeco.llama import Llama
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated text; ``finished`` says whether the model ended it by itself within the limit of tokens."""
+    """A generated text, and the values that each of its tokens was drawn with.
+
+    ``finish`` is "end" (the model ended the answer; its end-of-generation token is the last of ``decoding``), "stop" (a
+    stop string came, and is cut off) or "length". ``prompt`` and ``sample`` are its indices among what was asked for.
+    """
 
     text: str
-    finished: bool
+    finish: Literal["end", "stop", "length"]
     decoding: Decoding
+    prompt: int = 0
+    sample: int = 0
+    seed: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer came to its end within the limit of tokens."""
+        return self.finish != "length"
 
 
 def stream(llm: Llama, prompt: list[int], max_tokens: int, seed: int, **settings) -> Iterator[tuple[int, str]]:
@@ -44,8 +57,9 @@ def stream(llm: Llama, prompt: list[int], max_tokens: int, seed: int, **settings
 def answer(llm: Llama, prompt: list[int], max_tokens: int, seed: int, **settings) -> Answer:
     """Return the model's whole answer to ``prompt`` (token ids); ``settings`` are those of ``Llama.generate``."""
     vocab = llama_cpp.llama_model_get_vocab(llm.model)
-    text, finished = [], False
+    text, finish = [], "length"
     for token, piece in stream(llm, prompt, max_tokens, seed, **settings):
         text.append(piece)
-        finished = bool(llama_cpp.llama_vocab_is_eog(vocab, token))
-    return Answer("".join(text), finished, llm.decoding)
+        if llama_cpp.llama_vocab_is_eog(vocab, token):
+            finish = "end"
+    return Answer("".join(text), finish, llm.decoding, seed=seed)

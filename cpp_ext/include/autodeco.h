@@ -115,6 +115,9 @@ AUTODECO_API const char * autodeco_status_message(int32_t status);
 // attached to a context, the hidden state cannot be seen. NULL when memory cannot be had, like every sampler here.
 AUTODECO_API struct llama_sampler * autodeco_sampler_init(const struct autodeco_heads * heads, struct autodeco_params params);
 
+// The same without heads: temperature and top-p are those of the params, for the sequences of a batch that use none.
+AUTODECO_API struct llama_sampler * autodeco_sampler_init_static(struct autodeco_params params);
+
 // A sampler that computes temperature and top-p in the graph and leaves the logits to the host. Attach its chain as above,
 // then sample with another chain that ends in autodeco_sampler_init_host(observer): penalties, grammars, logit bias and
 // the rest run before it, on the host.
@@ -131,6 +134,13 @@ AUTODECO_API void autodeco_sampler_observe(struct llama_sampler * observer, floa
 
 // Change the settings of autodeco_sampler_init or _observer and restart its random numbers.
 AUTODECO_API void autodeco_sampler_set_params(struct llama_sampler * smpl, struct autodeco_params params);
+
+// Take the temperature (the top-p) of the params as it is instead of multiplying the prediction by it.
+AUTODECO_API void autodeco_sampler_set_fixed(struct llama_sampler * smpl, bool temperature, bool top_p);
+
+// Cut the distribution before top-p: tokens below min_p (0: none) times the probability of the likeliest, then all but
+// top_k (0: all) tokens. For graph sampling; on the host, llama.cpp's own samplers do it.
+AUTODECO_API void autodeco_sampler_set_cuts(struct llama_sampler * smpl, int32_t top_k, float min_p);
 
 // The decision of the last decode (autodeco_sampler_init) or of the last host draw (observer). For graph sampling call it
 // after llama_get_sampled_token_ith or llama_synchronize.

@@ -106,8 +106,13 @@ py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_arra
 // the context.
 class graph_sampler {
 public:
-    graph_sampler(const heads & h, bool observer) : observer(observer) {
-        smpl  = observer ? autodeco_sampler_init_observer(h.get(), autodeco_default_params()) : autodeco_sampler_init(h.get(), autodeco_default_params());
+    // without heads (null) only a sampler that is no observer
+    graph_sampler(const heads * h, bool observer) : observer(observer) {
+        if (!h && observer) {
+            throw std::invalid_argument("an observer needs heads");
+        }
+        smpl  = observer ? autodeco_sampler_init_observer(h->get(), autodeco_default_params()) :
+                           h ? autodeco_sampler_init(h->get(), autodeco_default_params()) : autodeco_sampler_init_static(autodeco_default_params());
         chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
         llama_sampler_chain_add(chain, smpl);
     }
@@ -143,6 +148,9 @@ public:
     void forget() { attached = nullptr; }
 
     void set_params(uint32_t seed, float temperature, float top_p) { autodeco_sampler_set_params(smpl, { seed, temperature, top_p }); }
+
+    void set_fixed(bool temperature, bool top_p) { autodeco_sampler_set_fixed(smpl, temperature, top_p); }
+    void set_cuts(int32_t top_k, float min_p) { autodeco_sampler_set_cuts(smpl, top_k, min_p); }
 
     // what the graph drew for output `idx` of the last decode, as last() returns it
     py::tuple sample(int32_t idx) {
@@ -210,12 +218,14 @@ PYBIND11_MODULE(_native, m) {
     m.def("nucleus_sample", &nucleus_sample);
 
     py::class_<graph_sampler>(m, "GraphSampler")
-        .def(py::init<const heads &, bool>())
+        .def(py::init<const heads *, bool>())
         .def_readonly("observer", &graph_sampler::observer)
         .def("attach", &graph_sampler::attach)
         .def("detach", &graph_sampler::detach)
         .def("forget", &graph_sampler::forget)
         .def("set_params", &graph_sampler::set_params)
+        .def("set_fixed", &graph_sampler::set_fixed)
+        .def("set_cuts", &graph_sampler::set_cuts)
         .def("sample", &graph_sampler::sample)
         .def("observe", &graph_sampler::observe)
         .def("check", &graph_sampler::check)

@@ -111,6 +111,10 @@ llama_sampler * autodeco_sampler_init(const autodeco_heads * heads, autodeco_par
     return guarded(nullptr, { heads }, [&](failure &) { return new_sampler(heads->data, params, false); });
 }
 
+llama_sampler * autodeco_sampler_init_static(autodeco_params params) {
+    return guarded(nullptr, {}, [&](failure &) { return new_sampler(nullptr, params, false); });
+}
+
 llama_sampler * autodeco_sampler_init_observer(const autodeco_heads * heads, autodeco_params params) {
     return guarded(nullptr, { heads }, [&](failure &) { return new_sampler(heads->data, params, true); });
 }
@@ -130,6 +134,16 @@ void autodeco_sampler_observe(llama_sampler * observer, float temperature, float
 void autodeco_sampler_set_params(llama_sampler * smpl, autodeco_params params) {
     state_of(smpl).params = params;
     state_of(smpl).restart();
+}
+
+void autodeco_sampler_set_fixed(llama_sampler * smpl, bool temperature, bool top_p) {
+    state_of(smpl).fixed_temperature = temperature;
+    state_of(smpl).fixed_top_p       = top_p;
+}
+
+void autodeco_sampler_set_cuts(llama_sampler * smpl, int32_t top_k, float min_p) {
+    state_of(smpl).top_k = top_k;
+    state_of(smpl).min_p = min_p;
 }
 
 autodeco_decoding autodeco_sampler_last(const llama_sampler * smpl) {

@@ -4,12 +4,35 @@
 
 #include "heads_graph.h"
 
+#include <cmath>
+#include <functional>
+
 namespace autodeco {
 
 namespace {
 
 float scalar(const ggml_tensor * tensor) {
     return tensor ? *(const float *) tensor->data : 1.0f;
+}
+
+// Copy logits [n] to `cut` with every token banned that min_p (of the softmax at the temperature) and then top_k leave out.
+// Equal logits at the edge of top_k: lower id first.
+void cut_row(const float * logits, int64_t n, float temperature, int32_t top_k, float min_p, std::vector<float> & cut) {
+    cut.assign(logits, logits + n);
+    if (top_k > 0 && top_k < n) {
+        std::nth_element(cut.begin(), cut.begin() + (top_k - 1), cut.end(), std::greater<float>());
+        const float edge  = cut[top_k - 1];
+        int64_t     equal = top_k - std::count_if(cut.begin(), cut.begin() + (top_k - 1), [&](float z) { return z > edge; });
+        for (int64_t i = 0; i < n; ++i) {
+            cut[i] = logits[i] > edge || (logits[i] == edge && equal-- > 0) ? logits[i] : -INFINITY;
+        }
+    }
+    if (min_p > 0.0f) {
+        const float least = *std::max_element(cut.begin(), cut.end()) + temperature * std::log(min_p);
+        for (float & z : cut) {
+            z = z < least ? -INFINITY : z;
+        }
+    }
 }
 
 // CPU node: draw a token from logits [n_vocab] at temperature [1] and top-p [1]; userdata is the graph_row
@@ -19,11 +42,22 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     }
     graph_row &        row    = *(graph_row *) userdata;
     const ggml_tensor * logits = dst->src[0];
-    const float temperature   = scalar(dst->src[1]);
-    const float top_p         = scalar(dst->src[2]);
+    const sampler_state & state = *row.owner;
 
-    const nucleus_draw draw = nucleus_sample((const float *) logits->data, logits->ne[0], row.owner->user_temperature(temperature),
-                                             row.owner->user_top_p(top_p), row.uniform, row.ws, true);
+    // a fixed setting is reported as it is, and multiplied by nothing
+    const float temperature = state.fixed_temperature ? state.params.temperature : scalar(dst->src[1]);
+    const float top_p       = state.fixed_top_p ? state.params.top_p : scalar(dst->src[2]);
+    const float user_temperature = state.fixed_temperature ? temperature : state.user_temperature(temperature);
+    const float user_top_p       = state.fixed_top_p ? top_p : state.user_top_p(top_p);
+
+    const float * z   = (const float *) logits->data;
+    const bool    cut = (state.top_k > 0 || state.min_p > 0.0f) && user_temperature >= GREEDY_TEMPERATURE &&
+                     row_check(z, logits->ne[0], row.ws) == row_status::ok; // NaN has no order; the draw reports it
+    if (cut) {
+        cut_row(z, logits->ne[0], user_temperature, state.top_k, state.min_p, row.cut_logits);
+        z = row.cut_logits.data();
+    }
+    const nucleus_draw draw = nucleus_sample(z, logits->ne[0], user_temperature, user_top_p, row.uniform, row.ws, !cut);
     row.last = { draw.token, temperature, top_p, draw.size, draw.prob, (int32_t) draw.status };
     // -1 would send llama_sampler_sample looking for logits that were never copied to the host
     *(int32_t *) dst->data = std::max(draw.token, 0);
@@ -89,14 +123,33 @@ void sampler_free(llama_sampler * smpl) {
 
 bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t /*n_outputs_max_per_seq*/) {
     sampler_state & state = state_of(smpl);
-    state.weights         = state.heads->weights(buft);
+    if (!state.heads) {
+        return true;
+    }
+    state.weights = state.heads->weights(buft);
     return state.weights != nullptr;
+}
+
+// add the node that draws from args: logits, and what the heads predict
+void draw_token(ggml_context * ctx, graph_row & row, ggml_tensor ** args, int n_args, llama_sampler_data * data) {
+    ggml_tensor * token = ggml_custom_4d(ctx, GGML_TYPE_I32, 1, 1, 1, 1, args, n_args, nucleus_node, 1, &row);
+    ggml_set_name(token, "autodeco_token");
+    data->logits     = nullptr;
+    data->probs      = nullptr;
+    data->candidates = nullptr;
+    data->sampled    = token;
 }
 
 void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data) {
     sampler_state & state  = state_of(smpl);
-    const int64_t   n_embd = state.heads->n_embd;
     ggml_tensor *   logits = data->logits;
+    if (!state.heads) {
+        graph_row & row = state.row(state.n_rows++);
+        row.ws.reserve(logits->ne[0]);
+        draw_token(ctx, row, &logits, 1, data);
+        return;
+    }
+    const int64_t n_embd = state.heads->n_embd;
 
     ggml_tensor * hidden = find_hidden(gf, logits, n_embd);
     if (!hidden) {
@@ -121,12 +174,7 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
         ggml_build_forward_expand(gf, kept);
         return;
     }
-    ggml_tensor * token = ggml_custom_4d(ctx, GGML_TYPE_I32, 1, 1, 1, 1, args, n_args, nucleus_node, 1, &row);
-    ggml_set_name(token, "autodeco_token");
-    data->logits     = nullptr;
-    data->probs      = nullptr;
-    data->candidates = nullptr;
-    data->sampled    = token;
+    draw_token(ctx, row, args, n_args, data);
 }
 
 void sampler_backend_set_input(llama_sampler * smpl) {
@@ -145,10 +193,14 @@ void sampler_backend_reset(llama_sampler * smpl) {
 void sampler_copy_state(const llama_sampler * src, llama_sampler * dst) {
     const sampler_state & from = state_of(src);
     sampler_state &       to   = state_of(dst);
-    to.params    = from.params;
-    to.rng       = from.rng;
-    to.uniform   = from.uniform;
-    to.host_last = from.host_last;
+    to.params            = from.params;
+    to.fixed_temperature = from.fixed_temperature;
+    to.fixed_top_p       = from.fixed_top_p;
+    to.top_k             = from.top_k;
+    to.min_p             = from.min_p;
+    to.rng               = from.rng;
+    to.uniform           = from.uniform;
+    to.host_last         = from.host_last;
 }
 
 llama_sampler * sampler_clone(const llama_sampler * smpl);

@@ -24,13 +24,20 @@ struct graph_row {
     double                uniform = 0.0;
     autodeco_decoding     last    = {};
     row_workspace         ws;
+    std::vector<float>    cut_logits; // where min_p and top_k ban tokens
 };
 
 struct sampler_state {
-    std::shared_ptr<const heads_data>     heads;
+    std::shared_ptr<const heads_data>     heads; // null: temperature and top-p are those of the params
     std::shared_ptr<const device_weights> weights;
     autodeco_params                       params;
     bool                                  is_observer;
+
+    // see autodeco_sampler_set_fixed and _cuts
+    bool    fixed_temperature = false;
+    bool    fixed_top_p       = false;
+    int32_t top_k             = 0;
+    float   min_p             = 0.0f;
 
     std::mt19937 rng;
     double       uniform; // for the next token; drawn again only when a token is accepted, so that decoding a prompt in
@@ -48,7 +55,7 @@ struct sampler_state {
     // row `i` of a graph, i at most one past the last that there is
     graph_row & row(size_t i) {
         if (i == rows.size()) {
-            rows.push_back({ this, 0.0, {}, {} });
+            rows.push_back({ this, 0.0, {}, {}, {} });
         }
         return rows[i];
     }

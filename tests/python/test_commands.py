@@ -101,10 +101,10 @@ def test_the_checker_takes_the_last_number_of_a_finished_answer():
     problem = next(p for p in problems.problems if p.entry["metadata"]["expression"].count("+") == 1)
     right, numbers = problem.entry["answer"], problem.entry["metadata"]["expression"]
     assert len({p.question for p in problems.problems}) == len(problems.problems)
-    assert problems.is_right(problem, Answer(f"{numbers} = {right}.", True, None))
-    assert not problems.is_right(problem, Answer(f"{numbers} = {right}.", False, None)), "cut off by the limit"
-    assert not problems.is_right(problem, Answer(f"{right} or 99", True, None))
-    assert not problems.is_right(problem, Answer("I do not know", True, None))
+    assert problems.is_right(problem, Answer(f"{numbers} = {right}.", "end", None))
+    assert not problems.is_right(problem, Answer(f"{numbers} = {right}.", "length", None)), "cut off by the limit"
+    assert not problems.is_right(problem, Answer(f"{right} or 99", "end", None))
+    assert not problems.is_right(problem, Answer("I do not know", "end", None))
 
 
 @pytest.mark.slow

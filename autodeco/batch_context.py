@@ -1,0 +1,172 @@
+"""A llama.cpp context of many sequences: prompts decoded once and copied, one sampler a sequence inside the graph."""
+
+import contextlib
+import ctypes
+
+import llama_cpp
+import numpy as np
+
+from autodeco import native
+from autodeco.errors import InputError
+
+PROMPT_BATCH = 512
+PADDING = 256  # llama.cpp rounds the cells of a context up to it
+
+
+class Slot:
+    """One sequence of a context: what its memory holds, and its sampler."""
+
+    def __init__(self, seq: int, graph: native.GraphSampler):
+        self.seq = seq
+        self.graph = graph
+        self.held: list[int] = []  # tokens in memory, those included that are decoded with the next batch
+        self.pending = 0  # of those, how many
+
+
+class BatchContext:
+    """``slots`` sequences in a second context of ``llm``'s model, freed by ``close``.
+
+    ``cells`` is the number of tokens that fit into the memory of all sequences together. Raises InputError if llama.cpp
+    cannot make the context or sample in its graph.
+    """
+
+    def __init__(self, llm: llama_cpp.Llama, heads: native.Heads | None, slots: int, cells: int):
+        self._model = llm.model
+        self._stack = contextlib.ExitStack()
+        params = self._params(llm, slots, cells)
+        self._ctx = llama_cpp.llama_init_from_model(llm.model, params)
+        if not self._ctx:
+            raise InputError(
+                f"{llm.model_path}: no memory for {slots} sequences of {cells} tokens in all; use fewer slots or tokens"
+            )
+        self._stack.callback(llama_cpp.llama_free, self._ctx)
+        try:
+            self._batch = llama_cpp.llama_batch_init(max(PROMPT_BATCH, slots), 0, 1)
+            self._stack.callback(llama_cpp.llama_batch_free, self._batch)
+            self._arrays = _BatchArrays(self._batch, max(PROMPT_BATCH, slots))
+            self._memory = llama_cpp.llama_get_memory(self._ctx)
+            self._apply_adapter(llm)
+            self.slots = [self._slot(llm, heads, seq) for seq in range(slots)]
+        except BaseException:
+            self.close()
+            raise
+        # the state of a recurrent model is one for all tokens before: it cannot be cut back to a shared beginning
+        self._can_cut = not (
+            llama_cpp.llama_model_is_recurrent(llm.model) or llama_cpp.llama_model_is_hybrid(llm.model)
+        )
+        self._window = llama_cpp.llama_model_n_swa(llm.model)
+
+    def close(self) -> None:
+        """Free the context; its samplers leave it first."""
+        self._stack.close()
+
+    @staticmethod
+    def _params(llm: llama_cpp.Llama, slots: int, cells: int) -> llama_cpp.llama_context_params:
+        params = llama_cpp.llama_context_params.from_buffer_copy(llm.context_params)
+        params.n_seq_max = slots
+        # one pool of cells: a copied prompt costs nothing, and a short answer leaves its room to a long one
+        params.kv_unified = True
+        params.n_ctx = -(-cells // PADDING) * PADDING
+        params.n_batch = params.n_ubatch = max(PROMPT_BATCH, slots)
+        params.n_outputs_max = slots
+        params.n_outputs_max_per_seq = 1
+        params.embeddings = False
+        if params.flash_attn_type == llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED:
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO  # llama.cpp knows where it is faster
+        return params
+
+    def _apply_adapter(self, llm: llama_cpp.Llama) -> None:
+        adapter = getattr(llm, "_lora_adapter", None)
+        if adapter is not None:
+            adapters, scales = (
+                (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter),
+                (ctypes.c_float * 1)(llm.lora_scale),
+            )
+            if llama_cpp.llama_set_adapters_lora(self._ctx, adapters, 1, scales):
+                raise InputError(f"{llm.lora_path}: llama.cpp cannot apply this adapter")
+
+    def _slot(self, llm: llama_cpp.Llama, heads: native.Heads | None, seq: int) -> Slot:
+        graph = native.GraphSampler(heads, False)
+        if not graph.attach(native.address(self._ctx), seq):
+            raise InputError(f"{llm.model_path}: llama.cpp cannot sample in its graph with this split_mode")
+        self._stack.callback(graph.detach)
+        return Slot(seq, graph)
+
+    def shared(self, slot: Slot, prompt: list[int]) -> int:
+        """How many tokens at the beginning of ``prompt`` the memory of ``slot`` can give."""
+        pairs = zip(slot.held, prompt, strict=False)
+        common = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(slot.held), len(prompt)))
+        if not self._can_cut:
+            return common if common == len(slot.held) else 0
+        if self._window and not slot.pending:
+            # a sliding window has forgotten what lies further back than the model looks
+            oldest = llama_cpp.llama_memory_seq_pos_min(self._memory, slot.seq)
+            return common if oldest <= max(0, common - self._window) else 0
+        return common
+
+    def load(self, slot: Slot, prompt: list[int]) -> None:
+        """Put all of ``prompt`` but its last token into the memory of ``slot``, decoding only what no slot holds."""
+        prompt = prompt[:-1]
+        source = max(self.slots, key=lambda other: (self.shared(other, prompt), other is slot))
+        common = self.shared(source, prompt)
+        if source.pending and common > len(source.held) - source.pending:
+            self.flush()
+        if source is slot:
+            self._remove(slot, common)
+        else:
+            self._remove(slot, 0)
+            if common:
+                llama_cpp.llama_memory_seq_cp(self._memory, source.seq, slot.seq, 0, common)
+        slot.held = prompt[:common]
+        for token in prompt[common:]:
+            self._add(slot, token, output=False)
+            if self._arrays.size == PROMPT_BATCH:
+                self.flush()
+
+    def _remove(self, slot: Slot, start: int) -> None:
+        if start < len(slot.held) and not llama_cpp.llama_memory_seq_rm(self._memory, slot.seq, start or -1, -1):
+            raise RuntimeError(f"llama.cpp cannot cut the memory of sequence {slot.seq} at {start}")
+
+    def _add(self, slot: Slot, token: int, output: bool) -> None:
+        self._arrays.add(token, len(slot.held), slot.seq, output)
+        slot.held.append(token)
+        slot.pending += 1
+
+    def flush(self) -> None:
+        """Decode what is pending."""
+        if not self._arrays.size:
+            return
+        self._batch.n_tokens = self._arrays.size
+        status = llama_cpp.llama_decode(self._ctx, self._batch)
+        if status != 0:
+            raise RuntimeError(f"llama_decode returned {status} for {self._arrays.size} tokens")
+        self._arrays.size = 0
+        for slot in self.slots:
+            slot.pending = 0
+
+    def step(self, slots: list[Slot], tokens: list[int]) -> list[tuple]:
+        """Decode one token of each slot; return for each the row (token, temperature, top-p, nucleus, probability) of
+        the token that its sampler drew next."""
+        self.flush()
+        for slot, token in zip(slots, tokens, strict=True):
+            self._add(slot, token, output=True)
+        self.flush()
+        return [slot.graph.sample(i) for i, slot in enumerate(slots)]
+
+
+class _BatchArrays:
+    """Arrays over the memory of a ``llama_batch``."""
+
+    def __init__(self, batch: llama_cpp.llama_batch, capacity: int):
+        self.size = 0
+        self._token = np.ctypeslib.as_array(batch.token, (capacity,))
+        self._pos = np.ctypeslib.as_array(batch.pos, (capacity,))
+        self._logits = np.ctypeslib.as_array(batch.logits, (capacity,))
+        self._seq_id = batch.seq_id
+        np.ctypeslib.as_array(batch.n_seq_id, (capacity,))[:] = 1
+
+    def add(self, token: int, pos: int, seq: int, output: bool) -> None:
+        i = self.size
+        self._token[i], self._pos[i], self._logits[i] = token, pos, output
+        self._seq_id[i][0] = seq
+        self.size += 1
