@@ -36,10 +36,15 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# llama.cpp's source, of the version that is installed: for the standalone program, and its chat templates.
+LLAMA_CPP := build/llama.cpp
+$(LLAMA_CPP)/CMakeLists.txt:
+	$(PYTHON) cmake/llama_cpp_source.py $(LLAMA_CPP)
+
 # The C++ and its tests compiled once more, every warning an error.
-strict: setup
+strict: setup $(LLAMA_CPP)/CMakeLists.txt
 	mkdir -p build
-	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON \
+	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON \
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/strict.log
 	$(BIN)/cmake --build build/strict
 

@@ -67,3 +67,12 @@ function(autodeco_run_path target)
         target_link_options(${target} PRIVATE -Wl,-rpath-link,${LLAMA_LIB_DIR})
     endif()
 endfunction()
+
+# Link a program into one file that needs no other, not even the C library, where that can be: Linux on a CPU.
+option(AUTODECO_ONE_FILE "Link autodeco-cli statically, the C library too" ON)
+function(autodeco_one_file target)
+    if(AUTODECO_ONE_FILE AND CMAKE_SYSTEM_NAME STREQUAL Linux AND LLAMA_CPP_DIR
+       AND NOT AUTODECO_PYTHON AND NOT BUILD_SHARED_LIBS AND NOT GGML_CUDA AND NOT GGML_VULKAN)
+        target_link_options(${target} PRIVATE -static -Wl,--gc-sections)
+    endif()
+endfunction()

@@ -13,3 +13,8 @@ def test_the_sampler_from_cpp(smollm2, exported):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "12 passed, 0 failed" in result.stdout
+
+
+def test_tokens_become_text():
+    result = subprocess.run([PROGRAM.with_name("test_text_stream")], capture_output=True, text=True, check=False)
+    assert "12 passed, 0 failed" in result.stdout, result.stdout

@@ -40,9 +40,7 @@ def outside(tmp_path_factory) -> Path:
 
 
 def test_the_interface(smollm2, exported):
-    result = run(
-        STRICT / "test_library", smollm2, exported("f16"), exported("f16", "merged"), REPOSITORY / "README.md"
-    )
+    result = run(STRICT / "test_library", smollm2, exported("f16"), exported("f16", "merged"), REPOSITORY / "README.md")
     assert "18 passed, 0 failed" in result.stdout
 
 

@@ -1,0 +1,159 @@
+#include "options.h"
+
+// a value is one text, whatever it holds
+#define CXXOPTS_VECTOR_DELIMITER '\0'
+#include "cxxopts.hpp"
+
+#include "llama.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <thread>
+
+namespace cli {
+
+namespace {
+
+constexpr const char * EXAMPLES = R"(
+examples:
+  autodeco-cli -m model.gguf --heads heads.gguf -p "Once upon a time" --show
+  autodeco-cli -m merged.gguf --chat                       talk with it; Ctrl-C stops an answer, twice the program
+  autodeco-cli -m merged.gguf --chat -f question.txt --json
+)";
+
+// more threads than this seldom help a small model, and a phone's other cores are slow ones
+constexpr unsigned DEFAULT_THREADS = 4;
+
+cxxopts::Options declared() {
+    cxxopts::Options made("autodeco-cli", "Generate text with a model that picks temperature and top-p for every token.");
+    made.custom_help("-m MODEL.gguf [--heads HEADS.gguf] [-p TEXT | -f FILE] [--chat] [options]");
+    made.set_width(110);
+    made.add_options("model")
+        ("m,model", "a model, or a merged file, which brings its heads", cxxopts::value<std::string>(), "FILE")
+        ("heads", "heads for the model", cxxopts::value<std::string>(), "FILE")
+        ("c,ctx-size", "tokens of context, 0: as trained (default: 4096, or as trained if that is less)", cxxopts::value<int64_t>(), "N")
+        ("t,threads", "CPU threads, 0: one a processor, at most 4", cxxopts::value<int32_t>()->default_value("0"), "N")
+        ("g,gpu-layers", "layers on the GPU, -1: all", cxxopts::value<int32_t>()->default_value("0"), "N");
+    made.add_options("text")
+        ("p,prompt", "the prompt", cxxopts::value<std::string>(), "TEXT")
+        ("f,file", "read the prompt from a file, - is standard input", cxxopts::value<std::string>(), "FILE")
+        ("chat", "put the prompt into the model's chat template; without a prompt, talk")
+        ("system", "system message, with --chat", cxxopts::value<std::string>(), "TEXT")
+        ("n,n-predict", "tokens an answer, -1: until the context is full", cxxopts::value<int32_t>()->default_value("256"), "N")
+        ("ignore-eos", "go on past the end of text")
+        ("stop", "end an answer before this text (may be given again)", cxxopts::value<std::vector<std::string>>(), "TEXT");
+    made.add_options("sampling")
+        ("s,seed", "of the random numbers (default: a random one)", cxxopts::value<uint32_t>(), "N")
+        ("temp", "multiplies the predicted temperature, 0: greedy; without heads the temperature itself", cxxopts::value<float>()->default_value("1"), "X")
+        ("top-p", "likewise for top-p", cxxopts::value<float>()->default_value("1"), "X");
+    made.add_options("output")
+        ("show", "colour each token by its temperature")
+        ("json", "one JSON object a line: each token with what was picked for it, then a summary")
+        ("stats", "tokens per second, time to the first token and memory, on standard error")
+        ("verbose", "show llama.cpp's log")
+        ("h,help", "show this")
+        ("version", "show the version");
+    return made;
+}
+
+std::string read_text(const std::string & path) {
+    if (path == "-") {
+        return { std::istreambuf_iterator<char>(std::cin), {} };
+    }
+    std::ifstream file(path, std::ios::binary);
+    std::string   text{ std::istreambuf_iterator<char>(file), {} };
+    if (!file) {
+        throw input_error(path + ": cannot be read");
+    }
+    return text;
+}
+
+void require(bool ok, const std::string & message) {
+    if (!ok) {
+        throw input_error(message);
+    }
+}
+
+options from(const cxxopts::ParseResult & args) {
+    options o;
+    require(args.unmatched().empty(), "argument " + (args.unmatched().empty() ? "" : args.unmatched().front()) + " is not known; see --help");
+    require(args.count("model") == 1, "-m MODEL.gguf is needed, once; see --help");
+    require(!args.count("prompt") || !args.count("file"), "give -p or -f, not both");
+    require(args.count("chat") || args.count("prompt") || args.count("file"), "give a prompt with -p or -f, or --chat to talk");
+    require(args.count("chat") || !args.count("system"), "--system needs --chat; a plain prompt has no system message");
+    require(!args.count("show") || !args.count("json"), "give --show or --json, not both");
+
+    o.model = args["model"].as<std::string>();
+    if (args.count("heads")) {
+        o.heads = args["heads"].as<std::string>();
+    }
+    o.has_prompt = args.count("prompt") || args.count("file");
+    if (args.count("prompt")) {
+        o.prompt = args["prompt"].as<std::string>();
+    } else if (args.count("file")) {
+        o.prompt = read_text(args["file"].as<std::string>());
+    }
+    require(!o.has_prompt || !o.prompt.empty(), "the prompt is empty");
+    o.chat = args.count("chat");
+    if (args.count("system")) {
+        o.system = args["system"].as<std::string>();
+    }
+
+    if (args.count("ctx-size")) {
+        o.n_ctx = args["ctx-size"].as<int64_t>();
+        require(o.n_ctx >= 0 && o.n_ctx <= INT32_MAX, "--ctx-size must be 0 or more");
+    }
+    o.n_threads = args["threads"].as<int32_t>();
+    require(o.n_threads >= 0 && o.n_threads <= 512, "--threads must be between 0 and 512");
+    if (o.n_threads == 0) {
+        o.n_threads = (int32_t) std::min(std::max(std::thread::hardware_concurrency(), 1u), DEFAULT_THREADS);
+    }
+    o.n_gpu_layers = args["gpu-layers"].as<int32_t>();
+    require(o.n_gpu_layers >= -1, "--gpu-layers must be -1 or more");
+    o.n_predict = args["n-predict"].as<int32_t>();
+    require(o.n_predict >= -1, "--n-predict must be -1 or more");
+
+    o.seed        = args.count("seed") ? args["seed"].as<uint32_t>() : LLAMA_DEFAULT_SEED;
+    o.temperature = args["temp"].as<float>();
+    o.top_p       = args["top-p"].as<float>();
+    require(std::isfinite(o.temperature) && o.temperature >= 0.0f, "--temp must be 0 or more");
+    require(std::isfinite(o.top_p) && o.top_p >= 0.0f, "--top-p must be 0 or more");
+    if (args.count("stop")) {
+        o.stop = args["stop"].as<std::vector<std::string>>();
+        for (const std::string & text : o.stop) {
+            require(!text.empty(), "--stop is empty");
+        }
+    }
+    o.ignore_eos = args.count("ignore-eos");
+    o.show    = args.count("show");
+    o.json    = args.count("json");
+    o.stats   = args.count("stats");
+    o.verbose = args.count("verbose");
+    return o;
+}
+
+} // namespace
+
+options parse_options(int argc, char ** argv) {
+    cxxopts::Options made = declared();
+    try {
+        const cxxopts::ParseResult args = made.parse(argc, argv);
+        if (args.count("help")) {
+            printf("%s%s", made.help().c_str(), EXAMPLES);
+            exit(0);
+        }
+        if (args.count("version")) {
+            printf("autodeco-cli %s, llama.cpp %s\n", AUTODECO_VERSION, AUTODECO_LLAMA_CPP_VERSION);
+            exit(0);
+        }
+        return from(args);
+    } catch (const cxxopts::exceptions::exception & e) {
+        throw input_error(std::string(e.what()) + "; see --help");
+    }
+}
+
+} // namespace cli

@@ -1,0 +1,46 @@
+// The command line of autodeco-cli.
+
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace cli {
+
+// Bad input: one line that names the file or option, what is wrong, and what to do. main() turns it into exit code 2.
+struct input_error : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// at most so many tokens of context, and no more than the model is trained for
+constexpr int64_t DEFAULT_CONTEXT = -1;
+constexpr int64_t MAX_DEFAULT_CONTEXT = 4096;
+
+struct options {
+    std::string              model;
+    std::string              heads; // empty: those in a merged model, if there are any
+    std::string              prompt;
+    bool                     has_prompt = false;
+    bool                     chat       = false;
+    std::string              system;
+    int32_t                  n_predict = 0;
+    int64_t                  n_ctx     = DEFAULT_CONTEXT; // 0: as trained
+    int32_t                  n_threads = 0;
+    int32_t                  n_gpu_layers = 0;
+    uint32_t                 seed = 0;
+    float                    temperature = 1.0f;
+    float                    top_p       = 1.0f;
+    std::vector<std::string> stop;
+    bool                     ignore_eos = false;
+    bool                     show    = false;
+    bool                     json    = false;
+    bool                     stats   = false;
+    bool                     verbose = false;
+};
+
+// Read the command line. Help and version are printed, and end the program.
+options parse_options(int argc, char ** argv);
+
+} // namespace cli

@@ -1,0 +1,218 @@
+#include "session.h"
+
+#include "interrupt.h"
+#include "memory.h"
+
+#include "ggml-backend.h"
+
+#include <algorithm>
+
+namespace cli {
+
+namespace {
+
+// prompts are decoded in pieces of this size, which bounds the memory for activations
+constexpr uint32_t MAX_BATCH = 512;
+
+// The first error that llama.cpp logged: its functions return null, and say why there only.
+std::string first_error;
+
+void on_log(ggml_log_level level, const char * text, void * verbose) {
+    if (verbose) {
+        fputs(text, stderr);
+    } else if (level == GGML_LOG_LEVEL_ERROR && first_error.empty()) {
+        first_error = text;
+        first_error.resize(std::min(first_error.find('\n'), first_error.size()));
+    }
+}
+
+std::string because() {
+    return first_error.empty() ? "" : " (" + first_error + ")";
+}
+
+llama_sampler * new_static_chain(const options & o) {
+    llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    if (o.temperature == 0.0f) {
+        llama_sampler_chain_add(chain, llama_sampler_init_greedy());
+        return chain;
+    }
+    // in the order of the heads: temperature before top-p
+    llama_sampler_chain_add(chain, llama_sampler_init_temp(o.temperature));
+    llama_sampler_chain_add(chain, llama_sampler_init_top_p(o.top_p, 1));
+    llama_sampler_chain_add(chain, llama_sampler_init_dist(o.seed));
+    return chain;
+}
+
+} // namespace
+
+session::session(const options & o) : o(o), started_us(ggml_time_us()) {
+    llama_log_set(on_log, o.verbose ? (void *) &o : nullptr);
+    limit_memory(o.model);
+
+    autodeco_error     error;
+    llama_model_params model_params = llama_model_default_params();
+    model_params.n_gpu_layers       = o.n_gpu_layers;
+    llama.reset(autodeco_model_load(o.model.c_str(), model_params, &error));
+    if (!llama) {
+        throw input_error(error.code == AUTODECO_ERROR_MODEL ? o.model + ": llama.cpp does not load this model" + because() : error.message);
+    }
+    const std::string & heads_path = o.heads.empty() ? o.model : o.heads;
+    heads.reset(autodeco_heads_load(heads_path.c_str(), &error));
+    if (!heads && !(o.heads.empty() && error.code == AUTODECO_ERROR_NO_HEADS)) {
+        throw input_error(error.message);
+    }
+    if (heads && !autodeco_heads_fit(heads.get(), llama.get(), &error)) {
+        throw input_error(heads_path + ": " + error.message);
+    }
+    if (!heads && o.show) {
+        throw input_error(o.model + ": has no heads, so there is nothing to --show; give --heads");
+    }
+
+    const int64_t        n_ctx_train = llama_model_n_ctx_train(llama.get());
+    llama_context_params params      = llama_context_default_params();
+    params.n_ctx           = (uint32_t) (o.n_ctx == DEFAULT_CONTEXT ? std::min(n_ctx_train, MAX_DEFAULT_CONTEXT) : o.n_ctx);
+    params.n_batch         = MAX_BATCH;
+    params.n_ubatch        = MAX_BATCH;
+    params.n_outputs_max   = 1; // else memory is kept for the logits of every token of a batch
+    params.n_threads       = o.n_threads;
+    params.n_threads_batch = o.n_threads;
+    params.abort_callback  = [](void *) { return interrupted(); };
+
+    llama_sampler_seq_config sequence = { 0, nullptr };
+    if (heads) {
+        smpl = autodeco_sampler_init(heads.get(), { o.seed, o.temperature, o.top_p });
+        chain.reset(llama_sampler_chain_init(llama_sampler_chain_default_params()));
+        llama_sampler_chain_add(chain.get(), smpl);
+        sequence.sampler             = chain.get();
+        params.samplers              = &sequence;
+        params.n_samplers            = 1;
+        params.n_outputs_max_per_seq = 1;
+    } else {
+        chain.reset(new_static_chain(o));
+    }
+    ctx.reset(llama_init_from_model(llama.get(), params));
+    if (!ctx) {
+        throw input_error("a context of " + std::to_string(params.n_ctx) + " tokens cannot be had" + because() + ": take a smaller --ctx-size or model");
+    }
+
+    // Threads that stay: without, the CPU backend starts new ones for every token. By name, because the backend that has
+    // them may be a library of its own.
+    ggml_backend_dev_t cpu         = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    ggml_backend_reg_t reg         = ggml_backend_dev_backend_reg(cpu);
+    const auto         new_threads = (decltype(&ggml_threadpool_new)) ggml_backend_reg_get_proc_address(reg, "ggml_threadpool_new");
+    free_threads                   = (decltype(&ggml_threadpool_free)) ggml_backend_reg_get_proc_address(reg, "ggml_threadpool_free");
+    if (new_threads && free_threads) {
+        ggml_threadpool_params pool = ggml_threadpool_params_default(o.n_threads);
+        threads                     = new_threads(&pool);
+        llama_attach_threadpool(ctx.get(), threads, threads);
+    }
+}
+
+session::~session() {
+    ctx.reset();
+    if (threads) {
+        free_threads(threads);
+    }
+}
+
+std::vector<llama_token> session::tokenize(const std::string & text) const {
+    const llama_vocab *      vocab = llama_model_get_vocab(llama.get());
+    std::vector<llama_token> tokens(text.size() + 2);
+    const int32_t n = llama_tokenize(vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), true, true);
+    if (n < 1) {
+        throw input_error("the prompt cannot be split into tokens");
+    }
+    tokens.resize((size_t) n);
+    return tokens;
+}
+
+bool session::decode(const llama_token * tokens, size_t n) {
+    const int32_t rc = llama_decode(ctx.get(), llama_batch_get_one(const_cast<llama_token *>(tokens), (int32_t) n));
+    if (rc == 0) {
+        held.insert(held.end(), tokens, tokens + n);
+        return true;
+    }
+    if (rc == 2) { // interrupted: forget what was decoded of this piece
+        llama_memory_seq_rm(llama_get_memory(ctx.get()), 0, (llama_pos) held.size(), -1);
+        return false;
+    }
+    throw input_error("llama.cpp cannot decode" + because());
+}
+
+bool session::decode_prompt(const std::vector<llama_token> & prompt, answer_stats & stats) {
+    size_t n_same = (size_t) (std::mismatch(held.begin(), held.end(), prompt.begin(), prompt.end()).first - held.begin());
+    n_same        = std::min(n_same, prompt.size() - 1); // the last one gives the logits
+    if (!llama_memory_seq_rm(llama_get_memory(ctx.get()), 0, (llama_pos) n_same, -1)) {
+        llama_memory_clear(llama_get_memory(ctx.get()), true); // recurrent models cannot forget a part
+        n_same = 0;
+    }
+    held.resize(n_same);
+    stats.n_prompt = (int32_t) (prompt.size() - n_same);
+    while (held.size() < prompt.size()) {
+        if (!decode(prompt.data() + held.size(), std::min<size_t>(MAX_BATCH, prompt.size() - held.size()))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+autodeco_decoding session::sample() {
+    autodeco_decoding decoding = {};
+    decoding.token             = llama_sampler_sample(chain.get(), ctx.get(), -1);
+    if (smpl) {
+        decoding = autodeco_sampler_last(smpl);
+        if (decoding.status != 0) {
+            throw input_error(o.model + ": " + autodeco_status_message(decoding.status));
+        }
+    }
+    return decoding;
+}
+
+answer_stats session::answer(const std::vector<llama_token> & prompt, text_stream & stream) {
+    if (prompt.size() >= n_ctx()) {
+        throw input_error("the prompt has " + std::to_string(prompt.size()) + " tokens, the context holds " + std::to_string(n_ctx()) + ": raise --ctx-size");
+    }
+    const llama_vocab * vocab = llama_model_get_vocab(llama.get());
+    const int64_t       begin = ggml_time_us();
+
+    answer_stats stats;
+    stats.reason  = end_reason::interrupted;
+    bool decoded  = decode_prompt(prompt, stats);
+    int64_t first = ggml_time_us();
+    stats.prompt_s = (double) (first - begin) / 1e6;
+
+    std::string piece;
+    while (decoded && !interrupted()) {
+        if (stats.n_generated == o.n_predict) {
+            stats.reason = end_reason::limit;
+            break;
+        }
+        if (held.size() >= n_ctx()) {
+            stats.reason = end_reason::context_full;
+            break;
+        }
+        const autodeco_decoding decoding = sample();
+        if (llama_vocab_is_eog(vocab, decoding.token) && !o.ignore_eos) {
+            stats.reason = end_reason::end_of_text;
+            break;
+        }
+        piece.resize(256); // longer than any token's text
+        piece.resize((size_t) std::max(0, llama_token_to_piece(vocab, decoding.token, piece.data(), (int32_t) piece.size(), 0, false)));
+        const bool goes_on = stream.push(decoding, piece);
+        if (stats.n_generated++ == 0) {
+            first               = ggml_time_us();
+            stats.first_token_s = (double) (first - started_us) / 1e6;
+        }
+        if (!goes_on) {
+            stats.reason = end_reason::stop_text;
+            break;
+        }
+        // the token of the limit is shown and need not be decoded
+        decoded = stats.n_generated == o.n_predict || decode(&decoding.token, 1);
+    }
+    stats.generation_s = (double) (ggml_time_us() - first) / 1e6;
+    stream.finish();
+    return stats;
+}
+
+} // namespace cli

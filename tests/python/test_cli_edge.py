@@ -1,0 +1,255 @@
+"""autodeco-cli, as `make strict` builds it: against autodeco.Llama, and with all that a user can do wrong."""
+
+import json
+import resource
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import autodeco
+
+PROGRAM = Path(__file__).parents[2] / "build" / "strict" / "autodeco-cli"
+STORY = "Once upon a time, in a small village by the sea,"
+QUESTION = "What is the capital of France?"
+
+
+def cli(*arguments, **options) -> subprocess.CompletedProcess:
+    assert PROGRAM.exists(), "run `make strict` first, as `make test` does"
+    command = [str(argument) for argument in (PROGRAM, "-t", 1, "-c", 512, *arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def lines_of(*arguments, **options) -> tuple[list[dict], dict]:
+    """The tokens and the summary that --json prints."""
+    result = cli("--json", *arguments, **options)
+    assert result.returncode == 0, result.stderr
+    *tokens, summary = map(json.loads, result.stdout.splitlines())
+    return tokens, summary
+
+
+@pytest.fixture(scope="module")
+def llm(smollm2, exported):
+    """autodeco.Llama with llama.cpp's own default for flash attention, which llama-cpp-python turns off."""
+    model = autodeco.Llama(
+        str(smollm2), exported("f32"), n_ctx=512, n_threads=1, n_threads_batch=1, flash_attn=True, verbose=False
+    )
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def with_heads(smollm2, exported) -> list:
+    return ["-m", smollm2, "--heads", exported("f32")]
+
+
+@pytest.mark.parametrize("settings", [{"temp": 0.0}, {"temp": 1.0, "seed": 7}, {"temp": 1.5, "top_p": 2.0, "seed": 11}])
+def test_it_draws_what_python_draws(with_heads, llm, settings):
+    n = 24
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    tokens, summary = lines_of(*with_heads, "-p", STORY, "-n", n, "--ignore-eos", *arguments)
+    llm.reset()
+    llm.set_seed(settings.get("seed", 0))
+    generator = llm.generate(
+        llm.tokenize(STORY.encode()), temp=settings["temp"], top_p=settings.get("top_p", 1.0), top_k=0, min_p=0.0
+    )
+    expected = [next(generator) for _ in range(n)]
+    generator.close()
+    assert [token["token"] for token in tokens] == expected
+    assert [token["temperature"] for token in tokens] == pytest.approx(llm.decoding.temperature[:n].tolist(), abs=1e-4)
+    assert [token["top_p"] for token in tokens] == pytest.approx(llm.decoding.top_p[:n].tolist(), abs=1e-4)
+    assert "".join(token["text"] for token in tokens) == llm.detokenize(expected).decode()
+    assert summary["end"] == "limit"
+    assert summary["tokens"] == n
+
+
+def test_a_merged_file_needs_no_heads_beside_it(with_heads, exported):
+    merged = exported("f32", "merged")
+    arguments = ["-p", STORY, "-n", 12, "--seed", 3]
+    assert lines_of("-m", merged, *arguments)[0] == lines_of(*with_heads, *arguments)[0]
+
+
+def test_chat_uses_the_models_template(with_heads, llm):
+    tokens, summary = lines_of(*with_heads, "--chat", "-p", QUESTION, "-n", 16, "--temp", 0)
+    answer = llm.create_chat_completion([{"role": "user", "content": QUESTION}], temperature=0, max_tokens=16)
+    assert "".join(token["text"] for token in tokens) == answer["choices"][0]["message"]["content"]
+    assert summary["prompt_tokens"] == answer["usage"]["prompt_tokens"]
+
+
+def test_a_system_message_goes_before_the_prompt(with_heads):
+    arguments = [*with_heads, "--chat", "-p", "Who are you?", "-n", 12, "--temp", 0]
+    plain = cli(*arguments).stdout
+    assert "Captain" in cli(*arguments, "--system", "You are a pirate.").stdout
+    assert "Captain" not in plain
+
+
+def test_a_talk_keeps_what_was_said_and_decodes_it_once(with_heads):
+    messages = "Hi, I am Bob.\nRepeat what I said.\n"
+    result = cli("--json", *with_heads, "--chat", "-n", 24, "--temp", 0, input=messages)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    first, second = [line for line in lines if "end" in line]
+    answer = "".join(line["text"] for line in lines[lines.index(first) + 1 : -1])
+    assert "Bob" in answer
+    # the second prompt adds one message and the template around it to what the context holds
+    assert second["prompt_tokens"] < 32 < first["prompt_tokens"] + second["prompt_tokens"]
+
+
+def test_a_talk_forgets_its_beginning_when_the_context_is_full(with_heads):
+    messages = "".join(f"Tell me a story about the number {i}.\n" for i in range(6))
+    result = cli("-c", 256, "--json", *with_heads, "--chat", "-n", 60, "--temp", 0, "--ignore-eos", input=messages)
+    assert result.returncode == 0, result.stderr
+    ends = [json.loads(line)["end"] for line in result.stdout.splitlines() if '"end"' in line]
+    assert len(ends) == 6
+    assert ends[0] == "limit"
+
+
+def test_the_context_ends_an_answer(with_heads):
+    tokens, summary = lines_of(*with_heads, "-c", 256, "-p", STORY, "-n", -1, "--ignore-eos", "--temp", 0)
+    assert summary["end"] == "context"
+    assert summary["prompt_tokens"] + len(tokens) == 256
+
+
+def test_a_stop_text_ends_an_answer_and_is_not_shown(with_heads):
+    full = cli(*with_heads, "-p", STORY, "-n", 24, "--temp", 0).stdout
+    stop = full.split()[5]
+    cut = cli(*with_heads, "-p", STORY, "-n", 24, "--temp", 0, "--stop", "unlikely,text", "--stop", stop).stdout
+    assert cut == full[: full.index(stop)] + "\n"
+
+
+def test_a_prompt_from_a_file_or_standard_input(with_heads, tmp_path):
+    file = tmp_path / "prompt.txt"
+    file.write_text(STORY)
+    arguments = [*with_heads, "-n", 8, "--temp", 0]
+    expected = cli(*arguments, "-p", STORY).stdout
+    assert cli(*arguments, "-f", file).stdout == expected
+    assert cli(*arguments, "-f", "-", input=STORY).stdout == expected
+
+
+def test_show_colours_tokens_by_temperature(with_heads):
+    shown = cli(*with_heads, "-p", STORY, "-n", 8, "--temp", 0, "--show").stdout
+    plain = cli(*with_heads, "-p", STORY, "-n", 8, "--temp", 0).stdout
+    pieces = shown.rstrip("\n").split("\x1b[0m")
+    assert len(pieces) == 9
+    assert "".join(piece.partition("m")[2] for piece in pieces) == plain.rstrip("\n")
+    assert len({piece.partition("m")[0] for piece in pieces}) > 4
+
+
+def test_stats_go_to_standard_error(with_heads):
+    result = cli(*with_heads, "-p", STORY, "-n", 8, "--ignore-eos", "--stats")
+    assert "tokens/s" not in result.stdout
+    assert "answer: 8 tokens" in result.stderr
+    assert "peak memory" in result.stderr
+
+
+def test_without_heads_the_settings_are_the_values(smollm2, llm):
+    tokens, _ = lines_of("-m", smollm2, "-p", STORY, "-n", 8, "--temp", 0)
+    assert all(token.keys() == {"token", "text"} for token in tokens)
+    assert len(tokens) == 8
+
+
+WRONG = {
+    "missing model": (["-m", "none.gguf", "-p", "x"], "none.gguf: cannot be opened"),
+    "no model at all": (["-p", "x"], "-m MODEL.gguf is needed"),
+    "not a GGUF": (["-m", __file__, "-p", "x"], "test_cli_edge.py: is not a valid GGUF file"),
+    "a folder": (["-m", "/", "-p", "x"], "/: is not a"),
+    "heads as a model": (["-m", "HEADS", "-p", "x"], "llama.cpp does not load this model (llama_"),
+    "missing heads": (["-m", "MODEL", "--heads", "none.gguf", "-p", "x"], "none.gguf: cannot be opened"),
+    "a model as heads": (["-m", "MODEL", "--heads", "MODEL", "-p", "x"], "holds no AutoDeco heads"),
+    "heads of another model": (["-m", "MODEL", "--heads", "OTHER", "-p", "x"], "heads are made for hidden states of"),
+    "show without heads": (["-m", "MODEL", "-p", "x", "--show"], "has no heads, so there is nothing to --show"),
+    "no prompt": (["-m", "MODEL"], "give a prompt"),
+    "empty prompt": (["-m", "MODEL", "-p", ""], "the prompt is empty"),
+    "missing prompt file": (["-m", "MODEL", "-f", "none.txt"], "none.txt: cannot be read"),
+    "two prompts": (["-m", "MODEL", "-f", "none.txt", "-p", "x"], "-p or -f, not both"),
+    "a long prompt": (["-m", "MODEL", "-c", "256", "-p", "word " * 300], "the context holds 256: raise --ctx-size"),
+    "a huge context": (["-m", "MODEL", "-c", "2000000000", "-p", "x"], "take a smaller --ctx-size"),
+    "an unknown option": (["-m", "MODEL", "-p", "x", "--nonsense"], "nonsense"),
+    "no number": (["-m", "MODEL", "-p", "x", "-n", "many"], "many"),
+    "a negative temperature": (["-m", "MODEL", "-p", "x", "--temp", "-1"], "--temp must be 0 or more"),
+    "a temperature that is none": (["-m", "MODEL", "-p", "x", "--temp", "nan"], "nan"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, smollm2, exported, tmp_path, other_heads):
+    files = {"MODEL": smollm2, "HEADS": exported("f32"), "OTHER": other_heads}
+    result = cli(*[files.get(argument, argument) for argument in arguments], cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("autodeco-cli: error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def other_heads(tmp_path_factory):
+    """Heads of a model of another width."""
+    import gguf
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("other") / "heads.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint32("autodeco.version", 1)
+    writer.add_uint32("autodeco.embedding_length", 64)
+    writer.add_uint32("autodeco.vocab_size", 100)
+    writer.add_float32("autodeco.temperature.scale", 2.0)
+    shapes = {"0.weight": (256, 64), "0.bias": 256, "2.weight": (1, 256), "2.bias": 1}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"autodeco.temp_head.{name}", np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("megabytes", [60, 100, 140, 170, 185])
+def test_too_little_memory_is_one_line_and_exit_code_2(megabytes, with_heads):
+    def limited():
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes * 2**20,) * 2)
+
+    result = cli(*with_heads, "-p", STORY, "-n", 4, preexec_fn=limited)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("autodeco-cli: error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def started(*arguments) -> subprocess.Popen:
+    command = [str(argument) for argument in (PROGRAM, "-t", 1, "-c", 2048, "--ignore-eos", "-n", -1, *arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
+
+
+def test_an_interrupt_ends_the_answer(with_heads):
+    with started("--json", *with_heads, "-p", STORY) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(rest.splitlines()[-1])["end"] == "interrupt"
+
+
+def test_a_talk_goes_on_behind_an_interrupted_answer(with_heads):
+    with started("--json", *with_heads, "--chat") as process:
+        for _ in range(2):
+            process.stdin.write(b"Tell me a long story.\n")
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            while b'"end":"interrupt"' not in process.stdout.readline():
+                pass
+        process.stdin.close()
+        assert process.wait(timeout=60) == 0
+
+
+def test_two_interrupts_end_the_program(with_heads):
+    with started("--json", *with_heads, "--chat") as process:
+        process.stdin.write(b"Tell me a long story.\n")
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        while b'"end":"interrupt"' not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
