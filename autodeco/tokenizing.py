@@ -26,6 +26,8 @@ class Tokenizer:
 
     def __call__(self, record: Record) -> tuple[list[int], list[int]]:
         """Return (prompt ids, completion ids); raises InputError if the model has no chat template for messages."""
+        if record.prompt == "":
+            return self._text_alone(record.completion)
         if isinstance(record.prompt, str):
             return self._pair(record.prompt, record.completion, add_bos=True)
         prompt = self._render(record.prompt, add_generation_prompt=True)
@@ -43,6 +45,12 @@ class Tokenizer:
             return self._ids(prompt, add_bos=True)
         return self._ids(self._render(prompt, add_generation_prompt=True), add_bos=False)
 
+    def _text_alone(self, text: str) -> tuple[list[int], list[int]]:
+        """Return (prompt ids, completion ids) of a text without a prompt: what the model begins any text with, or the
+        text's own first token, is the prompt."""
+        ids = self._ids(text, add_bos=True)
+        return ids[:1], self._ended(ids[1:])
+
     def _pair(self, prompt: str, completion: str, add_bos: bool) -> tuple[list[int], list[int]]:
         prompt_ids = self._ids(prompt, add_bos)
         if not prompt_ids:
@@ -53,11 +61,14 @@ class Tokenizer:
         else:
             # A token spans the boundary. When generating, the prompt's tokens are already fixed.
             ids = self._continuation_ids(completion)
+        return prompt_ids, self._ended(ids)
+
+    def _ended(self, ids: list[int]) -> list[int]:
         end = next((i for i, token in enumerate(ids) if llama_cpp.llama_vocab_is_eog(self._vocab, token)), None)
         if end is not None:
-            return prompt_ids, ids[: end + 1]
+            return ids[: end + 1]
         eos = self._llm.token_eos()
-        return prompt_ids, [*ids, eos] if self._append_end and eos != -1 else ids
+        return [*ids, eos] if self._append_end and eos != -1 else ids
 
     def _continuation_ids(self, text: str) -> list[int]:
         # Behind a newline a SentencePiece vocabulary does not put the space that it puts in front of a text.

@@ -58,9 +58,9 @@ class TraceTokens:
         mask = np.isin(self._records, chosen)
         return np.flatnonzero(~mask), np.flatnonzero(mask)
 
-    def record(self, index: int) -> int:
-        """Return the index of the record that token ``index`` belongs to."""
-        return int(self._records[index])
+    def records(self, indices: np.ndarray) -> np.ndarray:
+        """Return the index of the record that each token at ``indices`` belongs to."""
+        return self._records[indices]
 
 
 def batch_indices(tokens: np.ndarray, step: int, size: int, seed: int) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Training heads on traces: the base stays as it is, its logits are rebuilt from hidden states a chunk at a time."""
+"""Training heads on likelihood: one loop for every source of hidden states; the base model stays as it is."""
 
 import math
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +16,11 @@ from autodeco.errors import InputError
 from autodeco.exact_losses import predict_and_score
 from autodeco.heads import Heads
 from autodeco.interrupts import deferred_interrupt
-from autodeco.losses import masked_mean
-from autodeco.output_matrix import OutputMatrix, read_output_matrix
-from autodeco.rebuilt_logits import RebuiltLogits
-from autodeco.trace_tokens import TraceTokens, batch_indices
-from autodeco.traces import Manifest, model_fingerprint, read_manifest
+from autodeco.trace_source import TraceSource
 from autodeco.training_arguments import TrainingArguments
-from autodeco.training_state import Evaluation, TrainingResult, TrainingState
-
-# Each array of a chunk is as wide as the vocabulary: 64 tokens x 151,936 float32 are 39 MB.
-CHUNK_TOKENS = {"cpu": 64, "cuda": 512}
+from autodeco.training_report import write_report
+from autodeco.training_source import Chunk, Source
+from autodeco.training_state import Evaluation, TrainingResult, TrainingState, check_run
 
 
 def train(
@@ -32,153 +28,167 @@ def train(
     output_dir: str | os.PathLike,
     arguments: TrainingArguments | None = None,
     model_path: str | os.PathLike | None = None,
+    init: str | os.PathLike | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
     """Train heads on the traces in ``traces_dir`` and write the best ones, by held-out loss, into ``output_dir``.
 
-    ``model_path``: the GGUF that was collected from, if it has moved. An interrupt keeps the best heads so far and
-    returns; ``resume`` continues such a run to the result that it would have had. Raises InputError for bad input.
+    ``model_path``: the GGUF that was collected from, if it has moved. The rest is as in ``train_from``.
     """
     arguments = arguments or TrainingArguments()
-    output_dir = Path(output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
-        raise InputError(f"{output_dir}: is a file; give a folder for the heads")
-    if arguments.device != "cpu" and not torch.cuda.is_available():
-        raise InputError(f"device {arguments.device}: torch finds no such GPU here; use --device cpu")
-    manifest = read_manifest(traces_dir)
-    if not manifest.complete:
-        raise InputError(f"{traces_dir}: collecting was interrupted; run `autodeco collect` again to finish")
-    run = TrainingState(output_dir, manifest, arguments, resume)
-    tokens = TraceTokens(traces_dir, manifest)
-    training, validation = tokens.split(arguments.validation_share, arguments.seed)
-    if len(validation) > arguments.validation_tokens:
-        chosen = np.random.default_rng([arguments.seed, 2]).permutation(len(validation))[: arguments.validation_tokens]
-        validation = validation[np.sort(chosen)]
-    logits = RebuiltLogits(_open_matrix(manifest, model_path), arguments.device)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    check_run(output_dir, arguments)
+    return train_from(TraceSource(traces_dir, arguments, model_path), output_dir, arguments, init, resume, progress)
 
-    start, interrupted, seconds = run.step, False, 0.0
+
+def train_from(
+    source: Source,
+    output_dir: str | os.PathLike,
+    arguments: TrainingArguments,
+    init: str | os.PathLike | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train heads on ``source`` and write the best ones, by held-out loss, with a report into ``output_dir``.
+
+    ``init``: heads to start from. An interrupt keeps the best heads so far and returns; ``resume`` continues such a run
+    to the result that it would have had. Raises InputError for bad input, and for a loss that is not finite.
+    """
+    run = TrainingState(Path(output_dir), source, arguments, Evaluation, init, resume)
+    start, interrupted, seconds, tokens = run.step, False, 0.0, 0
     bar = tqdm(
-        total=arguments.steps * arguments.batch_tokens,
-        initial=start * arguments.batch_tokens,
-        unit="token",
-        unit_scale=True,
+        total=arguments.steps,
+        initial=start,
+        unit="step",
         desc="train",
-        disable=None if progress else True,
+        disable=None if progress and source.rank == 0 else True,
     )
     try:
         with bar:
             if not run.history:
-                run.evaluated(evaluate(run.heads, logits, tokens, validation, arguments))
+                run.evaluated(evaluate(run.heads, source, arguments))
             while run.step < arguments.steps:
                 # Between updates the heads, the optimiser and the history agree with the number of steps.
                 with deferred_interrupt():
                     began = time.perf_counter()
-                    loss = _update(run, logits, tokens, training)
+                    loss, count = _update(run, source)
                     seconds += time.perf_counter() - began
-                    bar.update(arguments.batch_tokens)
-                    best = run.best
-                    bar.set_postfix(loss=f"{loss:.4f}", best=f"{best['loss']:.4f}@{best['step']}", refresh=False)
+                    tokens += count
+                    run.track({"loss": loss, "learning_rate": learning_rate(run.step - 1, arguments)})
                     if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
-                        run.evaluated(evaluate(run.heads, logits, tokens, validation, arguments))
+                        run.evaluated(evaluate(run.averaged_heads(), source, arguments))
+                    now, rate = run.history[-1], f"{tokens / seconds:.0f}"
+                    bar.update()
+                    shown = {"tokens/s": rate, "loss": f"{loss:.4f}", "held out": f"{now['loss']:.4f}"}
+                    shown |= {"T": f"{now['temperature']:.2f}±{now['temperature_deviation']:.2f}"}
+                    shown |= {"P": f"{now['top_p']:.2f}±{now['top_p_deviation']:.2f}"}
+                    bar.set_postfix(shown, refresh=False)
     except KeyboardInterrupt:
         interrupted = True
         if not run.history:
             raise
         run.save_resume()
-    trained = (run.step - start) * arguments.batch_tokens
-    return run.finish(len(training), len(validation), seconds, trained / seconds if seconds else 0.0, interrupted)
+    result = run.finish(*source.tokens, seconds, tokens / seconds if seconds else 0.0, interrupted)
+    if not interrupted and source.rank == 0:
+        write_report(run, source, _predictions(run.best_heads(), source, arguments))
+    return result
 
 
-def _update(run: TrainingState, logits: RebuiltLogits, tokens: TraceTokens, training: np.ndarray) -> float:
-    """Make one step of the optimiser and return its loss."""
+def _update(run: TrainingState, source: Source) -> tuple[float, int]:
+    """Make one step of the optimiser; return its loss and how many tokens it saw."""
     arguments = run.arguments
-    indices = batch_indices(training, run.step, arguments.batch_tokens, arguments.seed)
+    scored = _score(run.heads, source.training(run.step), arguments)
     # A fresh generator for each step: a resumed run drops the same tokens.
-    drawn = np.random.default_rng([arguments.seed, 3, run.step]).random(len(indices)) < arguments.easy_token_drop
-    drawn = torch.from_numpy(drawn).to(arguments.device)
-    tokens_scored = _score(run.heads, logits, tokens, indices, arguments.device)
-    loss = tokens_scored.second.mean() if arguments.top_p else 0.0
+    random = np.random.default_rng([arguments.seed, 3, run.step, source.rank])
+    drawn = torch.from_numpy(random.random(len(scored.records)) < arguments.easy_token_drop).to(scored.easy.device)
+    kept = ~(drawn & scored.easy)
+    counts = source.summed(torch.stack([kept.sum(), torch.tensor(len(kept), device=kept.device)])).clamp(min=1)
+    loss = scored.second.sum() / counts[1] if arguments.top_p else 0.0
     if arguments.temperature:
-        loss = loss + masked_mean(tokens_scored.first, ~(drawn & tokens_scored.easy))
-    if not math.isfinite(loss.item()):
-        records = sorted({tokens.record(index) for index in indices})
+        loss = loss + torch.where(kept, scored.first, 0).sum() / counts[0]
+    total = source.summed(loss.detach()).item()
+    if not math.isfinite(total):
+        bad = scored.records[~(torch.isfinite(scored.first) & torch.isfinite(scored.second)).cpu().numpy()]
+        where = f"record {bad[0] + 1} of the data" if len(bad) else "another process's records"
         raise InputError(
-            f"{run.directory}: the loss of step {run.step} is {loss.item()} (records {records[0]} to {records[-1]}); "
+            f"{run.directory}: the loss of step {run.step} is {total} ({where}); "
             "the best heads so far are kept; try a lower --learning-rate"
         )
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if arguments.gradient_clip:
-        torch.nn.utils.clip_grad_norm_(run.heads.parameters(), arguments.gradient_clip)
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(run.step, arguments)
-    run.optimizer.step()
-    run.step += 1
-    return loss.item()
+    for parameter in run.heads.parameters():
+        parameter.grad = source.summed(parameter.grad)
+    run.update(learning_rate(run.step, arguments))
+    return total, int(counts[1])
 
 
 def learning_rate(step: int, arguments: TrainingArguments) -> float:
-    """Return the learning rate of update ``step``, 0-based: a straight line up, then half a cosine down to 0."""
+    """Return the learning rate of update ``step``, 0-based: a straight line up, then what ``schedule`` says."""
     if step < arguments.warmup_steps:
         return arguments.learning_rate * (step + 1) / arguments.warmup_steps
     done = (step - arguments.warmup_steps) / max(1, arguments.steps - arguments.warmup_steps)
-    return arguments.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}
+    return arguments.learning_rate * factor[arguments.schedule]
 
 
 @torch.no_grad()
-def evaluate(
-    heads: Heads, logits: RebuiltLogits, tokens: TraceTokens, indices: np.ndarray, arguments: TrainingArguments
-) -> Evaluation:
-    """Return the means over the tokens at ``indices``; easy ones count in ``loss`` as often as they would be kept."""
-    scored = _score(heads, logits, tokens, indices, arguments.device)
+def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Evaluation:
+    """Return means over the held-out tokens; easy ones count in ``loss`` as often as they would be kept."""
+    scored = _score(heads, source.validation(), arguments)
     first, second, easy, temperature, top_p = (
         value.double() for value in (scored.first, scored.second, scored.easy, scored.temperature, scored.top_p)
     )
     kept = 1 - arguments.easy_token_drop * easy
-    loss = second.mean().item() if arguments.top_p else 0.0
+    columns = (torch.ones_like(kept), kept, kept * first, first, second, temperature, temperature**2, top_p, top_p**2)
+    count, kept, kept_first, *sums = source.summed(torch.stack([column.sum() for column in columns])).tolist()
+    first, second, temperature, temperature_squares, top_p, top_p_squares = (value / count for value in sums)
+    loss = second if arguments.top_p else 0.0
     if arguments.temperature:
-        loss += ((kept * first).sum() / kept.sum().clamp(min=1e-9)).item()
+        loss += kept_first / max(kept, 1e-9)
     return Evaluation(
         loss=loss,
-        temperature_loss=first.mean().item(),
-        top_p_loss=second.mean().item(),
-        temperature=temperature.mean().item(),
-        temperature_deviation=temperature.std(correction=0).item(),
-        top_p=top_p.mean().item(),
-        top_p_deviation=top_p.std(correction=0).item(),
+        temperature_loss=first,
+        top_p_loss=second,
+        temperature=temperature,
+        temperature_deviation=max(0.0, temperature_squares - temperature**2) ** 0.5,
+        top_p=top_p,
+        top_p_deviation=max(0.0, top_p_squares - top_p**2) ** 0.5,
     )
 
 
 @dataclass
 class _Scored:
-    """Per token [n]: what the heads predict, the losses of that, and whether the model is already right."""
+    """Per token [n]: what the heads predict, its losses, whether the model is already right, and the token's record."""
 
     temperature: Tensor
     top_p: Tensor
     first: Tensor
     second: Tensor
     easy: Tensor
+    labels: Tensor
+    records: np.ndarray
 
 
-def _score(heads: Heads, logits: RebuiltLogits, tokens: TraceTokens, indices: np.ndarray, device: str) -> _Scored:
-    """Score the tokens at ``indices`` a chunk at a time; the graph that stays behind is that of the heads alone."""
-    size = CHUNK_TOKENS["cpu" if device == "cpu" else "cuda"]
-    parts = []
-    for start in range(0, len(indices), size):
-        hidden, labels = (part.to(device) for part in tokens.batch(indices[start : start + size]))
-        parts.append(predict_and_score(heads, hidden, logits(hidden), labels))
-    return _Scored(*(torch.cat(column) for column in zip(*parts, strict=True)))
+def _score(heads: Heads, chunks: Iterable[Chunk], arguments: TrainingArguments) -> _Scored:
+    """Score chunk by chunk; the graph that stays behind is that of the heads alone."""
+    parts, labels, records = [], [], []
+    for chunk in chunks:
+        scored = predict_and_score(
+            heads, chunk.hidden, chunk.logits, chunk.labels, weighted=arguments.fine_tuning_weight
+        )
+        parts.append(scored)
+        labels.append(chunk.labels)
+        records.append(chunk.records)
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return _Scored(*columns, torch.cat(labels), np.concatenate(records))
 
 
-def _open_matrix(manifest: Manifest, model_path: str | os.PathLike | None) -> OutputMatrix:
-    path = model_path or manifest.model.path
-    if not Path(path).is_file():
-        raise InputError(f"{path}: the model that the traces were collected from is not there; say where with --model")
-    if model_fingerprint(path) != manifest.model.fingerprint:
-        raise InputError(f"{path}: not the model that the traces were collected from; say where that is with --model")
-    matrix = read_output_matrix(path)
-    if (matrix.hidden_size, matrix.vocab_size) != (manifest.model.hidden_size, manifest.model.vocab_size):
-        raise InputError(f"{path}: its output matrix has another size than traces.json says; collect again")
-    return matrix
+@torch.no_grad()
+def _predictions(heads: Heads, source: Source, arguments: TrainingArguments) -> dict[str, list]:
+    scored = _score(heads, source.validation(), arguments)
+    return {
+        "token": scored.labels.tolist(),
+        "temperature": scored.temperature.tolist(),
+        "top_p": scored.top_p.tolist(),
+        "record": scored.records.tolist(),
+    }

@@ -1,9 +1,15 @@
 """Where a training run stands: heads, optimiser and history, how to continue it and how it ended."""
 
+import hashlib
 import json
 import math
+import os
+import platform
+import shlex
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -12,11 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from autodeco import __version__
 from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.heads import Heads
-from autodeco.traces import Manifest
-from autodeco.training_arguments import TrainingArguments
+from autodeco.tracking import open_tracker
+from autodeco.training_source import Source
 
 RUN_FILE = "training.json"  # how the heads were made
 RESUME_FILE = "resume.safetensors"  # there while a run is unfinished
@@ -40,8 +47,8 @@ class TrainingResult:
     """What a run did. ``steps`` is how far it got; the heads in ``directory`` are those of ``best_step``."""
 
     directory: str
-    before: Evaluation
-    after: Evaluation  # of the heads kept
+    before: Any  # what each measurement gives, an Evaluation
+    after: Any  # of the heads kept
     best_step: int
     steps: int
     interrupted: bool
@@ -52,56 +59,136 @@ class TrainingResult:
     history: list[dict] = field(default_factory=list)
 
 
-class TrainingState:
-    """The heads, their optimiser and what is known of them, from the first step to the last or the interruption."""
+def check_run(output_dir: str | os.PathLike, arguments) -> None:
+    """Raise InputError where a run cannot begin: no folder to be had, no such device."""
+    if Path(output_dir).exists() and not Path(output_dir).is_dir():
+        raise InputError(f"{output_dir}: is a file; give a folder for the heads")
+    if arguments.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"device {arguments.device}: torch finds no such GPU here; use --device cpu")
 
-    def __init__(self, output_dir: Path, manifest: Manifest, arguments: TrainingArguments, resume: bool):
-        self.directory, self.manifest, self.arguments = output_dir, manifest, arguments
+
+class TrainingState:
+    """The heads, their optimiser and what is known of them, from the first step to the last or the interruption.
+
+    ``evaluation`` is the dataclass that a measurement gives; the lowest of its ``loss`` is the best. ``init``: heads to
+    start from. Files are written by the first of several processes.
+    """
+
+    def __init__(self, output_dir: Path, source: Source, arguments, evaluation: type, init=None, resume: bool = False):
+        self.directory, self.source, self.arguments = output_dir, source, arguments
+        self._evaluation, self._init_hash = evaluation, None
         torch.manual_seed(arguments.seed)
-        self.heads = Heads(manifest.model.hidden_size, arguments.prob_stats, arguments.temperature, arguments.top_p).to(
-            arguments.device
-        )
+        self.heads = self._first_heads(init).to(arguments.device)
         self.heads.base_config = {
-            "base_model_name_or_path": manifest.model.name,
-            "base_model_type": manifest.model.architecture,
-            "base_model_fingerprint": manifest.model.fingerprint,
-            "vocab_size": manifest.model.vocab_size,
+            "base_model_name_or_path": source.model.name,
+            "base_model_type": source.model.architecture,
+            "base_model_fingerprint": source.model.fingerprint,
+            "vocab_size": source.model.vocab_size,
         }
         self.optimizer = torch.optim.AdamW(
             self.heads.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay
         )
         self.step = 0
         self.history: list[dict] = []
+        self._average = _copied(self.heads) if arguments.ema else None
         self._best_weights: dict[str, Tensor] = {}
         if resume:
             self._load_resume()
         elif (output_dir / RESUME_FILE).exists():
             raise InputError(f"{output_dir}: holds an unfinished run; continue it with --resume or give another folder")
+        if source.rank == 0:
+            output_dir.mkdir(parents=True, exist_ok=True)
+        self._tracker = open_tracker(arguments, output_dir) if source.rank == 0 else None
 
     @property
     def best(self) -> dict:
         return min(self.history, key=lambda row: row["loss"])
 
-    def evaluated(self, evaluation: Evaluation) -> None:
-        """Note ``evaluation`` of the heads as they are; keep the heads if they are the best so far."""
+    def update(self, learning_rate: float) -> None:
+        """Make one step of the optimiser with the gradients as they are."""
+        if self.arguments.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(self.heads.parameters(), self.arguments.gradient_clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.step += 1
+        if self._average is not None:
+            # The average of few updates should not be mostly the start.
+            decay = min(self.arguments.ema, self.step / (self.step + 9))
+            for name, tensor in self.heads.state_dict().items():
+                self._average[name].lerp_(tensor, 1 - decay)
+
+    def averaged_heads(self) -> Heads:
+        """Return the heads that are measured and kept: the exponential average, where there is one."""
+        return self.heads if self._average is None else self._with_weights(self._average)
+
+    def best_heads(self) -> Heads:
+        """Return the best heads so far."""
+        return self._with_weights(self._best_weights)
+
+    def track(self, values: dict[str, float]) -> None:
+        """Send figures of the update just made to the tracker, if there is one."""
+        if self._tracker:
+            self._tracker.log(values, self.step)
+
+    def evaluated(self, evaluation) -> None:
+        """Note ``evaluation`` of the averaged heads as they are; keep those if they are the best so far."""
         self.history.append({"step": self.step, **asdict(evaluation)})
+        self.track({f"held_out/{name}": value for name, value in asdict(evaluation).items()})
         if not math.isfinite(evaluation.loss):
             raise InputError(f"{self.directory}: the held-out loss is {evaluation.loss} after {self.step} steps")
         if self.best["step"] == self.step:
-            self._best_weights = {name: tensor.detach().clone() for name, tensor in self.heads.state_dict().items()}
-            self.heads.save_pretrained(self.directory)
+            self._best_weights = _copied(self.averaged_heads())
+            if self.source.rank == 0:
+                self.best_heads().save_pretrained(self.directory)
         self.save_resume()
 
     def save_resume(self) -> None:
         """Write everything that is needed to continue from here."""
+        if self.source.rank != 0:
+            return
         tensors = {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best_weights.items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in (self._average or {}).items()}
         for name, parameter in self.heads.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = value
         state = {"step": self.step, "history": self.history, "made_by": self._made_by()}
         with replacing(self.directory / RESUME_FILE) as part:
             part.write_bytes(save({name: t.contiguous() for name, t in tensors.items()}, {"state": json.dumps(state)}))
+
+    def _first_heads(self, init: str | os.PathLike | None) -> Heads:
+        arguments, model = self.arguments, self.source.model
+        if init is None:
+            return Heads(model.hidden_size, arguments.prob_stats, arguments.temperature, arguments.top_p)
+        heads = Heads.from_pretrained(init)
+        for what, found, wanted in (
+            ("hidden size", heads.hidden_size, model.hidden_size),
+            ("vocabulary", heads.base_config.get("vocab_size", model.vocab_size), model.vocab_size),
+        ):
+            if found != wanted:
+                raise InputError(f"{init}: made for a {what} of {found}, {model.name} has {wanted}; use its own heads")
+        for name, there, wanted in (
+            ("temperature head", heads.temp_head is not None, arguments.temperature),
+            ("top-p head", heads.top_p_head is not None, arguments.top_p),
+            ("prob-stats", heads.prob_stats, arguments.prob_stats or not arguments.top_p),
+        ):
+            if there != wanted and (there or name != "prob-stats" or heads.top_p_head is not None):
+                raise InputError(f"{init}: {'has' if there else 'has no'} {name}; set the same with the flags of train")
+        weights = b"".join(tensor.numpy().tobytes() for tensor in heads.state_dict().values())
+        self._init_hash = hashlib.sha256(weights).hexdigest()
+        return heads
+
+    def _with_weights(self, weights: dict[str, Tensor]) -> Heads:
+        heads = Heads(
+            self.heads.hidden_size,
+            self.heads.prob_stats,
+            self.heads.temp_head is not None,
+            self.heads.top_p_head is not None,
+        ).to(self.arguments.device)
+        heads.load_state_dict(weights)
+        heads.base_config = self.heads.base_config
+        return heads
 
     def _load_resume(self) -> None:
         path = self.directory / RESUME_FILE
@@ -110,21 +197,21 @@ class TrainingState:
         try:
             with safe_open(path, framework="pt") as file:
                 state = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name).to(self.arguments.device) for name in file.keys()}  # noqa: SIM118
             for key, value in self._made_by().items():
                 if state["made_by"][key] != value:
                     raise InputError(f"{path}: the unfinished run had another {key}; use the same again to continue it")
             self.step, self.history = state["step"], state["history"]
             self.heads.load_state_dict(_with_prefix(tensors, "heads."))
             self._best_weights = _with_prefix(tensors, "best.")
+            if self._average is not None:
+                self._average = {name: tensors[f"average.{name}"].clone() for name in self._average}
             for name, parameter in self.heads.named_parameters():
                 keys = ("step", "exp_avg", "exp_avg_sq")
-                moments = {key: tensors[f"{key}.{name}"] for key in keys if f"{key}.{name}" in tensors}
+                moments = {key: tensors[f"{key}.{name}"].clone() for key in keys if f"{key}.{name}" in tensors}
                 if moments:
-                    self.optimizer.state[parameter] = {
-                        key: value if key == "step" else value.to(self.arguments.device)
-                        for key, value in moments.items()
-                    }
+                    moments["step"] = moments["step"].cpu()  # where AdamW keeps it
+                    self.optimizer.state[parameter] = moments
         except InputError:
             raise
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -133,17 +220,16 @@ class TrainingState:
     def _made_by(self) -> dict:
         """Return what must be the same for a run to be continued."""
         arguments = asdict(self.arguments)
-        arguments.pop("device")
-        return {
-            "arguments": arguments,
-            "model": self.manifest.model.fingerprint,
-            "data": self.manifest.data["sha256"],
-            "collect settings": self.manifest.settings,
-        }
+        for name in ("device", "tracker"):
+            arguments.pop(name)
+        made_by = {"arguments": arguments, "model": self.source.model.fingerprint, "first heads": self._init_hash}
+        return made_by | self.source.made_of
 
     def finish(self, training, validation, seconds, tokens_per_second, interrupted) -> TrainingResult:
         """Write how the heads were made, drop what only an unfinished run needs, and return the result."""
-        rows = [Evaluation(**{k: v for k, v in row.items() if k != "step"}) for row in (self.history[0], self.best)]
+        rows = [
+            self._evaluation(**{k: v for k, v in row.items() if k != "step"}) for row in (self.history[0], self.best)
+        ]
         result = TrainingResult(
             directory=str(self.directory),
             before=rows[0],
@@ -157,13 +243,23 @@ class TrainingState:
             tokens_per_second=round(tokens_per_second, 1),
             history=self.history,
         )
+        if self._tracker:
+            self._tracker.finish()
+        if self.source.rank != 0:
+            return result
         made = {
+            "command": shlex.join(sys.argv),
             "arguments": asdict(self.arguments),
-            "model": asdict(self.manifest.model),
-            "data": self.manifest.data,
-            "collect_settings": self.manifest.settings,
-            "logits_error": self.manifest.logits_error,
-            "versions": {"torch": torch.__version__, "numpy": np.__version__, "safetensors": safetensors.__version__},
+            "model": asdict(self.source.model),
+            "first_heads_sha256": self._init_hash,
+            **self.source.details,
+            "versions": {
+                "autodeco": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "safetensors": safetensors.__version__,
+            },
             "result": {key: value for key, value in asdict(result).items() if key != "directory"},
         }
         with replacing(self.directory / RUN_FILE) as part:
@@ -173,5 +269,9 @@ class TrainingState:
         return result
 
 
+def _copied(heads: Heads) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in heads.state_dict().items()}
+
+
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensor.clone() for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -258,3 +258,10 @@ def test_a_prompt_that_begins_like_the_one_before_gives_the_same_states(base):
     list(reader.read(second, answer))
     after = [hidden.copy() for _, hidden, _ in reader.read(first, answer)]
     assert np.linalg.norm(after[0] - afresh[0]) <= 0.1 * np.linalg.norm(afresh[0])
+
+
+def test_all_of_a_text_without_a_prompt_is_learned(base):
+    ids = base.tokenize(b"One two three", add_bos=False)
+    prompt, completion = Tokenizer(base)(Record(1, "", "One two three"))
+    # SmolLM2 begins no text with a token of its own, so the text's first token predicts the second.
+    assert (prompt, completion) == (ids[:1], [*ids[1:], base.token_eos()])

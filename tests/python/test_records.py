@@ -16,18 +16,20 @@ def write(path, *lines):
     return path
 
 
-def test_the_three_forms_of_a_record(tmp_path):
+def test_the_forms_of_a_record(tmp_path):
     data = write(
         tmp_path / "data.jsonl",
         {"prompt": "2 + 2 =", "completion": " 4"},
         "",
         {"prompt": [QUESTION], "completion": [ANSWER]},
         {"messages": [QUESTION, ANSWER, QUESTION, ANSWER], "source": "elsewhere"},
+        {"text": "2 + 2 = 4"},
     )
     assert list(read_records(data)) == [
         Record(1, "2 + 2 =", " 4"),
         Record(3, [QUESTION], [ANSWER]),
         Record(4, [QUESTION, ANSWER, QUESTION], [ANSWER]),
+        Record(5, "", "2 + 2 = 4"),
     ]
 
 
@@ -42,6 +44,8 @@ def test_the_three_forms_of_a_record(tmp_path):
         ({"completion": "a"}, "line 2: the record has no prompt"),
         ({"prompt": "a", "completion": [ANSWER]}, "must both be text"),
         ({"prompt": 1, "completion": "a"}, "must both be text"),
+        ({"text": ""}, "text must be text"),
+        ({"text": ["a"]}, "text must be text"),
         ({"messages": []}, "at least one message"),
         ({"messages": "hello"}, "at least one message"),
         ({"messages": [QUESTION]}, "there is no completion"),

@@ -1,0 +1,87 @@
+"""Traces as a source of training: hidden states from disk, logits rebuilt with the model's output matrix."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+from torch import Tensor
+
+from autodeco.base_model import open_base
+from autodeco.errors import InputError
+from autodeco.exact_losses import chunk_tokens
+from autodeco.output_matrix import OutputMatrix, read_output_matrix
+from autodeco.rebuilt_logits import RebuiltLogits
+from autodeco.trace_tokens import TraceTokens, batch_indices
+from autodeco.traces import Manifest, model_fingerprint, read_manifest
+from autodeco.training_arguments import TrainingArguments
+from autodeco.training_source import Chunk
+
+
+class TraceSource:
+    """The traces in ``directory``; ``model_path`` is the GGUF that was collected from, if it has moved.
+
+    Raises InputError for traces that are missing, unfinished or damaged, and for another model than theirs.
+    """
+
+    rank = 0
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        arguments: TrainingArguments,
+        model_path: str | os.PathLike | None = None,
+    ):
+        manifest = read_manifest(directory)
+        if not manifest.complete:
+            raise InputError(f"{directory}: collecting was interrupted; run `autodeco collect` again to finish")
+        self.model, self.device, self._arguments = manifest.model, arguments.device, arguments
+        self.made_of = {"data": manifest.data["sha256"], "collect settings": manifest.settings}
+        self.details = {"data": manifest.data, "collect_settings": manifest.settings} | {
+            "logits_error": manifest.logits_error
+        }
+        self._traces = TraceTokens(directory, manifest)
+        self._training, self._validation = self._traces.split(arguments.validation_share, arguments.seed)
+        # Records in random order, but whole, so that they can be read in the report.
+        records = self._traces.records(self._validation)
+        place = np.random.default_rng([arguments.seed, 2]).permutation(records.max() + 1)[records]
+        self._validation = np.sort(self._validation[np.argsort(place, kind="stable")][: arguments.validation_tokens])
+        self.tokens = len(self._training), len(self._validation)
+        self._path = Path(model_path or manifest.model.path)
+        self._logits = RebuiltLogits(_open_matrix(manifest, self._path), arguments.device)
+        self._vocabulary: llama_cpp.Llama | None = None
+
+    def training(self, step: int) -> Iterator[Chunk]:
+        return self._chunks(batch_indices(self._training, step, self._arguments.batch_tokens, self._arguments.seed))
+
+    def validation(self) -> Iterator[Chunk]:
+        return self._chunks(self._validation)
+
+    def summed(self, values: Tensor) -> Tensor:
+        return values
+
+    def pieces(self, tokens: list[int]) -> list[str]:
+        try:
+            self._vocabulary = self._vocabulary or open_base(self._path, vocab_only=True)
+        except InputError:  # training needs the output matrix only
+            return [f"[{token}]" for token in tokens]
+        return [self._vocabulary.detokenize([token], special=True).decode("utf-8", "replace") for token in tokens]
+
+    def _chunks(self, indices: np.ndarray) -> Iterator[Chunk]:
+        size = chunk_tokens(self.model.vocab_size, self.device)
+        for start in range(0, len(indices), size):
+            some = indices[start : start + size]
+            hidden, labels = (part.to(self.device) for part in self._traces.batch(some))
+            yield Chunk(hidden, self._logits(hidden), labels, self._traces.records(some))
+
+
+def _open_matrix(manifest: Manifest, path: Path) -> OutputMatrix:
+    if not path.is_file():
+        raise InputError(f"{path}: the model that the traces were collected from is not there; say where with --model")
+    if model_fingerprint(path) != manifest.model.fingerprint:
+        raise InputError(f"{path}: not the model that the traces were collected from; say where that is with --model")
+    matrix = read_output_matrix(path)
+    if (matrix.hidden_size, matrix.vocab_size) != (manifest.model.hidden_size, manifest.model.vocab_size):
+        raise InputError(f"{path}: its output matrix has another size than traces.json says; collect again")
+    return matrix

@@ -1,0 +1,43 @@
+"""Settings of training in a YAML file, under the names of the flags."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from autodeco.errors import InputError
+
+
+def read_config(path: Path, options: type, paths: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings in the YAML file at ``path`` by field name, those in ``paths`` as Path.
+
+    Names may be written as the flags are, with hyphens. Raises InputError for a missing or damaged file and for names
+    that are neither fields of the dataclass ``options`` nor in ``paths``; the values are the dataclass's to check.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a YAML file of settings") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML ({error}); write one `name: value` a line") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds no settings; write one `name: value` a line")
+    values = {str(name).replace("-", "_"): value for name, value in values.items()}
+    known = {item.name: type(item.default) for item in fields(options)}
+    unknown = sorted(values.keys() - known.keys() - set(paths))
+    if unknown:
+        raise InputError(f"{path}: no setting is called {', '.join(unknown)}; `autodeco train --help` lists them all")
+    for name, value in values.items():
+        if name in paths and not isinstance(value, str):
+            raise InputError(f"{path}: {name} must be a path, not {value!r}")
+        if known.get(name) is float and isinstance(value, str):
+            values[name] = _number(path, name, value)  # YAML reads 5e-4, which has no dot, as text
+    return {name: Path(value) if name in paths else value for name, value in values.items()}
+
+
+def _number(path: Path, name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{path}: {name} must be a number, not {text!r}") from None

@@ -1,0 +1,151 @@
+"""The report of a training run: one HTML file with its curves, what the heads predict, and how it was made."""
+
+import io
+import json
+from collections import defaultdict
+
+from autodeco.atomic import replacing
+from autodeco.colors import SCALES, color_of
+from autodeco.training_state import RUN_FILE, TrainingState
+
+REPORT_FILE = "report.html"
+SHOWN_RECORDS = 8
+CURVES = {  # axis: what of a measurement belongs on it
+    "loss (nats)": ("loss", "temperature_loss", "top_p_loss"),
+    "share": ("reward", "low_temperature"),
+    "temperature": ("temperature",),
+    "top-p": ("top_p",),
+}
+
+
+def write_report(run: TrainingState, source, predictions: dict[str, list]) -> None:
+    """Write ``report.html`` beside the heads of the finished ``run``.
+
+    ``predictions`` holds lists of the same length: ``token`` (ids), ``temperature``, ``top_p``, ``record``, in order.
+    """
+    import jinja2
+
+    ids = sorted(set(predictions["token"]))
+    texts = dict(zip(ids, source.pieces(ids), strict=True))
+    pieces = [texts[token] for token in predictions["token"]]
+    made = json.loads((run.directory / RUN_FILE).read_text(encoding="utf-8"))
+    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(_TEMPLATE)
+    html = template.render(
+        name=source.model.name or source.model.path,
+        directory=run.directory.name,
+        curves=_curves(run.history),
+        histograms=_histograms(pieces, predictions),
+        records=_colored_records(pieces, predictions),
+        legend=[(f"{value:.2g}", color_of(value, SCALES["temperature"]).name) for value in (0, 0.25, 0.5, 1, 1.5, 2)],
+        result={key: value for key, value in made["result"].items() if key not in ("history", "before", "after")},
+        before=made["result"]["before"],
+        after=made["result"]["after"],
+        settings={key: value for key, value in made.items() if key != "result"},
+    )
+    with replacing(run.directory / REPORT_FILE) as part:
+        part.write_text(html, encoding="utf-8", errors="replace")
+
+
+def token_class(piece: str) -> str:
+    """Return what kind of token a text is: one of digit, word, piece of a word, punctuation, space, other."""
+    text = piece.strip()
+    if not text:
+        return "space" if piece else "other"
+    if any(character.isdigit() for character in text):
+        return "digit"
+    if text.startswith("<") and text.endswith(">") and len(text) > 2:
+        return "other"
+    if text.isalpha():
+        return "word" if piece[0].isspace() or text[0].isupper() else "piece of a word"
+    return "punctuation" if not any(character.isalnum() for character in text) else "other"
+
+
+def _curves(history: list[dict]) -> str:
+    panels = {axis: [key for key in keys if key in history[0]] for axis, keys in CURVES.items()}
+    panels = {axis: keys for axis, keys in panels.items() if keys}
+    figure, axes = _figure(len(panels))
+    steps = [row["step"] for row in history]
+    for axis, (label, keys) in zip(axes, panels.items(), strict=True):
+        for key in keys:
+            values = [row[key] for row in history]
+            axis.plot(steps, values, label=key.replace("_", " "))
+            if f"{key}_deviation" in history[0]:
+                spread = [row[f"{key}_deviation"] for row in history]
+                low, high = ([v + sign * s for v, s in zip(values, spread, strict=True)] for sign in (-1, 1))
+                axis.fill_between(steps, low, high, alpha=0.2)
+        axis.set(xlabel="step", ylabel=label)
+        axis.legend(frameon=False)
+    return _svg(figure)
+
+
+def _histograms(pieces: list[str], predictions: dict[str, list]) -> str:
+    classes = defaultdict(list)
+    for index, piece in enumerate(pieces):
+        classes[token_class(piece)].append(index)
+    names = sorted(classes, key=lambda name: -len(classes[name]))
+    figure, axes = _figure(2)
+    for axis, key, maximum in zip(axes, ("temperature", "top_p"), (2.0, 1.0), strict=True):
+        values = [[predictions[key][index] for index in classes[name]] for name in names]
+        axis.hist(values, bins=20, range=(0, maximum), stacked=True, label=names)
+        axis.set(xlabel=key.replace("_", "-"), ylabel="tokens")
+    axes[0].legend(frameon=False)
+    return _svg(figure)
+
+
+def _figure(panels: int):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * panels, 3), layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def _svg(figure) -> str:
+    from matplotlib import rc_context
+
+    file = io.StringIO()
+    with rc_context({"svg.hashsalt": "autodeco"}):  # the same figure gives the same file
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _colored_records(pieces: list[str], predictions: dict[str, list]) -> list[tuple[int, list[tuple]]]:
+    records = defaultdict(list)
+    for index, record in enumerate(predictions["record"]):
+        temperature, top_p = predictions["temperature"][index], predictions["top_p"][index]
+        color = color_of(temperature, SCALES["temperature"]).name
+        records[record].append((pieces[index], color, f"T {temperature:.2f}, P {top_p:.2f}"))
+    return [(record + 1, records[record]) for record in sorted(records)[:SHOWN_RECORDS]]
+
+
+_TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ directory }}: heads for {{ name }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse } td, th { padding: .15em .8em; text-align: left; border-bottom: 1px solid #ddd }
+svg { max-width: 100%; height: auto } .text { white-space: pre-wrap; font: 15px/1.7 ui-monospace, monospace }
+.text span { color: #fff; padding: .1em 0 } pre { background: #f5f5f5; padding: 1em; overflow-x: auto }
+</style></head><body>
+<h1>{{ directory }}: heads for {{ name }}</h1>
+<table><tr><th></th><th>before</th><th>after {{ result.best_step }} steps</th></tr>
+{% for key, value in after.items() %}
+<tr><td>{{ key.replace("_", " ") }}</td>
+<td>{{ "%.4f"|format(before[key]) }}</td><td>{{ "%.4f"|format(value) }}</td></tr>
+{% endfor %}</table>
+<h2>Held-out measurements</h2>{{ curves|safe }}
+<h2>What the heads predict, by token class</h2>{{ histograms|safe }}
+<h2>Held-out texts, coloured by temperature</h2>
+<p class="text">
+{%- for value, color in legend %}<span style="background: {{ color }}"> {{ value }} </span>{% endfor %}</p>
+{% for record, tokens in records %}
+<h3>record {{ record }}</h3>
+<p class="text">
+{%- for piece, color, title in tokens %}<span style="background: {{ color }}" title="{{ title }}">{{ piece }}</span>
+{%- endfor %}</p>
+{% endfor %}
+<h2>How it was made</h2>
+<table>
+{% for key, value in result.items() %}<tr><td>{{ key.replace("_", " ") }}</td><td>{{ value }}</td></tr>{% endfor %}
+</table><pre>{{ settings|tojson(indent=2) }}</pre>
+</body></html>
+"""

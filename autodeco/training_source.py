@@ -1,0 +1,47 @@
+"""What training asks of a source of hidden states; traces and a running Hugging Face model are two."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from autodeco.traces import Model
+
+
+@dataclass
+class Chunk:
+    """Some labelled tokens: few enough that arrays as wide as the vocabulary fit in memory."""
+
+    hidden: Tensor  # [n, H], what the output matrix multiplies
+    logits: Tensor  # [n, V]
+    labels: Tensor  # [n], the token that follows
+    records: np.ndarray  # [n], index in the data
+
+
+class Source(Protocol):
+    """Hidden states, logits and next tokens of a frozen model.
+
+    ``training`` depends on the number of the update and the seed alone, so that a resumed run sees the same tokens.
+    Several processes may hold one part of each update; they then agree on sums.
+    """
+
+    model: Model
+    made_of: dict  # data and settings that a continued run must have in common with the first
+    details: dict  # what else the run folder should say
+    device: str
+    rank: int
+    tokens: tuple[int, int]  # to train and to validate on
+
+    def training(self, step: int) -> Iterator[Chunk]:
+        """Yield this process's tokens of update ``step``."""
+
+    def validation(self) -> Iterator[Chunk]:
+        """Yield this process's held-out tokens, always the same."""
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Return ``values`` added up over all processes."""
+
+    def pieces(self, tokens: list[int]) -> list[str]:
+        """Return the text of each token."""
