@@ -8,6 +8,7 @@ from autodeco.errors import reports_errors
 
 VERBS = {
     "demo": "train heads on a small model, export them and generate: the whole way in one command",
+    "rollout": "sample a model's own answers to problems and keep those that a checker finds right",
     "collect": "run a GGUF model over completions and keep its hidden states",
     "train": "train heads on collected hidden states",
     "generate": "generate text with heads, optionally coloured by temperature or top-p",

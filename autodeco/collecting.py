@@ -1,6 +1,5 @@
 """Collecting traces: run llama.cpp over completions and keep the hidden state behind each of their tokens."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from autodeco.traces import (
     Manifest,
     Model,
     Shard,
+    file_hash,
     model_fingerprint,
     read_manifest,
     write_manifest,
@@ -290,10 +290,6 @@ def _check_finite(hidden: np.ndarray, where: str) -> None:
 
 
 def _manifest(model_path: Path, data_path: Path, settings: CollectSettings, matrix: OutputMatrix) -> Manifest:
-    with data_path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
     model = Model(
         path=str(model_path.resolve()),
         fingerprint=model_fingerprint(model_path),
@@ -303,7 +299,7 @@ def _manifest(model_path: Path, data_path: Path, settings: CollectSettings, matr
         vocab_size=matrix.vocab_size,
     )
     settings_dict = {item.name: getattr(settings, item.name) for item in fields(settings)}
-    return Manifest(model, {"file": data_path.name, "sha256": digest.hexdigest()}, settings_dict)
+    return Manifest(model, {"file": data_path.name, "sha256": file_hash(data_path)}, settings_dict)
 
 
 def _continued(output_dir: Path, wanted: Manifest) -> Manifest:

@@ -49,7 +49,7 @@ def _record(where: str, number: int, line: bytes) -> Record:
         raise InputError(f"{where}: expected a JSON object with prompt and completion, or messages")
     if "messages" in fields:
         messages = fields["messages"]
-        _check_messages(where, "messages", messages)
+        check_messages(where, "messages", messages)
         if messages[-1]["role"] != "assistant" or len(messages) < 2:
             raise InputError(f"{where}: the last of several messages must be the assistant's; there is no completion")
         return Record(number, messages[:-1], messages[-1:])
@@ -62,14 +62,15 @@ def _record(where: str, number: int, line: bytes) -> Record:
             raise InputError(f"{where}: the record has no {name}; give prompt and completion, or messages")
     prompt, completion = fields["prompt"], fields["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
-        _check_messages(where, "prompt", prompt)
-        _check_messages(where, "completion", completion)
+        check_messages(where, "prompt", prompt)
+        check_messages(where, "completion", completion)
     elif not isinstance(prompt, str) or not isinstance(completion, str):
         raise InputError(f"{where}: prompt and completion must both be text, or both be lists of messages")
     return Record(number, prompt, completion)
 
 
-def _check_messages(where: str, name: str, messages) -> None:
+def check_messages(where: str, name: str, messages) -> None:
+    """Raise InputError unless ``messages`` is a list of chat messages; ``where`` and ``name`` say which."""
     if not isinstance(messages, list) or not messages:
         raise InputError(f"{where}: {name} must be a list with at least one message")
     for message in messages:

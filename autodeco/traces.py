@@ -5,6 +5,7 @@ records: ``hidden`` float16 [n, H], ``label`` int32 [n] (the token that followed
 data, 0-based) and ``position`` int32 [n] (index of the state's token in the sequence).
 """
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -71,6 +72,12 @@ def model_fingerprint(path: str | os.PathLike) -> str:
 
     layout = open_layout(path)
     return fingerprint(path, layout.base_offset, layout.base_size)
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of the file at ``path``, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

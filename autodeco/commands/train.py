@@ -7,7 +7,8 @@ the flags; flags win over the file.
 import argparse
 from pathlib import Path
 
-from autodeco.training_arguments import TrainingArguments, add_options, chosen_options
+from autodeco.options import add_options, chosen_options
+from autodeco.training_arguments import TrainingArguments
 
 PATHS = ("traces", "output", "model", "init")
 

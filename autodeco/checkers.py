@@ -1,0 +1,104 @@
+"""Checkers: how right an answer to a problem is, from 0 to 1.
+
+``exact``                 the answer, without space around it, is the problem's ``answer``
+``regex:PATTERN``         the last match of PATTERN (its first group, if it has one) is the problem's ``answer``
+``number``                the last number in it equals the problem's ``answer``
+``math``                  math-verify finds its boxed or last expression equal to the problem's ``answer``
+``reasoning-gym``         what the task named by the problem's ``task`` says of it, given the task's ``entry``
+``python:MODULE:NAME``    what ``NAME(problem, text)`` of an importable module returns; ``problem`` is the line's object
+"""
+
+import functools
+import importlib
+import math
+import re
+from collections.abc import Callable
+
+from autodeco.errors import InputError
+
+Checker = Callable[[dict, str], float]
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def checker(spec: str) -> Checker:
+    """Return the checker that ``spec`` names; raises InputError for an unknown one and for what cannot be imported."""
+    kind, _, rest = spec.partition(":")
+    if kind in _PLAIN and not rest:
+        return _PLAIN[kind]
+    if kind == "regex" and rest:
+        try:
+            return functools.partial(_matches, re.compile(rest, re.DOTALL))
+        except re.error as error:
+            raise InputError(f"checker {spec}: not a regular expression ({error})") from None
+    if kind == "python" and rest:
+        return _imported(spec, *rest.rpartition(":")[::2])
+    raise InputError(f"checker {spec}: must be exact, number, math, reasoning-gym, regex:PATTERN or python:MODULE:NAME")
+
+
+def check(check: Checker, problem: dict, text: str) -> float:
+    """Return ``check``'s score of ``text``; raises InputError if that is no number from 0 to 1."""
+    score = check(problem, text)
+    try:
+        score = float(score)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not 0 <= score <= 1:
+        raise InputError(f"the checker says {score} of an answer; it must return a number from 0 to 1")
+    return score
+
+
+def _expected(problem: dict) -> str:
+    if "answer" not in problem:
+        raise InputError("a problem has no answer to check against; give it one or choose another checker")
+    return str(problem["answer"]).strip()
+
+
+def _exact(problem: dict, text: str) -> float:
+    return float(text.strip() == _expected(problem))
+
+
+def _matches(pattern: re.Pattern, problem: dict, text: str) -> float:
+    found = list(pattern.finditer(text))
+    return float(bool(found) and found[-1].group(min(1, pattern.groups)) == _expected(problem))
+
+
+def _number(problem: dict, text: str) -> float:
+    found, expected = NUMBER.findall(text), _expected(problem).replace(",", "")
+    return float(bool(found) and NUMBER.fullmatch(expected) is not None and float(found[-1]) == float(expected))
+
+
+def _math(problem: dict, text: str) -> float:
+    from math_verify import parse, verify
+
+    # Its time limits use signals, which only the main thread may; what is parsed here are a few hundred characters.
+    gold = parse(f"${_expected(problem)}$", parsing_timeout=None)
+    return float(verify(gold, parse(text[-4096:], parsing_timeout=None), timeout_seconds=None))
+
+
+def _reasoning_gym(problem: dict, text: str) -> float:
+    import reasoning_gym
+
+    if not isinstance(problem.get("task"), str) or not isinstance(problem.get("entry"), dict):
+        raise InputError("a problem has no task and entry of reasoning-gym; make it with a .yaml file of tasks")
+    try:
+        score = reasoning_gym.get_score_answer_fn(problem["task"])
+    except ValueError as error:
+        raise InputError(f"task {problem['task']}: reasoning-gym has none of this name ({error})") from None
+    if NUMBER.fullmatch(str(problem["entry"].get("answer"))):
+        # Its scorers want the bare number; a sentence around it counts against the style, not the sum.
+        found = NUMBER.findall(text)
+        return score(found[-1], problem["entry"]) if found else 0.0
+    return score(text.strip(), problem["entry"])
+
+
+_PLAIN = {"exact": _exact, "number": _number, "math": _math, "reasoning-gym": _reasoning_gym}
+
+
+def _imported(spec: str, module: str, name: str) -> Checker:
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"checker {spec}: cannot be imported ({error}); is its folder on PYTHONPATH?") from None
+    if not callable(function):
+        raise InputError(f"checker {spec}: {name} is not callable; name a function of (problem, text)")
+    return function

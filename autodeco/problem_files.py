@@ -1,0 +1,77 @@
+"""Files of problems: JSON lines, or a YAML list of reasoning-gym tasks to draw them from."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from autodeco.errors import InputError
+from autodeco.records import check_messages
+
+TASK_KEYS = {"task", "size", "seed", "config"}
+
+
+def read_problems(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the problems in ``path``, each with ``prompt`` (text or messages) and what its checker needs.
+
+    A ``.jsonl`` file has one object a line, with ``prompt`` and usually ``answer``. A ``.yaml`` file is a list of
+    reasoning-gym tasks, ``{task, size, seed, config}``, whose distinct questions become chat prompts, interleaved.
+    Raises InputError for anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give problems as JSON lines, or reasoning-gym tasks as YAML")
+    problems = _drawn(path) if path.suffix in (".yaml", ".yml") else _written(path)
+    if not problems:
+        raise InputError(f"{path}: holds no problem")
+    return problems
+
+
+def _written(path: Path) -> list[dict]:
+    problems = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                problem = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where}: not valid JSON ({error}); write one JSON object a line") from None
+            if not isinstance(problem, dict) or not problem.get("prompt"):
+                raise InputError(f"{where}: expected a JSON object with a prompt, text or messages")
+            if not isinstance(problem["prompt"], str):
+                check_messages(where, "prompt", problem["prompt"])
+            problems.append(problem)
+    return problems
+
+
+def _drawn(path: Path) -> list[dict]:
+    import reasoning_gym
+    import yaml
+
+    try:
+        tasks = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "task" in task for task in tasks):
+        raise InputError(f"{path}: expected a list of tasks, each with task, size, seed and config")
+    families = []
+    for task in tasks:
+        if unknown := sorted(map(str, task.keys() - TASK_KEYS)):
+            raise InputError(f"{path}: {task['task']} has no setting {', '.join(unknown)}; config holds the task's own")
+        try:
+            entries = reasoning_gym.create_dataset(
+                task["task"], size=task.get("size", 100), seed=task.get("seed", 0), **task.get("config", {})
+            )
+            distinct = {entry["question"]: entry for entry in reversed(list(entries))}
+        except (ValueError, TypeError, AssertionError) as error:
+            raise InputError(f"{path}: task {task['task']} cannot be drawn ({error})") from None
+        families.append([_problem(task["task"], entry) for entry in reversed(distinct.values())])
+    order = [(i / len(family), name, i) for name, family in enumerate(families) for i in range(len(family))]
+    return [families[name][i] for _, name, i in sorted(order)]
+
+
+def _problem(task: str, entry: dict) -> dict:
+    prompt = [{"role": "user", "content": entry["question"]}]
+    return {"prompt": prompt, "answer": entry["answer"], "task": task, "entry": entry}

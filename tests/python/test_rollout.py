@@ -1,0 +1,181 @@
+"""Rollouts keep the right answers to problems, the same ones however the work is split or interrupted."""
+
+import json
+
+import pytest
+
+from autodeco import cli, rollouts
+from autodeco.checkers import check, checker
+from autodeco.commands.rollout import parse_shard
+from autodeco.errors import InputError
+from autodeco.problem_files import read_problems
+from autodeco.records import read_records
+from autodeco.rollout_settings import RolloutSettings
+from autodeco.rollouts import rollout
+
+SETTINGS = RolloutSettings(checker="number", n=3, max_tokens=6, least_score=0.0, seed=5)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rollout") / "problems.jsonl"
+    return write(path, [{"prompt": f"Question: 1 + {i} = ?\nAnswer:", "answer": str(1 + i)} for i in range(1, 6)])
+
+
+@pytest.fixture(scope="module")
+def whole(smollm2, problems, tmp_path_factory):
+    path = tmp_path_factory.mktemp("rollout") / "whole.jsonl"
+    return path, rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_answer_is_kept_with_what_it_came_from(whole):
+    path, result = whole
+    rows = rows_of(path)
+    assert (result.problems, result.answers, result.kept) == (5, 15, 15)
+    assert [(row["problem"], row["sample"]) for row in rows] == [(p, s) for p in range(5) for s in range(3)]
+    assert len({row["seed"] for row in rows}) == 15
+    assert rows[0]["setting"]["max_tokens"] == 6
+    assert len({row["completion"] for row in rows}) > 1
+    assert not list(path.parent.glob("*.partial"))
+
+
+def test_only_finished_answers_that_the_checker_accepts_have_a_score(whole, problems):
+    for row in rows_of(whole[0]):
+        expected = checker("number")(read_problems(problems)[row["problem"]], row["completion"])
+        assert row["score"] == (expected if row["finish"] != "length" else 0.0)
+
+
+def test_shards_together_are_the_whole(whole, smollm2, problems, tmp_path):
+    parts = []
+    for index in (1, 2):
+        part = tmp_path / f"{index}.jsonl"
+        rollout(smollm2, problems, part, SETTINGS, shard=(index, 2), threads=1, progress=False)
+        parts += rows_of(part)
+    assert sorted(parts, key=lambda row: (row["problem"], row["sample"])) == rows_of(whole[0])
+
+
+def test_an_interrupted_run_continues_to_the_same_answers(whole, smollm2, problems, tmp_path, monkeypatch):
+    path = tmp_path / "data.jsonl"
+    add, calls = rollouts.Log.add, []
+
+    def interrupted(self, rows):
+        if len(calls) == 2:
+            self._file.write('{"problem": 2, "samp')  # a line cut short
+            raise KeyboardInterrupt
+        calls.append(1)
+        add(self, rows)
+
+    monkeypatch.setattr(rollouts.Log, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
+    assert not path.exists()
+    monkeypatch.setattr(rollouts.Log, "add", lambda self, rows: calls.append(1) or add(self, rows))
+    other = RolloutSettings(**{**SETTINGS.__dict__, "seed": 6})
+    with pytest.raises(InputError, match="another seed"):
+        rollout(smollm2, problems, path, other, threads=1, progress=False)
+    rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
+    assert len(calls) == 5  # none was answered twice
+    assert rows_of(path) == rows_of(whole[0])
+    with pytest.raises(InputError, match="exists"):
+        rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
+
+
+def test_the_command_makes_data_that_collect_reads(smollm2, tmp_path, capsys):
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text(
+        "- {task: chain_sum, size: 3, seed: 1, config: {min_terms: 2, max_terms: 2, min_digits: 1, max_digits: 1}}\n"
+    )
+    out = tmp_path / "data.jsonl"
+    flags = ["--checker", "reasoning-gym", "--n", "2", "--max-tokens", "8", "--least-score", "0", "--threads", "1"]
+    assert cli.main(["rollout", str(smollm2), "--problems", str(tasks), "-o", str(out), *flags]) == 0
+    assert "6 answers to 3 problems" in capsys.readouterr().out
+    records = list(read_records(out))
+    assert len(records) == 6
+    assert records[0].prompt[0]["role"] == "user"
+    assert records[0].completion[0]["role"] == "assistant"
+
+
+def test_heads_draw_other_answers_than_none(whole, smollm2, problems, exported, tmp_path):
+    path = tmp_path / "heads.jsonl"
+    rollout(smollm2, problems, path, SETTINGS, exported("f32"), threads=1, progress=False)
+    texts = [row["completion"] for row in rows_of(path)]
+    assert texts != [row["completion"] for row in rows_of(whole[0])]
+
+
+def weigh(problem, text):  # named by python:test_rollout:weigh
+    return problem["weight"] * len(text)
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem", "text", "score"),
+    [
+        ("exact", {"answer": "4"}, " 4\n", 1.0),
+        ("exact", {"answer": "4"}, "It is 4", 0.0),
+        ("number", {"answer": "4"}, "2 + 2 is 4.", 1.0),
+        ("number", {"answer": "4"}, "4 is 2 + 2", 0.0),
+        ("number", {"answer": "4"}, "four", 0.0),
+        ("number", {"answer": "1,200"}, "= 1200.0", 1.0),
+        (r"regex:Answer: (\w+)", {"answer": "yes"}, "Answer: no. Answer: yes", 1.0),
+        (r"regex:Answer: (\w+)", {"answer": "yes"}, "yes", 0.0),
+        ("math", {"answer": "1/2"}, r"so \boxed{\frac{2}{4}}", 1.0),
+        ("math", {"answer": "1/2"}, r"so \boxed{\frac{2}{3}}", 0.0),
+        ("reasoning-gym", {"task": "chain_sum", "entry": {"answer": "7"}}, "3 + 4 = 7.", 1.0),
+        ("reasoning-gym", {"task": "chain_sum", "entry": {"answer": "7"}}, "8", 0.0),
+        ("python:test_rollout:weigh", {"weight": 0.25}, "ab", 0.5),
+    ],
+)
+def test_checkers(spec, problem, text, score):
+    assert check(checker(spec), problem, text) == pytest.approx(score, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "exactly", "regex:", "regex:(", "python:nowhere:f", "python:json:absent", "python:json:__name__"]
+)
+def test_a_checker_that_is_none_is_refused(spec):
+    with pytest.raises(InputError, match="checker"):
+        checker(spec)
+
+
+def test_a_score_out_of_range_and_a_problem_without_an_answer_are_refused():
+    with pytest.raises(InputError, match="from 0 to 1"):
+        check(checker("python:test_rollout:weigh"), {"weight": 1}, "abc")
+    with pytest.raises(InputError, match="no answer"):
+        check(checker("exact"), {}, "abc")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.jsonl", "", "no problem"),
+        ("p.jsonl", '{"answer": 1}\n', "line 1: expected a JSON object with a prompt"),
+        ("p.jsonl", "{\n", "line 1: not valid JSON"),
+        ("p.yaml", "- [", "not valid YAML"),
+        ("p.yaml", "a: 1", "expected a list of tasks"),
+        ("p.yaml", "- {task: no_such_task}", "cannot be drawn"),
+        ("p.yaml", "- {task: chain_sum, min_terms: 2}", "no setting min_terms"),
+    ],
+)
+def test_files_of_problems_that_cannot_be_used_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_problems(tmp_path / name)
+
+
+def test_tasks_are_mixed_evenly(tmp_path):
+    (tmp_path / "p.yaml").write_text("- {task: chain_sum, size: 4}\n- {task: basic_arithmetic, size: 4}\n")
+    assert [p["task"] for p in read_problems(tmp_path / "p.yaml")] == ["chain_sum", "basic_arithmetic"] * 4
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/"])
+def test_shards_that_make_no_sense_are_refused(text):
+    with pytest.raises(InputError, match="I/N"):
+        parse_shard(text)
