@@ -34,7 +34,6 @@ def measure(
     import llama_cpp
     from tqdm import tqdm
 
-    from autodeco import __version__, native
     from autodeco.base_model import open_base, open_llama
 
     context = len(PROMPT) + tokens + 8
@@ -82,9 +81,25 @@ def measure(
         "median": {name: round(value, 2) for name, value in medians.items()},
         "ratio_over_static": round(medians["autodeco"] / medians["stock_static"], 4),
         "ratio_over_defaults": round(medians["autodeco"] / medians["stock_defaults"], 4),
-        "machine": {"processor": _processor(), "instructions": native.ISA, "system": platform.platform(terse=True)},
-        "versions": {"autodeco": __version__, "llama-cpp-python": llama_cpp.__version__},
+        "machine": machine(),
+        "versions": versions(),
     }
+
+
+def machine() -> dict[str, str]:
+    """What figures were measured on."""
+    from autodeco import native
+
+    return {"processor": _processor(), "instructions": native.ISA, "system": platform.platform(terse=True)}
+
+
+def versions() -> dict[str, str]:
+    """What figures were measured with."""
+    import llama_cpp
+
+    from autodeco import __version__
+
+    return {"autodeco": __version__, "llama-cpp-python": llama_cpp.__version__}
 
 
 def _processor() -> str:

@@ -1,18 +1,16 @@
 // What AutoDeco needs to know of a token distribution, computed from raw logits on the CPU:
 // the statistics that the top-p head reads, and a draw from the nucleus.
 //
-// Nothing here sorts the vocabulary. A row of logits is read in blocks of BLOCK_SIZE; the maximum of each block, taken
-// once, lets later passes skip every block that cannot matter.
+// Nothing here sorts the vocabulary.
 
 #pragma once
 
+#include "row_workspace.h"
+
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace autodeco {
-
-constexpr int64_t BLOCK_SIZE = 128;
 
 // temperatures below this are greedy: the division z / T must never see a zero
 constexpr float GREEDY_TEMPERATURE = 1e-5f;
@@ -38,27 +36,6 @@ struct nucleus_draw {
     int32_t    token;
     int32_t    size; // tokens in the nucleus
     float      prob; // probability of the token within the nucleus
-};
-
-// Memory of the passes over one row, allocated once for the largest row. One per thread.
-struct row_workspace {
-    void reserve(int64_t n_vocab);
-
-    std::vector<float>    block_max;
-    std::vector<float>    e;
-    std::vector<double>   bucket_mass;
-    std::vector<uint32_t> bucket_count;
-    std::vector<float>    gathered_z;
-    std::vector<float>    gathered_e;
-    std::vector<int32_t>  gathered_id;
-    std::vector<int32_t>  order;
-
-    // what distribution_stats found in a row, for a draw from the same row
-    bool   has_row = false;
-    float  max     = 0.0f;
-    float  inv_temperature = 0.0f;
-    double sum     = 0.0; // of e
-    int64_t n      = 0;   // tokens with mass
 };
 
 // Whether tokens can be drawn from a row of logits.

@@ -7,6 +7,9 @@
 
 namespace autodeco {
 
+// A row of logits is read in blocks; the maximum of each, taken once, lets later passes skip every block that cannot matter.
+constexpr int64_t BLOCK_SIZE = 128;
+
 constexpr int32_t N_BUCKETS = 256;
 constexpr int32_t TAIL      = N_BUCKETS; // what lies below the last bucket
 constexpr int32_t N_LANES   = 8;         // every bucket has this many cells, so that neighbouring tokens in one bucket do
@@ -43,6 +46,12 @@ struct row_sums {
     int64_t n;    // tokens with e > 0
 };
 
+struct split_sums {
+    double  above;   // sum of e of the tokens above
+    int64_t n_above;
+    int64_t n_in;    // tokens within
+};
+
 struct row_passes {
     const char * isa;
 
@@ -64,7 +73,17 @@ struct row_passes {
 
     // logits, e and ids of the first n tokens of one bucket, in ascending order of id
     void (*gather)(const row & r, bucket_map map, int32_t bucket, int64_t n, float * z, float * e, int32_t * id);
+
+    // sum up the tokens above hi and count those within [lo, hi]; if they are at most `capacity` less a block, their ids
+    // stand in id_in in ascending order
+    split_sums (*split)(const row & r, float lo, float hi, int64_t capacity, int32_t * id_in);
+
+    // id of the k-th token (from 0) whose logit is z
+    int32_t (*nth_equal)(const row & r, float z, int64_t k);
 };
+
+// those for the machine that runs this
+const row_passes & best_passes();
 
 extern const row_passes row_passes_baseline;
 #if defined(AUTODECO_X86)

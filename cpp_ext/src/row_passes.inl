@@ -2,13 +2,15 @@
 // of vector instructions: the including file names its table in AUTODECO_ROW_PASSES and its instructions in AUTODECO_ISA.
 // Everything is in an unnamed namespace: functions of the same name compiled for other instructions must not be merged.
 
-#include "distribution.h"
 #include "row_passes.h"
 
 #include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#if defined(__AVX__)
+#    include <immintrin.h>
+#endif
 
 namespace autodeco {
 namespace {
@@ -19,7 +21,8 @@ static_assert(BLOCK_SIZE % W == 0, "blocks hold whole vectors");
 
 typedef float   vfloat __attribute__((vector_size(W * sizeof(float))));
 typedef int32_t vint   __attribute__((vector_size(W * sizeof(int32_t))));
-typedef double  vdouble __attribute__((vector_size(W * sizeof(double))));
+typedef float   vfloat_half __attribute__((vector_size(W / 2 * sizeof(float))));
+typedef double  vdouble     __attribute__((vector_size(W / 2 * sizeof(double))));
 
 constexpr float NEG_INF = -std::numeric_limits<float>::infinity();
 
@@ -33,8 +36,13 @@ inline vfloat splat(float x) {
     return vfloat{} + x;
 }
 
+// b where a is NaN
 inline vfloat vmax(vfloat a, vfloat b) {
+#if defined(__AVX__)
+    return (vfloat) _mm256_max_ps((__m256) a, (__m256) b); // gcc makes a comparison and a blend of the line below
+#else
     return a > b ? a : b;
+#endif
 }
 
 inline vfloat vmin(vfloat a, vfloat b) {
@@ -42,9 +50,13 @@ inline vfloat vmin(vfloat a, vfloat b) {
 }
 
 inline bool any(vint mask) {
+#if defined(__AVX__)
+    return !_mm256_testz_si256((__m256i) mask, (__m256i) mask);
+#else
     int64_t parts[W / 2];
     std::memcpy(parts, &mask, sizeof(mask));
     return (parts[0] | parts[1] | parts[2] | parts[3]) != 0;
+#endif
 }
 
 inline float hmax(vfloat v) {
@@ -55,8 +67,34 @@ inline float hmax(vfloat v) {
     return m;
 }
 
-inline double hsum(vfloat v) {
-    double s = 0.0;
+// Sums of the lanes of many vectors. In two halves: gcc moves a vector of eight doubles about in scalar registers.
+struct double_sums {
+    vdouble lo = vdouble{};
+    vdouble hi = vdouble{};
+
+    void add(vfloat v) {
+        lo += __builtin_convertvector(half(v, 0), vdouble);
+        hi += __builtin_convertvector(half(v, W / 2), vdouble);
+    }
+
+    double total() const {
+        double s = 0.0;
+        for (int i = 0; i < W / 2; ++i) {
+            s += lo[i] + hi[i];
+        }
+        return s;
+    }
+
+private:
+    static vfloat_half half(vfloat v, int from) {
+        vfloat_half h;
+        std::memcpy(&h, (const char *) &v + from * sizeof(float), sizeof(h));
+        return h;
+    }
+};
+
+inline int64_t hsum(vint v) {
+    int64_t s = 0;
     for (int i = 0; i < W; ++i) {
         s += v[i];
     }
@@ -79,29 +117,20 @@ inline vint float_to_bits(vfloat v) {
     return i;
 }
 
-// exp(x) for x <= 0, 0 below MIN_EXPONENT; relative error below 2e-7 (degree 6 polynomial on [-ln2/2, ln2/2])
-inline vfloat vexp(vfloat x) {
-    const vint   alive   = x > MIN_EXPONENT;
-    const vfloat clamped = vmax(x, splat(MIN_EXPONENT));
+// 2^y for -126 <= y <= 0; relative error below 1e-7 (degree 6, fitted to the relative error on [-1/2, 1/2])
+inline vfloat vexp2(vfloat y) {
     // adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the low bits
-    const vfloat shifted = clamped * 1.44269504088896341f + 12582912.0f;
-    const vfloat n       = shifted - 12582912.0f;
-    vfloat       r       = clamped - n * 0.693359375f;
-    r                    = r - n * -2.12194440e-4f;
-    vfloat p             = splat(1.9875691500e-4f);
-    p                    = p * r + 1.3981999507e-3f;
-    p                    = p * r + 8.3334519073e-3f;
-    p                    = p * r + 4.1665795894e-2f;
-    p                    = p * r + 1.6666665459e-1f;
-    p                    = p * r + 5.0000001201e-1f;
-    p                    = p * r * r + r + 1.0f;
-    const vint exponent  = (float_to_bits(shifted) - float_to_bits(splat(12582912.0f))) << 23;
-    const vfloat e       = bits_to_float(float_to_bits(p) + exponent);
-    return alive ? e : vfloat{};
-}
-
-inline vfloat exponents(vfloat z, exponent_map em) {
-    return (z - em.max) * em.inv_temperature;
+    const vfloat shifted = y + 12582912.0f;
+    const vfloat r       = y - (shifted - 12582912.0f);
+    vfloat       p       = splat(1.5370704816e-4f);
+    p                    = p * r + 1.3399848291e-3f;
+    p                    = p * r + 9.6183732514e-3f;
+    p                    = p * r + 5.5503290352e-2f;
+    p                    = p * r + 2.4022648462e-1f;
+    p                    = p * r + 6.9314720558e-1f;
+    p                    = p * r + 1.0f;
+    const vint exponent  = float_to_bits(shifted) << 23; // of 1.5 * 2^23 the shift leaves nothing
+    return bits_to_float(float_to_bits(p) + exponent);
 }
 
 // Call `body(p, i)` for every block whose maximum reaches `least`: p are its BLOCK_SIZE logits, i the id of the first.
@@ -160,29 +189,31 @@ bool block_max(const float * z, int64_t n, float * block_max) {
 }
 
 row_sums exponentials(const row & r, exponent_map em) {
-    row_sums sums = { 0.0, 0.0, 0.0, 0 };
+    constexpr float LOG2E = 1.44269504088896341f;
+
+    const float scale = em.inv_temperature * LOG2E;
+    const float least = MIN_EXPONENT * LOG2E;
+    double_sums e_sum, e_sq_sum, e_y_sum;
+    vint        alive = vint{};
     for_each_block(r, least_logit(em, MIN_EXPONENT), [&](const float * p, int64_t first) {
-        vfloat e_sum    = vfloat{};
-        vfloat e_sq_sum = vfloat{};
-        vfloat e_x_sum  = vfloat{};
-        vint   alive    = vint{};
+        vfloat block_e    = vfloat{};
+        vfloat block_e_sq = vfloat{};
+        vfloat block_e_y  = vfloat{};
         for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
-            const vfloat x = vmax(exponents(load(p + i), em), splat(MIN_EXPONENT)); // -inf * 0 would be NaN
-            const vfloat e = vexp(x);
+            const vfloat y    = vmax((load(p + i) - em.max) * scale, splat(least)); // -inf * 0 would be NaN
+            const vint   mass = y > least;
+            const vfloat e    = bits_to_float(float_to_bits(vexp2(y)) & mass);
             store(r.e + first + i, e);
-            e_sum += e;
-            e_sq_sum += e * e;
-            e_x_sum += e * x;
-            alive -= e > 0.0f;
+            block_e += e;
+            block_e_sq += e * e;
+            block_e_y += e * y;
+            alive -= mass;
         }
-        sums.e += hsum(e_sum);
-        sums.e_sq += hsum(e_sq_sum);
-        sums.e_x += hsum(e_x_sum);
-        for (int lane = 0; lane < W; ++lane) {
-            sums.n += alive[lane];
-        }
+        e_sum.add(block_e);
+        e_sq_sum.add(block_e_sq);
+        e_y_sum.add(block_e_y);
     });
-    return sums;
+    return { e_sum.total(), e_sq_sum.total(), e_y_sum.total() / (double) LOG2E, hsum(alive) };
 }
 
 double entropy_shift(const row & r, exponent_map em, float inv_sum) {
@@ -190,7 +221,7 @@ double entropy_shift(const row & r, exponent_map em, float inv_sum) {
 
     // below q = 1e-14 a vocabulary of 262k adds less than 262e3 * 1e-14 * log(1e6) = 4e-8
     const float least = std::log(1e-14f / inv_sum);
-    double      s     = 0.0;
+    double_sums s;
     for_each_block(r, least_logit(em, least > MIN_EXPONENT ? least : MIN_EXPONENT), [&](const float *, int64_t first) {
         vfloat v = vfloat{};
         for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
@@ -199,9 +230,9 @@ double entropy_shift(const row & r, exponent_map em, float inv_sum) {
             const vfloat t = load(r.e + first + i) * (inv_sum / EPS);
             v += (((t + 0.33311871f) * t + 0.0043569f) * t) / (((t + 0.83311871f) * t + 0.09915266f) * t + 0.00059522f);
         }
-        s += hsum(v);
+        s.add(v);
     });
-    return s * EPS;
+    return s.total() * EPS;
 }
 
 // bucket of each logit of a vector, -1 outside [map.lo, map.hi]
@@ -228,9 +259,9 @@ void histogram(const row & r, bucket_map map, double * mass, uint32_t * count) {
             }
             // no branch a lane: what does not count goes to the cells of the tail, which nobody reads
             const vint    cell = (b < 0 ? vint{} + TAIL : b) * N_LANES;
-            const vdouble e    = __builtin_convertvector(load(r.e + first + i), vdouble);
+            const vfloat  e    = load(r.e + first + i);
             for (int lane = 0; lane < W; ++lane) {
-                mass[cell[lane] + lane] += e[lane];
+                mass[cell[lane] + lane] += (double) e[lane];
                 count[cell[lane] + lane] += 1;
             }
         }
@@ -273,6 +304,95 @@ void gather(const row & r, bucket_map map, int32_t bucket, int64_t n, float * z_
     });
 }
 
+#if defined(__AVX2__) && !defined(__AVX512VL__)
+// for every mask of eight lanes, the numbers of the lanes that are in it, one a byte from the lowest
+struct lane_table {
+    uint64_t lanes[256];
+
+    constexpr lane_table() : lanes() {
+        for (int mask = 0; mask < 256; ++mask) {
+            int n = 0;
+            for (int lane = 0; lane < W; ++lane) {
+                if (mask >> lane & 1) {
+                    lanes[mask] |= (uint64_t) lane << 8 * n++;
+                }
+            }
+        }
+    }
+};
+
+constexpr lane_table LANES_IN;
+#endif
+
+// Write first + lane for every lane of the mask to `out`, which has room for a whole vector; returns how many. Without
+// branches: which lanes are in is as good as random.
+inline int64_t pack(int32_t * out, vint mask, int32_t first) {
+#if defined(__AVX512VL__)
+    const __mmask8 bits  = _mm256_movepi32_mask((__m256i) mask);
+    const __m256i  lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_mask_compressstoreu_epi32(out, bits, _mm256_add_epi32(lanes, _mm256_set1_epi32(first)));
+    return __builtin_popcount(bits);
+#elif defined(__AVX2__)
+    const int     bits  = _mm256_movemask_ps((__m256) mask);
+    const __m256i lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) &LANES_IN.lanes[bits]));
+    _mm256_storeu_si256((__m256i *) out, _mm256_add_epi32(lanes, _mm256_set1_epi32(first)));
+    return __builtin_popcount(bits);
+#else
+    int64_t k = 0;
+    for (int lane = 0; lane < W; ++lane) {
+        out[k] = first + lane;
+        k -= mask[lane];
+    }
+    return k;
+#endif
+}
+
+split_sums split(const row & r, float lo, float hi, int64_t capacity, int32_t * id_in) {
+    double_sums above;
+    vint        n_above = vint{};
+    vint        n_in    = vint{};
+    int64_t     k       = 0;
+    for_each_block(r, lo, [&](const float * p, int64_t first) {
+        const bool room = k + BLOCK_SIZE <= capacity;
+        for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
+            const vfloat z  = load(p + i);
+            const vint   up = z > hi;
+            const vint   in = (z >= lo) & ~up;
+            above.add(bits_to_float(float_to_bits(load(r.e + first + i)) & up));
+            n_above -= up;
+            n_in -= in;
+            if (room) {
+                k += pack(id_in + k, in, (int32_t) (first + i));
+            }
+        }
+    });
+    return { above.total(), hsum(n_above), hsum(n_in) };
+}
+
+int32_t nth_equal(const row & r, float z, int64_t k) {
+    int32_t found = -1;
+    for_each_block(r, z, [&](const float * p, int64_t first) {
+        if (found >= 0) {
+            return;
+        }
+        vint n = vint{};
+        for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
+            n -= load(p + i) == z;
+        }
+        const int64_t in_block = hsum(n);
+        if (k >= in_block) {
+            k -= in_block;
+            return;
+        }
+        for (int64_t i = 0; found < 0; ++i) {
+            if (p[i] == z && k-- == 0) {
+                found = (int32_t) (first + i);
+            }
+        }
+    });
+    return found;
+}
+
 } // namespace
 
 const row_passes AUTODECO_ROW_PASSES = {
@@ -283,6 +403,8 @@ const row_passes AUTODECO_ROW_PASSES = {
     /* .histogram     = */ histogram,
     /* .bucket_range  = */ bucket_range,
     /* .gather        = */ gather,
+    /* .split         = */ split,
+    /* .nth_equal     = */ nth_equal,
 };
 
 } // namespace autodeco

@@ -72,7 +72,21 @@ def test_draws_follow_the_exact_distribution(name, temperature, top_p):
 @pytest.mark.parametrize("spread", [0.0, 1e-38, 1e-4, 1.0, 30.0])
 def test_draws_are_the_inverse_distribution_function(size, spread):
     rng = np.random.default_rng(size)
-    logits = (rng.normal(0, 1, size) * spread).astype(np.float32)
+    check_draws((rng.normal(0, 1, size) * spread).astype(np.float32), rng)
+
+
+@pytest.mark.parametrize("sampled", [-2.0, 2.0])
+def test_a_sample_unlike_its_row_changes_no_draw(sampled):
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 0.5, 49_152).astype(np.float32)
+    # flat rows are searched with the help of the first 8 of every 128 tokens: the worst row shifts just those
+    logits[np.arange(len(logits)) % 128 < 8] += sampled
+    check_draws(logits, rng)
+
+
+def check_draws(logits, rng):
+    """Draws against the inverse distribution function, for several settings."""
+    size = len(logits)
     order = np.argsort(-logits, kind="stable")
     for temperature, top_p in [(1.0, 0.8), (0.1, 0.999), (1.7, 1.0), (0.7, 0.0)]:
         cumulative = np.cumsum(exact(logits, temperature, top_p)[order])
