@@ -16,15 +16,56 @@ namespace {
 // half a unit in the last place of a float32 near 1: 0.8 stored as 0.80000001 still keeps 8 of 10 equal tokens
 constexpr double TOP_P_ROUNDING = 6e-8;
 
+// blocks that thread `ith` of `nth` reads, as a row of its own
+row share_of(const row & r, int ith, int nth) {
+    const int64_t first = n_blocks(r.n) * ith / nth * BLOCK_SIZE;
+    const int64_t end   = std::min(r.n, n_blocks(r.n) * (ith + 1) / nth * BLOCK_SIZE);
+    return { r.z + first, std::max<int64_t>(0, end - first), r.block_max + first / BLOCK_SIZE, r.e + first };
+}
+
+row row_of(const float * logits, int64_t n_vocab, row_workspace & ws) {
+    return { logits, n_vocab, ws.block_max.data(), ws.e.data() };
+}
+
+row_status status_of(bool is_real, float max) {
+    return !is_real ? row_status::not_real : max == -std::numeric_limits<float>::infinity() ? row_status::empty : row_status::ok;
+}
+
+float largest(const row & r) {
+    return *std::max_element(r.block_max, r.block_max + n_blocks(r.n));
+}
+
+exponent_map exponents_at(float temperature, float max) {
+    return { max, 1.0f / (temperature + 1e-8f) };
+}
+
+bool is_temperature(float temperature) {
+    return temperature >= 0.0f && temperature <= FLT_MAX;
+}
+
 // Take the maxima of the blocks into the workspace; `max` is the row's.
 row_status scan(const float * logits, int64_t n_vocab, row_workspace & ws, float & max) {
     ws.reserve(n_vocab);
-    ws.has_row = false;
-    if (!best_passes().block_max(logits, n_vocab, ws.block_max.data())) {
-        return row_status::not_real;
+    ws.has_row   = false;
+    ws.n_shares  = 0;
+    const bool is_real = best_passes().block_max(logits, n_vocab, ws.block_max.data());
+    max = is_real ? largest(row_of(logits, n_vocab, ws)) : 0.0f;
+    return status_of(is_real, max);
+}
+
+// The same and the exponentials, put together from what the threads have found.
+row_status join_shares(const row & r, row_workspace & ws, float & max, row_sums & sums) {
+    bool is_real = true;
+    sums         = { 0.0, 0.0, 0.0, 0 };
+    for (int i = 0; i < ws.n_shares; ++i) {
+        const row_share & share = ws.shares[i];
+        is_real = is_real && share.is_real;
+        sums    = { sums.e + share.sums.e, sums.e_sq + share.sums.e_sq, sums.e_x + share.sums.e_x, sums.n + share.sums.n };
     }
-    max = *std::max_element(ws.block_max.begin(), ws.block_max.begin() + n_blocks(n_vocab));
-    return max == -std::numeric_limits<float>::infinity() ? row_status::empty : row_status::ok;
+    ws.has_row  = false;
+    ws.n_shares = 0;
+    max = is_real ? largest(r) : 0.0f;
+    return status_of(is_real, max);
 }
 
 int32_t first_of(const row & r, float z) {
@@ -114,18 +155,46 @@ row_status row_check(const float * logits, int64_t n_vocab, row_workspace & ws) 
     return scan(logits, n_vocab, ws, max);
 }
 
+void row_maxima(const float * logits, int64_t n_vocab, int ith, int nth, row_workspace & ws) {
+    if (nth > (int) ws.shares.size()) {
+        return; // more threads than ggml can have
+    }
+    const row share = share_of(row_of(logits, n_vocab, ws), ith, nth);
+    ws.shares[ith].is_real = best_passes().block_max(share.z, share.n, share.block_max);
+}
+
+void row_exponentials(const float * logits, int64_t n_vocab, float temperature, int ith, int nth, row_workspace & ws) {
+    if (nth > (int) ws.shares.size()) {
+        return;
+    }
+    const row          r  = row_of(logits, n_vocab, ws);
+    const exponent_map em = exponents_at(temperature, largest(r));
+    ws.shares[ith].sums   = { 0.0, 0.0, 0.0, 0 };
+    if (is_temperature(temperature) && em.max > -std::numeric_limits<float>::infinity()) {
+        ws.shares[ith].sums = best_passes().exponentials(share_of(r, ith, nth), em);
+    }
+    if (ith == 0) {
+        ws.n_shares = nth;
+    }
+}
+
 row_status distribution_stats(const float * logits, int64_t n_vocab, float temperature, row_workspace & ws, prob_stats & stats) {
-    float            max;
-    const row_status status = scan(logits, n_vocab, ws, max);
+    ws.reserve(n_vocab);
+    const row  r      = row_of(logits, n_vocab, ws);
+    const bool shared = ws.n_shares > 0;
+    float      max;
+    row_sums   sums;
+    const row_status status = shared ? join_shares(r, ws, max, sums) : scan(logits, n_vocab, ws, max);
     if (status != row_status::ok) {
         return status;
     }
-    if (!(temperature >= 0.0f && temperature <= FLT_MAX)) {
+    if (!is_temperature(temperature)) {
         return row_status::not_real;
     }
-    const row          r    = { logits, n_vocab, ws.block_max.data(), ws.e.data() };
-    const exponent_map em   = { max, 1.0f / (temperature + 1e-8f) };
-    const row_sums     sums = best_passes().exponentials(r, em);
+    const exponent_map em = exponents_at(temperature, max);
+    if (!shared) {
+        sums = best_passes().exponentials(r, em);
+    }
 
     const double inv_sum = 1.0 / sums.e;
     const double n       = (double) n_vocab;
@@ -154,7 +223,7 @@ nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float tempera
     if (!(temperature <= FLT_MAX) || std::isnan(top_p)) {
         return { row_status::not_real, -1, 0, 0.0f };
     }
-    const row r = { logits, n_vocab, ws.block_max.data(), ws.e.data() };
+    const row r = row_of(logits, n_vocab, ws);
     if (temperature < GREEDY_TEMPERATURE) {
         return { row_status::ok, first_of(r, max), 1, 1.0f };
     }

@@ -41,6 +41,11 @@ struct nucleus_draw {
 // Whether tokens can be drawn from a row of logits.
 row_status row_check(const float * logits, int64_t n_vocab, row_workspace & ws);
 
+// The two passes over all logits, for the part of thread `ith` of `nth`; every thread must have done the first before any
+// begins the second. distribution_stats of the same row then does not repeat them. The workspace is reserved.
+void row_maxima      (const float * logits, int64_t n_vocab, int ith, int nth, row_workspace & ws);
+void row_exponentials(const float * logits, int64_t n_vocab, float temperature, int ith, int nth, row_workspace & ws);
+
 // Statistics of softmax(logits / (temperature + 1e-8)) over the whole vocabulary.
 row_status distribution_stats(const float * logits, int64_t n_vocab, float temperature, row_workspace & ws, prob_stats & stats);
 

@@ -5,6 +5,8 @@
 #include "distribution.h"
 #include "heads.h"
 
+#include <functional>
+
 namespace autodeco {
 
 struct predictions {
@@ -12,11 +14,17 @@ struct predictions {
     ggml_tensor * top_p;       // [1, n], in (0, 1); null where there is no top-p head, which means 1
 };
 
-// Nodes that compute temperature and top-p for n tokens.
-//   hidden [n_embd, n] F32: the vectors that the output matrix multiplies
-//   logits [n_vocab, n] F32: raw logits
-//   ws: for n = 1, where to leave what the statistics found, for a draw from the same row; may be null
-predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, ggml_tensor * logits,
-                        row_workspace * ws);
+// Makes the node of the statistics [N_PROB_STATS, n] at temperature [1, n].
+using stats_builder = std::function<ggml_tensor *(ggml_tensor * temperature)>;
+
+// Nodes that compute temperature and top-p for n tokens from hidden [n_embd, n] F32, the vectors that the output matrix
+// multiplies. `stats` is asked only if the heads read statistics.
+predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, const stats_builder & stats);
+
+// The statistics of logits [n_vocab, n] F32 on the CPU.
+ggml_tensor * cpu_stats(ggml_context * ctx, ggml_tensor * logits, ggml_tensor * temperature);
+
+// The same for one row, by all threads if it is long. What they find stays in `ws`, for a draw from the same row.
+ggml_tensor * cpu_row_stats(ggml_context * ctx, ggml_tensor * logits, ggml_tensor * temperature, row_workspace & ws);
 
 } // namespace autodeco

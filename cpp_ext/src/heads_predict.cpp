@@ -45,7 +45,9 @@ bool predict_rows(const heads_data & heads, const float * hidden, const float * 
     ggml_tensor * logits_in = ggml_new_tensor_2d(memory.ctx, GGML_TYPE_F32, n_vocab, n);
     ggml_set_input(hidden_in);
     ggml_set_input(logits_in);
-    const predictions pred = build_heads(memory.ctx, weights->tensors, heads.prob_stats, hidden_in, logits_in, nullptr);
+    const predictions pred = build_heads(memory.ctx, weights->tensors, heads.prob_stats, hidden_in, [&](ggml_tensor * temperature) {
+        return cpu_stats(memory.ctx, logits_in, temperature);
+    });
 
     ggml_cgraph * gf = ggml_new_graph(memory.ctx);
     for (ggml_tensor * out : { pred.temperature, pred.top_p }) {

@@ -52,7 +52,7 @@ void host_accept(llama_sampler * smpl, llama_token /*token*/) {
 
 void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     sampler_state &           state = state_of(smpl);
-    const autodeco_decoding & seen  = observed(state);
+    const autodeco_decoding   seen  = observed(state);
 
     const float predicted   = state.user_temperature(seen.temperature);
     const float temperature = state.divided && predicted >= GREEDY_TEMPERATURE ? 1.0f : predicted;

@@ -35,7 +35,7 @@ struct exponent_map {
 struct row {
     const float * z;
     int64_t       n;
-    const float * block_max; // [ceil(n / BLOCK_SIZE)]
+    float *       block_max; // [ceil(n / BLOCK_SIZE)]
     float *       e;         // exp of the exponents of all blocks that hold mass, written by `exponentials`
 };
 

@@ -1,5 +1,7 @@
 #include "row_workspace.h"
 
+#include "ggml.h"
+
 namespace autodeco {
 
 void row_workspace::reserve(int64_t n_vocab) {
@@ -8,6 +10,7 @@ void row_workspace::reserve(int64_t n_vocab) {
     }
     block_max.resize(n_blocks(n_vocab));
     e.resize(n_blocks(n_vocab) * BLOCK_SIZE);
+    shares.resize(GGML_MAX_N_THREADS);
     bucket_mass.resize(N_CELLS);
     bucket_count.resize(N_CELLS);
     gathered_z.resize(n_vocab);

@@ -31,6 +31,12 @@ struct part_of_row {
     row first(int64_t n) { return { z.data(), n, block_max.data(), e.data() }; }
 };
 
+// what one thread found of its part of a row
+struct row_share {
+    bool     is_real;
+    row_sums sums;
+};
+
 struct row_workspace {
     void reserve(int64_t n_vocab);
 
@@ -49,6 +55,10 @@ struct row_workspace {
     part_of_row          sample;
     part_of_row          bracket;
     std::vector<int32_t> bracket_id;
+
+    // row_maxima and row_exponentials, for distribution_stats
+    std::vector<row_share> shares;
+    int                    n_shares = 0;
 
     // what distribution_stats found in a row, for a draw from the same row
     bool         has_row = false;

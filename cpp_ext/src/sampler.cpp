@@ -2,7 +2,7 @@
 
 #include "sampler_state.h"
 
-#include "heads_graph.h"
+#include "device_nucleus.h"
 
 #include <cmath>
 #include <functional>
@@ -10,6 +10,9 @@
 namespace autodeco {
 
 namespace {
+
+// more than any model has; where the vocabulary is not known yet
+constexpr int64_t LARGEST_VOCAB = 1 << 20;
 
 float scalar(const ggml_tensor * tensor) {
     return tensor ? *(const float *) tensor->data : 1.0f;
@@ -123,6 +126,7 @@ void sampler_free(llama_sampler * smpl) {
 
 bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t /*n_outputs_max_per_seq*/) {
     sampler_state & state = state_of(smpl);
+    state.on_device       = device_can_draw(buft, state.heads ? state.heads->n_vocab : LARGEST_VOCAB);
     if (!state.heads) {
         return true;
     }
@@ -130,9 +134,62 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     return state.weights != nullptr;
 }
 
-// add the node that draws from args: logits, and what the heads predict
-void draw_token(ggml_context * ctx, graph_row & row, ggml_tensor ** args, int n_args, llama_sampler_data * data) {
-    ggml_tensor * token = ggml_custom_4d(ctx, GGML_TYPE_I32, 1, 1, 1, 1, args, n_args, nucleus_node, 1, &row);
+// the hidden state [n_embd] that belongs to one row of logits
+ggml_tensor * hidden_of(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * logits, int64_t n_embd) {
+    ggml_tensor * hidden = find_hidden(gf, logits, n_embd);
+    if (!hidden) {
+        return ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_embd, 1); // a probe that only counts nodes
+    }
+    const int64_t i = logits->view_src ? (int64_t) (logits->view_offs / logits->view_src->nb[1]) : 0;
+    if (i >= hidden->ne[1]) {
+        hidden = ggml_pad(ctx, hidden, 0, 1, 0, 0); // a batch without outputs: llama.cpp pads the logits alike
+    }
+    return ggml_view_2d(ctx, hidden, n_embd, 1, hidden->nb[1], i * hidden->nb[1]);
+}
+
+void observe(ggml_context * ctx, ggml_cgraph * gf, const predictions & pred, graph_row & row) {
+    ggml_tensor * args[] = { pred.temperature, pred.top_p };
+    ggml_tensor * kept   = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, pred.top_p ? 2 : 1, observer_node, 1, &row);
+    ggml_set_name(kept, "autodeco_observer");
+    ggml_build_forward_expand(gf, kept);
+}
+
+ggml_tensor * draw_on_cpu(ggml_context * ctx, ggml_tensor * logits, const predictions & pred, graph_row & row) {
+    ggml_tensor * args[] = { logits, pred.temperature, pred.top_p };
+    const int     n_args = pred.top_p ? 3 : pred.temperature ? 2 : 1;
+    return ggml_custom_4d(ctx, GGML_TYPE_I32, 1, 1, 1, 1, args, n_args, nucleus_node, 1, &row);
+}
+
+ggml_tensor * draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sorted_row & sorted, const predictions & pred, graph_row & row) {
+    const device_draw draw = build_device_draw(ctx, sorted, pred);
+    row.settings           = draw.settings;
+    row.planned_values     = draw.values;
+    ggml_build_forward_expand(gf, draw.values);
+    return draw.token;
+}
+
+void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data) {
+    sampler_state & state  = state_of(smpl);
+    ggml_tensor *   logits = data->logits;
+    graph_row &     row    = state.row(state.n_rows++);
+    row.ws.reserve(logits->ne[0]);
+
+    sorted_row sorted = { nullptr, nullptr };
+    if (state.on_device) {
+        sorted = sort_row(ctx, logits);
+    }
+    predictions pred = { nullptr, nullptr };
+    if (state.heads) {
+        ggml_tensor * hidden = hidden_of(ctx, gf, logits, state.heads->n_embd);
+        pred = build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
+            return state.on_device ? device_stats(ctx, sorted, temperature) : cpu_row_stats(ctx, logits, temperature, row.ws);
+        });
+    }
+    if (state.is_observer) {
+        observe(ctx, gf, pred, row);
+        return;
+    }
+    ggml_tensor * token = state.on_device ? draw_on_device(ctx, gf, sorted, pred, row) : draw_on_cpu(ctx, logits, pred, row);
     ggml_set_name(token, "autodeco_token");
     data->logits     = nullptr;
     data->probs      = nullptr;
@@ -140,41 +197,22 @@ void draw_token(ggml_context * ctx, graph_row & row, ggml_tensor ** args, int n_
     data->sampled    = token;
 }
 
-void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data) {
-    sampler_state & state  = state_of(smpl);
-    ggml_tensor *   logits = data->logits;
-    if (!state.heads) {
-        graph_row & row = state.row(state.n_rows++);
-        row.ws.reserve(logits->ne[0]);
-        draw_token(ctx, row, &logits, 1, data);
-        return;
-    }
-    const int64_t n_embd = state.heads->n_embd;
-
-    ggml_tensor * hidden = find_hidden(gf, logits, n_embd);
-    if (!hidden) {
-        hidden = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_embd, 1); // a probe that only counts nodes
-    } else {
-        const int64_t i = logits->view_src ? (int64_t) (logits->view_offs / logits->view_src->nb[1]) : 0;
-        if (i >= hidden->ne[1]) {
-            hidden = ggml_pad(ctx, hidden, 0, 1, 0, 0); // a batch without outputs: llama.cpp pads the logits alike
-        }
-        hidden = ggml_view_2d(ctx, hidden, n_embd, 1, hidden->nb[1], i * hidden->nb[1]);
-    }
-
-    graph_row & row = state.row(state.n_rows++);
-    row.ws.reserve(logits->ne[0]);
-
-    const predictions pred   = build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, logits, &row.ws);
-    ggml_tensor *     args[] = { logits, pred.temperature, pred.top_p };
-    const int         n_args = pred.top_p ? 3 : 2;
-    if (state.is_observer) {
-        ggml_tensor * kept = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args + 1, n_args - 1, observer_node, 1, &row);
-        ggml_set_name(kept, "autodeco_observer");
-        ggml_build_forward_expand(gf, kept);
-        return;
-    }
-    draw_token(ctx, row, args, n_args, data);
+// what a draw on a device reads of the user's settings
+device_settings device_settings_of(const sampler_state & state, double uniform) {
+    const bool fixed_temperature = !state.heads || state.fixed_temperature;
+    const bool fixed_top_p       = !state.heads || !state.heads->has_top_p || state.fixed_top_p;
+    const bool greedy            = state.params.temperature == 0.0f;
+    // a double below 1 may round up to 1
+    const float below_one = std::nextafter(1.0f, 0.0f);
+    return {
+        fixed_temperature ? 0.0f : state.params.temperature,
+        fixed_temperature ? state.params.temperature : 0.0f,
+        fixed_top_p ? 0.0f : state.params.top_p,
+        fixed_top_p ? state.params.top_p : 0.0f,
+        greedy ? 0.0f : std::min((float) uniform, below_one),
+        state.top_k > 0 ? (float) state.top_k : (float) LARGEST_VOCAB,
+        state.min_p,
+    };
 }
 
 void sampler_backend_set_input(llama_sampler * smpl) {
@@ -182,12 +220,24 @@ void sampler_backend_set_input(llama_sampler * smpl) {
     std::mt19937    ahead = state.rng;
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
     for (size_t i = 0; i < state.n_rows; ++i) {
-        state.rows[i].uniform = i == 0 ? state.uniform : uniform(ahead);
+        graph_row & row = state.rows[i];
+        row.uniform     = i == 0 ? state.uniform : uniform(ahead);
+        row.values      = row.planned_values;
+        if (row.settings) {
+            const device_settings settings = device_settings_of(state, row.uniform);
+            ggml_backend_tensor_set(row.settings, &settings, 0, sizeof(settings));
+        }
     }
 }
 
 void sampler_backend_reset(llama_sampler * smpl) {
-    state_of(smpl).n_rows = 0;
+    sampler_state & state = state_of(smpl);
+    state.n_rows          = 0;
+    for (graph_row & row : state.rows) {
+        row.settings       = nullptr;
+        row.values         = nullptr;
+        row.planned_values = nullptr;
+    }
 }
 
 void sampler_copy_state(const llama_sampler * src, llama_sampler * dst) {
@@ -229,6 +279,24 @@ llama_sampler * new_sampler(std::shared_ptr<const heads_data> heads, autodeco_pa
     state->is_observer = is_observer;
     state->restart();
     return llama_sampler_init(&sampler_interface, state);
+}
+
+autodeco_decoding observed(const sampler_state & state) {
+    if (state.rows.empty()) {
+        return { -1, 1.0f, 1.0f, 0, 0.0f, AUTODECO_STATUS_NOT_ATTACHED };
+    }
+    const graph_row & row = state.rows.front();
+    if (!row.values) {
+        return row.last;
+    }
+    device_values values;
+    ggml_backend_tensor_get(row.values, &values, 0, sizeof(values));
+    const bool is_real = std::isfinite(values.temperature) && std::isfinite(values.top_p) && std::isfinite(values.prob);
+    const bool  has_top_p   = state.heads && state.heads->has_top_p;
+    const float temperature = state.fixed_temperature ? state.params.temperature : values.temperature;
+    const float top_p       = state.fixed_top_p ? state.params.top_p : has_top_p ? values.top_p : 1.0f;
+    return { (int32_t) values.token, temperature, top_p, (int32_t) values.nucleus, values.prob,
+             (int32_t) (is_real ? row_status::ok : row_status::not_real) };
 }
 
 namespace {

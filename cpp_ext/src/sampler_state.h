@@ -20,11 +20,16 @@ struct sampler_state;
 // What one output row of a graph reads and writes. Graphs are kept and run again by llama.cpp, so a row's address must
 // hold for the sampler's life: rows are reused in order by every graph and never freed before the sampler.
 struct graph_row {
-    const sampler_state * owner;
-    double                uniform = 0.0;
-    autodeco_decoding     last    = {};
+    const sampler_state * owner    = nullptr;
+    double                uniform  = 0.0;
+    autodeco_decoding     last     = {};
     row_workspace         ws;
     std::vector<float>    cut_logits; // where min_p and top_k ban tokens
+
+    // of a draw on a device: what the current graph reads and writes
+    ggml_tensor * settings = nullptr;
+    ggml_tensor * values   = nullptr; // null until a decode has begun that computes it
+    ggml_tensor * planned_values = nullptr;
 };
 
 struct sampler_state {
@@ -43,6 +48,8 @@ struct sampler_state {
     double       uniform; // for the next token; drawn again only when a token is accepted, so that decoding a prompt in
                           // pieces, or decoding what is then not sampled, changes nothing
 
+    bool on_device = false; // what a draw needs is computed by the device that has the logits
+
     std::deque<graph_row> rows;
     size_t                n_rows = 0; // of the current graph
 
@@ -55,7 +62,8 @@ struct sampler_state {
     // row `i` of a graph, i at most one past the last that there is
     graph_row & row(size_t i) {
         if (i == rows.size()) {
-            rows.push_back({ this, 0.0, {}, {}, {} });
+            rows.emplace_back();
+            rows.back().owner = this;
         }
         return rows[i];
     }
@@ -75,13 +83,11 @@ inline sampler_state & state_of(const llama_sampler * smpl) {
     return *(sampler_state *) smpl->ctx;
 }
 
-// what an observer saw for the token at hand
-inline const autodeco_decoding & observed(const sampler_state & state) {
-    static const autodeco_decoding none = { -1, 1.0f, 1.0f, 0, 0.0f, AUTODECO_STATUS_NOT_ATTACHED };
-    return state.rows.empty() ? none : state.rows.front().last;
-}
-
 // sampler.cpp
+
+// What the graph decided, or an observer saw, for the token at hand. After the decode is done (llama_synchronize).
+autodeco_decoding observed(const sampler_state & state);
+
 llama_sampler * new_sampler(std::shared_ptr<const heads_data> heads, autodeco_params params, bool is_observer);
 
 // host_stages.cpp

@@ -5,6 +5,8 @@
 // Heads must fit the model; their values are scaled so that the nucleus holds several tokens. Every value is compared with
 // the heads run on the host over the hidden state and logits that the same device computed.
 
+#include "check.h"
+
 #include "autodeco.h"
 
 #include "distribution.h"
@@ -18,14 +20,6 @@
 #include <numeric>
 #include <string>
 #include <vector>
-
-static int n_passed = 0;
-static int n_failed = 0;
-
-static void check(bool ok, const char * claim, double value) {
-    printf("%s: %s (%g)\n", ok ? "ok" : "FAILED", claim, value);
-    (ok ? n_passed : n_failed) += 1;
-}
 
 static const std::vector<std::vector<llama_token>> PROMPTS = {
     { 1, 504, 3575, 282, 4649, 314 }, { 1, 19, 216, 34, 446, 216, 35, 5 }, { 1, 28, 30, 42 }, { 1, 1000, 2000, 3000, 4000 },
@@ -281,6 +275,5 @@ int main(int argc, char ** argv) {
     test_life_cycle(model, argv[2]);
     autodeco_heads_free(heads);
     llama_model_free(model);
-    printf("%d passed, %d failed\n", n_passed, n_failed);
-    return n_failed > 0;
+    return report();
 }

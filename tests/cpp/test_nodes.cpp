@@ -1,0 +1,231 @@
+// The graph nodes over random rows of logits, without a model: by one thread and by several, and the operations that take
+// their place on devices, here on the CPU. The reference is written out in double precision.
+
+#include "check.h"
+
+#include "device_nucleus.h"
+#include "distribution.h"
+#include "heads_graph.h"
+
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <vector>
+
+using namespace autodeco;
+
+static const struct {
+    const char * name;
+    int64_t      n_vocab;
+    float        deviation;
+} ROWS[] = { { "peaked", 49152, 4.0f }, { "flat", 151936, 1.0f }, { "short", 300, 2.0f }, { "very short", 3, 1.0f } };
+
+static std::vector<float> random_row(int64_t n, float deviation) {
+    std::mt19937                    rng((uint32_t) n);
+    std::normal_distribution<float> normal(0.0f, deviation);
+    std::vector<float>              row(n);
+    std::generate(row.begin(), row.end(), [&] { return normal(rng); });
+    return row;
+}
+
+// the distribution at a temperature, in descending order; ids beside it
+static std::vector<double> sorted_softmax(const std::vector<float> & z, double temperature, std::vector<int32_t> & id) {
+    id.resize(z.size());
+    std::iota(id.begin(), id.end(), 0);
+    std::stable_sort(id.begin(), id.end(), [&](int32_t a, int32_t b) { return z[a] > z[b]; });
+    std::vector<double> q(z.size());
+    for (size_t i = 0; i < z.size(); ++i) {
+        q[i] = std::exp((z[id[i]] - z[id[0]]) / temperature);
+    }
+    const double sum = std::accumulate(q.begin(), q.end(), 0.0);
+    for (double & value : q) {
+        value /= sum;
+    }
+    return q;
+}
+
+static std::vector<double> exact_stats(const std::vector<float> & z, double temperature) {
+    std::vector<int32_t>      id;
+    const std::vector<double> q = sorted_softmax(z, temperature + 1e-8, id);
+    const double              n = (double) q.size();
+    double entropy = 0.0;
+    double var     = 0.0;
+    for (const double value : q) {
+        entropy -= value * std::log(value + 1e-8);
+        var += (value - 1.0 / n) * (value - 1.0 / n) / (n - 1.0);
+    }
+    return { q[0], entropy, var, std::accumulate(q.begin(), q.begin() + std::min<ptrdiff_t>(5, (ptrdiff_t) q.size()), 0.0) };
+}
+
+// A graph over one row of logits and a scalar on the CPU, computed by some threads.
+class row_graph {
+public:
+    explicit row_graph(const std::vector<float> & z) : z(z) {
+        logits = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, (int64_t) z.size());
+        scalar = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1);
+        ggml_set_input(logits);
+        ggml_set_input(scalar);
+    }
+
+    ~row_graph() {
+        ggml_gallocr_free(alloc);
+        ggml_backend_free(backend);
+        ggml_free(ctx);
+    }
+
+    void plan(ggml_tensor * out) {
+        ggml_set_output(out);
+        ggml_build_forward_expand(gf, out);
+    }
+
+    void allocate() { ggml_gallocr_alloc_graph(alloc, gf); }
+
+    void compute(float value, int n_threads) {
+        if (logits->buffer) {
+            ggml_backend_tensor_set(logits, z.data(), 0, ggml_nbytes(logits));
+        }
+        if (scalar->buffer) {
+            ggml_backend_tensor_set(scalar, &value, 0, sizeof(value));
+        }
+        const auto registry    = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
+        const auto set_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(registry, "ggml_backend_set_n_threads");
+        set_threads(backend, n_threads);
+        ggml_backend_graph_compute(backend, gf);
+    }
+
+    static std::vector<float> values(const ggml_tensor * tensor) {
+        std::vector<float> result(ggml_nelements(tensor));
+        ggml_backend_tensor_get(tensor, result.data(), 0, ggml_nbytes(tensor));
+        return result;
+    }
+
+    const std::vector<float> & z;
+    ggml_context *             ctx = ggml_init({ 512 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true });
+    ggml_tensor *              logits;
+    ggml_tensor *              scalar;
+
+private:
+    ggml_backend_t backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+    ggml_gallocr_t alloc   = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend));
+    ggml_cgraph *  gf      = ggml_new_graph(ctx);
+};
+
+// largest error of statistics, relative where they are large
+static double error_of(const std::vector<float> & found, const std::vector<double> & wanted) {
+    double error = 0.0;
+    for (size_t i = 0; i < wanted.size(); ++i) {
+        error = std::max(error, std::abs(found[i] - wanted[i]) / std::max(1.0, std::abs(wanted[i])));
+    }
+    return error;
+}
+
+static void test_stats(const std::vector<float> & z) {
+    for (const float temperature : { 1.0f, 0.3f, 1.9f }) {
+        const std::vector<double> wanted = exact_stats(z, temperature);
+        for (const int n_threads : { 1, 2, 5 }) {
+            row_workspace ws;
+            ws.reserve((int64_t) z.size());
+            row_graph     graph(z);
+            ggml_tensor * stats = cpu_row_stats(graph.ctx, graph.logits, graph.scalar, ws);
+            graph.plan(stats);
+            graph.allocate();
+            graph.compute(temperature, n_threads);
+            const double error = error_of(row_graph::values(stats), wanted);
+            check(error < 1e-5, "statistics of the CPU node", error);
+        }
+        row_graph     graph(z);
+        ggml_tensor * stats = device_stats(graph.ctx, sort_row(graph.ctx, graph.logits), graph.scalar);
+        graph.plan(stats);
+        graph.allocate();
+        graph.compute(temperature, 1);
+        // ggml adds the vocabulary up in float32, one after the other
+        const double error = error_of(row_graph::values(stats), wanted);
+        check(error < 2e-3, "statistics by operations", error);
+    }
+}
+
+static void test_no_numbers() {
+    const std::vector<float> z(100000, NAN);
+    row_workspace            ws;
+    ws.reserve((int64_t) z.size());
+    row_graph     graph(z);
+    ggml_tensor * stats = cpu_row_stats(graph.ctx, graph.logits, graph.scalar, ws);
+    graph.plan(stats);
+    graph.allocate();
+    graph.compute(1.0f, 2);
+    check(row_graph::values(stats)[1] == 0.0f, "logits that are no numbers have no statistics", row_graph::values(stats)[1]);
+    check(nucleus_sample(z.data(), (int64_t) z.size(), 1.0f, 0.9f, 0.5, ws, true).status == row_status::not_real, "and are reported by the draw", 0);
+}
+
+// draw by operations with settings, against the nucleus written out
+static void test_draw(const std::vector<float> & z, const device_settings & given, double top_p, int64_t top_k, double min_p) {
+    row_graph   graph(z);
+    predictions pred = { graph.scalar, nullptr };
+    device_draw draw = build_device_draw(graph.ctx, sort_row(graph.ctx, graph.logits), pred);
+    graph.plan(draw.values);
+    graph.plan(draw.token);
+    graph.allocate();
+
+    const float                        predicted = 0.9f;
+    const double                       t         = std::max(1e-5, (double) given.temperature_scale * predicted + given.temperature);
+    std::vector<int32_t>               id;
+    const std::vector<double>          q = sorted_softmax(z, t, id);
+    std::mt19937                       rng(1);
+    std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
+
+    size_t kept = 1;
+    while (kept < q.size() && (top_k == 0 || (int64_t) kept < top_k) && q[kept] >= min_p * q[0]) {
+        ++kept;
+    }
+    const double mass = std::accumulate(q.begin(), q.begin() + (ptrdiff_t) kept, 0.0);
+    double       cum  = q[0];
+    size_t       size = 1;
+    while (size < kept && cum < top_p * mass) {
+        cum += q[size++];
+    }
+
+    double worst = 0.0;
+    double error = 0.0;
+    int    outside = 0;
+    for (int i = 0; i < 20; ++i) {
+        device_settings settings = given;
+        settings.uniform         = given.uniform < 0.0f ? uniform(rng) : given.uniform;
+        ggml_backend_tensor_set(draw.settings, &settings, 0, sizeof(settings));
+        graph.compute(predicted, 1);
+        const std::vector<float> values = row_graph::values(draw.values);
+
+        // the drawn token's share of the nucleus must hold the uniform number
+        const auto   rank  = (size_t) (std::find(id.begin(), id.end(), (int32_t) values[0]) - id.begin());
+        const double above = std::accumulate(q.begin(), q.begin() + (ptrdiff_t) rank, 0.0) / cum;
+        worst = std::max(worst, std::max(above - settings.uniform, settings.uniform - (above + q[rank] / cum)));
+        error = std::max(error, std::abs(values[4] - q[rank] / cum));
+        error = std::max(error, std::abs(values[3] - (double) size) / (double) size);
+        outside += rank >= size && q[rank] != q[size - 1];
+    }
+    check(outside == 0, "draws stay in the nucleus", outside);
+    check(worst < 2e-3, "draws follow the inverse distribution function", worst);
+    check(error < 2e-2, "size and probability", error);
+}
+
+int main() {
+    for (const auto & row : ROWS) {
+        const std::vector<float> z = random_row(row.n_vocab, row.deviation);
+        printf("%s row of %lld\n", row.name, (long long) row.n_vocab);
+        test_stats(z);
+        const auto all = (float) row.n_vocab;
+        //             T scale  T     P scale P     uniform  top_k  min_p
+        test_draw(z, { 1.0f,    0.0f, 0.0f,   0.9f,  -1.0f,  all,   0.0f }, 0.9, 0, 0.0);
+        test_draw(z, { 0.0f,    0.5f, 0.0f,   0.5f,  -1.0f,  all,   0.0f }, 0.5, 0, 0.0);
+        test_draw(z, { 1.0f,    0.0f, 0.0f,   1.0f,  -1.0f,  all,   0.0f }, 1.0, 0, 0.0);
+        test_draw(z, { 1.0f,    0.0f, 0.0f,   0.8f,  -1.0f,  2.0f,  0.0f }, 0.8, 2, 0.0);
+        test_draw(z, { 1.0f,    0.0f, 0.0f,   0.8f,  -1.0f,  all,   0.2f }, 0.8, 0, 0.2);
+        test_draw(z, { 1.0f,    0.0f, 0.0f,   0.0f,  -1.0f,  all,   0.0f }, 0.0, 0, 0.0);
+        test_draw(z, { 0.0f,    0.0f, 0.0f,   1.0f,   0.0f,  all,   0.0f }, 0.0, 1, 0.0); // greedy
+    }
+    test_no_numbers();
+    return report();
+}
