@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint strict fuzz bench clean
+.PHONY: setup demo test lint strict sanitize fuzz bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -50,6 +50,14 @@ strict: setup $(LLAMA_CPP)/CMakeLists.txt
 
 test: lint strict
 	$(BIN)/python -m pytest
+
+# The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer; llama.cpp's own libraries are not instrumented.
+sanitize: setup $(LLAMA_CPP)/CMakeLists.txt
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_TESTS=ON \
+		-DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g" \
+		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/sanitize.log
+	$(BIN)/cmake --build build/sanitize --target test_library test_nodes test_sampler test_text_stream
+	AUTODECO_CPP_TESTS=build/sanitize $(BIN)/python -m pytest tests/python/test_cpp.py
 
 # Ten minutes of damaged files for the readers; twenty seconds of it are in the tests.
 fuzz: setup

@@ -1,4 +1,4 @@
-"""The C++ tests, which `make strict` builds."""
+"""The C++ tests, which `make strict` builds, or `make sanitize`."""
 
 import os
 import subprocess
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = Path(__file__).parents[2] / "build" / "strict"
+REPOSITORY = Path(__file__).parents[2]
+PROGRAMS = REPOSITORY / os.environ.get("AUTODECO_CPP_TESTS", "build/strict")
 
 
 def passes(program: str, *args, **environment) -> None:
@@ -25,6 +26,10 @@ def passes(program: str, *args, **environment) -> None:
 def test_the_sampler_from_cpp(smollm2, exported, nucleus):
     # the operations meant for devices run on the CPU too
     passes("test_sampler", smollm2, exported("f32"), AUTODECO_NUCLEUS=nucleus)
+
+
+def test_the_interface(smollm2, exported):
+    passes("test_library", smollm2, exported("f16"), exported("f16", "merged"), REPOSITORY / "README.md")
 
 
 def test_graph_nodes():

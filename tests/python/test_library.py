@@ -39,11 +39,6 @@ def outside(tmp_path_factory) -> Path:
     return Path(shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("outside") / "project"))
 
 
-def test_the_interface(smollm2, exported):
-    result = run(STRICT / "test_library", smollm2, exported("f16"), exported("f16", "merged"), REPOSITORY / "README.md")
-    assert "18 passed, 0 failed" in result.stdout
-
-
 def test_find_package_gives_all_that_the_example_needs(prefix, outside, smollm2, exported):
     build = outside / "build"
     run(CMAKE, "-S", outside, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix};{PACKAGES}")
