@@ -1,6 +1,6 @@
 """What was decided for each generated token."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,10 @@ class Decoding:
 
     def __len__(self) -> int:
         return len(self.token)
+
+    def to_dict(self) -> dict[str, list]:
+        """The same as lists of Python numbers, for JSON."""
+        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
     @classmethod
     def from_rows(cls, rows: list[tuple[int, float, float, int, float]]) -> "Decoding":

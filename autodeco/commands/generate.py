@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         n_threads=args.threads,
         n_gpu_layers=args.gpu_layers,
     )
-    if args.show and llm.heads_path is None:
+    if args.show and llm.heads is None:
         raise InputError(f"{llm.model_path}: has no heads, so there is nothing to --show; give --heads")
     system = [{"role": "system", "content": args.system}] if args.system else []
     prompt = Tokenizer(llm).prompt_ids([*system, {"role": "user", "content": text}] if args.chat else text)
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
             print(piece, end="", flush=True)
     print()
     decoding = llm.decoding
-    if llm.heads_path is not None and len(decoding):
+    if llm.heads is not None and len(decoding):
         errors = Console(stderr=True, highlight=False, soft_wrap=True)
         if args.show:
             errors.print(legend(args.show))

@@ -1,5 +1,6 @@
 """autodeco.Llama on the real model: what the graph and the host draw, defaults, multipliers, errors."""
 
+import json
 import subprocess
 import sys
 import warnings
@@ -81,13 +82,13 @@ def test_draws_follow_the_exact_distribution(llm, exported, state, settings):
 
 def test_graph_and_host_draw_the_same_tokens(llm):
     tokens = llm.tokenize(PROMPT.encode())
-    for seed in range(4):
+    for seed in range(5):
         runs = []
         for settings in ({}, HOST):
             llm.reset()  # a prompt decoded whole and one continued from the cache differ in their last bits
             llm.set_seed(seed)
             generator = llm.generate(tokens, temp=6.0, top_p=3.0, **settings)
-            runs.append([next(generator) for _ in range(60)])
+            runs.append([next(generator) for _ in range(200)])
             generator.close()
             runs.append(llm.decoding)
         assert runs[0] == runs[2]
@@ -339,3 +340,73 @@ def test_an_embedding_context_embeds_and_generates(smollm2, exported, llm):
     assert both(PROMPT, max_tokens=6, temperature=0.0)["choices"][0]["text"] == expected
     assert np.allclose(both.embed("hello"), vector, atol=1e-3)
     both.close()
+
+
+def test_heads_are_changed_on_a_live_model(llm, smollm2, exported, other_heads):
+    own = autodeco.Llama(str(smollm2), n_ctx=256, n_threads=1, n_threads_batch=1, verbose=False)
+    stock = llama_cpp.Llama(str(smollm2), n_ctx=256, n_threads=1, n_threads_batch=1, verbose=False)
+    settings = {"max_tokens": 15, "seed": 3, "temperature": 0.9, "top_p": 0.9}
+    plain = stock(PROMPT, top_k=0, min_p=0.0, **settings)["choices"][0]["text"]
+    dynamic = llm(PROMPT, **settings)["choices"][0]["text"]
+    assert plain != dynamic
+
+    def text() -> str:
+        own.reset()
+        return own(PROMPT, **settings)["choices"][0]["text"]
+
+    assert own.heads is None
+    assert text() == plain
+    own.heads = exported("f32")
+    assert own.heads == str(exported("f32"))
+    assert text() == dynamic
+    with pytest.raises(InputError, match="hidden size of 320"):
+        own.heads = other_heads(hidden=320, vocab=49152)
+    assert text() == dynamic, "refused heads leave the old ones in place"
+    generator = own.generate(own.tokenize(PROMPT.encode()))
+    next(generator)
+    with pytest.raises(InputError, match="is generating"):
+        own.heads = None
+    generator.close()
+    own.heads = None
+    assert text() == plain
+    assert len(own.decoding) == 0
+    own.close()
+    stock.close()
+
+
+def test_completions_carry_their_values_on_request(llm):
+    assert "autodeco" not in llm(PROMPT, max_tokens=2)["choices"][0]
+    values = llm(PROMPT, max_tokens=12, seed=4, autodeco=True)["choices"][0]["autodeco"]
+    assert values == json.loads(json.dumps(llm.decoding.to_dict()))
+    assert len(values["token"]) == 12
+
+    llm.reset()
+    chunks = list(llm(PROMPT, max_tokens=12, seed=4, autodeco=True, stream=True))
+    parts = [chunk["choices"][0]["autodeco"] for chunk in chunks]
+    assert len(chunks) > 5
+    assert [token for part in parts for token in part["token"]] == llm.decoding.token.tolist()
+    assert [p for part in parts for p in part["top_p"]] == llm.decoding.top_p.tolist()
+
+    messages = [{"role": "user", "content": "Say hello."}]
+    answer = llm.create_chat_completion(messages, max_tokens=8, seed=1, autodeco=True)
+    assert answer["choices"][0]["autodeco"]["token"] == llm.decoding.token.tolist()
+    stream = llm.create_chat_completion(messages, max_tokens=8, seed=1, autodeco=True, stream=True)
+    assert sum(len(chunk["choices"][0]["autodeco"]["token"]) for chunk in stream) == len(llm.decoding)
+
+
+def test_completions_of_several_generations_carry_all_values(llm):
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+    llm.chat_format = "chatml-function-calling"
+    try:
+        answer = llm.create_chat_completion(
+            [{"role": "user", "content": "Add 1 and 2."}],
+            tools=[tool],
+            tool_choice="auto",
+            seed=1,
+            max_tokens=10,
+            autodeco=True,
+        )
+    finally:
+        llm.chat_format = "chat_template.default"
+    # the first generation chooses between answering and calling a tool
+    assert len(answer["choices"][0]["autodeco"]["token"]) > len(llm.decoding)

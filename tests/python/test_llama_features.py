@@ -1,0 +1,161 @@
+"""What users of llama_cpp.Llama do beside plain generation, with heads: each works as it does there."""
+
+import gguf
+import huggingface_hub
+import llama_cpp
+import numpy as np
+import pytest
+
+import autodeco
+
+PROMPT = "Once upon a time, in a small village by the sea, there lived"
+SETTINGS = {"max_tokens": 16, "seed": 11, "temperature": 1.5}
+
+
+@pytest.fixture(autouse=True)
+def from_the_start(llm):
+    llm.reset()
+
+
+def text(llm, prompt=PROMPT, **settings) -> str:
+    return llm(prompt, **{**SETTINGS, **settings})["choices"][0]["text"]
+
+
+def test_a_saved_state_continues_the_same(llm):
+    tokens = llm.tokenize(PROMPT.encode())
+    llm.eval(tokens)
+    state = llm.save_state()
+    runs = []
+    for _ in range(2):
+        llm.load_state(state)
+        llm.set_seed(5)
+        generator = llm.generate(tokens, temp=2.0)
+        runs.append([next(generator) for _ in range(12)])
+        generator.close()
+    assert runs[0] == runs[1]
+    assert len(llm.decoding) == 12
+    assert (llm.decoding.temperature > 0).all()
+
+
+def test_a_prompt_cache_is_used_and_changes_no_prediction(llm):
+    text(llm)
+    values = llm.decoding
+    cache = llama_cpp.LlamaRAMCache()
+    llm.set_cache(cache)
+    try:
+        for _ in range(2):
+            llm.reset()
+            text(llm)
+            np.testing.assert_allclose(llm.decoding.temperature[0], values.temperature[0], atol=0.1)
+        assert cache.cache_size > 0
+    finally:
+        llm.set_cache(None)
+
+
+def test_stop_echo_and_suffix(llm):
+    plain = text(llm)
+    word = plain.split()[3]
+    llm.reset()
+    stopped = llm(PROMPT, stop=[word], **SETTINGS)["choices"][0]
+    assert stopped["finish_reason"] == "stop"
+    assert stopped["text"] == plain[: plain.index(word)]
+    llm.reset()
+    assert text(llm, echo=True) == PROMPT + plain
+
+
+def test_a_logit_bias_bans_a_token(llm):
+    text(llm, temperature=0.0)
+    banned = int(llm.decoding.token[0])
+    llm.reset()
+    text(llm, temperature=0.0, logit_bias={banned: -100.0})
+    assert banned not in llm.decoding.token.tolist()
+
+
+def test_a_json_schema_is_kept_and_values_are_recorded(llm):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    answer = llm.create_chat_completion(
+        [{"role": "user", "content": "Give me a number as JSON."}],
+        response_format={"type": "json_object", "schema": schema},
+        max_tokens=40,
+        seed=2,
+    )
+    assert answer["choices"][0]["message"]["content"].lstrip().startswith("{")
+    assert len(llm.decoding) > 3
+    assert ((llm.decoding.top_p > 0) & (llm.decoding.top_p < 1)).all()
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory):
+    """A LoRA adapter of rank 4 for the first attention queries, strong enough to be seen."""
+    path = tmp_path_factory.mktemp("lora") / "lora.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 4.0)
+    random = np.random.default_rng(0)
+    for part in "ab":
+        name = f"blk.0.attn_q.weight.lora_{part}"
+        shape = (4, 576) if part == "a" else (576, 4)
+        writer.add_tensor(name, random.normal(0, 0.2, shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_lora_adapter_changes_what_the_heads_see(llm, smollm2, exported, lora):
+    options = {"n_ctx": 128, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
+    adapted = autodeco.Llama(str(smollm2), exported("f32"), lora_path=str(lora), **options)
+    tokens = llm.tokenize(PROMPT.encode())
+    first = []
+    for model in (llm, adapted):
+        model.set_seed(0)
+        generator = model.generate(tokens)
+        next(generator)
+        generator.close()
+        first.append(model.decoding.temperature[0])
+    adapted.close()
+    assert abs(first[0] - first[1]) > 1e-3
+
+
+def test_from_pretrained_takes_heads(smollm2, exported, tmp_path, monkeypatch):
+    class Files:
+        def ls(self, *args, **kwargs):
+            return [{"name": "somebody/smollm2/model.gguf"}]
+
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Files)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda **kwargs: str(smollm2))
+    options = {"local_dir": str(tmp_path), "n_ctx": 64, "n_threads": 1, "verbose": False}
+    (tmp_path / "model.gguf").symlink_to(smollm2)
+    model = autodeco.Llama.from_pretrained("somebody/smollm2", "model.gguf", heads_path=str(exported("f16")), **options)
+    assert isinstance(model, autodeco.Llama)
+    model("Hello", max_tokens=2)
+    assert len(model.decoding) == 2
+    model.close()
+
+
+def test_a_full_context_ends_the_text(smollm2, exported):
+    model = autodeco.Llama(str(smollm2), exported("f16"), n_ctx=256, n_threads=1, n_threads_batch=1, verbose=False)
+    answer = model(PROMPT * 15, max_tokens=100, seed=1)
+    assert answer["usage"]["total_tokens"] <= 256
+    assert answer["choices"][0]["finish_reason"] in ("length", "stop")
+    with pytest.raises(ValueError, match="exceed context window"):
+        model(PROMPT * 30, max_tokens=4)
+    assert text(model, max_tokens=4), "an error leaves the model usable"
+    model.close()
+
+
+def test_two_models_with_different_heads_in_one_process(llm, smollm2, exported):
+    merged = autodeco.Llama(str(exported("q8_0", "merged")), n_ctx=128, n_threads=1, n_threads_batch=1, verbose=False)
+    pairs = []
+    for _ in range(2):
+        for model in (llm, merged):
+            model.reset()
+            text(model, temperature=0.0)
+            pairs.append(model.decoding)
+    np.testing.assert_array_equal(pairs[0].temperature, pairs[2].temperature)
+    np.testing.assert_array_equal(pairs[1].temperature, pairs[3].temperature)
+    assert pairs[0].token.tolist() == pairs[1].token.tolist()
+    assert 0 < np.abs(pairs[0].temperature - pairs[1].temperature).max() < 0.05, "q8_0 differs a little from f32"
+    merged.close()
