@@ -14,8 +14,10 @@ from autodeco.errors import InputError
 
 VERSION = "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
-_ROOT = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
+_PACKAGE = f"llama_cpp_python-{VERSION}/"
+_ROOT = _PACKAGE + "vendor/llama.cpp/"
 _CONVERTER = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
+_TESTS = ("tests/", "vendor/llama.cpp/models/ggml-vocab-llama-spm.gguf")
 _LIBRARY = ("CMakeLists.txt", "LICENSE", "licenses/", "cmake/", "common/", "ggml/", "include/", "src/", "vendor/")
 
 
@@ -39,19 +41,26 @@ def library_source(folder: Path) -> Path:
     return _fetched(folder, _LIBRARY)
 
 
-def _fetched(folder: Path, wanted: tuple[str, ...]) -> Path:
+def package_tests() -> Path:
+    """Folder with the tests of llama-cpp-python itself, of the pinned version, fetched (77 MB) if they are not there.
+
+    Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
+    return _fetched(cache_folder() / f"tests-of-llama-cpp-python-{VERSION}", _TESTS, _PACKAGE)
+
+
+def _fetched(folder: Path, wanted: tuple[str, ...], root: str = _ROOT) -> Path:
     marker = folder / wanted[0]
-    if marker.is_file():
+    if marker.exists():
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
             unpacked = Path(scratch) / "unpacked"
-            _unpack(_fetch(Path(scratch)), unpacked, wanted)
+            _unpack(_fetch(Path(scratch)), unpacked, wanted, root)
             unpacked.rename(folder)
     except (OSError, tarfile.TarError) as error:
         # Another process may have come first; then what it put there is as good.
-        if not marker.is_file():
+        if not marker.exists():
             raise InputError(f"{folder}: llama.cpp's source cannot be kept there ({error}); free space") from error
     return folder
 
@@ -73,11 +82,11 @@ def _fetch(folder: Path) -> Path:
     return archives[0]
 
 
-def _unpack(archive: Path, folder: Path, wanted: tuple[str, ...]) -> None:
+def _unpack(archive: Path, folder: Path, wanted: tuple[str, ...], root: str) -> None:
     with tarfile.open(archive) as tar:
         members = []
         for member in tar:
-            inside = member.name.removeprefix(_ROOT)
+            inside = member.name.removeprefix(root)
             if member.isfile() and inside != member.name and inside.startswith(wanted):
                 members.append(member.replace(name=inside))
         tar.extractall(folder, members, filter="data")

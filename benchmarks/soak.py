@@ -1,0 +1,105 @@
+"""Memory after many generations, model loads and changes of heads: grows by nothing if nothing leaks.
+
+    python benchmarks/soak.py [--generations 10000] [--loads 200] [--output benchmarks/results/soak.json]
+
+Every generation is a few tokens by another route (graph, host, streaming, chat, other heads); every load opens and
+closes SmolLM2 with heads. Growth is that of the process's private memory (RssAnon) from the end of a warm-up of a tenth
+to the end, in MB. Exit code 1 if either grows by 5 MB or more. Linux only.
+"""
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+import autodeco
+from autodeco.atomic import replacing
+from autodeco.commands.bench import machine, versions
+from autodeco.default_model import default_model
+from autodeco.export import cli as export_cli
+
+ROOT = Path(__file__).parent.parent
+LARGEST_GROWTH = 5.0  # MB
+OPTIONS = {"n_ctx": 256, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
+
+
+def private_mb() -> float:
+    """Private memory of this process."""
+    gc.collect()
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1000
+
+
+def generate(llm: autodeco.Llama, heads: Path, i: int) -> None:
+    """A short generation, by a route that depends on ``i``."""
+    settings = {"max_tokens": 2, "seed": i}
+    if i % 50 == 0:
+        llm.heads = None if i % 100 else heads
+    match i % 4:
+        case 0:
+            llm(f"Number {i % 7}", **settings)
+        case 1:
+            llm("Once", repeat_penalty=1.1, min_p=0.05, **settings)
+        case 2:
+            list(llm("Once upon", stream=True, autodeco=True, **settings))
+        case _:
+            llm.create_chat_completion([{"role": "user", "content": "Hi"}], **settings)
+
+
+def growth(count: int, step, name: str) -> float:
+    """MB that memory grows by over the last nine tenths of ``count`` calls of ``step(i)``."""
+    warm_up = max(1, count // 10)
+    before = 0.0
+    for i in tqdm(range(count), desc=name, disable=None):
+        if i == warm_up:
+            before = private_mb()
+        step(i)
+    return round(private_mb() - before, 2)
+
+
+def soak(heads: Path, generations: int, loads: int) -> dict[str, float]:
+    """Growth in MB of both."""
+    llm = autodeco.Llama(str(default_model()), heads, **OPTIONS)
+    by_generation = growth(generations, lambda i: generate(llm, heads, i), "generations")
+    llm.close()
+
+    def load(i: int) -> None:
+        model = autodeco.Llama(str(default_model()), heads, **OPTIONS)
+        model("Hi", max_tokens=1, seed=i)
+        model.close()
+
+    return {"generations": by_generation, "loads": growth(loads, load, "loads")}
+
+
+def main() -> int:
+    """Soak, print and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generations", type=int, default=10_000)
+    parser.add_argument("--loads", type=int, default=200)
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "soak.json")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        heads = Path(folder) / "heads.gguf"
+        checkpoint = ROOT / "tests/golden/smollm2.heads.safetensors"
+        export_cli.main([str(checkpoint), "--base", str(default_model()), "-o", str(heads)])
+        grown = soak(heads, args.generations, args.loads)
+    result = {
+        "growth_mb": grown,
+        "generations": args.generations,
+        "loads": args.loads,
+        "machine": machine(),
+        "versions": versions(),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    with replacing(args.output) as part:
+        part.write_text(text + "\n")
+    return int(max(grown.values()) >= LARGEST_GROWTH)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
