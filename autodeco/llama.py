@@ -232,6 +232,12 @@ class Llama(llama_cpp.Llama):
             self._generating = False
             self._sampler = None  # sample() by hand has settings of its own
 
+    def sample(self, *args, idx: int | None = None, **settings) -> int:
+        if self._sampler is None or args:
+            return _sample(self, *args, idx=idx, **settings)
+        # every token of a generation: the sampler has the settings, and binding them again takes longer than the draw
+        return self._sampler.sample(self._ctx, -1 if idx is None else idx - self.n_tokens)
+
     def embed(self, *args, **kwargs):
         self._attachment.detach()
         return super().embed(*args, **kwargs)
@@ -242,8 +248,9 @@ class Llama(llama_cpp.Llama):
     create_completion = _with_values(llama_cpp.Llama.create_completion)
     __call__ = _with_values(llama_cpp.Llama.__call__)
     create_chat_completion = _with_values(llama_cpp.Llama.create_chat_completion)
-    sample = _with_defaults(llama_cpp.Llama.sample)
 
 
 _generate = _with_defaults(llama_cpp.Llama.generate)
 Llama.generate = functools.wraps(_generate)(Llama.generate)
+_sample = _with_defaults(llama_cpp.Llama.sample)
+Llama.sample = functools.wraps(_sample)(Llama.sample)

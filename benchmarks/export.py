@@ -19,13 +19,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from random_heads import write_random_heads
 from tqdm import tqdm
 
 from autodeco.export import gguf_encode as encode
 from autodeco.export import gguf_types as types
 from autodeco.export.gguf_file import TensorInfo, padded
-from autodeco.export.schema import HEAD_WIDTH
 
 LARGEST_RATIO = 1.3
 LARGEST_MEMORY = 200  # MB
@@ -63,16 +62,6 @@ def write_model(path: Path, size: int) -> None:
         file.write(head + bytes(padded(len(head), 32) - len(head)))
         for _ in tqdm(range(count), desc="model", disable=None):
             file.write(random.bytes(TENSOR_BYTES))
-
-
-def write_heads(path: Path) -> None:
-    """Random heads with the probability statistics."""
-    random = np.random.default_rng(1)
-    shapes = {}
-    for head, columns in (("temp_head", HIDDEN), ("top_p_head", HIDDEN + 5)):
-        shapes |= {f"{head}.mlp.0.weight": (HEAD_WIDTH, columns), f"{head}.mlp.0.bias": (HEAD_WIDTH,)}
-        shapes |= {f"{head}.mlp.2.weight": (1, HEAD_WIDTH), f"{head}.mlp.2.bias": (1,)}
-    save_file({name: random.standard_normal(shape).astype(np.float32) * 0.02 for name, shape in shapes.items()}, path)
 
 
 def run(command: list[str], output: Path) -> float:
@@ -135,7 +124,7 @@ def main() -> int:
         folder = Path(scratch)
         model, heads, copy, merged = (folder / n for n in ("model.gguf", "heads.safetensors", "copy", "merged.gguf"))
         write_model(model, int(args.gigabytes * 1e9))
-        write_heads(heads)
+        write_random_heads(heads, HIDDEN)
         size = model.stat().st_size
         export = Export(folder / "peak")
         merge = export.command(str(heads), "--base", str(model), "--layout", "merged", "-o", str(merged))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 # what a user who tunes by hand would set, and what the heads' predictions are scaled to on average
 STATIC = {"temp": 0.8, "top_p": 0.95, "top_k": 0, "min_p": 0.0}
+TURN = 8  # tokens a sampler decodes before the next one's turn
 PROMPT = "Once upon a time, in a small village by the sea, there lived an old woman who"
 
 
@@ -26,10 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(
     model: Path, heads: Path | None, tokens: int = 128, rounds: int = 7, threads: int | None = None, gpu_layers: int = 0
 ) -> dict:
-    """Time ``tokens`` decode steps of each sampler in turn, ``rounds`` times in this process; return a JSON-ready dict.
+    """Time ``tokens`` decode steps of each sampler, ``rounds`` times in this process; return a JSON-ready dict.
 
-    Rates are tokens per second of decoding and sampling, without the prompt. The three share a model file, a context
-    and a thread count. Multipliers bring the heads' mean to the fixed setting, so that nuclei are alike in size.
+    Rates are tokens per second of decoding and sampling, without the prompt. The samplers take turns every few tokens,
+    each in a context of its own over the same model file: the speed of a machine drifts over seconds, so that only
+    neighbours can be compared. Multipliers bring the heads' mean to the fixed setting, so that nuclei are alike in
+    size.
     """
     import llama_cpp
     from tqdm import tqdm
@@ -38,41 +41,46 @@ def measure(
 
     context = len(PROMPT) + tokens + 8
     options = {"n_ctx": context, "n_threads": threads, "n_threads_batch": threads, "n_gpu_layers": gpu_layers}
-    stock = open_base(model, **options)
     ours = open_llama(model, heads, **options)
-    prompt = stock.tokenize(PROMPT.encode())
+    prompt = ours.tokenize(PROMPT.encode())
 
-    def rate(llm: llama_cpp.Llama, seed: int, **settings) -> float:
+    def start(llm: llama_cpp.Llama, seed: int, settings: dict):
         llm.reset()
         llm.set_seed(seed)
         generator = llm.generate(prompt, **settings)
         next(generator)  # the prompt
-        start = time.perf_counter()
-        for _ in range(tokens):
-            next(generator)
-        seconds = time.perf_counter() - start
-        generator.close()
-        return tokens / seconds
+        return generator
 
-    rate(ours, seed=0)
+    generator = start(ours, 0, {})
+    for _ in range(tokens):
+        next(generator)
+    generator.close()
     mean = ours.decoding
     scaled = {
         "temp": STATIC["temp"] / float(mean.temperature.mean()),
         "top_p": STATIC["top_p"] / float(mean.top_p.mean()),
     }
     candidates = {
-        "stock_static": lambda seed: rate(stock, seed, **STATIC),
-        "stock_defaults": lambda seed: rate(stock, seed),
-        "autodeco": lambda seed: rate(ours, seed, **scaled),
+        "stock_static": (open_base(model, **options), STATIC),
+        "stock_defaults": (open_base(model, **options), {}),
+        "autodeco": (ours, scaled),
     }
-    rates: dict[str, list[float]] = {name: [] for name in candidates}
+    names = list(candidates)
+    rates: dict[str, list[float]] = {name: [] for name in names}
     for seed in tqdm(range(rounds + 1), desc="bench", unit="round", disable=None):
-        # every round starts with another one; the first round warms up
-        names = list(candidates)[seed % 3 :] + list(candidates)[: seed % 3]
-        for name in names:
-            value = candidates[name](seed)
-            if seed > 0:
-                rates[name].append(value)
+        generators = {name: start(llm, seed, settings) for name, (llm, settings) in candidates.items()}
+        seconds = dict.fromkeys(names, 0.0)
+        for block in range(0, tokens, TURN):
+            first = block // TURN % len(names)
+            for name in names[first:] + names[:first]:
+                begun = time.perf_counter()
+                for _ in range(min(TURN, tokens - block)):
+                    next(generators[name])
+                seconds[name] += time.perf_counter() - begun
+        for name, generator in generators.items():
+            generator.close()
+            if seed > 0:  # the first round warms up
+                rates[name].append(tokens / seconds[name])
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "model": model.name,

@@ -134,13 +134,29 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     return state.weights != nullptr;
 }
 
+// index of a row of logits among all outputs of a graph
+int64_t row_index(const ggml_tensor * logits) {
+    return logits->view_src ? (int64_t) (logits->view_offs / logits->view_src->nb[1]) : 0;
+}
+
+// The row without the copy that llama.cpp makes of all logits to have one more row: on a CPU that copy takes longer than
+// everything that is done here. Batches without outputs have no other row.
+ggml_tensor * without_padding(ggml_context * ctx, ggml_tensor * logits) {
+    const ggml_tensor * padded = logits->view_src;
+    const int64_t       i      = row_index(logits);
+    if (!padded || padded->op != GGML_OP_PAD || i >= padded->src[0]->ne[1] || padded->src[0]->ne[0] != logits->ne[0]) {
+        return logits;
+    }
+    return ggml_view_1d(ctx, padded->src[0], logits->ne[0], i * padded->src[0]->nb[1]);
+}
+
 // the hidden state [n_embd] that belongs to one row of logits
 ggml_tensor * hidden_of(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * logits, int64_t n_embd) {
     ggml_tensor * hidden = find_hidden(gf, logits, n_embd);
     if (!hidden) {
         return ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_embd, 1); // a probe that only counts nodes
     }
-    const int64_t i = logits->view_src ? (int64_t) (logits->view_offs / logits->view_src->nb[1]) : 0;
+    const int64_t i = row_index(logits);
     if (i >= hidden->ne[1]) {
         hidden = ggml_pad(ctx, hidden, 0, 1, 0, 0); // a batch without outputs: llama.cpp pads the logits alike
     }
@@ -170,7 +186,7 @@ ggml_tensor * draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sorted_
 
 void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data) {
     sampler_state & state  = state_of(smpl);
-    ggml_tensor *   logits = data->logits;
+    ggml_tensor *   logits = without_padding(ctx, data->logits);
     graph_row &     row    = state.row(state.n_rows++);
     row.ws.reserve(logits->ne[0]);
 
