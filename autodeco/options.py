@@ -33,24 +33,30 @@ def check_options(options) -> None:
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def add_options(parser: argparse.ArgumentParser, options: type) -> None:
-    """Add a flag for each field of the dataclass ``options``, with its help; what is not given is not in the result."""
-    for item in fields(options):
-        flag, default = f"--{item.name.replace('_', '-')}", item.default
-        help = f"{item.metadata['help']} (default: {default})"
-        if isinstance(default, bool):
-            shown = "yes" if default else "no"
-            help = f"{item.metadata['help']} (default: {shown})"
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help)
+def add_options(parser: argparse.ArgumentParser, *options: type) -> None:
+    """Add a flag for each field of the dataclasses ``options``; what is not given is not in the result.
+
+    A field of several is one flag, whose help is that of the first and has the default of each.
+    """
+    items = {item.name: item for kind in reversed(options) for item in fields(kind)}
+    for name in dict.fromkeys(item.name for kind in options for item in fields(kind)):
+        item, flag = items[name], f"--{name.replace('_', '-')}"
+        same = (other for kind in options for other in fields(kind) if other.name == name)
+        defaults = dict.fromkeys(_shown(other.default) for other in same)
+        help = f"{item.metadata['help']} (default: {' or '.join(defaults)})"
+        unset = {"default": argparse.SUPPRESS, "help": help}
+        kind, choices = type(item.default), item.metadata["choices"]
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **unset)
+        elif choices:
+            parser.add_argument(flag, choices=choices, **unset)
         else:
-            metavar = "N" if type(default) in (int, float) else item.name.upper().replace("_", "-")
-            parser.add_argument(
-                flag,
-                type=type(default),
-                default=argparse.SUPPRESS,
-                help=help,
-                **({"choices": item.metadata["choices"]} if item.metadata["choices"] else {"metavar": metavar}),
-            )
+            metavar = "N" if kind in (int, float) else name.upper().replace("_", "-")
+            parser.add_argument(flag, type=kind, metavar=metavar, **unset)
+
+
+def _shown(default) -> str:
+    return {True: "yes", False: "no"}[default] if isinstance(default, bool) else str(default)
 
 
 def chosen_options(options: type, values: dict[str, Any]) -> Any:

@@ -58,10 +58,12 @@ def rollout(
     log = Log(output.with_name(output.name + ".partial"), made_by, settings.n)
 
     threads = threads or os.cpu_count()
-    tokenizer = Tokenizer(open_base(model_path, vocab_only=True))
+    llm = open_base(model_path, n_ctx=512, n_threads=threads, n_threads_batch=threads)
+    tokenizer = Tokenizer(llm)
     prompts = {index: _ids(tokenizer, problems_path, index, problems[index]["prompt"]) for index in chosen}
     longest = max((len(ids) for ids in prompts.values()), default=0) + settings.max_tokens
-    llm = open_base(model_path, n_ctx=longest, n_threads=threads, n_threads_batch=threads)
+    if longest > llm.n_ctx():
+        llm = open_base(model_path, n_ctx=longest, n_threads=threads, n_threads_batch=threads)
     kind = "both" if heads else "none"
     sampling = batch.Sampling(settings.temperature, settings.top_p, settings.top_k, settings.min_p, kind)
     setting = {name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "min_p", "max_tokens")}

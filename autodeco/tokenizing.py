@@ -7,22 +7,19 @@ from autodeco.errors import InputError
 from autodeco.records import Messages, Record
 
 
-class Tokenizer:
+class RecordTokenizer:
     """Turns records into (prompt ids, completion ids) with a model's own vocabulary and chat template.
 
-    The prompt gets the ids that llama_cpp gives it for generating: special tokens recognised, and a beginning-of-text
-    token in front of plain text if the model wants one (a chat template writes its own). The completion gets the ids
-    that follow those of the prompt when both are tokenized as one text, so a word that spans no boundary is split as
-    in running text. It ends with the end-of-generation token: of the template, or the model's end-of-text token if
-    ``append_end`` and the text has none. What a template writes after that token, the model never generates.
+    The prompt gets the ids that it gets for generating: special tokens recognised, and a beginning-of-text token in
+    front of plain text if the model wants one (a chat template writes its own). The completion gets the ids that follow
+    those of the prompt when both are tokenized as one text, so a word that spans no boundary is split as in running
+    text. It ends with the end-of-generation token: of the template, or the model's end-of-text token if ``append_end``
+    and the text has none. What a template writes after that token, the model never generates.
+
+    Vocabularies differ in the four methods at the end.
     """
 
-    def __init__(self, llm: llama_cpp.Llama, append_end: bool = True):
-        self._llm = llm
-        self._vocab = llama_cpp.llama_model_get_vocab(llm.model)
-        self._append_end = append_end
-        self._template = llm.metadata.get("tokenizer.chat_template")
-        self._formatters: dict[bool, Jinja2ChatFormatter] = {}
+    append_end = True
 
     def __call__(self, record: Record) -> tuple[list[int], list[int]]:
         """Return (prompt ids, completion ids); raises InputError if the model has no chat template for messages."""
@@ -64,11 +61,11 @@ class Tokenizer:
         return prompt_ids, self._ended(ids)
 
     def _ended(self, ids: list[int]) -> list[int]:
-        end = next((i for i, token in enumerate(ids) if llama_cpp.llama_vocab_is_eog(self._vocab, token)), None)
+        end = next((i for i, token in enumerate(ids) if self._is_end(token)), None)
         if end is not None:
             return ids[: end + 1]
-        eos = self._llm.token_eos()
-        return [*ids, eos] if self._append_end and eos != -1 else ids
+        eos = self._eos()
+        return ids if eos is None or not self.append_end else [*ids, eos]
 
     def _continuation_ids(self, text: str) -> list[int]:
         # Behind a newline a SentencePiece vocabulary does not put the space that it puts in front of a text.
@@ -77,10 +74,40 @@ class Tokenizer:
         return both[len(before) :] if both[: len(before)] == before else self._ids(text, add_bos=False)
 
     def _ids(self, text: str, add_bos: bool) -> list[int]:
+        raise NotImplementedError
+
+    def _is_end(self, token: int) -> bool:
+        raise NotImplementedError
+
+    def _eos(self) -> int | None:
+        raise NotImplementedError
+
+    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        raise NotImplementedError
+
+
+class Tokenizer(RecordTokenizer):
+    """The vocabulary and chat template of a GGUF model, as llama_cpp uses them for generating."""
+
+    def __init__(self, llm: llama_cpp.Llama, append_end: bool = True):
+        self._llm = llm
+        self._vocab = llama_cpp.llama_model_get_vocab(llm.model)
+        self.append_end = append_end
+        self._template = llm.metadata.get("tokenizer.chat_template")
+        self._formatters: dict[bool, Jinja2ChatFormatter] = {}
+
+    def _ids(self, text: str, add_bos: bool) -> list[int]:
         ids = self._llm.tokenize(text.encode("utf-8", "surrogatepass"), add_bos=False, special=True) if text else []
         bos = self._llm.token_bos()
         wants_bos = add_bos and bos != -1 and llama_cpp.llama_vocab_get_add_bos(self._vocab)
         return [bos, *ids] if wants_bos else ids
+
+    def _is_end(self, token: int) -> bool:
+        return llama_cpp.llama_vocab_is_eog(self._vocab, token)
+
+    def _eos(self) -> int | None:
+        eos = self._llm.token_eos()
+        return None if eos == -1 else eos
 
     def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
         if self._template is None:

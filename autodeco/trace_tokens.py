@@ -1,6 +1,7 @@
 """The tokens of traces as one sequence of training examples, read from mapped shards as they are needed."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +51,21 @@ class TraceTokens:
 
         Raises InputError if there are fewer than two records.
         """
-        records = np.unique(self._records)
-        if len(records) < 2:
-            raise InputError("the traces hold one record; collect at least two, one of them to validate on")
-        held_out = max(1, min(len(records) - 1, round(share * len(records))))
-        chosen = np.random.default_rng([seed, 0]).permutation(records)[:held_out]
-        mask = np.isin(self._records, chosen)
+        mask = np.isin(self._records, list(held_out_records(self._records, share, seed)))
         return np.flatnonzero(~mask), np.flatnonzero(mask)
 
     def records(self, indices: np.ndarray) -> np.ndarray:
         """Return the index of the record that each token at ``indices`` belongs to."""
         return self._records[indices]
+
+
+def held_out_records(records: Iterable[int], share: float, seed: int) -> set[int]:
+    """Return which of ``records`` to validate on, ``share`` of them; raises InputError for fewer than two."""
+    distinct = np.unique(records)
+    if len(distinct) < 2:
+        raise InputError("there is one record to learn from; give at least two, one of them to validate on")
+    size = max(1, min(len(distinct) - 1, round(share * len(distinct))))
+    return set(np.random.default_rng([seed, 0]).permutation(distinct)[:size].tolist())
 
 
 def batch_indices(tokens: np.ndarray, step: int, size: int, seed: int) -> np.ndarray:

@@ -88,9 +88,11 @@ def train_from(
         if not run.history:
             raise
         run.save_resume()
-    result = run.finish(*source.tokens, seconds, tokens / seconds if seconds else 0.0, interrupted)
-    if not interrupted and source.rank == 0:
-        write_report(run, source, _predictions(run.best_heads(), source, arguments))
+    result = run.finish(*source.tokens, "tokens", seconds, tokens / seconds if seconds else 0.0, interrupted)
+    if not interrupted:
+        predictions = _predictions(run.best_heads(), source, arguments)  # where processes share a model, all run it
+        if source.rank == 0:
+            write_report(run, source, predictions)
     return result
 
 

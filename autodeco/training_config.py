@@ -1,5 +1,6 @@
 """Settings of training in a YAML file, under the names of the flags."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,11 @@ from typing import Any
 from autodeco.errors import InputError
 
 
-def read_config(path: Path, options: type, paths: tuple[str, ...]) -> dict[str, Any]:
+def read_config(path: Path, options: Sequence[type], paths: tuple[str, ...]) -> dict[str, Any]:
     """Return the settings in the YAML file at ``path`` by field name, those in ``paths`` as Path.
 
     Names may be written as the flags are, with hyphens. Raises InputError for a missing or damaged file and for names
-    that are neither fields of the dataclass ``options`` nor in ``paths``; the values are the dataclass's to check.
+    that are neither fields of the dataclasses ``options`` nor in ``paths``; the values are the dataclasses' to check.
     """
     import yaml
 
@@ -24,7 +25,7 @@ def read_config(path: Path, options: type, paths: tuple[str, ...]) -> dict[str, 
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds no settings; write one `name: value` a line")
     values = {str(name).replace("-", "_"): value for name, value in values.items()}
-    known = {item.name: type(item.default) for item in fields(options)}
+    known = {item.name: type(item.default) for kind in options for item in fields(kind)}
     unknown = sorted(values.keys() - known.keys() - set(paths))
     if unknown:
         raise InputError(f"{path}: no setting is called {', '.join(unknown)}; `autodeco train --help` lists them all")

@@ -52,8 +52,9 @@ class TrainingResult:
     best_step: int
     steps: int
     interrupted: bool
-    training_tokens: int
-    validation_tokens: int
+    training_size: int
+    validation_size: int
+    unit: str  # of the sizes: tokens or problems
     seconds: float
     tokens_per_second: float
     history: list[dict] = field(default_factory=list)
@@ -78,7 +79,7 @@ class TrainingState:
         self.directory, self.source, self.arguments = output_dir, source, arguments
         self._evaluation, self._init_hash = evaluation, None
         torch.manual_seed(arguments.seed)
-        self.heads = self._first_heads(init).to(arguments.device)
+        self.heads = self._first_heads(init).to(source.device)
         self.heads.base_config = {
             "base_model_name_or_path": source.model.name,
             "base_model_type": source.model.architecture,
@@ -90,6 +91,8 @@ class TrainingState:
         )
         self.step = 0
         self.history: list[dict] = []
+        self.extra: dict = {}  # what else a continued run must know, as JSON can hold it
+        self._first = _copied(self.heads)
         self._average = _copied(self.heads) if arguments.ema else None
         self._best_weights: dict[str, Tensor] = {}
         if resume:
@@ -99,6 +102,11 @@ class TrainingState:
         if source.rank == 0:
             output_dir.mkdir(parents=True, exist_ok=True)
         self._tracker = open_tracker(arguments, output_dir) if source.rank == 0 else None
+
+    @property
+    def first_heads(self) -> Heads:
+        """Return the heads as they were before the first update."""
+        return self._with_weights(self._first)
 
     @property
     def best(self) -> dict:
@@ -153,7 +161,7 @@ class TrainingState:
         for name, parameter in self.heads.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = value
-        state = {"step": self.step, "history": self.history, "made_by": self._made_by()}
+        state = {"step": self.step, "history": self.history, "extra": self.extra, "made_by": self._made_by()}
         with replacing(self.directory / RESUME_FILE) as part:
             part.write_bytes(save({name: t.contiguous() for name, t in tensors.items()}, {"state": json.dumps(state)}))
 
@@ -185,7 +193,7 @@ class TrainingState:
             self.heads.prob_stats,
             self.heads.temp_head is not None,
             self.heads.top_p_head is not None,
-        ).to(self.arguments.device)
+        ).to(self.source.device)
         heads.load_state_dict(weights)
         heads.base_config = self.heads.base_config
         return heads
@@ -197,11 +205,11 @@ class TrainingState:
         try:
             with safe_open(path, framework="pt") as file:
                 state = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name).to(self.arguments.device) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name).to(self.source.device) for name in file.keys()}  # noqa: SIM118
             for key, value in self._made_by().items():
                 if state["made_by"][key] != value:
                     raise InputError(f"{path}: the unfinished run had another {key}; use the same again to continue it")
-            self.step, self.history = state["step"], state["history"]
+            self.step, self.history, self.extra = state["step"], state["history"], state["extra"]
             self.heads.load_state_dict(_with_prefix(tensors, "heads."))
             self._best_weights = _with_prefix(tensors, "best.")
             if self._average is not None:
@@ -225,7 +233,7 @@ class TrainingState:
         made_by = {"arguments": arguments, "model": self.source.model.fingerprint, "first heads": self._init_hash}
         return made_by | self.source.made_of
 
-    def finish(self, training, validation, seconds, tokens_per_second, interrupted) -> TrainingResult:
+    def finish(self, training, validation, unit, seconds, tokens_per_second, interrupted) -> TrainingResult:
         """Write how the heads were made, drop what only an unfinished run needs, and return the result."""
         rows = [
             self._evaluation(**{k: v for k, v in row.items() if k != "step"}) for row in (self.history[0], self.best)
@@ -237,8 +245,9 @@ class TrainingState:
             best_step=self.best["step"],
             steps=self.step,
             interrupted=interrupted,
-            training_tokens=training,
-            validation_tokens=validation,
+            training_size=training,
+            validation_size=validation,
+            unit=unit,
             seconds=round(seconds, 1),
             tokens_per_second=round(tokens_per_second, 1),
             history=self.history,
@@ -253,6 +262,7 @@ class TrainingState:
             "model": asdict(self.source.model),
             "first_heads_sha256": self._init_hash,
             **self.source.details,
+            **self.extra,
             "versions": {
                 "autodeco": __version__,
                 "python": platform.python_version(),

@@ -1,16 +1,37 @@
 """Train heads for a model; the model itself stays as it is.
 
-TRACES are hidden states that `autodeco collect` kept. All of it can stand in a YAML file (--config) under the names of
-the flags; flags win over the file.
+On likelihood, TRACES are hidden states that `autodeco collect` kept; with --data instead, a Hugging Face --model is run
+over the completions, on one process or, by `accelerate launch`, on many. On rewards (--objective reward), the GGUF
+--model answers --problems with the heads as they are, and a checker scores the answers. All settings can stand in a
+YAML file (--config) under the names of the flags; flags win over the file.
 """
 
 import argparse
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from autodeco.options import add_options, chosen_options
+from autodeco.errors import InputError
+from autodeco.hugging_face_settings import HuggingFaceSettings
+from autodeco.options import add_options, chosen_options, option
+from autodeco.reward_arguments import RewardArguments
 from autodeco.training_arguments import TrainingArguments
 
-PATHS = ("traces", "output", "model", "init")
+PATHS = ("traces", "output", "model", "data", "problems", "init")
+# the three ways of training: what each must be given, and its settings
+WAYS = {
+    "TRACES": (("traces",), (TrainingArguments,)),
+    "--data": (("model", "data"), (TrainingArguments, HuggingFaceSettings)),
+    "--objective reward": (("model", "problems"), (RewardArguments,)),
+}
+SETTINGS = (TrainingArguments, HuggingFaceSettings, RewardArguments)
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """The flag that chooses between the others."""
+
+    objective: str = option("likelihood", "what the heads are trained to raise", choices=("likelihood", "reward"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,49 +40,96 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("traces", nargs="?", type=Path, metavar="TRACES", help="folder that `autodeco collect` wrote")
     parser.add_argument("-o", "--output", metavar="HEADS", help="folder for the heads", **unset)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings by the names of these flags")
-    parser.add_argument("--model", metavar="MODEL.gguf", help="the collected model, if it has moved", **unset)
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="the GGUF to reward or, if it has moved, collected from; with --data the folder "
+        "or name of a Hugging Face model",
+        **unset,
+    )
+    parser.add_argument(
+        "--data", metavar="DATA.jsonl", help="completions to run a Hugging Face model over, in place of TRACES", **unset
+    )
+    parser.add_argument(
+        "--problems", metavar="FILE", help="problems to reward answers to: see `autodeco rollout --help`", **unset
+    )
     parser.add_argument("--init", metavar="HEADS", help="finished heads to continue from", **unset)
     parser.add_argument("--resume", action="store_true", help="continue the interrupted run in HEADS")
-    add_options(parser, TrainingArguments)
+    parser.add_argument("--threads", type=int, help="CPU threads of llama.cpp when it answers (default: all)")
+    add_options(parser, _Objective, *SETTINGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, show the held-out measurements before and after, and say what to do next."""
-    from autodeco.errors import InputError
-    from autodeco.training import train
     from autodeco.training_config import read_config
 
-    values = read_config(args.config, TrainingArguments, PATHS) if args.config else {}
+    values = read_config(args.config, [_Objective, *SETTINGS], PATHS) if args.config else {}
     values |= {name: value for name, value in vars(args).items() if value is not None}
-    for name, flag in (("traces", "TRACES"), ("output", "-o HEADS")):
+    reward = chosen_options(_Objective, values).objective == "reward"
+    way = "--objective reward" if reward else "--data" if "data" in values else "TRACES"
+    needed, kinds = WAYS[way]
+    for name in (*needed, "output"):
         if name not in values:
-            raise InputError(f"train: give {flag}, or {name} in the --config file")
-    arguments = chosen_options(TrainingArguments, values)
-    result = train(
+            raise InputError(f"train: give {name} as a flag, or in the --config file, to train with {way}")
+    own = {item.name for kind in kinds for item in fields(kind)}
+    if foreign := sorted({item.name for kind in SETTINGS for item in fields(kind)} & values.keys() - own):
+        raise InputError(f"--{foreign[0].replace('_', '-')}: has no meaning in training with {way}; leave it out")
+    train = {"TRACES": _on_traces, "--data": _on_hugging_face, "--objective reward": _on_rewards}[way]
+    return _report(train(values, *(chosen_options(kind, values) for kind in kinds)), values["output"])
+
+
+def _on_traces(values: dict[str, Any], arguments: TrainingArguments):
+    from autodeco.training import train
+
+    return train(
         values["traces"], values["output"], arguments, values.get("model"), values.get("init"), values["resume"]
     )
-    return report(result, values["output"])
 
 
-def report(result, output: Path) -> int:
+def _on_hugging_face(values: dict[str, Any], arguments: TrainingArguments, settings: HuggingFaceSettings):
+    from autodeco.hugging_face import HuggingFaceSource
+    from autodeco.training import train_from
+    from autodeco.training_state import check_run
+
+    check_run(values["output"], arguments)
+    source = HuggingFaceSource(values["model"], values["data"], arguments, settings)
+    return train_from(source, values["output"], arguments, values.get("init"), values["resume"])
+
+
+def _on_rewards(values: dict[str, Any], arguments: RewardArguments):
+    from autodeco.llama_policy import LlamaPolicy
+    from autodeco.reward_training import train_on_rewards
+    from autodeco.training_state import check_run
+
+    check_run(values["output"], arguments)
+    policy = LlamaPolicy(
+        values["model"], arguments.max_tokens, arguments.slots, arguments.device, values.get("threads")
+    )
+    return train_on_rewards(
+        policy, values["problems"], values["output"], arguments, values.get("init"), values["resume"]
+    )
+
+
+def _report(result, output: Path) -> int:
     """Print what training did and what to do next; return the exit code."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{result.validation_tokens} held-out tokens")
+    table = Table(title=f"{result.validation_size} held-out {result.unit}")
     for column in ("", "before", f"after {result.best_step} steps"):
         table.add_column(column, justify="left" if not column else "right")
-    for name, key in (
-        ("loss", "loss"),
-        ("temperature loss, all tokens", "temperature_loss"),
-        ("soft top-p loss", "top_p_loss"),
-    ):
-        table.add_row(name, *(f"{getattr(side, key):.4f}" for side in (result.before, result.after)))
-    for name, key in (("temperature, mean ± deviation", "temperature"), ("top-p, mean ± deviation", "top_p")):
-        sides = ((getattr(side, key), getattr(side, f"{key}_deviation")) for side in (result.before, result.after))
-        table.add_row(name, *(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in sides))
+    before, after = asdict(result.before), asdict(result.after)
+    for name in after:
+        if f"{name}_deviation" in after:
+            cells = (f"{side[name]:.2f} ± {side[f'{name}_deviation']:.2f}" for side in (before, after))
+            table.add_row(f"{name.replace('_', '-')}, mean ± deviation", *cells)
+        elif not name.endswith("_deviation"):
+            table.add_row(name.replace("_", " "), *(f"{side[name]:.4f}" for side in (before, after)))
     Console().print(table)
-    print(f"{result.training_tokens} training tokens, {result.tokens_per_second:.0f} tokens/s, {result.seconds:.0f} s")
+    print(
+        f"{result.training_size} training {result.unit}, {result.tokens_per_second:.0f} tokens/s, "
+        f"{result.seconds:.0f} s"
+    )
     if result.interrupted:
         print(f"{output}: the best heads so far; continue with the same command and --resume")
         return 130

@@ -69,9 +69,9 @@ def test_a_file_of_settings_that_cannot_be_used_is_refused(tmp_path, text, messa
     file = tmp_path / "run.yaml"
     file.write_text(text)
     with pytest.raises(InputError, match=message):
-        read_config(file, TrainingArguments, PATHS)
+        read_config(file, [TrainingArguments], PATHS)
     with pytest.raises(InputError, match="cannot be read"):
-        read_config(tmp_path / "absent.yaml", TrainingArguments, PATHS)
+        read_config(tmp_path / "absent.yaml", [TrainingArguments], PATHS)
 
 
 @pytest.mark.parametrize("values", [{"steps": "many"}, {"steps": True}, {"temperature": 1}, {"schedule": "wild"}])

@@ -1,0 +1,185 @@
+"""A Hugging Face model as a source of training: run frozen, on the fly, on one process or many."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autodeco.errors import InputError
+from autodeco.exact_losses import chunk_tokens
+from autodeco.hugging_face_settings import HuggingFaceSettings
+from autodeco.packing import Labelled, Row, pack, row
+from autodeco.records import read_records
+from autodeco.tokenizing import RecordTokenizer
+from autodeco.trace_tokens import batch_indices, held_out_records
+from autodeco.traces import Model, file_hash
+from autodeco.training_arguments import TrainingArguments
+from autodeco.training_source import Chunk
+
+
+class HuggingFaceTokenizer(RecordTokenizer):
+    """The vocabulary and chat template of a Hugging Face tokenizer; ``ends`` are the tokens that end an answer."""
+
+    def __init__(self, tokenizer, ends: set[int]):
+        self._tokenizer, self._ends = tokenizer, ends
+        self._adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+
+    def _ids(self, text: str, add_bos: bool) -> list[int]:
+        ids = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
+        return [self._tokenizer.bos_token_id, *ids] if add_bos and self._adds_bos else ids
+
+    def _is_end(self, token: int) -> bool:
+        return token in self._ends
+
+    def _eos(self) -> int | None:
+        return self._tokenizer.eos_token_id
+
+    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except Exception as error:  # no template, or whatever the template raises
+            raise InputError(f"the model's chat template refuses the messages ({error})") from None
+
+
+class HuggingFaceSource:
+    """The model at ``path`` (a folder, or a name on the hub) over the records of ``data_path``.
+
+    Several processes (``accelerate launch``) share each update's rows; with FSDP they share the model too. The hidden
+    state is by definition what the output matrix reads, so it is taken from there, and the logits are the model's own.
+    Raises InputError for a model or data that cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        data_path: str | os.PathLike,
+        arguments: TrainingArguments,
+        settings: HuggingFaceSettings | None = None,
+    ):
+        from accelerate import Accelerator
+
+        settings = settings or HuggingFaceSettings()
+        self._accelerator = Accelerator(cpu=arguments.device == "cpu")
+        self._arguments, self._settings = arguments, settings
+        self.rank, self._processes = self._accelerator.process_index, self._accelerator.num_processes
+        self.device = str(self._accelerator.device)
+        self._load(path)
+        sequences, skipped, cut = self._sequences(data_path)
+        training, validation = _split(sequences, arguments)
+        self._training, self._validation = (pack(part, settings.pack_tokens) for part in (training, validation))
+        self.tokens = tuple(
+            sum(len(s.tokens) - s.prompt for group in groups for s in group)
+            for groups in (self._training, self._validation)
+        )
+        if self._processes > min(len(self._training), len(self._validation)):
+            raise InputError(
+                f"{data_path}: fills {len(self._training)} rows to train and {len(self._validation)} to validate on, "
+                f"too few for {self._processes} processes; give more data, or a lower --pack-tokens"
+            )
+        digest, run = file_hash(data_path), {"pack_tokens": settings.pack_tokens, "dtype": settings.dtype}
+        self.made_of = {"data": digest, "run settings": run}
+        self.details = {"data": {"file": Path(data_path).name, "sha256": digest}, "run_settings": run}
+        self.details |= {"processes": self._processes, "records_skipped": skipped, "records_cut": cut}
+
+    def training(self, step: int) -> Iterator[Chunk]:
+        rows = -(-self._arguments.batch_tokens // self._settings.pack_tokens)
+        rows = -(-rows // self._processes) * self._processes  # every process has as many
+        chosen = batch_indices(np.arange(len(self._training)), step, rows, self._arguments.seed)
+        for index in chosen[self.rank :: self._processes]:
+            yield from self._chunks(row(self._training[index]))
+
+    def validation(self) -> Iterator[Chunk]:
+        for start in range(0, len(self._validation), self._processes):
+            here = start + self.rank < len(self._validation)
+            # Where the last round has too few rows, the model still has to be run: with FSDP, all run it together.
+            chunks = self._chunks(row(self._validation[start + self.rank if here else 0]))
+            for chunk in chunks:
+                if here:
+                    yield chunk
+
+    def summed(self, values: Tensor) -> Tensor:
+        return self._accelerator.reduce(values, "sum") if self._processes > 1 else values
+
+    def pieces(self, tokens: list[int]) -> list[str]:
+        return [self._tokenizer.decode([token]) for token in tokens]
+
+    @torch.no_grad()
+    def _chunks(self, packed: Row) -> Iterator[Chunk]:
+        self._hidden = None
+        logits = self._language_model(
+            input_ids=packed.tokens.to(self.device),
+            position_ids=packed.positions.to(self.device),
+            logits_to_keep=packed.at.to(self.device),
+            use_cache=False,
+        ).logits[0]
+        hidden, labels = self._hidden[0], packed.labels.to(self.device)
+        for rows in torch.arange(len(labels)).split(chunk_tokens(self.model.vocab_size, self.device)):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            yield Chunk(hidden[part].float(), logits[part].float(), labels[part], packed.records[part])
+
+    def _load(self, path: str | os.PathLike) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(str(path))
+            model = AutoModelForCausalLM.from_pretrained(str(path), dtype=getattr(torch, self._settings.dtype))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: transformers cannot load it ({error})") from None
+        model.eval().requires_grad_(False)
+        output = model.get_output_embeddings()
+        vocab, hidden = output.weight.shape
+        if len(self._tokenizer) > vocab:
+            raise InputError(f"{path}: its tokenizer has {len(self._tokenizer)} tokens, its output matrix {vocab} rows")
+        first = output.weight[:256].float().cpu().numpy().tobytes()
+        fingerprint = hashlib.sha256(model.config.to_json_string().encode() + first).hexdigest()
+        self.model = Model(str(path), fingerprint, model.config.model_type, Path(path).name, hidden, vocab)
+        self._ends = model.generation_config.eos_token_id
+        output.register_forward_pre_hook(self._keep)
+        if self._accelerator.distributed_type.value == "FSDP":
+            self._language_model = self._accelerator.prepare(model)
+        else:
+            self._language_model = model.to(self.device)
+
+    def _keep(self, module, inputs) -> None:
+        self._hidden = inputs[0]
+
+    def _sequences(self, data_path: str | os.PathLike) -> tuple[list[Labelled], int, int]:
+        """Return what there is to learn from, and how many records are too long altogether or were cut."""
+        ends = self._ends if isinstance(self._ends, list) else [self._ends]
+        tokenizer = HuggingFaceTokenizer(self._tokenizer, {*ends, self._tokenizer.eos_token_id} - {None})
+        room, sequences, skipped, cut = self._settings.pack_tokens, [], 0, 0
+        for index, record in enumerate(read_records(data_path)):
+            try:
+                prompt, completion = tokenizer(record)
+            except InputError as error:
+                raise InputError(f"{data_path}, line {record.line}: {error}") from None
+            tokens = [*prompt, *completion][:room]
+            if len(tokens) <= len(prompt):
+                skipped += 1
+                continue
+            cut += len(prompt) + len(completion) > room
+            sequences.append(Labelled(index, tokens, len(prompt)))
+        if not sequences:
+            raise InputError(
+                f"{data_path}: has no token to learn from; every completion is empty or every prompt fills "
+                f"--pack-tokens {room}"
+            )
+        return sequences, skipped, cut
+
+
+def _split(sequences: list[Labelled], arguments: TrainingArguments) -> tuple[list[Labelled], list[Labelled]]:
+    """Return the sequences to train and to validate on, the same split as of traces."""
+    held_out = held_out_records([s.record for s in sequences], arguments.validation_share, arguments.seed)
+    by_record = {s.record: s for s in sequences}
+    validation, tokens = [], 0
+    for record in np.random.default_rng([arguments.seed, 2]).permutation(sorted(held_out)):
+        if tokens < arguments.validation_tokens:
+            validation.append(by_record[record])
+            tokens += len(by_record[record].tokens) - by_record[record].prompt
+    return [s for s in sequences if s.record not in held_out], validation
