@@ -8,7 +8,7 @@ from autodeco.options import check_options, option
 
 @dataclass(frozen=True)
 class RewardArguments:
-    """How heads are trained on rewards; the defaults take half an hour on two CPU cores with a model of 135M."""
+    """How heads are trained on rewards; the defaults are for a small model on a CPU."""
 
     checker: str = option("exact", "exact, number, math, reasoning-gym, regex:PATTERN or python:MODULE:NAME")
     steps: int = option(60, "updates of the heads", least=1)
