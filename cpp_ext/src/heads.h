@@ -37,7 +37,16 @@ struct mlp_tensors {
 struct head_tensors {
     mlp_tensors   temperature;
     mlp_tensors   top_p;
+    ggml_tensor * first = nullptr; // [n_embd, 2 * HEAD_WIDTH], both w1 in one; null unless there are two of one type
     ggml_tensor * one = nullptr; // [1], the temperature where there is no temperature head
+};
+
+// All of a perceptron but w1, in float32 in host memory.
+struct mlp_values {
+    std::vector<float> w1_extra; // [HEAD_WIDTH, 1 or 5] rows
+    std::vector<float> b1;
+    std::vector<float> w2;
+    float              b2 = 0.0f;
 };
 
 // One copy of the weights in buffers of one type, freed with the last user.
@@ -65,6 +74,12 @@ struct heads_data {
         std::vector<uint8_t> bytes;
     };
     std::map<std::string, tensor_data> tensors;
+
+    // the same tensors once more, for the nodes of the CPU
+    mlp_values temperature;
+    mlp_values top_p;
+
+    void take_values();
 
     // Weights in buffers of type `buft`, shared by all who ask for the same type; null when memory cannot be had.
     std::shared_ptr<const device_weights> weights(ggml_backend_buffer_type_t buft) const;

@@ -185,6 +185,7 @@ std::shared_ptr<const heads_data> read_gguf(const gguf_bytes & bytes, failure & 
         error.code = reader.code;
         return nullptr;
     }
+    heads->take_values();
     return heads;
 }
 

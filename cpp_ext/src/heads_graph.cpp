@@ -4,16 +4,6 @@ namespace autodeco {
 
 namespace {
 
-// Rows longer than this are read by all threads: what they save is more than the two barriers cost.
-constexpr int64_t LONG_ROW = 65536;
-
-void write_stats(float * out, const prob_stats & stats) {
-    out[0] = stats.max_prob;
-    out[1] = stats.entropy;
-    out[2] = stats.prob_var;
-    out[3] = stats.top5_sum;
-}
-
 // CPU node: statistics [4, n] of logits [n_vocab, n] at temperature [1, n], a row a task
 void stats_node(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
     // one a thread, grown to the largest vocabulary once: no allocation per token
@@ -26,32 +16,12 @@ void stats_node(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
         const float   t = *(const float *) ((const char *) temperature->data + i * temperature->nb[1]);
         prob_stats stats = { 0.0f, 0.0f, 0.0f, 0.0f }; // logits that are no numbers are reported by whoever draws from them
         distribution_stats(z, logits->ne[0], t, ws, stats);
-        write_stats((float *) ((char *) dst->data + i * dst->nb[1]), stats);
+        float * out = (float *) ((char *) dst->data + i * dst->nb[1]);
+        out[0] = stats.max_prob;
+        out[1] = stats.entropy;
+        out[2] = stats.prob_var;
+        out[3] = stats.top5_sum;
     }
-}
-
-// CPU nodes of one row; userdata is a row_workspace
-
-// the first pass over logits [n_vocab], by all threads
-void maxima_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    row_maxima((const float *) dst->src[0]->data, dst->src[0]->ne[0], ith, nth, *(row_workspace *) userdata);
-}
-
-// the second, at temperature [1]
-void exponentials_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    const ggml_tensor * logits = dst->src[0];
-    row_exponentials((const float *) logits->data, logits->ne[0], *(const float *) dst->src[1]->data, ith, nth, *(row_workspace *) userdata);
-}
-
-// what is left to do for the statistics [4]
-void row_stats_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
-    if (ith != 0) {
-        return;
-    }
-    const ggml_tensor * logits = dst->src[0];
-    prob_stats          stats  = { 0.0f, 0.0f, 0.0f, 0.0f };
-    distribution_stats((const float *) logits->data, logits->ne[0], *(const float *) dst->src[1]->data, *(row_workspace *) userdata, stats);
-    write_stats((float *) dst->data, stats);
 }
 
 ggml_tensor * build_mlp(ggml_context * ctx, const mlp_tensors & mlp, ggml_tensor * hidden, ggml_tensor * extra) {
@@ -69,20 +39,6 @@ ggml_tensor * build_mlp(ggml_context * ctx, const mlp_tensors & mlp, ggml_tensor
 ggml_tensor * cpu_stats(ggml_context * ctx, ggml_tensor * logits, ggml_tensor * temperature) {
     ggml_tensor * args[] = { logits, temperature };
     return ggml_custom_4d(ctx, GGML_TYPE_F32, N_PROB_STATS, logits->ne[1], 1, 1, args, 2, stats_node, GGML_N_TASKS_MAX, nullptr);
-}
-
-ggml_tensor * cpu_row_stats(ggml_context * ctx, ggml_tensor * logits, ggml_tensor * temperature, row_workspace & ws) {
-    // a node waits for all threads of those among its sources
-    ggml_tensor * args[] = { logits, temperature, nullptr };
-    int           n_args = 2;
-    if (logits->ne[0] > LONG_ROW) {
-        args[2] = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 1, maxima_node, GGML_N_TASKS_MAX, &ws);
-        args[2] = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 3, exponentials_node, GGML_N_TASKS_MAX, &ws);
-        n_args  = 3;
-    }
-    ggml_tensor * stats = ggml_custom_4d(ctx, GGML_TYPE_F32, N_PROB_STATS, 1, 1, 1, args, n_args, row_stats_node, 1, &ws);
-    ggml_set_name(stats, "autodeco_prob_stats");
-    return stats;
 }
 
 predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, const stats_builder & stats) {

@@ -24,7 +24,4 @@ predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool pro
 // The statistics of logits [n_vocab, n] F32 on the CPU.
 ggml_tensor * cpu_stats(ggml_context * ctx, ggml_tensor * logits, ggml_tensor * temperature);
 
-// The same for one row, by all threads if it is long. What they find stays in `ws`, for a draw from the same row.
-ggml_tensor * cpu_row_stats(ggml_context * ctx, ggml_tensor * logits, ggml_tensor * temperature, row_workspace & ws);
-
 } // namespace autodeco

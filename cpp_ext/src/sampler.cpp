@@ -130,7 +130,8 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     if (!state.heads) {
         return true;
     }
-    state.weights = state.heads->weights(buft);
+    state.weights       = state.heads->weights(buft);
+    state.heads_on_host = !state.on_device && ggml_backend_buft_is_host(buft);
     return state.weights != nullptr;
 }
 
@@ -197,9 +198,14 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
     predictions pred = { nullptr, nullptr };
     if (state.heads) {
         ggml_tensor * hidden = hidden_of(ctx, gf, logits, state.heads->n_embd);
-        pred = build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
-            return state.on_device ? device_stats(ctx, sorted, temperature) : cpu_row_stats(ctx, logits, temperature, row.ws);
-        });
+        if (state.heads_on_host) {
+            row.heads = { state.heads.get(), &row.ws };
+            pred      = build_cpu_heads(ctx, state.weights->tensors, hidden, logits, row.heads);
+        } else {
+            pred = build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
+                return state.on_device ? device_stats(ctx, sorted, temperature) : cpu_stats(ctx, logits, temperature);
+            });
+        }
     }
     if (state.is_observer) {
         observe(ctx, gf, pred, row);

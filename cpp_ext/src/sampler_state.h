@@ -4,8 +4,7 @@
 
 #include "autodeco.h"
 
-#include "distribution.h"
-#include "heads.h"
+#include "cpu_heads.h"
 
 #include <algorithm>
 #include <deque>
@@ -24,6 +23,7 @@ struct graph_row {
     double                uniform  = 0.0;
     autodeco_decoding     last     = {};
     row_workspace         ws;
+    cpu_heads_row         heads;
     std::vector<float>    cut_logits; // where min_p and top_k ban tokens
 
     // of a draw on a device: what the current graph reads and writes
@@ -48,7 +48,8 @@ struct sampler_state {
     double       uniform; // for the next token; drawn again only when a token is accepted, so that decoding a prompt in
                           // pieces, or decoding what is then not sampled, changes nothing
 
-    bool on_device = false; // what a draw needs is computed by the device that has the logits
+    bool heads_on_host = false; // the weights are where the nodes of the CPU can read them
+    bool on_device     = false; // what a draw needs is computed by the device that has the logits
 
     std::deque<graph_row> rows;
     size_t                n_rows = 0; // of the current graph

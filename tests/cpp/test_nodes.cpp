@@ -3,6 +3,7 @@
 
 #include "check.h"
 
+#include "cpu_heads.h"
 #include "device_nucleus.h"
 #include "distribution.h"
 #include "heads_graph.h"
@@ -12,8 +13,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <random>
+#include <string>
 #include <vector>
 
 using namespace autodeco;
@@ -78,6 +81,7 @@ public:
     }
 
     void plan(ggml_tensor * out) {
+        planned.push_back(out);
         ggml_set_output(out);
         ggml_build_forward_expand(gf, out);
     }
@@ -107,6 +111,7 @@ public:
     ggml_context *             ctx = ggml_init({ 512 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true });
     ggml_tensor *              logits;
     ggml_tensor *              scalar;
+    std::vector<ggml_tensor *> planned;
 
 private:
     ggml_backend_t backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
@@ -123,42 +128,125 @@ static double error_of(const std::vector<float> & found, const std::vector<doubl
     return error;
 }
 
+// heads of random weights for hidden states of 64
+static std::shared_ptr<heads_data> random_heads(bool temperature, bool top_p, bool prob_stats, int64_t n_vocab) {
+    auto heads        = std::make_shared<heads_data>();
+    heads->n_embd     = 64;
+    heads->n_vocab    = (int32_t) n_vocab;
+    heads->has_temp   = temperature;
+    heads->has_top_p  = top_p;
+    heads->prob_stats = prob_stats;
+    const auto add    = [&](const std::string & name, int64_t ne0, int64_t ne1) {
+        const std::vector<float>  values = random_row(ne0 * ne1 + (int64_t) heads->tensors.size(), 0.1f);
+        heads_data::tensor_data & tensor = heads->tensors[name];
+        tensor = { GGML_TYPE_F32, { ne0, ne1 }, std::vector<uint8_t>(ne0 * ne1 * sizeof(float)) };
+        std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
+    };
+    for (const char * head : { "autodeco.temp_head", "autodeco.top_p_head" }) {
+        const bool is_top_p = std::string(head) == "autodeco.top_p_head";
+        if (!(is_top_p ? top_p : temperature)) {
+            continue;
+        }
+        add(std::string(head) + ".0.weight", heads->n_embd, HEAD_WIDTH);
+        add(std::string(head) + ".0.bias", HEAD_WIDTH, 1);
+        add(std::string(head) + ".2.weight", HEAD_WIDTH, 1);
+        add(std::string(head) + ".2.bias", 1, 1);
+        if (is_top_p) {
+            add(std::string(head) + ".0.extra.weight", prob_stats ? 1 + N_PROB_STATS : 1, HEAD_WIDTH);
+        }
+    }
+    heads->take_values();
+    return heads;
+}
+
+// the few nodes of the CPU against the operations that are run on any device, by some threads
+static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool top_p, bool prob_stats) {
+    const auto               heads   = random_heads(temperature, top_p, prob_stats, (int64_t) z.size());
+    const auto               weights = heads->weights(ggml_backend_cpu_buffer_type());
+    const std::vector<float> hidden  = random_row(heads->n_embd, 1.0f);
+    for (const int n_threads : { 1, 2, 5 }) {
+        row_graph     graph(z);
+        row_workspace ws;
+        ws.reserve((int64_t) z.size());
+        cpu_heads_row row   = { heads.get(), &ws };
+        ggml_tensor * input = ggml_new_tensor_2d(graph.ctx, GGML_TYPE_F32, heads->n_embd, 1);
+        ggml_set_input(input);
+        const predictions found  = build_cpu_heads(graph.ctx, weights->tensors, input, graph.logits, row);
+        const predictions wanted = build_heads(graph.ctx, weights->tensors, prob_stats, input, [&](ggml_tensor * t) {
+            return cpu_stats(graph.ctx, graph.logits, t);
+        });
+        for (const predictions & pred : { found, wanted }) {
+            for (ggml_tensor * tensor : { pred.temperature, pred.top_p }) {
+                if (tensor) {
+                    graph.plan(ggml_cont(graph.ctx, tensor));
+                }
+            }
+        }
+        graph.allocate();
+        ggml_backend_tensor_set(input, hidden.data(), 0, ggml_nbytes(input));
+        graph.compute(1.0f, n_threads);
+        double error = 0.0;
+        for (size_t i = 0; i < graph.planned.size() / 2; ++i) {
+            const float value = row_graph::values(graph.planned[i])[0];
+            error = std::max(error, (double) std::abs(value - row_graph::values(graph.planned[i + graph.planned.size() / 2])[0]));
+            check(value > 0.0f && value < 2.0f, "a prediction lies in its range", value);
+        }
+        check(error < 1e-5, "the nodes of the CPU predict what the operations predict", error);
+    }
+}
+
 static void test_stats(const std::vector<float> & z) {
     for (const float temperature : { 1.0f, 0.3f, 1.9f }) {
         const std::vector<double> wanted = exact_stats(z, temperature);
-        for (const int n_threads : { 1, 2, 5 }) {
-            row_workspace ws;
-            ws.reserve((int64_t) z.size());
-            row_graph     graph(z);
-            ggml_tensor * stats = cpu_row_stats(graph.ctx, graph.logits, graph.scalar, ws);
-            graph.plan(stats);
-            graph.allocate();
-            graph.compute(temperature, n_threads);
-            const double error = error_of(row_graph::values(stats), wanted);
-            check(error < 1e-5, "statistics of the CPU node", error);
-        }
-        row_graph     graph(z);
-        ggml_tensor * stats = device_stats(graph.ctx, sort_row(graph.ctx, graph.logits), graph.scalar);
+        row_graph                 graph(z);
+        ggml_tensor *             on_cpu = cpu_stats(graph.ctx, graph.logits, graph.scalar);
+        ggml_tensor *             stats  = device_stats(graph.ctx, sort_row(graph.ctx, graph.logits), graph.scalar);
+        graph.plan(on_cpu);
         graph.plan(stats);
         graph.allocate();
         graph.compute(temperature, 1);
+        const double cpu_error = error_of(row_graph::values(on_cpu), wanted);
+        check(cpu_error < 1e-5, "statistics of the CPU node", cpu_error);
         // ggml adds the vocabulary up in float32, one after the other
         const double error = error_of(row_graph::values(stats), wanted);
         check(error < 2e-3, "statistics by operations", error);
     }
 }
 
+// the passes over a row, shared among threads that take turns here
+static void test_shares(const std::vector<float> & z) {
+    const auto    n = (int64_t) z.size();
+    row_workspace whole, shared;
+    whole.reserve(n);
+    shared.reserve(n);
+    prob_stats wanted, found;
+    distribution_stats(z.data(), n, 0.7f, whole, wanted);
+    for (const int n_threads : { 2, 3, 64 }) {
+        for (int i = 0; i < n_threads; ++i) {
+            row_maxima(z.data(), n, i, n_threads, shared);
+        }
+        for (int i = 0; i < n_threads; ++i) {
+            row_exponentials(z.data(), n, 0.7f, i, n_threads, shared);
+        }
+        distribution_stats(z.data(), n, 0.7f, shared, found);
+        const double error = std::abs(found.entropy - wanted.entropy) + std::abs(found.top5_sum - wanted.top5_sum) + std::abs(found.max_prob - wanted.max_prob);
+        check(error < 1e-6, "threads that share a row find what one finds", error);
+    }
+}
+
 static void test_no_numbers() {
     const std::vector<float> z(100000, NAN);
+    const auto               n = (int64_t) z.size();
     row_workspace            ws;
-    ws.reserve((int64_t) z.size());
-    row_graph     graph(z);
-    ggml_tensor * stats = cpu_row_stats(graph.ctx, graph.logits, graph.scalar, ws);
-    graph.plan(stats);
-    graph.allocate();
-    graph.compute(1.0f, 2);
-    check(row_graph::values(stats)[1] == 0.0f, "logits that are no numbers have no statistics", row_graph::values(stats)[1]);
-    check(nucleus_sample(z.data(), (int64_t) z.size(), 1.0f, 0.9f, 0.5, ws, true).status == row_status::not_real, "and are reported by the draw", 0);
+    ws.reserve(n);
+    for (const auto pass : { 0, 1 }) {
+        for (int i = 0; i < 2; ++i) {
+            pass == 0 ? row_maxima(z.data(), n, i, 2, ws) : row_exponentials(z.data(), n, 1.0f, i, 2, ws);
+        }
+    }
+    prob_stats stats;
+    check(distribution_stats(z.data(), n, 1.0f, ws, stats) == row_status::not_real, "logits that are no numbers have no statistics", 0);
+    check(nucleus_sample(z.data(), n, 1.0f, 0.9f, 0.5, ws, true).status == row_status::not_real, "and are reported by the draw", 0);
 }
 
 // draw by operations with settings, against the nucleus written out
@@ -216,6 +304,11 @@ int main() {
         const std::vector<float> z = random_row(row.n_vocab, row.deviation);
         printf("%s row of %lld\n", row.name, (long long) row.n_vocab);
         test_stats(z);
+        test_shares(z);
+        test_cpu_heads(z, true, true, true);
+        test_cpu_heads(z, true, true, false);
+        test_cpu_heads(z, true, false, false);
+        test_cpu_heads(z, false, true, true);
         const auto all = (float) row.n_vocab;
         //             T scale  T     P scale P     uniform  top_k  min_p
         test_draw(z, { 1.0f,    0.0f, 0.0f,   0.9f,  -1.0f,  all,   0.0f }, 0.9, 0, 0.0);
