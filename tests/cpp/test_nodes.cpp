@@ -2,21 +2,17 @@
 // their place on devices, here on the CPU. The reference is written out in double precision.
 
 #include "check.h"
+#include "nodes.h"
 
 #include "cpu_heads.h"
 #include "device_nucleus.h"
 #include "distribution.h"
 #include "heads_graph.h"
 
-#include "ggml-alloc.h"
-#include "ggml-backend.h"
-
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <random>
-#include <string>
 #include <vector>
 
 using namespace autodeco;
@@ -26,14 +22,6 @@ static const struct {
     int64_t      n_vocab;
     float        deviation;
 } ROWS[] = { { "peaked", 49152, 4.0f }, { "flat", 151936, 1.0f }, { "short", 300, 2.0f }, { "very short", 3, 1.0f } };
-
-static std::vector<float> random_row(int64_t n, float deviation) {
-    std::mt19937                    rng((uint32_t) n);
-    std::normal_distribution<float> normal(0.0f, deviation);
-    std::vector<float>              row(n);
-    std::generate(row.begin(), row.end(), [&] { return normal(rng); });
-    return row;
-}
 
 // the distribution at a temperature, in descending order; ids beside it
 static std::vector<double> sorted_softmax(const std::vector<float> & z, double temperature, std::vector<int32_t> & id) {
@@ -64,61 +52,6 @@ static std::vector<double> exact_stats(const std::vector<float> & z, double temp
     return { q[0], entropy, var, std::accumulate(q.begin(), q.begin() + std::min<ptrdiff_t>(5, (ptrdiff_t) q.size()), 0.0) };
 }
 
-// A graph over one row of logits and a scalar on the CPU, computed by some threads.
-class row_graph {
-public:
-    explicit row_graph(const std::vector<float> & z) : z(z) {
-        logits = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, (int64_t) z.size());
-        scalar = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1);
-        ggml_set_input(logits);
-        ggml_set_input(scalar);
-    }
-
-    ~row_graph() {
-        ggml_gallocr_free(alloc);
-        ggml_backend_free(backend);
-        ggml_free(ctx);
-    }
-
-    void plan(ggml_tensor * out) {
-        planned.push_back(out);
-        ggml_set_output(out);
-        ggml_build_forward_expand(gf, out);
-    }
-
-    void allocate() { ggml_gallocr_alloc_graph(alloc, gf); }
-
-    void compute(float value, int n_threads) {
-        if (logits->buffer) {
-            ggml_backend_tensor_set(logits, z.data(), 0, ggml_nbytes(logits));
-        }
-        if (scalar->buffer) {
-            ggml_backend_tensor_set(scalar, &value, 0, sizeof(value));
-        }
-        const auto registry    = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
-        const auto set_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(registry, "ggml_backend_set_n_threads");
-        set_threads(backend, n_threads);
-        ggml_backend_graph_compute(backend, gf);
-    }
-
-    static std::vector<float> values(const ggml_tensor * tensor) {
-        std::vector<float> result(ggml_nelements(tensor));
-        ggml_backend_tensor_get(tensor, result.data(), 0, ggml_nbytes(tensor));
-        return result;
-    }
-
-    const std::vector<float> & z;
-    ggml_context *             ctx = ggml_init({ 512 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true });
-    ggml_tensor *              logits;
-    ggml_tensor *              scalar;
-    std::vector<ggml_tensor *> planned;
-
-private:
-    ggml_backend_t backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
-    ggml_gallocr_t alloc   = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend));
-    ggml_cgraph *  gf      = ggml_new_graph(ctx);
-};
-
 // largest error of statistics, relative where they are large
 static double error_of(const std::vector<float> & found, const std::vector<double> & wanted) {
     double error = 0.0;
@@ -126,37 +59,6 @@ static double error_of(const std::vector<float> & found, const std::vector<doubl
         error = std::max(error, std::abs(found[i] - wanted[i]) / std::max(1.0, std::abs(wanted[i])));
     }
     return error;
-}
-
-// heads of random weights for hidden states of 64
-static std::shared_ptr<heads_data> random_heads(bool temperature, bool top_p, bool prob_stats, int64_t n_vocab) {
-    auto heads        = std::make_shared<heads_data>();
-    heads->n_embd     = 64;
-    heads->n_vocab    = (int32_t) n_vocab;
-    heads->has_temp   = temperature;
-    heads->has_top_p  = top_p;
-    heads->prob_stats = prob_stats;
-    const auto add    = [&](const std::string & name, int64_t ne0, int64_t ne1) {
-        const std::vector<float>  values = random_row(ne0 * ne1 + (int64_t) heads->tensors.size(), 0.1f);
-        heads_data::tensor_data & tensor = heads->tensors[name];
-        tensor = { GGML_TYPE_F32, { ne0, ne1 }, std::vector<uint8_t>(ne0 * ne1 * sizeof(float)) };
-        std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
-    };
-    for (const char * head : { "autodeco.temp_head", "autodeco.top_p_head" }) {
-        const bool is_top_p = std::string(head) == "autodeco.top_p_head";
-        if (!(is_top_p ? top_p : temperature)) {
-            continue;
-        }
-        add(std::string(head) + ".0.weight", heads->n_embd, HEAD_WIDTH);
-        add(std::string(head) + ".0.bias", HEAD_WIDTH, 1);
-        add(std::string(head) + ".2.weight", HEAD_WIDTH, 1);
-        add(std::string(head) + ".2.bias", 1, 1);
-        if (is_top_p) {
-            add(std::string(head) + ".0.extra.weight", prob_stats ? 1 + N_PROB_STATS : 1, HEAD_WIDTH);
-        }
-    }
-    heads->take_values();
-    return heads;
 }
 
 // the few nodes of the CPU against the operations that are run on any device, by some threads
