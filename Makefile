@@ -64,8 +64,11 @@ fuzz: setup
 	AUTODECO_FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/python/test_export_fuzz.py
 
 # Figures of benchmarks/results; wants a machine that does nothing else.
-bench: setup
+bench: strict
 	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/kernel.py
+	$(BIN)/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/losses.py -o benchmarks/results/losses.json
 	$(BIN)/python benchmarks/export.py
 
