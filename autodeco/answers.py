@@ -1,6 +1,6 @@
-"""Answers of a model: one prompt in, tokens with their values out.
+"""Answers of a model: a text, why it ended, and the values that its tokens were drawn with; and one as a stream.
 
-Everything that needs a model's answers (the demo, rollouts, evaluation) asks for them here.
+Many answers at once come from ``autodeco.batch``.
 """
 
 import codecs
@@ -52,14 +52,3 @@ def stream(llm: Llama, prompt: list[int], max_tokens: int, seed: int, **settings
                 return
     finally:
         generator.close()
-
-
-def answer(llm: Llama, prompt: list[int], max_tokens: int, seed: int, **settings) -> Answer:
-    """Return the model's whole answer to ``prompt`` (token ids); ``settings`` are those of ``Llama.generate``."""
-    vocab = llama_cpp.llama_model_get_vocab(llm.model)
-    text, finish = [], "length"
-    for token, piece in stream(llm, prompt, max_tokens, seed, **settings):
-        text.append(piece)
-        if llama_cpp.llama_vocab_is_eog(vocab, token):
-            finish = "end"
-    return Answer("".join(text), finish, llm.decoding, seed=seed)

@@ -137,11 +137,12 @@ def answer(
             heads.check_fit(native.address(llm.model))
         except ValueError as error:
             raise InputError(f"{error}; use heads made for this model") from None
-    _check(wanted, llm, heads)
+    check(wanted, llm, heads)
     return _answers(llm, wanted, heads, slots)
 
 
-def _check(wanted: list[Request], llm: llama_cpp.Llama, heads: native.Heads | None) -> None:
+def check(wanted: Sequence[Request], llm: llama_cpp.Llama, heads: native.Heads | None) -> None:
+    """Raise InputError for the first request that ``llm`` cannot answer."""
     for request in wanted:
         where = f"prompt {request.index}"
         if not request.prompt:

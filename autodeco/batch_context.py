@@ -8,6 +8,7 @@ import numpy as np
 
 from autodeco import native
 from autodeco.errors import InputError
+from autodeco.interrupts import deferred_interrupt
 
 PROMPT_BATCH = 512
 PADDING = 256  # llama.cpp rounds the cells of a context up to it
@@ -34,7 +35,8 @@ class BatchContext:
         self._model = llm.model
         self._stack = contextlib.ExitStack()
         params = self._params(llm, slots, cells)
-        self._ctx = llama_cpp.llama_init_from_model(llm.model, params)
+        with deferred_interrupt():  # llama.cpp logs through Python, and an interrupt raised in there would be lost
+            self._ctx = llama_cpp.llama_init_from_model(llm.model, params)
         if not self._ctx:
             raise InputError(
                 f"{llm.model_path}: no memory for {slots} sequences of {cells} tokens in all; use fewer slots or tokens"

@@ -3,6 +3,7 @@
 ``exact``                 the answer, without space around it, is the problem's ``answer``
 ``regex:PATTERN``         the last match of PATTERN (its first group, if it has one) is the problem's ``answer``
 ``number``                the last number in it equals the problem's ``answer``
+``choice``                the last capital letter that stands alone is the problem's ``answer``
 ``math``                  math-verify finds its boxed or last expression equal to the problem's ``answer``
 ``reasoning-gym``         what the task named by the problem's ``task`` says of it, given the task's ``entry``
 ``python:MODULE:NAME``    what ``NAME(problem, text)`` of an importable module returns; ``problem`` is the line's object
@@ -32,7 +33,9 @@ def checker(spec: str) -> Checker:
             raise InputError(f"checker {spec}: not a regular expression ({error})") from None
     if kind == "python" and rest:
         return _imported(spec, *rest.rpartition(":")[::2])
-    raise InputError(f"checker {spec}: must be exact, number, math, reasoning-gym, regex:PATTERN or python:MODULE:NAME")
+    raise InputError(
+        f"checker {spec}: must be exact, number, choice, math, reasoning-gym, regex:PATTERN or python:MODULE:NAME"
+    )
 
 
 def check(check: Checker, problem: dict, text: str) -> float:
@@ -67,6 +70,11 @@ def _number(problem: dict, text: str) -> float:
     return float(bool(found) and NUMBER.fullmatch(expected) is not None and float(found[-1]) == float(expected))
 
 
+def _choice(problem: dict, text: str) -> float:
+    found = re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z'])", text)
+    return float(bool(found) and found[-1] == _expected(problem).strip("().").upper())
+
+
 def _math(problem: dict, text: str) -> float:
     from math_verify import parse, verify
 
@@ -91,7 +99,7 @@ def _reasoning_gym(problem: dict, text: str) -> float:
     return score(text.strip(), problem["entry"])
 
 
-_PLAIN = {"exact": _exact, "number": _number, "math": _math, "reasoning-gym": _reasoning_gym}
+_PLAIN = {"exact": _exact, "number": _number, "choice": _choice, "math": _math, "reasoning-gym": _reasoning_gym}
 
 
 def _imported(spec: str, module: str, name: str) -> Checker:

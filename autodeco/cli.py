@@ -12,6 +12,7 @@ VERBS = {
     "collect": "run a GGUF model over completions and keep its hidden states",
     "train": "train heads on collected hidden states",
     "generate": "generate text with heads, optionally coloured by temperature or top-p",
+    "eval": "compare heads with greedy, default and tuned settings, and with their own mean, on problems with answers",
     "bench": "tokens per second of heads against stock static sampling",
     "inspect": "say what is in a heads, merged or plain GGUF file",
 }

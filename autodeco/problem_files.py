@@ -67,11 +67,12 @@ def _drawn(path: Path) -> list[dict]:
             distinct = {entry["question"]: entry for entry in reversed(list(entries))}
         except (ValueError, TypeError, AssertionError) as error:
             raise InputError(f"{path}: task {task['task']} cannot be drawn ({error})") from None
-        families.append([_problem(task["task"], entry) for entry in reversed(distinct.values())])
+        families.append([problem_of(task["task"], entry) for entry in reversed(distinct.values())])
     order = [(i / len(family), name, i) for name, family in enumerate(families) for i in range(len(family))]
     return [families[name][i] for _, name, i in sorted(order)]
 
 
-def _problem(task: str, entry: dict) -> dict:
+def problem_of(task: str, entry: dict) -> dict[str, Any]:
+    """Return the problem that an ``entry`` of the reasoning-gym family ``task`` is."""
     prompt = [{"role": "user", "content": entry["question"]}]
     return {"prompt": prompt, "answer": entry["answer"], "task": task, "entry": entry}

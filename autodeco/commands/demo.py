@@ -1,7 +1,6 @@
 """The whole way once, on a small model: its own right answers, hidden states, heads, GGUF, generation."""
 
 import argparse
-import hashlib
 import json
 import os
 import shlex
@@ -10,7 +9,9 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-TASK = {"task": "chain_sum", "min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+from autodeco.evaluation.tasks import Task, TaskSpec, question_of
+
+TASK = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
 MAX_TOKENS = 24  # the model's right answers have about 12
 
 
@@ -47,7 +48,6 @@ def run(args: argparse.Namespace) -> None:
     from autodeco import cli
     from autodeco.default_model import default_model
     from autodeco.export import cli as export_cli
-    from autodeco.problems import ProblemSet
     from autodeco.training_state import RESUME_FILE
 
     console = Console(highlight=False, soft_wrap=True)
@@ -63,13 +63,11 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     _claim(output, settings)
-    problems = ProblemSet(seed=settings.seed, draws=1000, **TASK)
-    training = problems.problems[: settings.questions]
-    held_out = problems.problems[settings.questions :][: settings.held_out]
+    task = Task(TASK, settings.seed, test=settings.held_out, training=settings.questions)
 
     console.rule("1/5  the model's own right answers", align="left")
     data = output / "right-answers.jsonl"
-    rights, total = _sample(problems, training, settings, threads, output)
+    rights, total = _sample(task, settings, threads, output)
     console.print(f"{rights} of {total} answers were right: {data}")
 
     console.rule("2/5  the hidden states behind them", align="left")
@@ -95,11 +93,11 @@ def run(args: argparse.Namespace) -> None:
 
     console.rule("5/5  side by side, on questions not trained on", align="left")
     recorder = Console(highlight=False, soft_wrap=True, record=True, width=max(console.width, 132))
-    _compare(recorder, problems, held_out, settings, sidecar, threads)
+    _compare(recorder, task, settings, sidecar, threads)
     picture = output / "comparison.svg"
     recorder.save_svg(str(picture), title="AutoDeco: temperature and top-p for every token")
 
-    example = held_out[0].question
+    example = question_of(task.test[0])
     console.rule("what this made", align="left")
     for path, what in (
         (data, "the training data"),
@@ -157,52 +155,40 @@ def _claim(output: Path, settings: Settings) -> None:
         part.write_text(json.dumps(wanted, indent=2) + "\n")
 
 
-def _seed_of(*parts) -> int:
-    """A seed of its own for each question, sample and method."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "little")
-
-
-def _sample(problems, training, settings: Settings, threads: int, output: Path) -> tuple[int, int]:
+def _sample(task, settings: Settings, threads: int, output: Path) -> tuple[int, int]:
     """Write right answers to ``right-answers.jsonl``; return how many there are, of how many. Continues after an
-    interrupt with the questions that are not answered in ``answers.jsonl``."""
+    interrupt with the answers that are not in ``answers.jsonl``."""
     from tqdm import tqdm
 
-    from autodeco.answers import answer
+    from autodeco import batch
     from autodeco.atomic import replacing
     from autodeco.base_model import open_llama
     from autodeco.errors import InputError
-    from autodeco.tokenizing import Tokenizer
 
     log = output / "answers.jsonl"
-    done = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.exists() else []
-    done = done[: len(done) // settings.samples * settings.samples]  # whole questions only
+    lines = log.read_text().splitlines() if log.exists() else []
+    done = {(row["problem"], row["sample"]): row for row in map(json.loads, (x for x in lines if x.endswith("}")))}
     with replacing(log) as part:
-        part.write_text("".join(json.dumps(row) + "\n" for row in done))
-    left = training[len(done) // settings.samples :]
-    if left:
-        llm = open_llama(settings.model, n_ctx=512, n_threads=threads)
-        tokenizer = Tokenizer(llm)
-        with (
-            log.open("a") as file,
-            tqdm(total=len(training), initial=len(training) - len(left), unit="question", disable=None) as bar,
-        ):
-            for problem in left:
-                messages = [{"role": "user", "content": problem.question}]
-                rows = []
-                for sample in range(settings.samples):
-                    seed = _seed_of("train", settings.seed, problem.question, sample)
-                    text = answer(
-                        llm, tokenizer.prompt_ids(messages), MAX_TOKENS, seed, temp=settings.sampling_temperature
-                    )
-                    right = problems.is_right(problem, text)
-                    rows.append({"messages": [*messages, {"role": "assistant", "content": text.text}], "right": right})
-                done += rows
-                file.write("".join(json.dumps(row) + "\n" for row in rows))
-                file.flush()
-                bar.update()
-                bar.set_postfix(right=sum(row["right"] for row in done), refresh=False)
-        llm.close()
-    rights = [{"messages": row["messages"]} for row in done if row["right"]]
+        part.write_text("".join(json.dumps(row) + "\n" for row in done.values()))
+    llm = open_llama(settings.model, n_ctx=512, n_threads=threads, n_threads_batch=threads)
+    questions = [problem["prompt"] for problem in task.training]
+    sampling = batch.Sampling(settings.sampling_temperature, heads="none")
+    wanted = batch.requests(llm, questions, settings.samples, sampling, MAX_TOKENS, seed=settings.seed)
+    left = [request for request in wanted if (request.index, request.sample) not in done]
+    with log.open("a") as file, tqdm(total=len(wanted), initial=len(done), unit="answer", disable=None) as bar:
+        for answer in batch.answer(llm, left):
+            row = {
+                "problem": answer.prompt,
+                "sample": answer.sample,
+                "messages": [*questions[answer.prompt], {"role": "assistant", "content": answer.text}],
+                "right": task.is_right(task.training[answer.prompt], answer.text, answer.finished),
+            }
+            done[answer.prompt, answer.sample] = row
+            file.write(json.dumps(row) + "\n")
+            bar.update()
+            bar.set_postfix(right=sum(row["right"] for row in done.values()), refresh=False)
+    llm.close()
+    rights = [{"messages": done[key]["messages"]} for key in sorted(done) if done[key]["right"]]
     if not rights:
         raise InputError(f"{settings.model}: not one of {len(done)} answers was right; try another model")
     with replacing(output / "right-answers.jsonl") as part:
@@ -210,72 +196,75 @@ def _sample(problems, training, settings: Settings, threads: int, output: Path) 
     return len(rights), len(done)
 
 
-def _compare(console, problems, held_out, settings: Settings, sidecar: Path, threads: int) -> None:
+def _compare(console, task, settings: Settings, sidecar: Path, threads: int) -> None:
     """Answer the held-out questions with each method and print the shares, the means and coloured answers."""
     import numpy as np
     from rich.table import Table
     from tqdm import tqdm
 
-    from autodeco.answers import answer
+    from autodeco import batch
     from autodeco.base_model import open_llama
-    from autodeco.tokenizing import Tokenizer
+    from autodeco.evaluation.methods import AUTODECO, DEFAULT, GREEDY, mean_shift
 
-    with_heads = open_llama(settings.model, sidecar, n_ctx=512, n_threads=threads)
-    plain = open_llama(settings.model, n_ctx=512, n_threads=threads)
-    tokenizer = Tokenizer(plain)
-    samples = settings.compared_samples
+    llm = open_llama(settings.model, sidecar, n_ctx=512, n_threads=threads, n_threads_batch=threads)
+    questions = [problem["prompt"] for problem in task.test]
     answers: dict[str, list] = {}
 
-    def ask(name: str, llm, samples: int, **values) -> float:
-        answers[name] = []
-        for problem in tqdm(held_out, desc=f"{name:<22}", unit="question", disable=None):
-            prompt = tokenizer.prompt_ids([{"role": "user", "content": problem.question}])
-            for sample in range(samples):
-                seed = _seed_of("compare", settings.seed, problem.question, sample)
-                answers[name].append((problem, answer(llm, prompt, MAX_TOKENS, seed, **values)))
-        return sum(problems.is_right(*pair) for pair in answers[name]) / len(answers[name])
+    def ask(method) -> None:
+        samples = 1 if method.is_greedy else settings.compared_samples
+        total = samples * len(questions)
+        found = batch.generate(llm, questions, samples, method.sampling, max_tokens=MAX_TOKENS, seed=settings.seed)
+        found = list(tqdm(found, desc=f"{method.name:<22}", total=total, unit="answer", disable=None))
+        answers[method.name] = sorted(found, key=lambda answer: (answer.prompt, answer.sample))
 
-    shares = {"AutoDeco": ask("AutoDeco", with_heads, samples)}
-    temperature = np.concatenate([text.decoding.temperature for _, text in answers["AutoDeco"]])
-    top_p = np.concatenate([text.decoding.top_p for _, text in answers["AutoDeco"]])
-    mean = {"temp": float(temperature.mean()), "top_p": float(top_p.mean())}
-    settings_of = {
-        "AutoDeco": "picked for each token",
-        "default sampling": "T 1, P 1",
-        "fixed at heads' mean": f"T {mean['temp']:.2f}, P {mean['top_p']:.2f}",
-        "greedy": "T 0",
-    }
-    shares["default sampling"] = ask("default sampling", plain, samples, temp=1.0, top_p=1.0)
-    shares["fixed at heads' mean"] = ask("fixed at heads' mean", plain, samples, **mean)
-    shares["greedy"] = ask("greedy", plain, 1, temp=0.0)
+    def is_right(answer) -> bool:
+        return task.is_right(task.test[answer.prompt], answer.text, answer.finished)
 
-    for problem, text in answers["AutoDeco"][: 3 * samples : samples]:
-        other = next(other for p, other in answers["default sampling"] if p is problem)
-        _show(console, problems, problem, other, text, with_heads)
+    ask(AUTODECO)
+    ours = answers[AUTODECO.name]
+    mean = mean_shift(
+        float(np.concatenate([answer.decoding.temperature for answer in ours]).mean()),
+        float(np.concatenate([answer.decoding.top_p for answer in ours]).mean()),
+    )
+    for method in (DEFAULT, mean, GREEDY):
+        ask(method)
+
+    for index in range(min(3, len(task.test))):
+        first = [next(answer for answer in answers[m.name] if answer.prompt == index) for m in (DEFAULT, AUTODECO)]
+        _show(console, question_of(task.test[index]), *((answer, is_right(answer)) for answer in first), llm)
 
     table = Table(title="share of right answers", title_justify="left")
     for column, justify in (("method", "left"), ("setting", "left"), ("answers", "right"), ("right", "right")):
         table.add_column(column, justify=justify)
-    for name in settings_of:
-        error = (shares[name] * (1 - shares[name]) / len(answers[name])) ** 0.5
-        table.add_row(name, settings_of[name], str(len(answers[name])), f"{shares[name]:.0%} +-{error:.0%}")
+    settings_of = {
+        AUTODECO.name: "picked for each token",
+        DEFAULT.name: "T 1, P 1",
+        mean.name: f"T {mean.sampling.temperature:.2f}, P {mean.sampling.top_p:.2f}",
+        GREEDY.name: "T 0",
+    }
+    names = {DEFAULT.name: "default sampling", mean.name: "fixed at heads' mean"}
+    for name, setting in settings_of.items():
+        share = sum(map(is_right, answers[name])) / len(answers[name])
+        error = (share * (1 - share) / len(answers[name])) ** 0.5
+        table.add_row(names.get(name, name), setting, str(len(answers[name])), f"{share:.0%} +-{error:.0%}")
     console.print(table)
-    console.print(_positions(answers["AutoDeco"]))
+    console.print(_positions(ours))
 
 
-def _show(console, problems, problem, default, ours, llm) -> None:
-    """Print one question with the answers of default sampling and of the heads, the latter coloured by temperature."""
+def _show(console, question: str, default: tuple, ours: tuple, llm) -> None:
+    """Print one question with the answers (and whether each is right) of default sampling and of the heads, the latter
+    coloured by temperature."""
     from rich.text import Text
 
     from autodeco.colors import SCALES, colored
 
     marks = {True: "right", False: "wrong"}
-    console.print(Text(problem.question, style="bold"))
-    default_text = " ".join(default.text.split())
-    console.print(Text(f"  default   {marks[problems.is_right(problem, default)]}  {default_text}"))
-    line = Text(f"  AutoDeco  {marks[problems.is_right(problem, ours)]}  ")
+    console.print(Text(question, style="bold"))
+    console.print(Text(f"  default   {marks[default[1]]}  {' '.join(default[0].text.split())}"))
+    line = Text(f"  AutoDeco  {marks[ours[1]]}  ")
     values = Text("  temperature      ", style="dim")
-    for token, temperature in zip(ours.decoding.token.tolist(), ours.decoding.temperature.tolist(), strict=True):
+    decoding = ours[0].decoding
+    for token, temperature in zip(decoding.token.tolist(), decoding.temperature.tolist(), strict=True):
         piece = llm.detokenize([token]).decode("utf-8", "replace")
         line.append_text(colored(piece, temperature, SCALES["temperature"]))
         values.append(f" {piece.strip() or repr(piece) if piece else 'end'} ", style="dim")
@@ -288,9 +277,9 @@ def _positions(answers) -> str:
     """Mean temperature of the heads at each position of their answers."""
     import numpy as np
 
-    longest = max(len(text.decoding) for _, text in answers)
+    longest = max(len(answer.decoding) for answer in answers)
     means = []
     for position in range(min(longest, 16)):
-        here = [text.decoding.temperature[position] for _, text in answers if len(text.decoding) > position]
+        here = [a.decoding.temperature[position] for a in answers if len(a.decoding) > position]
         means.append(f"{np.mean(here):.2f}")
     return "mean temperature at token 1, 2, ...: " + " ".join(means)

@@ -1,0 +1,63 @@
+"""The settings that are compared: static ones, those of the vendor, heads, and heads held at their mean."""
+
+from dataclasses import dataclass, replace
+
+import llama_cpp
+
+from autodeco.batch import Sampling
+from autodeco.errors import InputError
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named way to draw answers; greedy answers are all alike, so there is one a problem."""
+
+    name: str
+    sampling: Sampling
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.sampling.temperature == 0.0
+
+    @property
+    def is_static(self) -> bool:
+        """Whether a user could have set it by hand without heads."""
+        return self.sampling.heads == "none"
+
+
+AUTODECO = Method("AutoDeco", Sampling())
+TEMPERATURE_HEAD = Method("temperature head alone", Sampling(heads="temperature"))
+TOP_P_HEAD = Method("top-p head alone", Sampling(heads="top_p"))
+GREEDY = Method("greedy", Sampling(0.0, heads="none"))
+DEFAULT = Method("default, T 1 P 1", Sampling(heads="none"))
+MEAN_SHIFT = "mean shift"
+VENDOR = "vendor"
+
+
+def static(temperature: float, top_p: float) -> Method:
+    """A point of the grid; that of T 1, P 1 is the default."""
+    sampling = Sampling(temperature, top_p, heads="none")
+    if sampling == DEFAULT.sampling:
+        return DEFAULT
+    return Method(f"T {temperature:g} P {top_p:g}", sampling)
+
+
+def mean_shift(temperature: float, top_p: float) -> Method:
+    """Fixed at the mean of the heads' predictions."""
+    return Method(MEAN_SHIFT, Sampling(round(temperature, 4), min(round(top_p, 4), 1.0), heads="none"))
+
+
+def vendor(llm: llama_cpp.Llama) -> Method | None:
+    """The setting that the model's file recommends (general.sampling.*), None if it has none."""
+    keys = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p"}
+    found = {name: llm.metadata.get(f"general.sampling.{key}") for name, key in keys.items()}
+    try:
+        values = {
+            name: int(value) if name == "top_k" else float(value) for name, value in found.items() if value is not None
+        }
+        # llama.cpp takes a top_k of 0 or less as all tokens
+        if "top_k" in values:
+            values["top_k"] = max(values["top_k"], 0)
+        return Method(VENDOR, replace(Sampling(heads="none"), **values)) if values else None
+    except ValueError:
+        raise InputError(f"{llm.model_path}: its recommended sampling settings are no numbers: {found}") from None

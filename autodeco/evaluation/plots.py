@@ -1,0 +1,96 @@
+"""The plots of a report, as SVG text."""
+
+import io
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+# the same figures give the same bytes; text stays text
+matplotlib.rcParams.update({"svg.hashsalt": "autodeco", "svg.fonttype": "none", "font.family": "sans-serif"})
+
+from matplotlib.figure import Figure  # noqa: E402
+
+from autodeco.evaluation.methods import AUTODECO, MEAN_SHIFT  # noqa: E402
+from autodeco.evaluation.results import ORACLE  # noqa: E402
+
+OURS, THEIRS = "#e23a3a", "#3b6bd6"
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def accuracy(task: dict[str, Any]) -> str:
+    """Pass@1 of each method with its interval, the best at the top."""
+    names = sorted(task["methods"], key=lambda name: task["methods"][name]["pass_at"]["1"]["value"])
+    figure = Figure(figsize=(7, 0.8 + 0.24 * len(names)))
+    axes = figure.add_subplot()
+    for y, name in enumerate(names):
+        at = task["methods"][name]["pass_at"]["1"]
+        value, low, high = (100 * at[key] for key in ("value", "low", "high"))
+        color = OURS if task["methods"][name]["heads"] != "none" else THEIRS
+        axes.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=color, capsize=3, markersize=4)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("pass@1, % (95% interval over problems); red: heads")
+    axes.grid(axis="x", alpha=0.3)
+    return _svg(figure)
+
+
+def grid(task: dict[str, Any]) -> str:
+    """Pass@1 of the static settings on test as a heat map; where AutoDeco's mean lies on it, and what it reaches."""
+    values = task["grid"]["test"]
+    temperatures, top_ps = task["grid"]["temperatures"], task["grid"]["top_ps"]
+    figure = Figure(figsize=(2.5 + 0.9 * len(top_ps), 1.5 + 0.5 * len(temperatures)))
+    axes = figure.add_subplot()
+    image = axes.imshow([[100 * value for value in row] for row in values], cmap="viridis", aspect="auto")
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            dark = value > (max(map(max, values)) + min(map(min, values))) / 2  # on yellow
+            color = "black" if dark else "white"
+            axes.text(j, i, f"{100 * value:.1f}", ha="center", va="center", color=color, fontsize=8)
+    axes.set_yticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])
+    axes.set_xticks(range(len(top_ps)), [f"{p:g}" for p in top_ps])
+    axes.set_ylabel("temperature")
+    axes.set_xlabel("top-p")
+    title = f"oracle {_percent(task, task[ORACLE])}"
+    if "mean" in task:
+        x = _place(task["mean"]["top_p"], top_ps)
+        y = _place(task["mean"]["temperature"], temperatures)
+        axes.plot(x, y, marker="*", markersize=16, color=OURS, markeredgecolor="white", clip_on=False)
+        ours, shifted = _percent(task, AUTODECO.name), _percent(task, MEAN_SHIFT)
+        title = f"star: mean of AutoDeco; AutoDeco {ours}, mean shift {shifted},\n{title}"
+    axes.set_title(title, fontsize=9)
+    figure.colorbar(image, label="pass@1, %")
+    return _svg(figure)
+
+
+def _percent(task: dict[str, Any], name: str) -> str:
+    return f"{100 * task['methods'][name]['pass_at']['1']['value']:.1f}%"
+
+
+def _place(value: float, ticks: list[float]) -> float:
+    """Where ``value`` lies on an axis whose ticks 0, 1, ... stand for ``ticks``; at the edge when outside."""
+    import numpy as np
+
+    order = np.argsort(ticks)
+    return float(np.interp(value, np.asarray(ticks)[order], order))
+
+
+def positions(task: dict[str, Any]) -> str:
+    """Temperature and top-p over the position in the answer: mean, and from the 10th to the 90th percentile."""
+    figure = Figure(figsize=(7, 3.2))
+    axes = figure.add_subplot()
+    for name, color in (("temperature", OURS), ("top_p", THEIRS)):
+        rows = task["positions"][name]
+        x = range(1, len(rows) + 1)
+        axes.plot(x, [row[0] for row in rows], color=color, label=name.replace("_", "-"))
+        axes.fill_between(x, [row[1] for row in rows], [row[2] for row in rows], color=color, alpha=0.2, linewidth=0)
+    axes.set_ylim(0, 2)
+    axes.set_xlabel("token of the answer")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return _svg(figure)

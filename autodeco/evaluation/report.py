@@ -1,0 +1,78 @@
+"""The report of an evaluation: Markdown, JSON, and one HTML page that needs nothing beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from autodeco.atomic import replacing
+from autodeco.colors import SCALES, color_of
+from autodeco.evaluation import plots
+from autodeco.evaluation.methods import AUTODECO
+from autodeco.evaluation.results import BEST, ORACLE
+
+FILES = ("report.json", "report.md", "report.html")
+
+
+def write(figures: dict[str, Any], folder: Path) -> list[Path]:
+    """Write the three files of ``FILES`` into ``folder``; return their paths."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("autodeco.evaluation"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": _percent, "points": _points, "setting": _setting, "cell": _cell}
+    environment.globals |= {"AUTODECO": AUTODECO.name, "BEST": BEST, "ORACLE": ORACLE}
+    drawn = {
+        task["task"]: {
+            "accuracy": plots.accuracy(task),
+            "grid": plots.grid(task),
+            "positions": plots.positions(task) if "positions" in task else None,
+        }
+        for task in figures["tasks"]
+    }
+    texts = {
+        "report.json": json.dumps(figures, indent=1) + "\n",
+        "report.md": environment.get_template("report.md.j2").render(figures),
+        "report.html": environment.get_template("report.html.j2").render(figures, plots=drawn, color=_color),
+    }
+    for name, text in texts.items():
+        with replacing(folder / name) as part:
+            part.write_text(text, encoding="utf-8")
+    return [folder / name for name in FILES]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _setting(method: dict[str, Any]) -> str:
+    """A method's setting in words."""
+    words = {"both": "T and P per token", "temperature": "T per token, P 1", "top_p": "T 1, P per token"}
+    if method["heads"] != "none":
+        return words[method["heads"]]
+    if method["temperature"] == 0:
+        return "T 0"
+    cuts = [f"top-k {method['top_k']}"] if method["top_k"] else []
+    cuts += [f"min-p {method['min_p']:g}"] if method["min_p"] else []
+    return ", ".join([f"T {method['temperature']:.3g}", f"P {method['top_p']:.3g}", *cuts])
+
+
+def _cell(text: str) -> str:
+    """Text inside a Markdown table or line: nothing in it is taken as markup."""
+    text = " ".join(str(text).split())
+    for sign in "\\`*_{}[]<>#|":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _color(name: str, value: float) -> str:
+    return color_of(value, SCALES[name]).get_truecolor().hex

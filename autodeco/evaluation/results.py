@@ -1,0 +1,162 @@
+"""The figures of an evaluation, JSON-ready."""
+
+from typing import Any
+
+import numpy as np
+
+from autodeco.evaluation import methods, statistics
+from autodeco.evaluation.methods import Method
+from autodeco.evaluation.running import Pass, TaskPasses, mean_of
+from autodeco.evaluation.settings import Settings
+from autodeco.evaluation.tasks import question_of
+
+BEST = "best on validation"
+ORACLE = "best on test (oracle)"
+EXAMPLES = 6
+LEAST_ANSWERS = 10  # at a position, for its mean to be shown
+
+
+def rates(answers: Pass, problems: int, k: int) -> np.ndarray:
+    """Pass@k of each problem [problems]; greedy answers, all alike, count as any number of samples."""
+    right = np.zeros(problems, int)
+    for row in answers.rows:
+        right[row["problem"]] += row["right"]
+    samples = len(answers.rows) // problems
+    return right.astype(np.float64) if answers.method.is_greedy else statistics.pass_at_k(right, samples, k)
+
+
+def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
+    """All figures of one task."""
+    n, v = settings.test, settings.validation
+    found = {name: _method_figures(answers, n, settings) for name, answers in passes.test.items()}
+    static = [name for name, answers in passes.validation.items() if answers.method.is_static]
+    figures = {
+        "task": passes.task.spec.name,
+        "source": passes.task.spec.source,
+        "config": passes.task.spec.config,
+        "problems": {"validation": v, "test": n, "left_out": passes.task.left_out},
+        "methods": found,
+        BEST: _best({name: passes.validation[name] for name in static}, v),
+        ORACLE: _best({name: passes.test[name] for name in static}, n),
+        "grid": {
+            "temperatures": settings.temperatures,
+            "top_ps": settings.top_ps,
+            "validation": _grid(passes.validation, v, settings),
+            "test": _grid(passes.test, n, settings),
+        },
+    }
+    if methods.AUTODECO.name in passes.test:
+        ours = passes.test[methods.AUTODECO.name]
+        rivals = {name: name for name, answers in passes.test.items() if name not in (methods.AUTODECO.name, *static)}
+        rivals = {
+            methods.GREEDY.name: methods.GREEDY.name,
+            methods.DEFAULT.name: methods.DEFAULT.name,
+            BEST: figures[BEST],
+            ORACLE: figures[ORACLE],
+            **rivals,
+        }
+        mine = rates(ours, n, 1)
+        figures["against"] = {
+            rival: {"method": name, **statistics.paired(mine, rates(passes.test[name], n, 1), settings.seed)}
+            for rival, name in rivals.items()
+        }
+        mean = mean_of(passes.validation[methods.AUTODECO.name])
+        figures["mean"] = {"temperature": mean[0], "top_p": mean[1]}
+        figures["positions"] = _positions(ours)
+        figures["examples"] = _examples(passes, figures[BEST], settings.seed)
+    return figures
+
+
+def _method_figures(answers: Pass, problems: int, settings: Settings) -> dict[str, Any]:
+    method: Method = answers.method
+    tokens = sum(row["tokens"] for row in answers.rows)
+    ks = {1} if method.is_greedy else settings.ks
+    pass_at = {}
+    for k in sorted(ks):
+        values = rates(answers, problems, k)
+        low, high = statistics.interval(values, settings.seed)
+        pass_at[str(k)] = {"value": float(values.mean()), "low": low, "high": high}
+    return {
+        "temperature": method.sampling.temperature,
+        "top_p": method.sampling.top_p,
+        "top_k": method.sampling.top_k,
+        "min_p": method.sampling.min_p,
+        "heads": method.sampling.heads,
+        "answers": len(answers.rows),
+        "pass_at": pass_at,
+        "finished": sum(row["finish"] != "length" for row in answers.rows) / len(answers.rows),
+        "tokens": tokens,
+        "tokens_per_answer": tokens / len(answers.rows),
+        "seconds": answers.seconds,
+        "tokens_per_second": tokens / answers.seconds if answers.seconds else None,
+        "distinct": {str(n): _diversity(answers, n) for n in (1, 2)},
+    }
+
+
+def _diversity(answers: Pass, n: int) -> float | None:
+    """Mean over problems of distinct-n of the answers to it; None for greedy, which has one answer."""
+    if answers.method.is_greedy:
+        return None
+    texts: dict[int, list[str]] = {}
+    for row in answers.rows:
+        texts.setdefault(row["problem"], []).append(row["text"])
+    return float(np.mean([statistics.distinct(of_one, n) for of_one in texts.values()]))
+
+
+def _best(passes: dict[str, Pass], problems: int) -> str:
+    return max(passes, key=lambda name: rates(passes[name], problems, 1).mean())
+
+
+def _grid(passes: dict[str, Pass], problems: int, settings: Settings) -> list[list[float]]:
+    """Pass@1 [temperatures][top_ps]."""
+    return [
+        [float(rates(passes[methods.static(t, p).name], problems, 1).mean()) for p in settings.top_ps]
+        for t in settings.temperatures
+    ]
+
+
+def _positions(answers: Pass) -> dict[str, list]:
+    """Mean, 10th and 90th percentile of temperature and top-p at each position that enough answers reach."""
+    found: dict[str, list] = {"answers": []}
+    longest = max(row["tokens"] for row in answers.rows)
+    for name in ("temperature", "top_p"):
+        found[name] = []
+        for position in range(longest):
+            values = [row[name][position] for row in answers.rows if row["tokens"] > position]
+            if len(values) < min(LEAST_ANSWERS, len(answers.rows)):
+                break
+            low, high = np.percentile(values, [10, 90])
+            found[name].append([float(np.mean(values)), float(low), float(high)])
+            if name == "temperature":
+                found["answers"].append(len(values))
+    return found
+
+
+def _examples(passes: TaskPasses, rival: str, seed: int) -> list[dict[str, Any]]:
+    """Problems with a right and a wrong answer of the heads where there are such, else with any, each beside one of the
+    best static setting; chosen at random."""
+    ours = _by_problem(passes.test[methods.AUTODECO.name])
+    theirs = _by_problem(passes.test[rival])
+    order = np.random.default_rng(seed).permutation(len(ours)).tolist()
+    order.sort(key=lambda i: len({row["right"] for row in ours[i]}) < 2)  # stable: random within each kind
+    examples = []
+    for index in order[:EXAMPLES]:
+        problem = passes.task.test[index]
+        shown = {row["right"]: row for row in reversed(ours[index])}
+        keys = ("right", "text", "pieces", "temperature", "top_p")
+        examples.append(
+            {
+                "question": question_of(problem),
+                "answer": str(problem.get("answer", "")),
+                "answers": [{key: shown[right][key] for key in keys} for right in (True, False) if right in shown],
+                "rival": {key: theirs[index][0][key] for key in ("right", "text")},
+            }
+        )
+    return examples
+
+
+def _by_problem(answers: Pass) -> dict[int, list[dict]]:
+    found: dict[int, list[dict]] = {}
+    for row in answers.rows:
+        found.setdefault(row["problem"], []).append(row)
+    return found

@@ -1,0 +1,95 @@
+"""What decides an evaluation's outcome, and the folder that is named for it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autodeco.atomic import replacing
+from autodeco.errors import InputError
+from autodeco.evaluation.tasks import TaskSpec
+from autodeco.traces import model_fingerprint
+
+SETTINGS_FILE = "settings.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the outcome, beside the versions of the programs."""
+
+    tasks: tuple[TaskSpec, ...]
+    validation: int = 100  # problems that choose the best setting and the heads' mean
+    test: int = 300  # problems that everything is measured on
+    samples: int = 16  # answers to each problem, a method
+    max_tokens: int = 256
+    temperatures: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the grid of static settings
+    top_ps: tuple[float, ...] = (0.8, 0.9, 0.95, 1.0)
+    ks: tuple[int, ...] = (1, 4, 16)  # of pass@k
+    seed: int = 0
+    slots: int = 16
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in ("validation", "test", "samples", "max_tokens", "slots"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if not self.tasks:
+            raise InputError("no task is given; name a reasoning-gym family, a JSON lines or a YAML file")
+        if wrong := [k for k in self.ks if not 1 <= k <= self.samples]:
+            raise InputError(f"pass@{wrong[0]} needs k from 1 to the {self.samples} samples of each problem")
+        if 1 not in self.ks:
+            raise InputError("pass@1 is what methods are compared by: keep 1 among the k")
+        if not self.temperatures or not self.top_ps:
+            raise InputError("the grid needs at least one temperature and one top-p")
+        if 0 in self.temperatures:
+            raise InputError("temperature 0 of the grid is greedy, which is always compared: leave it out")
+
+
+def describe(settings: Settings, model: Path, heads: Path | None, excluded: frozenset[str]) -> dict[str, Any]:
+    """The settings and what the files hold, JSON-ready; two runs with the same description are the same run."""
+    described = asdict(settings)
+    for spec in described["tasks"]:
+        if spec["source"].endswith(".jsonl"):
+            spec["sha256"] = _sha256(Path(spec["source"]))
+            spec["source"] = Path(spec["source"]).name
+    return {
+        **described,
+        "model": model.name,
+        "model_fingerprint": model_fingerprint(model),
+        "heads": None if heads is None else heads.name,
+        "heads_sha256": None if heads is None else _sha256(heads),
+        "trained_on": hashlib.sha256("\n".join(sorted(excluded)).encode()).hexdigest() if excluded else None,
+    }
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _text(description: dict[str, Any]) -> str:
+    return json.dumps(description, indent=2, sort_keys=True) + "\n"
+
+
+def folder_of(output: Path, description: dict[str, Any]) -> Path:
+    """The folder in ``output`` that belongs to these settings alone."""
+    return output / hashlib.sha256(_text(description).encode()).hexdigest()[:12]
+
+
+def claim(output: Path, description: dict[str, Any]) -> Path:
+    """Return ``folder_of`` the settings, made if it is not there."""
+    text, folder = _text(description), folder_of(output, description)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; give a folder for the evaluation")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / SETTINGS_FILE
+    if not file.exists():
+        with replacing(file) as part:
+            part.write_text(text, encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != text:
+        raise InputError(f"{file}: was changed by hand; remove the folder to evaluate again")
+    return folder

@@ -1,0 +1,65 @@
+"""Pass@k, intervals, paired differences and diversity. Rows are problems: the problem is what is drawn at random."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+RESAMPLES = 9999
+Rates = npt.NDArray[np.float64]
+
+
+def pass_at_k(right: npt.ArrayLike, samples: int, k: int) -> Rates:
+    """The unbiased estimate, for each problem, that one of ``k`` answers is right, of ``right`` right ones among
+    ``samples``: 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374)."""
+    if not 1 <= k <= samples:
+        raise ValueError(f"k must be from 1 to the number of samples {samples}, not {k}")
+    return np.array([1.0 - math.comb(samples - int(c), k) / math.comb(samples, k) for c in np.atleast_1d(right)])
+
+
+def interval(rates: Rates, seed: int) -> tuple[float, float]:
+    """95% bootstrap interval (percentiles) of the mean of ``rates`` [problems], problems drawn with replacement."""
+    from scipy import stats
+
+    rates = np.asarray(rates, np.float64)
+    if np.ptp(rates) == 0:
+        return float(rates[0]), float(rates[0])
+    found = stats.bootstrap(
+        (rates,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(seed), batch=1000
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def paired(ours: Rates, theirs: Rates, seed: int) -> dict[str, float]:
+    """The mean difference of two methods on the same problems, its 95% bootstrap interval, and the two-sided p-value of
+    a permutation test that swaps the two methods at random within each problem."""
+    from scipy import stats
+
+    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    low, high = interval(difference, seed)
+    if not difference.any():
+        return {"difference": 0.0, "low": low, "high": high, "p": 1.0}
+    test = stats.permutation_test(
+        (difference,),
+        lambda x, axis: np.mean(x, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        rng=np.random.default_rng(seed),
+        batch=1000,
+    )
+    return {"difference": float(difference.mean()), "low": low, "high": high, "p": float(test.pvalue)}
+
+
+def distinct(texts: list[str], n: int) -> float:
+    """Distinct-n: different ``n``-grams of words over all of them, in all texts together (Li et al. 2016); 0 if none.
+
+    It falls with the amount of text, so compare it only between as many answers to the same problem.
+    """
+    counts: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        words = text.split()
+        counts.update(zip(*(words[i:] for i in range(n)), strict=False))
+    total = sum(counts.values())
+    return len(counts) / total if total else 0.0

@@ -1,0 +1,171 @@
+"""Problems of one kind with known answers, split into test, validation and training without a question in common."""
+
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from autodeco.checkers import check, checker
+from autodeco.errors import InputError
+from autodeco.problem_files import problem_of, read_problems
+from autodeco.records import read_records
+
+# A family may have few different questions; after so many draws for each one wanted, it is taken to have no more.
+DRAWS_PER_PROBLEM = 50
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A kind of problems: ``source`` is a reasoning-gym family with its ``config``, or a JSON lines file of problems.
+
+    ``checker`` is one of ``autodeco.checkers``; empty: reasoning-gym's own, and exact for a file.
+    """
+
+    name: str
+    source: str
+    config: dict[str, Any] = field(default_factory=dict)
+    checker: str = ""
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[\w.+-]+", self.name):
+            raise InputError(f"task {self.name!r}: use letters, digits, '.', '+', '-' and '_' in its name")
+
+    @property
+    def is_file(self) -> bool:
+        return self.source.endswith(".jsonl")
+
+
+def parse_specs(texts: list[str]) -> list[TaskSpec]:
+    """Read tasks from ``NAME[:key=value,...]`` (reasoning-gym), ``FILE.jsonl[:CHECKER]`` and ``FILE.yaml`` (a list of
+    the fields of TaskSpec); raises InputError for anything else and for a name that comes twice."""
+    specs: list[TaskSpec] = []
+    for text in texts:
+        source, _, rest = text.partition(":")
+        if source.endswith((".yaml", ".yml")):
+            specs += _read_yaml(Path(source))
+        elif source.endswith(".jsonl"):
+            specs.append(TaskSpec(Path(source).stem, source, checker=rest))
+        else:
+            specs.append(TaskSpec(source, source, dict(_setting(text, part) for part in rest.split(",") if part)))
+    names = [spec.name for spec in specs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"task {twice[0]}: is there twice; give each a name of its own in a YAML file")
+    return specs
+
+
+def _setting(text: str, part: str) -> tuple[str, Any]:
+    key, separator, value = part.partition("=")
+    if not separator:
+        raise InputError(f"task {text}: {part!r} is no key=value")
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value.strip()
+
+
+def _read_yaml(path: Path) -> list[TaskSpec]:
+    import yaml
+
+    try:
+        tables = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from None
+    known = TaskSpec.__dataclass_fields__
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InputError(f"{path}: expected a list of tasks, each with {', '.join(known)}")
+    specs = []
+    for table in tables:
+        if table.keys() - known or not {"name", "source"} <= table.keys():
+            raise InputError(
+                f"{path}: a task has {', '.join(map(str, table))}; it needs name and source of {', '.join(known)}"
+            )
+        spec = TaskSpec(**table)
+        # a file is named as seen from the one that names it
+        specs.append(TaskSpec(**{**table, "source": str(path.parent / spec.source)}) if spec.is_file else spec)
+    return specs
+
+
+def question_of(problem: dict[str, Any]) -> str:
+    """The text that a problem asks: its prompt, or the last message of it."""
+    prompt = problem["prompt"]
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
+def normalized(question: str) -> str:
+    """A question as it is compared with others: blanks and case do not count."""
+    return " ".join(question.split()).casefold()
+
+
+class Task:
+    """Problems of one kind, different by text, in a seeded order: test first, then validation, then training."""
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        seed: int,
+        test: int,
+        validation: int = 0,
+        training: int = 0,
+        excluded: frozenset[str] = frozenset(),
+    ):
+        """Draw the problems; ``excluded`` are normalized questions to leave out. Raises InputError for a family, a
+        configuration or a file that does not do, and when there are too few different questions."""
+        self.spec = spec
+        self.left_out = 0
+        self._checker = checker(spec.checker or ("exact" if spec.is_file else "reasoning-gym"))
+        wanted = test + validation + training
+        found: dict[str, dict] = {}
+        for draws, problem in enumerate(_shuffled(spec, seed) if spec.is_file else _drawn(spec, seed)):
+            if len(found) == wanted or draws > DRAWS_PER_PROBLEM * (wanted + len(excluded)):
+                break
+            key = normalized(question_of(problem))
+            if key in excluded:
+                self.left_out += 1
+            else:
+                found.setdefault(key, problem)
+        if len(found) < wanted:
+            raise InputError(
+                f"task {spec.name}: has {len(found)} different questions and {wanted} are wanted; ask for fewer, or "
+                "widen its config"
+            )
+        problems = list(found.values())
+        self.test = problems[:test]
+        self.validation = problems[test : test + validation]
+        self.training = problems[test + validation :]
+
+    def is_right(self, problem: dict[str, Any], text: str, finished: bool) -> bool:
+        """Whether an answer is wholly right; one that the limit of tokens cut off never is."""
+        return finished and check(self._checker, problem, text) == 1.0
+
+
+def _drawn(spec: TaskSpec, seed: int) -> Iterator[dict]:
+    import reasoning_gym
+
+    try:
+        dataset = reasoning_gym.create_dataset(spec.source, seed=seed, size=10**9, **spec.config)
+        dataset[0]
+    except (ValueError, TypeError, AssertionError) as error:
+        raise InputError(f"task {spec.name}: cannot be drawn from reasoning-gym's {spec.source} ({error})") from None
+    return (problem_of(spec.source, dataset[index]) for index in count())
+
+
+def _shuffled(spec: TaskSpec, seed: int) -> list[dict]:
+    problems = read_problems(spec.source)
+    random.Random(seed).shuffle(problems)
+    return problems
+
+
+def read_questions(paths: Iterable[Path]) -> frozenset[str]:
+    """The normalized questions of training files: what their prompts, or the users' messages in them, hold."""
+    questions = set()
+    for path in paths:
+        for record in read_records(path):
+            prompt = [{"role": "user", "content": record.prompt}] if isinstance(record.prompt, str) else record.prompt
+            questions.update(normalized(str(m["content"])) for m in prompt if m.get("role") == "user")
+    return frozenset(questions)
