@@ -3,7 +3,7 @@
     python benchmarks/soak.py [--generations 10000] [--loads 200] [--output benchmarks/results/soak.json]
 
 Every generation is a few tokens by another route (graph, host, streaming, chat, other heads); every load opens and
-closes SmolLM2 with heads. Growth is that of the process's private memory (RssAnon) from the end of a warm-up of a tenth
+closes SmolLM2 with heads. Growth is that of the process's private memory (RssAnon) from the end of a warm-up
 to the end, in MB. Exit code 1 if either grows by 5 MB or more. Linux only.
 """
 
@@ -24,6 +24,7 @@ from autodeco.export import cli as export_cli
 
 ROOT = Path(__file__).parent.parent
 LARGEST_GROWTH = 5.0  # MB
+WARM_UP = 100  # calls after which every route has been taken and every buffer touched
 OPTIONS = {"n_ctx": 256, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
 
 
@@ -52,7 +53,7 @@ def generate(llm: autodeco.Llama, heads: Path, i: int) -> None:
 
 def growth(count: int, step, name: str) -> float:
     """MB that memory grows by over the last nine tenths of ``count`` calls of ``step(i)``."""
-    warm_up = max(1, count // 10)
+    warm_up = min(count // 2, max(count // 10, WARM_UP))
     before = 0.0
     for i in tqdm(range(count), desc=name, disable=None):
         if i == warm_up:

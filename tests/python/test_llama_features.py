@@ -1,5 +1,7 @@
 """What users of llama_cpp.Llama do beside plain generation, with heads: each works as it does there."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import gguf
 import huggingface_hub
 import llama_cpp
@@ -159,3 +161,19 @@ def test_two_models_with_different_heads_in_one_process(llm, smollm2, exported):
     assert pairs[0].token.tolist() == pairs[1].token.tolist()
     assert 0 < np.abs(pairs[0].temperature - pairs[1].temperature).max() < 0.05, "q8_0 differs a little from f32"
     merged.close()
+
+
+def test_threads_with_models_of_their_own(smollm2, exported):
+    options = {"n_ctx": 128, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
+    models = [autodeco.Llama(str(smollm2), exported(kind), **options) for kind in ("f32", "q8_0")]
+
+    def run(model) -> list[int]:
+        model.reset()
+        text(model, max_tokens=24)
+        return model.decoding.token.tolist()
+
+    one_by_one = [run(model) for model in models]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, models)) == one_by_one
+    for model in models:
+        model.close()
