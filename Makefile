@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint strict sanitize fuzz bench clean
+.PHONY: setup demo test lint strict clang sanitize fuzz fuzz-heads edge edge-arm edge-bench bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -56,8 +56,36 @@ sanitize: setup $(LLAMA_CPP)/CMakeLists.txt
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_TESTS=ON \
 		-DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g" \
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/sanitize.log
-	$(BIN)/cmake --build build/sanitize --target test_library test_nodes test_sampler test_text_stream
+	$(BIN)/cmake --build build/sanitize --target test_distribution test_library test_nodes test_sampler test_text_stream
 	AUTODECO_CPP_TESTS=build/sanitize $(BIN)/python -m pytest tests/python/test_cpp.py
+
+# The same with clang, which warns of other things. Wants clang.
+clang: setup $(LLAMA_CPP)/CMakeLists.txt
+	CC=clang CXX=clang++ $(BIN)/cmake -S . -B build/clang -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_WERROR=ON \
+		-DAUTODECO_TESTS=ON -DAUTODECO_FUZZ=ON -DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/clang.log
+	$(BIN)/cmake --build build/clang
+
+# libFuzzer on the reader of heads, ten minutes; what it learns goes to the corpus. Wants clang.
+fuzz-heads: clang
+	mkdir -p build/fuzz-corpus
+	build/clang/fuzz_heads -max_total_time=600 -max_len=65536 -timeout=10 -rss_limit_mb=1024 build/fuzz-corpus tests/fuzz/corpus tests/corpus
+	build/clang/fuzz_heads -merge=1 -max_len=65536 tests/fuzz/corpus build/fuzz-corpus
+
+# The standalone program for this machine, and for ARM: one file each. No Python is in them.
+EDGE_OPTIONS := -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON -DAUTODECO_BENCHMARKS=ON
+edge: setup $(LLAMA_CPP)/CMakeLists.txt
+	$(BIN)/cmake --preset x86-64 $(EDGE_OPTIONS) > build/x86-64.log
+	$(BIN)/cmake --build build/x86-64
+
+# Wants g++-aarch64-linux-gnu and qemu-user; then the C++ tests and a generation run on the emulated processor (minutes).
+edge-arm: edge
+	$(BIN)/cmake --preset aarch64 $(EDGE_OPTIONS) > build/aarch64.log
+	$(BIN)/cmake --build build/aarch64
+	$(BIN)/python -m pytest -rA -s tests/arm
+
+# Figures of benchmarks/results/edge.json; wants a machine that does nothing else.
+edge-bench: edge
+	$(BIN)/python benchmarks/edge.py
 
 # Ten minutes of damaged files for the readers; twenty seconds of it are in the tests.
 fuzz: setup

@@ -36,6 +36,8 @@ cxxopts::Options declared() {
         ("m,model", "a model, or a merged file, which brings its heads", cxxopts::value<std::string>(), "FILE")
         ("heads", "heads for the model", cxxopts::value<std::string>(), "FILE")
         ("c,ctx-size", "tokens of context, 0: as trained (default: 4096, or as trained if that is less)", cxxopts::value<int64_t>(), "N")
+        ("b,batch-size", "decode a prompt in pieces of so many tokens; small ones take less memory", cxxopts::value<int32_t>()->default_value("512"), "N")
+        ("kv-type", "what keys and values of the context are kept in: f32, f16, or q8_0 for half the memory", cxxopts::value<std::string>()->default_value("f16"), "TYPE")
         ("t,threads", "CPU threads, 0: one a processor, at most 4", cxxopts::value<int32_t>()->default_value("0"), "N")
         ("g,gpu-layers", "layers on the GPU, -1: all", cxxopts::value<int32_t>()->default_value("0"), "N");
     made.add_options("text")
@@ -107,6 +109,11 @@ options from(const cxxopts::ParseResult & args) {
         o.n_ctx = args["ctx-size"].as<int64_t>();
         require(o.n_ctx >= 0 && o.n_ctx <= INT32_MAX, "--ctx-size must be 0 or more");
     }
+    o.n_batch = args["batch-size"].as<int32_t>();
+    require(o.n_batch >= 1 && o.n_batch <= 65536, "--batch-size must be between 1 and 65536");
+    const std::string kv_type = args["kv-type"].as<std::string>();
+    require(kv_type == "f32" || kv_type == "f16" || kv_type == "q8_0", "--kv-type is f32, f16 or q8_0");
+    o.kv_type   = kv_type == "f32" ? GGML_TYPE_F32 : kv_type == "f16" ? GGML_TYPE_F16 : GGML_TYPE_Q8_0;
     o.n_threads = args["threads"].as<int32_t>();
     require(o.n_threads >= 0 && o.n_threads <= 512, "--threads must be between 0 and 512");
     if (o.n_threads == 0) {

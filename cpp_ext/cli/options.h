@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "ggml.h"
+
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -27,6 +29,8 @@ struct options {
     std::string              system;
     int32_t                  n_predict = 0;
     int64_t                  n_ctx     = DEFAULT_CONTEXT; // 0: as trained
+    int32_t                  n_batch   = 0;
+    ggml_type                kv_type   = GGML_TYPE_F16;
     int32_t                  n_threads = 0;
     int32_t                  n_gpu_layers = 0;
     uint32_t                 seed = 0;

@@ -11,9 +11,6 @@ namespace cli {
 
 namespace {
 
-// prompts are decoded in pieces of this size, which bounds the memory for activations
-constexpr uint32_t MAX_BATCH = 512;
-
 // The first error that llama.cpp logged: its functions return null, and say why there only.
 std::string first_error;
 
@@ -71,8 +68,10 @@ session::session(const options & o) : o(o), started_us(ggml_time_us()) {
     const int64_t        n_ctx_train = llama_model_n_ctx_train(llama.get());
     llama_context_params params      = llama_context_default_params();
     params.n_ctx           = (uint32_t) (o.n_ctx == DEFAULT_CONTEXT ? std::min(n_ctx_train, MAX_DEFAULT_CONTEXT) : o.n_ctx);
-    params.n_batch         = MAX_BATCH;
-    params.n_ubatch        = MAX_BATCH;
+    params.type_k          = o.kv_type;
+    params.type_v          = o.kv_type;
+    params.n_batch         = (uint32_t) o.n_batch;
+    params.n_ubatch        = (uint32_t) o.n_batch;
     params.n_outputs_max   = 1; // else memory is kept for the logits of every token of a batch
     params.n_threads       = o.n_threads;
     params.n_threads_batch = o.n_threads;
@@ -149,7 +148,7 @@ bool session::decode_prompt(const std::vector<llama_token> & prompt, answer_stat
     held.resize(n_same);
     stats.n_prompt = (int32_t) (prompt.size() - n_same);
     while (held.size() < prompt.size()) {
-        if (!decode(prompt.data() + held.size(), std::min<size_t>(MAX_BATCH, prompt.size() - held.size()))) {
+        if (!decode(prompt.data() + held.size(), std::min<size_t>((size_t) o.n_batch, prompt.size() - held.size()))) {
             return false;
         }
     }

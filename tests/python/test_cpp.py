@@ -38,3 +38,7 @@ def test_graph_nodes():
 
 def test_tokens_become_text():
     passes("test_text_stream")
+
+
+def test_the_kernel_against_scalar_code():
+    passes("test_distribution")

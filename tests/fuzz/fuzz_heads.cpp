@@ -1,0 +1,19 @@
+// libFuzzer over the reader of heads: whatever bytes it is given, it reads heads or says what is wrong with them.
+
+#include "heads.h"
+
+#include <cstdlib>
+
+extern "C" int LLVMFuzzerInitialize(int * /*argc*/, char *** /*argv*/) {
+    ggml_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
+    return 0;
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
+    autodeco::failure error;
+    const auto        heads = autodeco::heads_read(data, size, error);
+    if (heads ? heads->tensors.empty() : error.code == AUTODECO_OK || error.message.empty()) {
+        abort(); // neither heads nor a reason
+    }
+    return 0;
+}
