@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Build, test and measure on a machine with a CUDA GPU, without network.
+#
+#   benchmarks/gpu/run.sh CARRIED OUT [STAGE ...]
+#
+# CARRIED is the folder that carry.sh made; OUT receives logs and one JSON file a benchmark. Needs CMake, Ninja, nvcc and
+# python3 with numpy; `losses` needs torch. Stages, all of them in this order if none is named:
+#
+#   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
+#   test        the C++ tests: 0, 10 and all layers on the GPU, the nucleus on the device and on the CPU
+#   operations  what single ggml operations cost
+#   models      the generated models, 8 GB in OUT/../models
+#   decode      decoding speed
+#   losses      training speed and memory, against the plain losses
+#
+# CUDA_ARCHITECTURES (default: native) and CMAKE_FLAGS are handed to CMake.
+set -euo pipefail
+carried=$(realpath "${1:?usage: run.sh CARRIED OUT [STAGE ...]}")
+mkdir -p "${2:?usage: run.sh CARRIED OUT [STAGE ...]}"
+out=$(realpath "$2")
+stages=${*:3}
+stages=${stages:-build test operations models decode losses}
+cd "$(dirname "$0")/../.."
+programs=build/cuda
+models=${MODELS:-build/cuda-models}
+export PYTHONPATH="$PWD:$(ls "$carried"/gguf-*.whl)"
+
+build() {
+    mkdir -p build/cuda-llama.cpp
+    tar -C build/cuda-llama.cpp -xf "$carried/llama.cpp.tar.gz"
+    cmake -S . -B $programs -G Ninja -DLLAMA_CPP_DIR="$PWD/build/cuda-llama.cpp" -DAUTODECO_TESTS=ON -DAUTODECO_BENCHMARKS=ON \
+        -DGGML_CUDA=ON -DGGML_CUDA_GRAPHS=ON -DGGML_CUDA_FA="${CUDA_FA:-ON}" -DCMAKE_CUDA_ARCHITECTURES="${CUDA_ARCHITECTURES:-native}" \
+        ${CMAKE_FLAGS:-} > "$out/build.log" 2>&1
+    cmake --build $programs >> "$out/build.log" 2>&1
+}
+
+test_() {
+    local failed=0
+    echo "test_nodes"
+    $programs/test_nodes > "$out/test_nodes.log" || failed=1
+    tail -1 "$out/test_nodes.log"
+    for layers in 0 10 99; do
+        for nucleus in "" cpu device; do
+            local log="$out/test_sampler_${layers}_${nucleus:-auto}.log"
+            echo "test_sampler, $layers layers on the GPU, nucleus: ${nucleus:-as the device can}"
+            AUTODECO_NUCLEUS=$nucleus $programs/test_sampler "$carried/smollm2.gguf" "$carried/smollm2.heads.gguf" $layers > "$log" || failed=1
+            grep FAILED "$log" || true
+            tail -1 "$log"
+        done
+    done
+    return $failed
+}
+
+operations() {
+    $programs/bench_operations 151936 1  | tee "$out/operations_1.txt"
+    $programs/bench_operations 151936 32 | tee "$out/operations_32.txt"
+}
+
+models() {
+    mkdir -p "$models"
+    python3 benchmarks/gpu/generate_model.py 1.5b peaked -o "$models"
+    python3 benchmarks/gpu/generate_model.py 1.5b flat   -o "$models"
+    python3 benchmarks/gpu/generate_model.py 8b   peaked -o "$models"
+}
+
+decode() {
+    $programs/bench_decode "$carried/smollm2.gguf" "$carried/smollm2.heads.gguf" 99 200 7 > "$out/decode-smollm2.json"
+    for model in 1.5b-peaked 1.5b-flat 8b-peaked; do
+        [ -e "$models/$model.gguf" ] || continue
+        $programs/bench_decode "$models/$model.gguf" "$models/$model.heads.gguf" 99 100 7 > "$out/decode-$model.json"
+    done
+}
+
+losses() {
+    for tokens in ${TOKENS:-4096 12288 32768}; do
+        python3 benchmarks/losses.py --device cuda --tokens "$tokens" --vocab 151936 --hidden 3584 -o "$out/losses-$tokens.json" > /dev/null
+    done
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader > "$out/machine.txt"
+nvcc --version | tail -2 | head -1 >> "$out/machine.txt"
+for stage in $stages; do
+    [ "$stage" = test ] && stage=test_
+    began=$SECONDS
+    "$stage"
+    echo "$stage: $((SECONDS - began)) s"
+done
