@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
-from autodeco.export import schema
+from export import schema
 
 DEVIATIONS = {"peaked": 5.6, "flat": 1.0}
 RANDOM_BYTES = 1 << 26  # weights are cut from one pool at random places: numbers, not layers, must differ

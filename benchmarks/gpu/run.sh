@@ -7,9 +7,9 @@
 # python3 with numpy; `losses` needs torch. Stages, all of them in this order if none is named:
 #
 #   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
-#   test        the C++ tests: 0, 10 and all layers on the GPU, the nucleus on the device and on the CPU
+#   test        the C++ tests: none, 10 and all layers on the GPU, the nucleus where it can be and on the CPU
 #   operations  what single ggml operations cost
-#   models      the generated models, 8 GB in OUT/../models
+#   models      the generated models, 8 GB in build/cuda-models, or $MODELS
 #   decode      decoding speed
 #   losses      training speed and memory, against the plain losses
 #
@@ -34,20 +34,26 @@ build() {
     cmake --build $programs >> "$out/build.log" 2>&1
 }
 
+# test_sampler LAYERS NUCLEUS [no-kv-offload]; claims that failed are shown
+test_sampler() {
+    local log="$out/test_sampler_$1_$2${3:+_$3}.log" passed=0
+    AUTODECO_NUCLEUS=$2 $programs/test_sampler "$carried/smollm2.gguf" "$carried/smollm2.heads.gguf" "$1" ${3:+"$3"} > "$log" || passed=$?
+    echo "test_sampler, $1 layers on the GPU, nucleus $2${3:+, $3}: $(tail -1 "$log")"
+    grep FAILED "$log" || true
+    return $passed
+}
+
+# the C++ tests
 test_() {
     local failed=0
-    echo "test_nodes"
     $programs/test_nodes > "$out/test_nodes.log" || failed=1
-    tail -1 "$out/test_nodes.log"
+    echo "test_nodes: $(tail -1 "$out/test_nodes.log")"
     for layers in 0 10 99; do
-        for nucleus in "" cpu device; do
-            local log="$out/test_sampler_${layers}_${nucleus:-auto}.log"
-            echo "test_sampler, $layers layers on the GPU, nucleus: ${nucleus:-as the device can}"
-            AUTODECO_NUCLEUS=$nucleus $programs/test_sampler "$carried/smollm2.gguf" "$carried/smollm2.heads.gguf" $layers > "$log" || failed=1
-            grep FAILED "$log" || true
-            tail -1 "$log"
-        done
+        test_sampler $layers auto || failed=1
+        test_sampler $layers cpu  || failed=1
     done
+    test_sampler 0  device || failed=1
+    test_sampler 99 auto no-kv-offload || failed=1
     return $failed
 }
 
@@ -64,10 +70,9 @@ models() {
 }
 
 decode() {
-    $programs/bench_decode "$carried/smollm2.gguf" "$carried/smollm2.heads.gguf" 99 200 7 > "$out/decode-smollm2.json"
+    $programs/bench_decode "$carried/smollm2.gguf" "$carried/smollm2.heads.gguf" 99 100 5 > "$out/decode-smollm2.json"
     for model in 1.5b-peaked 1.5b-flat 8b-peaked; do
-        [ -e "$models/$model.gguf" ] || continue
-        $programs/bench_decode "$models/$model.gguf" "$models/$model.heads.gguf" 99 100 7 > "$out/decode-$model.json"
+        $programs/bench_decode "$models/$model.gguf" "$models/$model.heads.gguf" 99 50 5 > "$out/decode-$model.json"
     done
 }
 

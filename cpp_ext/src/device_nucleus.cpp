@@ -25,6 +25,18 @@ ggml_tensor * flat(ggml_context * ctx, ggml_tensor * tensor) {
     return ggml_reshape_1d(ctx, tensor, ggml_nelements(tensor));
 }
 
+// 0, 1, 2, ...: as many as a vector has elements
+ggml_tensor * counting(ggml_context * ctx, const ggml_tensor * vector) {
+    return ggml_arange(ctx, 0.0f, (float) ggml_nelements(vector), 1.0f);
+}
+
+// the vector whose element `index[i]` is `vector[i]`; `index` is a permutation
+ggml_tensor * scattered(ggml_context * ctx, ggml_tensor * vector, ggml_tensor * index) {
+    const int64_t n    = ggml_nelements(vector);
+    ggml_tensor * room = ggml_reshape_2d(ctx, counting(ctx, vector), 1, n);
+    return flat(ctx, ggml_set_rows(ctx, room, ggml_reshape_2d(ctx, vector, 1, n), index));
+}
+
 // element [1] of a vector at an index [1] F32
 ggml_tensor * element(ggml_context * ctx, ggml_tensor * vector, ggml_tensor * index) {
     ggml_tensor * rows = ggml_reshape_2d(ctx, vector, 1, ggml_nelements(vector));
@@ -55,9 +67,11 @@ ggml_tensor * apply_setting(ggml_context * ctx, ggml_tensor * predicted, ggml_te
 
 sorted_row sort_row(ggml_context * ctx, ggml_tensor * logits) {
     logits = flat(ctx, logits);
-    ggml_tensor * id   = ggml_argsort(ctx, logits, GGML_SORT_ORDER_DESC);
-    ggml_tensor * rows = ggml_reshape_2d(ctx, logits, 1, ggml_nelements(logits));
-    return { id, flat(ctx, ggml_get_rows(ctx, rows, id)) };
+    ggml_tensor * id = ggml_argsort(ctx, logits, GGML_SORT_ORDER_DESC);
+    // Each logit is put where it belongs. Fetching them by id reads better, but on CUDA get_rows starts a block of threads
+    // for every single number: five times the sort itself at 152k of them (benchmarks/gpu/operations.cpp).
+    ggml_tensor * rank = scattered(ctx, counting(ctx, logits), id);
+    return { id, scattered(ctx, logits, ggml_cast(ctx, rank, GGML_TYPE_I32)) };
 }
 
 ggml_tensor * device_stats(ggml_context * ctx, const sorted_row & row, ggml_tensor * temperature) {
@@ -100,8 +114,9 @@ device_draw build_device_draw(ggml_context * ctx, const sorted_row & row, predic
     // then the tokens before which the mass has not reached top-p; a top-p of 1 is never reached
     ggml_tensor * target = ggml_mul(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -TOP_P_ROUNDING), mass);
     target               = ggml_add(ctx, target, ggml_step(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -1.0f + TOP_P_ROUNDING)));
-    ggml_tensor * before = ggml_sub(ctx, cum, q);
-    ggml_tensor * size   = ggml_clamp(ctx, least(ctx, count_rest(ctx, before, target), kept), 1.0f, n);
+    // the first token, and one after each token at which it has not
+    ggml_tensor * size = ggml_scale_bias(ctx, count_above(ctx, cum, target), -1.0f, n + 1.0f);
+    size               = ggml_clamp(ctx, least(ctx, size, kept), 1.0f, n);
 
     ggml_tensor * last   = ggml_scale_bias(ctx, size, 1.0f, -1.0f);
     ggml_tensor * weight = element(ctx, cum, last);

@@ -1,6 +1,6 @@
 // The sampler on a real model and device, from C++: predictions, distribution, several sequences, life cycle.
 //
-//   test_sampler MODEL.gguf HEADS.gguf [GPU_LAYERS]
+//   test_sampler MODEL.gguf HEADS.gguf [GPU_LAYERS [no-kv-offload]]
 //
 // Heads must fit the model; their values are scaled so that the nucleus holds several tokens. Every value is compared with
 // the heads run on the host over the hidden state and logits that the same device computed.
@@ -32,6 +32,8 @@ struct model_state {
     float              top_p;
 };
 
+static bool kv_offload = true;
+
 static llama_context * new_context(llama_model * model, bool embeddings, uint32_t n_seq) {
     llama_context_params params  = llama_context_default_params();
     params.n_ctx                 = 256 * n_seq;
@@ -40,6 +42,7 @@ static llama_context * new_context(llama_model * model, bool embeddings, uint32_
     params.n_threads             = 1;
     params.n_threads_batch       = 1;
     params.embeddings            = embeddings;
+    params.offload_kqv           = kv_offload;
     params.n_outputs_max_per_seq = 1;
     return llama_init_from_model(model, params);
 }
@@ -256,13 +259,14 @@ static void test_life_cycle(llama_model * model, const char * heads_path) {
 
 int main(int argc, char ** argv) {
     if (argc < 3) {
-        fprintf(stderr, "usage: %s MODEL.gguf HEADS.gguf [GPU_LAYERS]\n", argv[0]);
+        fprintf(stderr, "usage: %s MODEL.gguf HEADS.gguf [GPU_LAYERS [no-kv-offload]]\n", argv[0]);
         return 2;
     }
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
     llama_backend_init();
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers       = argc > 3 ? atoi(argv[3]) : 0;
+    kv_offload                = argc <= 4;
     llama_model *    model    = llama_model_load_from_file(argv[1], params);
     autodeco_error   error;
     autodeco_heads * heads = autodeco_heads_load(argv[2], &error);
