@@ -96,9 +96,9 @@ bench: strict
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/kernel.py
 	$(BIN)/python benchmarks/runtime.py
-	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/losses.py -o benchmarks/results/losses.json
 	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf build $(VENV) demo-output
