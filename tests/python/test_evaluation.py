@@ -15,7 +15,7 @@ import pytest
 from autodeco.batch import Sampling
 from autodeco.checkers import checker
 from autodeco.errors import InputError
-from autodeco.evaluation import methods, statistics
+from autodeco.evaluation import methods, report, statistics
 from autodeco.evaluation.methods import GREEDY, Method, mean_shift, static
 from autodeco.evaluation.results import rates
 from autodeco.evaluation.running import Pass, mean_of
@@ -267,8 +267,8 @@ def evaluated(smollm2, exported, tmp_path_factory):
 
 def test_the_report_has_every_method_and_the_figures_of_the_answers(evaluated):
     folder, _, stdout = evaluated
-    report = json.loads((folder / "report.json").read_text())
-    (task,) = report["tasks"]
+    found = json.loads((folder / "report.json").read_text())
+    (task,) = found["tasks"]
     assert list(task["methods"]) == [
         "greedy",
         "default, T 1 P 1",
@@ -318,11 +318,11 @@ def test_the_page_needs_nothing_beside_it(evaluated):
 def test_an_evaluation_that_is_done_is_not_done_again(evaluated):
     folder, arguments, stdout = evaluated
     before = {file.name: file.read_bytes() for file in (folder / "answers").iterdir()}
-    page = (folder / "report.html").read_bytes()
+    reports = {name: (folder / name).read_bytes() for name in report.FILES}
     again = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
     assert again.stdout == stdout
     assert {file.name: file.read_bytes() for file in (folder / "answers").iterdir()} == before
-    assert (folder / "report.html").read_bytes() == page
+    assert {name: (folder / name).read_bytes() for name in report.FILES} == reports
 
 
 def test_an_interrupted_evaluation_keeps_its_answers_and_continues(evaluated, tmp_path):
