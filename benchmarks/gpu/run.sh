@@ -3,7 +3,7 @@
 #
 #   benchmarks/gpu/run.sh CARRIED OUT [STAGE ...]
 #
-# CARRIED is the folder that carry.sh made; OUT receives logs and one JSON file a benchmark. Needs CMake, Ninja, nvcc and
+# CARRIED is the folder that carry.sh made; OUT receives logs and gpu.json, which joins them. Needs CMake, Ninja, nvcc and
 # python3 with numpy; `losses` needs torch. Stages, all of them in this order if none is named:
 #
 #   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
@@ -72,7 +72,7 @@ models() {
 decode() {
     $programs/bench_decode "$carried/smollm2.gguf" "$carried/smollm2.heads.gguf" 99 100 5 > "$out/decode-smollm2.json"
     for model in 1.5b-peaked 1.5b-flat 8b-peaked; do
-        $programs/bench_decode "$models/$model.gguf" "$models/$model.heads.gguf" 99 50 5 > "$out/decode-$model.json"
+        $programs/bench_decode "$models/$model.gguf" "$models/$model.heads.gguf" 99 40 5 > "$out/decode-$model.json"
     done
 }
 
@@ -90,3 +90,4 @@ for stage in $stages; do
     "$stage"
     echo "$stage: $((SECONDS - began)) s"
 done
+python3 benchmarks/gpu/collect.py "$out" "$out/gpu.json"

@@ -37,10 +37,10 @@ ggml_tensor * scattered(ggml_context * ctx, ggml_tensor * vector, ggml_tensor * 
     return flat(ctx, ggml_set_rows(ctx, room, ggml_reshape_2d(ctx, vector, 1, n), index));
 }
 
-// element [1] of a vector at an index [1] F32
+// element [1] of a vector at an index [1], F32 or I32
 ggml_tensor * element(ggml_context * ctx, ggml_tensor * vector, ggml_tensor * index) {
     ggml_tensor * rows = ggml_reshape_2d(ctx, vector, 1, ggml_nelements(vector));
-    return flat(ctx, ggml_get_rows(ctx, rows, ggml_cast(ctx, index, GGML_TYPE_I32)));
+    return flat(ctx, ggml_get_rows(ctx, rows, index->type == GGML_TYPE_I32 ? index : ggml_cast(ctx, index, GGML_TYPE_I32)));
 }
 
 // smaller of two scalars
@@ -95,7 +95,9 @@ device_draw build_device_draw(ggml_context * ctx, const sorted_row & row, predic
     ggml_tensor * settings = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, sizeof(device_settings) / sizeof(float));
     ggml_set_input(settings);
     ggml_set_name(settings, "autodeco_settings");
-    const auto get = [&](size_t offset) { return setting(ctx, settings, offset); };
+    // one copy to the device: the scheduler would make one of every view
+    ggml_tensor * on_device = ggml_scale(ctx, settings, 1.0f);
+    const auto    get       = [&](size_t offset) { return setting(ctx, on_device, offset); };
 
     ggml_tensor * temperature = apply_setting(ctx, pred.temperature, get(offsetof(device_settings, temperature_scale)),
                                               get(offsetof(device_settings, temperature)));
@@ -108,25 +110,23 @@ device_draw build_device_draw(ggml_context * ctx, const sorted_row & row, predic
 
     // In descending order every cut keeps a prefix, so that all of them are one length: min-p and top-k first,
     ggml_tensor * least_q = ggml_mul(ctx, ggml_view_1d(ctx, q, 1, 0), get(offsetof(device_settings, min_p)));
-    ggml_tensor * kept    = least(ctx, count_above(ctx, q, ggml_scale(ctx, least_q, 1.0f - 1e-6f)), get(offsetof(device_settings, top_k)));
+    ggml_tensor * kept    = least(ctx, count_above(ctx, q, least_q), get(offsetof(device_settings, top_k)));
     kept                  = ggml_clamp(ctx, kept, 1.0f, n);
     ggml_tensor * mass    = element(ctx, cum, ggml_scale_bias(ctx, kept, 1.0f, -1.0f));
     // then the tokens before which the mass has not reached top-p; a top-p of 1 is never reached
     ggml_tensor * target = ggml_mul(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -TOP_P_ROUNDING), mass);
     target               = ggml_add(ctx, target, ggml_step(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -1.0f + TOP_P_ROUNDING)));
     // the first token, and one after each token at which it has not
-    ggml_tensor * size = ggml_scale_bias(ctx, count_above(ctx, cum, target), -1.0f, n + 1.0f);
-    size               = ggml_clamp(ctx, least(ctx, size, kept), 1.0f, n);
+    ggml_tensor * size = least(ctx, ggml_scale_bias(ctx, count_above(ctx, cum, target), -1.0f, n + 1.0f), kept);
 
     ggml_tensor * last   = ggml_scale_bias(ctx, size, 1.0f, -1.0f);
     ggml_tensor * weight = element(ctx, cum, last);
     ggml_tensor * drawn  = ggml_mul(ctx, weight, get(offsetof(device_settings, uniform)));
-    ggml_tensor * rank   = least(ctx, count_rest(ctx, cum, drawn), last);
-    // count_above is 0 where the target rounds up to the whole mass
-    rank                 = ggml_clamp(ctx, rank, 0.0f, n - 1.0f);
+    // count_rest is all where what is drawn rounds up to the whole mass
+    ggml_tensor * rank   = ggml_cast(ctx, least(ctx, count_rest(ctx, cum, drawn), last), GGML_TYPE_I32);
 
     ggml_tensor * id    = ggml_reshape_2d(ctx, row.id, 1, ggml_nelements(row.id));
-    ggml_tensor * token = ggml_get_rows(ctx, id, ggml_cast(ctx, rank, GGML_TYPE_I32));
+    ggml_tensor * token = ggml_get_rows(ctx, id, rank);
     ggml_tensor * prob  = ggml_div(ctx, element(ctx, q, rank), weight);
 
     ggml_tensor * values = ggml_cast(ctx, flat(ctx, token), GGML_TYPE_F32);

@@ -18,7 +18,7 @@ struct device_settings {
     float top_p;
     float uniform;
     float top_k; // as many as the vocabulary for none
-    float min_p;
+    float min_p; // times 1 - 1e-6: what is as likely but for rounding stays
 };
 
 // What a draw tells of itself, read back from one output tensor.

@@ -233,7 +233,7 @@ device_settings device_settings_of(const sampler_state & state, double uniform) 
         fixed_top_p ? state.params.top_p : 0.0f,
         greedy ? 0.0f : std::min((float) uniform, below_one),
         state.top_k > 0 ? (float) state.top_k : (float) LARGEST_VOCAB,
-        state.min_p,
+        state.min_p * (1.0f - 1e-6f),
     };
 }
 
