@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trained-on", nargs="+", type=Path, default=[], metavar="DATA.jsonl", help="leave out the questions in these"
     )
     parser.add_argument(
+        "--training-problems",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="evaluate nothing: write problems that are neither test nor validation, to train on",
+    )
+    parser.add_argument("--training", type=int, default=1000, help="of them for each task (default: %(default)s)")
+    parser.add_argument(
         "-o", "--output", type=Path, default=Path("evaluations"), help="folder of all runs (default: %(default)s)"
     )
     for name, default, what in (
@@ -55,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.evaluation.results import task_figures
     from autodeco.evaluation.running import Runner
     from autodeco.evaluation.settings import Settings, claim, describe, folder_of
-    from autodeco.evaluation.tasks import Task, parse_specs, read_questions
+    from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
     from autodeco.export.layout import open_layout
 
     settings = Settings(
@@ -71,8 +78,13 @@ def run(args: argparse.Namespace) -> None:
     if heads is None and open_layout(args.model).kind == "merged":
         heads = args.model
     excluded = read_questions(args.trained_on)
+    training = args.training if args.training_problems else 0
+    tasks = [Task(s, settings.seed, settings.test, settings.validation, training, excluded) for s in settings.tasks]
+    if args.training_problems:
+        count = write_training(tasks, args.training_problems)
+        print(f"{args.training_problems}: {count} problems")
+        return
     description = describe(settings, args.model, heads, excluded)
-    tasks = [Task(spec, settings.seed, settings.test, settings.validation, 0, excluded) for spec in settings.tasks]
     llm = open_llama(
         args.model,
         heads,

@@ -5,14 +5,14 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any
 
+from autodeco.atomic import replacing
 from autodeco.checkers import check, checker
 from autodeco.errors import InputError
 from autodeco.problem_files import problem_of, read_problems
-from autodeco.records import read_records
 
 # A family may have few different questions; after so many draws for each one wanted, it is taken to have no more.
 DRAWS_PER_PROBLEM = 50
@@ -70,10 +70,9 @@ def _setting(text: str, part: str) -> tuple[str, Any]:
 def _read_yaml(path: Path) -> list[TaskSpec]:
     import yaml
 
+    text = _text(path)
     try:
-        tables = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        tables = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML ({error})") from None
     known = TaskSpec.__dataclass_fields__
@@ -162,10 +161,33 @@ def _shuffled(spec: TaskSpec, seed: int) -> list[dict]:
 
 
 def read_questions(paths: Iterable[Path]) -> frozenset[str]:
-    """The normalized questions of training files: what their prompts, or the users' messages in them, hold."""
+    """The normalized questions of training data or problems, JSON lines: each prompt, or what users say in messages."""
     questions = set()
     for path in paths:
-        for record in read_records(path):
-            prompt = [{"role": "user", "content": record.prompt}] if isinstance(record.prompt, str) else record.prompt
-            questions.update(normalized(str(m["content"])) for m in prompt if m.get("role") == "user")
+        for number, line in enumerate(_text(path).split("\n"), start=1):
+            try:
+                record = json.loads(line) if line.strip() else {"messages": []}
+                prompt = record["messages"] if "messages" in record else record["prompt"]
+                messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+                questions.update(normalized(str(m["content"])) for m in messages if m["role"] == "user")
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise InputError(f"{path}, line {number}: expected a JSON object with prompt or messages") from None
     return frozenset(questions)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no UTF-8 text ({error})") from None
+
+
+def write_training(tasks: list[Task], path: Path) -> int:
+    """Write the training problems of ``tasks``, taking turns, to ``path`` for rollouts and rewards; return how many."""
+    turns = zip_longest(*(task.training for task in tasks))
+    problems = [problem for turn in turns for problem in turn if problem is not None]
+    with replacing(path) as part:
+        part.write_text("".join(json.dumps(problem) + "\n" for problem in problems), encoding="utf-8")
+    return len(problems)

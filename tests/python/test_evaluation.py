@@ -20,7 +20,16 @@ from autodeco.evaluation.methods import GREEDY, Method, mean_shift, static
 from autodeco.evaluation.results import rates
 from autodeco.evaluation.running import Pass, mean_of
 from autodeco.evaluation.settings import Settings, claim
-from autodeco.evaluation.tasks import Task, TaskSpec, normalized, parse_specs, question_of, read_questions
+from autodeco.evaluation.tasks import (
+    Task,
+    TaskSpec,
+    normalized,
+    parse_specs,
+    question_of,
+    read_questions,
+    write_training,
+)
+from autodeco.problem_files import read_problems
 from test_commands import refused
 
 SUMS = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
@@ -54,6 +63,15 @@ def test_questions_that_were_trained_on_are_left_out(tmp_path):
     assert not questions(clean.test) & excluded
     assert clean.left_out >= 5
     assert len(clean.test) == 20
+
+
+def test_training_problems_are_written_for_rollouts(tmp_path):
+    tasks = [Task(SUMS, 0, test=5, training=3), Task(TaskSpec("three", "chain_sum"), 0, test=5, training=2)]
+    assert write_training(tasks, tmp_path / "problems.jsonl") == 5
+    problems = read_problems(tmp_path / "problems.jsonl")
+    assert [p["prompt"] for p in problems[:2]] == [tasks[0].training[0]["prompt"], tasks[1].training[0]["prompt"]]
+    assert checker("reasoning-gym")(problems[0], f"It is {problems[0]['answer']}") == 1.0
+    assert read_questions([tmp_path / "problems.jsonl"]) == questions(tasks[0].training + tasks[1].training)
 
 
 def test_a_family_with_too_few_questions_is_refused():
@@ -367,8 +385,8 @@ def test_bad_input_is_named_and_leaves_no_folder(smollm2, exported, tmp_path):
     assert "no such file" in refused("eval", tmp_path / "none.gguf", "--tasks", TASK, "-o", output)
     assert "cannot be drawn from reasoning-gym's nothing" in refused(*start, "--tasks", "nothing")
     assert "'terms' is no key=value" in refused(*start, "--tasks", "chain_sum:terms")
-    assert "none.jsonl: cannot be read" in refused(*start, "--tasks", tmp_path / "none.jsonl")
-    assert "cannot be read" in refused(*start, "--tasks", tmp_path / "none.yaml")
+    assert "none.jsonl: no such file" in refused(*start, "--tasks", tmp_path / "none.jsonl")
+    assert "none.yaml: cannot be read (No such file" in refused(*start, "--tasks", tmp_path / "none.yaml")
     assert "none.gguf: cannot be read" in refused(*start, "--tasks", TASK, "--heads", tmp_path / "none.gguf")
     assert "temperature 0 of the grid is greedy" in refused(*start, "--tasks", TASK, "--temperatures", 0)
     assert "exceed the context of 256" in refused(*start, "--tasks", TASK, "--max-tokens", 250)
