@@ -21,6 +21,9 @@ namespace {
 
 constexpr uint64_t UNLIMITED = UINT64_MAX;
 
+// what llama.cpp notes on each token of a context, beside its keys and values (llama-kv-cells.h)
+constexpr uint64_t CELL_BYTES = 52;
+
 // the number in a file of /proc or /sys: the first one, or the one behind `key`
 uint64_t number_in(const char * path, const char * key, uint64_t otherwise) {
     std::ifstream file(path);
@@ -76,6 +79,14 @@ void limit_memory(const std::string & model_path) {
         const uint64_t used = number_in("/proc/self/status", "VmData:", 0) * 1024;
         limit.rlim_cur      = std::min<rlim_t>(limit.rlim_cur, (rlim_t) (used + available));
         setrlimit(RLIMIT_DATA, &limit);
+    }
+}
+
+void check_context(uint32_t n_ctx) {
+    const uint64_t available = available_memory();
+    if (n_ctx > available / CELL_BYTES) {
+        throw input_error("a context of " + std::to_string(n_ctx) + " tokens takes more than " + std::to_string(n_ctx * CELL_BYTES / 1000000) +
+                          " MB of memory, " + std::to_string(available / 1000000) + " MB are left: take a smaller --ctx-size");
     }
 }
 

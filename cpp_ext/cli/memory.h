@@ -14,6 +14,9 @@ uint64_t peak_memory();
 // line, where it would otherwise be killed, or swap. Throws input_error where the model's file alone is larger than that.
 void limit_memory(const std::string & model_path);
 
+// Throws input_error where a context of so many tokens is certain not to fit: llama.cpp would find out by filling the memory.
+void check_context(uint32_t n_ctx);
+
 // From now on, what llama.cpp cannot go on from (it aborts, or throws where nobody catches) ends the program with one line
 // on standard error and exit code 2.
 void report_aborts();

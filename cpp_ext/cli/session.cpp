@@ -68,6 +68,7 @@ session::session(const options & o) : o(o), started_us(ggml_time_us()) {
     const int64_t        n_ctx_train = llama_model_n_ctx_train(llama.get());
     llama_context_params params      = llama_context_default_params();
     params.n_ctx           = (uint32_t) (o.n_ctx == DEFAULT_CONTEXT ? std::min(n_ctx_train, MAX_DEFAULT_CONTEXT) : o.n_ctx);
+    check_context(params.n_ctx);
     params.type_k          = o.kv_type;
     params.type_v          = o.kv_type;
     params.n_batch         = (uint32_t) o.n_batch;

@@ -4,56 +4,37 @@
 #include "heads.h"
 
 #include "file.h"
+#include "gguf_header.h"
 
-#include "ggml-cpp.h"
 #include "gguf.h"
 
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 
 namespace autodeco {
 
 namespace {
 
-// the bytes of a GGUF: of a file, or in memory
-struct gguf_bytes {
-    FILE *          file;
-    const uint8_t * data;
-    size_t          size;
-
-    gguf_context * open(gguf_init_params params) const {
-        return file ? gguf_init_from_file_ptr(file, params) : gguf_init_from_buffer(data, size, params);
-    }
-
-    bool read(void * dst, size_t offset, size_t n) const {
-        if (!file) {
-            std::memcpy(dst, data + offset, n);
-            return true;
-        }
-        return fseeko(file, (off_t) offset, SEEK_SET) == 0 && fread(dst, 1, n, file) == n;
-    }
-};
-
-bool read_key(const gguf_context * meta, const char * key, gguf_type type, int64_t & id, std::string & error) {
-    id = gguf_find_key(meta, key);
-    if (id < 0) {
+// The value of a key of our schema, a T of `type`; false and an error when it is not there, or of another type.
+template <typename T> bool read_key(const gguf_header & header, const char * key, gguf_type type, T & value, std::string & error) {
+    const auto it = header.values.find(key);
+    if (it == header.values.end()) {
         error = std::string("key ") + key + " is missing";
         return false;
     }
-    if (gguf_get_kv_type(meta, id) != type) {
-        error = std::string("key ") + key + " is of type " + gguf_type_name(gguf_get_kv_type(meta, id)) + ", expected " + gguf_type_name(type);
+    if (it->second.type != (uint32_t) type) {
+        error = std::string("key ") + key + " is of type " + gguf_type_name((gguf_type) it->second.type) + ", expected " + gguf_type_name(type);
         return false;
     }
+    std::memcpy(&value, it->second.bytes, sizeof(value));
     return true;
 }
 
-bool read_size(const gguf_context * meta, const char * key, int32_t & value, std::string & error) {
-    int64_t id;
-    if (!read_key(meta, key, GGUF_TYPE_UINT32, id, error)) {
+bool read_size(const gguf_header & header, const char * key, int32_t & value, std::string & error) {
+    uint32_t v;
+    if (!read_key(header, key, GGUF_TYPE_UINT32, v, error)) {
         return false;
     }
-    const uint32_t v = gguf_get_val_u32(meta, id);
     if (v < 1 || v > (1u << 30)) {
         error = std::string("key ") + key + " is " + std::to_string(v);
         return false;
@@ -78,40 +59,44 @@ bool all_finite(ggml_type type, const std::vector<uint8_t> & bytes, int64_t n) {
 }
 
 struct heads_reader {
-    const gguf_bytes &   bytes;
-    const gguf_context * meta;
-    ggml_context *       shapes; // the tensors of the file, without data
-    heads_data &         heads;
-    std::string &        error;
-    autodeco_code        code = AUTODECO_ERROR_FORMAT; // of the error
+    const gguf_bytes &  bytes;
+    const gguf_header & header;
+    heads_data &        heads;
+    std::string &       error;
+    autodeco_code       code = AUTODECO_ERROR_FORMAT; // of the error
 
-    bool has(const std::string & name) const { return gguf_find_tensor(meta, name.c_str()) >= 0; }
+    bool has(const char * name) const { return header.tensors.count(name) > 0; }
 
     bool read(const std::string & name, int64_t ne0, int64_t ne1, bool is_weight) {
-        const int64_t       id     = gguf_find_tensor(meta, name.c_str());
-        const ggml_tensor * tensor = id < 0 ? nullptr : ggml_get_tensor(shapes, name.c_str());
-        if (!tensor) {
+        const auto it = header.tensors.find(name);
+        if (it == header.tensors.end()) {
             error = "tensor " + name + " is missing";
             return false;
         }
-        if (tensor->ne[0] != ne0 || tensor->ne[1] != ne1 || tensor->ne[2] != 1 || tensor->ne[3] != 1) {
-            error = "tensor " + name + " has shape [" + std::to_string(tensor->ne[0]) + ", " + std::to_string(tensor->ne[1]) +
+        const gguf_tensor & tensor = it->second;
+        if (tensor.ne[0] != ne0 || tensor.ne[1] != ne1 || tensor.ne[2] != 1 || tensor.ne[3] != 1) {
+            error = "tensor " + name + " has shape [" + std::to_string(tensor.ne[0]) + ", " + std::to_string(tensor.ne[1]) +
                     "], expected [" + std::to_string(ne0) + ", " + std::to_string(ne1) + "]";
             return false;
         }
-        const bool quantized = tensor->type == GGML_TYPE_F16 || tensor->type == GGML_TYPE_BF16 || tensor->type == GGML_TYPE_Q8_0;
-        if (tensor->type != GGML_TYPE_F32 && !(is_weight && quantized)) {
-            error = "tensor " + name + " is of type " + ggml_type_name(tensor->type) + (is_weight ? ", expected f32, f16, bf16 or q8_0" : ", expected f32");
+        const bool quantized = tensor.type == GGML_TYPE_F16 || tensor.type == GGML_TYPE_BF16 || tensor.type == GGML_TYPE_Q8_0;
+        if (tensor.type != GGML_TYPE_F32 && !(is_weight && quantized)) {
+            const std::string type = tensor.type < GGML_TYPE_COUNT ? ggml_type_name((ggml_type) tensor.type) : std::to_string(tensor.type);
+            error = "tensor " + name + " is of type " + type + (is_weight ? ", expected f32, f16, bf16 or q8_0" : ", expected f32");
             return false;
         }
-        const size_t offset = gguf_get_data_offset(meta) + gguf_get_tensor_offset(meta, id);
-        const size_t size   = ggml_nbytes(tensor);
-        if (offset > bytes.size || size > bytes.size - offset) {
+        const ggml_type type = (ggml_type) tensor.type;
+        if (ne0 % ggml_blck_size(type) != 0) {
+            error = "tensor " + name + " of type " + ggml_type_name(type) + " has rows of " + std::to_string(ne0) + " values, no whole blocks";
+            return false;
+        }
+        const uint64_t size = ggml_row_size(type, ne0) * (uint64_t) ne1;
+        if (size > bytes.size - tensor.offset) {
             error = "tensor " + name + " reaches past the end of the file, which is cut short: fetch or export it again";
             return false;
         }
-        heads_data::tensor_data data = { tensor->type, { ne0, ne1 }, std::vector<uint8_t>(size) };
-        if (!bytes.read(data.bytes.data(), offset, size)) {
+        heads_data::tensor_data data = { type, { ne0, ne1 }, std::vector<uint8_t>(size) };
+        if (!bytes.read(data.bytes.data(), tensor.offset, size)) {
             code  = AUTODECO_ERROR_FILE;
             error = "tensor " + name + " cannot be read";
             return false;
@@ -131,27 +116,28 @@ struct heads_reader {
     }
 
     bool read_all() {
-        int64_t id;
-        if (gguf_find_key(meta, "autodeco.version") < 0) {
+        if (header.values.count("autodeco.version") == 0) {
             code  = AUTODECO_ERROR_NO_HEADS;
             error = "holds no AutoDeco heads (key autodeco.version is missing): give a file that autodeco-export wrote";
             return false;
         }
-        if (!read_key(meta, "autodeco.version", GGUF_TYPE_UINT32, id, error)) {
+        uint32_t version;
+        float    scale;
+        if (!read_key(header, "autodeco.version", GGUF_TYPE_UINT32, version, error)) {
             return false;
         }
-        if (gguf_get_val_u32(meta, id) != 1) {
-            error = "is of schema version " + std::to_string(gguf_get_val_u32(meta, id)) + ", this program reads version 1: update it";
+        if (version != 1) {
+            error = "is of schema version " + std::to_string(version) + ", this program reads version 1: update it";
             return false;
         }
-        if (!read_size(meta, "autodeco.embedding_length", heads.n_embd, error) || !read_size(meta, "autodeco.vocab_size", heads.n_vocab, error)) {
+        if (!read_size(header, "autodeco.embedding_length", heads.n_embd, error) || !read_size(header, "autodeco.vocab_size", heads.n_vocab, error)) {
             return false;
         }
-        if (!read_key(meta, "autodeco.temperature.scale", GGUF_TYPE_FLOAT32, id, error)) {
+        if (!read_key(header, "autodeco.temperature.scale", GGUF_TYPE_FLOAT32, scale, error)) {
             return false;
         }
-        if (gguf_get_val_f32(meta, id) != TEMPERATURE_SCALE) {
-            error = "has autodeco.temperature.scale " + std::to_string(gguf_get_val_f32(meta, id)) + ", only 2.0 is defined";
+        if (scale != TEMPERATURE_SCALE) {
+            error = "has autodeco.temperature.scale " + std::to_string(scale) + ", only 2.0 is defined";
             return false;
         }
         heads.has_temp  = has("autodeco.temp_head.0.weight");
@@ -161,10 +147,11 @@ struct heads_reader {
             return false;
         }
         if (heads.has_top_p) {
-            if (!read_key(meta, "autodeco.top_p.prob_stats", GGUF_TYPE_BOOL, id, error)) {
+            uint8_t prob_stats; // a byte: any but 0 is true
+            if (!read_key(header, "autodeco.top_p.prob_stats", GGUF_TYPE_BOOL, prob_stats, error)) {
                 return false;
             }
-            heads.prob_stats = gguf_get_val_bool(meta, id);
+            heads.prob_stats = prob_stats != 0;
         }
         return (!heads.has_temp || read_head("autodeco.temp_head", 0)) &&
                (!heads.has_top_p || read_head("autodeco.top_p_head", heads.prob_stats ? 1 + N_PROB_STATS : 1));
@@ -172,15 +159,13 @@ struct heads_reader {
 };
 
 std::shared_ptr<const heads_data> read_gguf(const gguf_bytes & bytes, failure & error) {
-    ggml_context *         shapes = nullptr;
-    const gguf_context_ptr meta(bytes.open({ /* .no_alloc = */ true, /* .ctx = */ &shapes }));
-    const ggml_context_ptr shapes_owner(shapes);
-    if (!meta || !shapes) {
+    gguf_header header;
+    if (!gguf_header_read(bytes, header)) {
         error = { AUTODECO_ERROR_FORMAT, "is not a valid GGUF file, or is cut short" };
         return nullptr;
     }
     auto         heads  = std::make_shared<heads_data>();
-    heads_reader reader = { bytes, meta.get(), shapes, *heads, error.message };
+    heads_reader reader = { bytes, header, *heads, error.message };
     if (!reader.read_all()) {
         error.code = reader.code;
         return nullptr;
@@ -196,12 +181,7 @@ std::shared_ptr<const heads_data> heads_read(const std::string & path, failure &
     if (!file) {
         return nullptr;
     }
-    const off_t size = fseeko(file.get(), 0, SEEK_END) == 0 ? ftello(file.get()) : -1;
-    if (size < 0 || fseeko(file.get(), 0, SEEK_SET) != 0) {
-        error = { AUTODECO_ERROR_FILE, path + ": is not a regular file" };
-        return nullptr;
-    }
-    auto heads = read_gguf({ file.get(), nullptr, (size_t) size }, error);
+    auto heads = read_gguf(gguf_bytes_of(file.get()), error);
     if (!heads) {
         error.message = path + ": " + error.message;
     }

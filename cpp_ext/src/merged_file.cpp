@@ -1,9 +1,7 @@
 #include "merged_file.h"
 
 #include "file.h"
-
-#include "ggml-cpp.h"
-#include "gguf.h"
+#include "gguf_header.h"
 
 namespace autodeco {
 
@@ -11,12 +9,12 @@ namespace {
 
 // Where in a GGUF the base model's own GGUF begins: at the tensor that holds its header, 0 in a plain file. -1: no GGUF.
 int64_t base_offset(FILE * file) {
-    const gguf_context_ptr meta(gguf_init_from_file_ptr(file, { /* .no_alloc = */ true, /* .ctx = */ nullptr }));
-    if (!meta) {
+    gguf_header header;
+    if (!gguf_header_read(gguf_bytes_of(file), header)) {
         return -1;
     }
-    const int64_t id = gguf_find_tensor(meta.get(), "autodeco.base_gguf");
-    return id < 0 ? 0 : (int64_t) (gguf_get_data_offset(meta.get()) + gguf_get_tensor_offset(meta.get(), id));
+    const auto base = header.tensors.find("autodeco.base_gguf");
+    return base == header.tensors.end() ? 0 : (int64_t) base->second.offset;
 }
 
 } // namespace

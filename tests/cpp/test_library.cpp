@@ -4,6 +4,7 @@
 
 #include "autodeco.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -48,6 +49,20 @@ static void test_heads(const char * model_path, const char * heads_path, const c
     check(memory && autodeco_heads_n_embd(memory) == 576, "the bytes of a file open from memory");
     check(!autodeco_heads_load_from_memory(bytes.data(), bytes.size() / 2, &error) && error.code == AUTODECO_ERROR_FORMAT, "half of the bytes are refused");
     check(!autodeco_heads_load_from_memory("GGUF", 4, &error) && error.code == AUTODECO_ERROR_FORMAT, "four bytes are no heads");
+
+    // the file begins with 24 bytes of header, then the first key: its length, its name, its type
+    const uint32_t    no_type = 4128768;
+    uint64_t          length  = 0;
+    std::vector<char> broken  = bytes;
+    std::memcpy(&length, broken.data() + 24, sizeof(length));
+    std::memcpy(broken.data() + 32 + length, &no_type, sizeof(no_type));
+    check(!autodeco_heads_load_from_memory(broken.data(), broken.size(), &error) && error.code == AUTODECO_ERROR_FORMAT, "a key of a type that does not exist is refused");
+
+    // a tensor's name stands before its number of dimensions, the dimensions, its type
+    const std::string name = "autodeco.temp_head.2.bias";
+    broken                 = bytes;
+    std::memcpy(&*std::search(broken.begin(), broken.end(), name.begin(), name.end()) + name.size() + 4 + 8, &no_type, sizeof(no_type));
+    check(!autodeco_heads_load_from_memory(broken.data(), broken.size(), &error) && starts(error, "heads in memory: tensor " + name + " is of type 4128768, "), "a tensor of a type that does not exist is named");
 
     check(!autodeco_heads_load("no-such-file.gguf", &error) && error.code == AUTODECO_ERROR_FILE && starts(error, "no-such-file.gguf: "), "a missing file is named");
     check(!autodeco_heads_load(model_path, &error) && error.code == AUTODECO_ERROR_NO_HEADS, "a model without heads is told apart");

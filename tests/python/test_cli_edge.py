@@ -205,12 +205,38 @@ def other_heads(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("megabytes", [60, 100, 140, 170, 185])
-def test_too_little_memory_is_one_line_and_exit_code_2(megabytes, with_heads):
-    def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (megabytes * 2**20,) * 2)
+LIMITS = {"address space": resource.RLIMIT_AS, "data": resource.RLIMIT_DATA}
 
-    result = cli(*with_heads, "-p", STORY, "-n", 4, preexec_fn=limited)
+
+@pytest.fixture(scope="module", params=LIMITS.values(), ids=LIMITS)
+def short_of_memory(request, with_heads):
+    """short_of_memory(megabytes) -> a run that may have so many megabytes, of one of the two kinds."""
+
+    def run(megabytes: int) -> subprocess.CompletedProcess:
+        def limit():
+            resource.setrlimit(request.param, (megabytes * 2**20,) * 2)
+
+        return cli(*with_heads, "-p", STORY, "-n", 4, preexec_fn=limit)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def needed(short_of_memory) -> int:
+    """How many megabytes a run needs, to 4."""
+    too_little, enough = 4, 1024
+    while enough - too_little > 4:
+        middle = (too_little + enough) // 2
+        if short_of_memory(middle).returncode == 0:
+            enough = middle
+        else:
+            too_little = middle
+    return enough
+
+
+@pytest.mark.parametrize("missing", [8, 32, 64])
+def test_too_little_memory_is_one_line_and_exit_code_2(missing, needed, short_of_memory):
+    result = short_of_memory(max(needed - missing, 16))
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.startswith("autodeco-cli: error: ")
