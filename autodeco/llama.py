@@ -16,7 +16,7 @@ from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import MERGED, open_layout
 from autodeco.merged_file import opened_at
-from autodeco.sampling import Attachment, GraphDraw, HostDraw, is_plain
+from autodeco.sampling import Attachment, GraphDraw, HostDraw, Place, is_plain
 
 # Heads decide: the caller's temperature and top_p multiply what they predict, and nothing else cuts the distribution
 # unless the caller asks.
@@ -177,13 +177,13 @@ class Llama(llama_cpp.Llama):
         """The values that the last generated token was drawn with; raises IndexError before the first."""
         return TokenDecoding(*self._rows[-1])
 
-    def _attach(self, *, observer: bool) -> native.GraphSampler:
-        """Have llama.cpp's graph draw tokens, or only compute temperature and top-p (``observer``)."""
-        graph, changed = self._attachment.attach(self._heads, observer)
+    def _attach(self, place: Place) -> native.GraphSampler:
+        """Have llama.cpp's graph compute temperature and top-p, and draw tokens too if this is the ``place``."""
+        graph, changed = self._attachment.attach(self._heads, place)
         if graph is None:
             raise InputError(f"{self.model_path}: llama.cpp cannot sample in its graph with this split_mode")
         if changed:
-            self._requires_eval = True  # what was decoded before was decoded without this sampler
+            self._requires_eval = True  # what was decoded before was decoded for another place
         return graph
 
     @property
@@ -207,10 +207,11 @@ class Llama(llama_cpp.Llama):
             observer = native.GraphSampler(self._heads, True)
             draw = HostDraw(observer, super()._init_sampler, settings, self._rows, self._heads)
         elif self._generating and is_plain(settings):
-            draw = GraphDraw(self._attach(observer=False), self._rows)
+            draw = GraphDraw(self._attach(Place.GRAPH), self._rows)
             self._requires_eval = True  # a cached prompt's token was drawn with the settings of its time
         else:
-            draw = HostDraw(self._attach(observer=True), super()._init_sampler, settings, self._rows)
+            graph = self._attach(Place.HOST if self._generating else Place.CALLER)
+            draw = HostDraw(graph, super()._init_sampler, settings, self._rows)
         draw.graph.set_params(self._seed & 0xFFFFFFFF, settings["temp"], settings["top_p"])
         return draw
 
@@ -218,7 +219,7 @@ class Llama(llama_cpp.Llama):
         if self._heads is not None and self._all_outputs:
             llama_cpp.llama_set_embeddings(self.ctx, True)
         elif self._heads is not None and not self._generating:
-            self._attach(observer=True)  # the caller will sample by itself, with settings not known yet
+            self._attach(Place.CALLER)  # the caller will sample by itself, with settings not known yet
         super().eval(tokens)
 
     def generate(self, *args, **kwargs):

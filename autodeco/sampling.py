@@ -3,6 +3,7 @@
 Both have the one method that ``llama_cpp.Llama`` calls of a sampler, and append a row a token to ``rows``.
 """
 
+import enum
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,23 @@ def is_plain(settings: dict[str, Any]) -> bool:
     )
 
 
+class Place(enum.Enum):
+    """Where tokens are drawn."""
+
+    GRAPH = enum.auto()
+    HOST = enum.auto()
+    CALLER = enum.auto()  # by whoever reads the context's logits
+
+
+def _can_draw(graph: native.GraphSampler, place: Place) -> bool:
+    """An observer leaves the logits to llama.cpp, for anyone. A sampler that draws on a CPU can keep them for the host
+    instead: changing between the two costs nothing, while another sampler makes llama.cpp allocate its buffers again.
+    """
+    if graph.observer:
+        return place is not Place.GRAPH
+    return place is Place.GRAPH or (place is Place.HOST and not graph.draws_on_device)
+
+
 class Attachment:
     """The sampler that sits in a context's graph, if any.
 
@@ -38,16 +56,25 @@ class Attachment:
         self._context = context
         self._graph: native.GraphSampler | None = None
 
-    def attach(self, heads: native.Heads, observer: bool) -> tuple[native.GraphSampler | None, bool]:
-        """Return the sampler for ``heads`` in this mode (None if llama.cpp refuses it), and whether it is new."""
-        if self._graph is not None and self._graph.observer == observer:
-            return self._graph, False
+    def attach(self, heads: native.Heads, place: Place) -> tuple[native.GraphSampler | None, bool]:
+        """Return the sampler for ``heads`` (None if llama.cpp refuses it), and whether tokens must be decoded again."""
+        graph = self._graph
+        if graph is not None and _can_draw(graph, place):
+            changed = graph.draws_on_host != (place is Place.HOST) and not graph.observer
+        else:
+            graph, changed = self._new(heads, observer=place is Place.CALLER), True
+            if graph is not None and not _can_draw(graph, place):
+                graph = self._new(heads, observer=True)
+        if graph is not None and not graph.observer:
+            graph.draws_on_host = place is Place.HOST
+        return graph, changed
+
+    def _new(self, heads: native.Heads, observer: bool) -> native.GraphSampler | None:
         self.detach()
         graph = native.GraphSampler(heads, observer)
-        if not graph.attach(native.address(self._context.ctx), 0):
-            return None, False
-        self._graph = graph
-        return graph, True
+        if graph.attach(native.address(self._context.ctx), 0):
+            self._graph = graph
+        return self._graph
 
     def detach(self) -> None:
         """Take the sampler out of the graph; the next decode runs without it."""
@@ -109,10 +136,14 @@ class HostDraw:
     def sample(self, ctx: LlamaContext, idx: int = -1) -> int:
         if self.heads is not None:
             self._observe(ctx, idx)
-        token = self.chain.sample(ctx, idx)
-        self.graph.check()
-        self.rows.append(self.graph.last())
-        return token
+        if self.graph.draws_on_host:
+            row = self.graph.sample_on_host(native.address(self.chain.sampler))
+        else:
+            self.chain.sample(ctx, idx)
+            self.graph.check()
+            row = self.graph.last()
+        self.rows.append(row)
+        return row[0]
 
     def _observe(self, ctx: LlamaContext, idx: int) -> None:
         hidden = np.ctypeslib.as_array(ctx.get_embeddings_ith(idx), (self.heads.embedding_length,))

@@ -6,6 +6,7 @@
 #include "distribution.h"
 #include "heads.h"
 #include "heads_predict.h"
+#include "sampler_state.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -170,6 +171,31 @@ public:
         return last();
     }
 
+    // whether the graph draws where the host cannot read the logits, so that only an observer can leave the draw to the host
+    bool draws_on_device() const { return autodeco::state_of(smpl).on_device; }
+
+    // from the next decode on: let the graph keep the logits for sample_on_host(), or draw
+    void set_draws_on_host(bool on_host) { autodeco::state_of(smpl).draws_on_host = on_host; }
+    bool draws_on_host() const { return autodeco::state_of(smpl).draws_on_host; }
+
+    // what `host_chain`, which ends in host_stage(), draws from the logits that the last decode kept, as last() returns it
+    py::tuple sample_on_host(uintptr_t host_chain) {
+        if (!attached) {
+            throw std::logic_error("the sampler is not attached");
+        }
+        llama_token token;
+        {
+            py::gil_scoped_release release; // callbacks of the chain take it again
+            llama_synchronize(attached);
+            token = autodeco::sample_on_host(autodeco::state_of(smpl), (llama_sampler *) host_chain);
+        }
+        if (token == LLAMA_TOKEN_NULL) {
+            throw std::runtime_error("llama.cpp's graph kept no logits for the host");
+        }
+        check();
+        return last();
+    }
+
     // what an observer that is attached to no context uses next
     void observe(float temperature, float top_p) { autodeco_sampler_observe(smpl, temperature, top_p); }
 
@@ -227,6 +253,9 @@ PYBIND11_MODULE(_native, m) {
         .def("set_fixed", &graph_sampler::set_fixed)
         .def("set_cuts", &graph_sampler::set_cuts)
         .def("sample", &graph_sampler::sample)
+        .def_property_readonly("draws_on_device", &graph_sampler::draws_on_device)
+        .def_property("draws_on_host", &graph_sampler::draws_on_host, &graph_sampler::set_draws_on_host)
+        .def("sample_on_host", &graph_sampler::sample_on_host)
         .def("observe", &graph_sampler::observe)
         .def("check", &graph_sampler::check)
         .def("last", &graph_sampler::last)

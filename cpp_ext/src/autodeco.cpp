@@ -148,5 +148,5 @@ void autodeco_sampler_set_cuts(llama_sampler * smpl, int32_t top_k, float min_p)
 
 autodeco_decoding autodeco_sampler_last(const llama_sampler * smpl) {
     const sampler_state & state = state_of(smpl);
-    return state.is_observer ? state.host_last : observed(state);
+    return state.is_observer || state.draws_on_host ? state.host_last : observed(state);
 }

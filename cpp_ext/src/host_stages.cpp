@@ -1,5 +1,5 @@
-// The stages of an observer that run on the host, behind whatever cannot live in the graph. Their ctx is the observer's
-// state, which they do not own.
+// The stages that run on the host, behind whatever cannot live in the graph. Their ctx is the state of the graph's sampler,
+// which they do not own.
 
 #include "sampler_state.h"
 
@@ -96,6 +96,22 @@ llama_sampler * new_host_temperature(sampler_state & observer) {
 
 llama_sampler * new_host_draw(sampler_state & observer) {
     return llama_sampler_init(&host_interface, &observer);
+}
+
+llama_token sample_on_host(sampler_state & state, llama_sampler * chain) {
+    if (state.rows.empty() || state.rows.front().logits.empty()) {
+        return LLAMA_TOKEN_NULL;
+    }
+    const std::vector<float> & logits = state.rows.front().logits;
+    state.candidates.resize(logits.size());
+    for (size_t i = 0; i < logits.size(); ++i) {
+        state.candidates[i] = { (llama_token) i, logits[i], 0.0f };
+    }
+    llama_token_data_array cur_p = { state.candidates.data(), state.candidates.size(), -1, false };
+    llama_sampler_apply(chain, &cur_p);
+    const llama_token token = cur_p.data[cur_p.selected].id;
+    llama_sampler_accept(chain, token);
+    return token;
 }
 
 } // namespace autodeco

@@ -54,11 +54,17 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     const float user_top_p       = state.fixed_top_p ? top_p : state.user_top_p(top_p);
 
     const float * z   = (const float *) logits->data;
+    if (state.draws_on_host) {
+        row.logits.assign(z, z + logits->ne[0]);
+        row.last             = { -1, temperature, top_p, 0, 0.0f, 0 };
+        *(int32_t *) dst->data = 0;
+        return;
+    }
     const bool    cut = (state.top_k > 0 || state.min_p > 0.0f) && user_temperature >= GREEDY_TEMPERATURE &&
                      row_check(z, logits->ne[0], row.ws) == row_status::ok; // NaN has no order; the draw reports it
     if (cut) {
-        cut_row(z, logits->ne[0], user_temperature, state.top_k, state.min_p, row.cut_logits);
-        z = row.cut_logits.data();
+        cut_row(z, logits->ne[0], user_temperature, state.top_k, state.min_p, row.logits);
+        z = row.logits.data();
     }
     const nucleus_draw draw = nucleus_sample(z, logits->ne[0], user_temperature, user_top_p, row.uniform, row.ws, !cut);
     row.last = { draw.token, temperature, top_p, draw.size, draw.prob, (int32_t) draw.status };
@@ -100,8 +106,8 @@ const char * sampler_name(const llama_sampler * smpl) {
 }
 
 void sampler_accept(llama_sampler * smpl, llama_token /*token*/) {
-    // an observer's token is accepted by its host stage
-    if (!state_of(smpl).is_observer) {
+    // a token drawn on the host is accepted by the host stage
+    if (!state_of(smpl).is_observer && !state_of(smpl).draws_on_host) {
         state_of(smpl).next_uniform();
     }
 }

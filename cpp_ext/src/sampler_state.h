@@ -24,7 +24,7 @@ struct graph_row {
     autodeco_decoding     last     = {};
     row_workspace         ws;
     cpu_heads_row         heads;
-    std::vector<float>    cut_logits; // where min_p and top_k ban tokens
+    std::vector<float>    logits; // a copy: what min_p and top_k leave, or all of them for a draw on the host
 
     // of a draw on a device: what the current graph reads and writes
     ggml_tensor * settings = nullptr;
@@ -50,15 +50,17 @@ struct sampler_state {
 
     bool heads_on_host = false; // the weights are where the nodes of the CPU can read them
     bool on_device     = false; // what a draw needs is computed by the device that has the logits
+    bool draws_on_host = false; // the node of the CPU keeps the logits for host stages instead of drawing
 
     std::deque<graph_row> rows;
     size_t                n_rows = 0; // of the current graph
 
-    // host stages of an observer
+    // host stages
     bool              divided = false; // the temperature stage has run for this token
     autodeco_decoding host_last = {};
     row_workspace     host_ws;
     std::vector<float> host_logits;
+    std::vector<llama_token_data> candidates;
 
     // row `i` of a graph, i at most one past the last that there is
     graph_row & row(size_t i) {
@@ -94,5 +96,9 @@ llama_sampler * new_sampler(std::shared_ptr<const heads_data> heads, autodeco_pa
 // host_stages.cpp
 llama_sampler * new_host_temperature(sampler_state & observer);
 llama_sampler * new_host_draw       (sampler_state & observer);
+
+// Draw by a chain that ends in host stages of this sampler from the logits that its graph kept, as llama_sampler_sample does
+// from those of the context; while `draws_on_host`, after the decode is done. LLAMA_TOKEN_NULL if the graph kept none.
+llama_token sample_on_host(sampler_state & state, llama_sampler * chain);
 
 } // namespace autodeco

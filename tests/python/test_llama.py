@@ -97,6 +97,34 @@ def test_graph_and_host_draw_the_same_tokens(llm):
         assert len(set(runs[0])) > 20, "the text is too repetitive to test anything"
 
 
+def test_graph_and_host_take_turns_in_one_attachment(llm):
+    """Another sampler would make llama.cpp allocate its buffers again, a hand-made decode needs one."""
+    settings = {"max_tokens": 12, "seed": 3, "temperature": 6.0, "top_p": 3.0}
+
+    def text(**extra):
+        llm.reset()
+        return llm(PROMPT, **settings, **extra)["choices"][0]["text"]
+
+    first = text()
+    graph = llm._attachment._graph
+    assert [text(**HOST), text(), text(**HOST)] == [first] * 3
+    assert llm._attachment._graph is graph
+    by_hand = llm.tokenize(PROMPT.encode())
+    llm.reset()
+    llm.eval(by_hand)
+    logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(llm.ctx, -1), (llm.n_vocab(),))
+    assert int(np.argmax(logits)) == llm.sample(temp=0.0), "the caller reads the context's logits"
+    assert [text(**HOST), text()] == [first] * 2
+
+
+def test_a_cached_prompt_is_drawn_from_on_the_host_and_in_the_graph(llm):
+    """The last decode was made for the other place: its values must not be drawn from."""
+    first = llm("Seven", max_tokens=1, seed=1)
+    second = llm("Seven", max_tokens=1, seed=1, **HOST)
+    third = llm("Seven", max_tokens=1, seed=1)
+    assert len({a["choices"][0]["text"] for a in (first, second, third)}) == 1
+
+
 def test_sidecar_and_merged_file_generate_the_same(llm, exported):
     merged = autodeco.Llama(str(exported("f32", "merged")), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
     texts = [m(PROMPT, max_tokens=30, seed=5, temperature=4.0)["choices"][0]["text"] for m in (llm, merged)]

@@ -1,5 +1,6 @@
 """What users of llama_cpp.Llama do beside plain generation, with heads: each works as it does there."""
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 
 import gguf
@@ -7,8 +8,10 @@ import huggingface_hub
 import llama_cpp
 import numpy as np
 import pytest
+from llama_cpp import llama_chat_format
 
 import autodeco
+from vision_files import write_projector
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
 SETTINGS = {"max_tokens": 16, "seed": 11, "temperature": 1.5}
@@ -119,6 +122,30 @@ def test_a_lora_adapter_changes_what_the_heads_see(llm, smollm2, exported, lora)
         first.append(model.decoding.temperature[0])
     adapted.close()
     assert abs(first[0] - first[1]) > 1e-3
+
+
+def test_chats_with_images(llm, smollm2, exported, tmp_path):
+    """An image is decoded past the sampler, by llama.cpp's own helper; drawing in the graph and on the host agree."""
+    handler = llama_chat_format.Llava15ChatHandler(
+        str(write_projector(tmp_path / "mmproj.gguf", llm.n_embd())), verbose=False
+    )
+    settings = {"n_ctx": 256, "n_threads": 1, "n_threads_batch": 1, "verbose": False, "chat_handler": handler}
+    model = autodeco.Llama(str(smollm2), exported("f32"), **settings)
+
+    def first_values(color: bytes, **extra) -> tuple[float, float]:
+        picture = base64.b64encode(b"P6 28 28 255\n" + color * 28 * 28).decode()
+        content = [
+            {"type": "image_url", "image_url": {"url": f"data:image/x-portable-pixmap;base64,{picture}"}},
+            {"type": "text", "text": "What is this?"},
+        ]
+        model.create_chat_completion([{"role": "user", "content": content}], max_tokens=4, seed=1, **extra)
+        return model.decoding.temperature[0], model.decoding.top_p[0]
+
+    red, blue = first_values(b"\xff\0\0"), first_values(b"\0\0\xff")
+    # llama.cpp rounds differently when the last token is decoded again by itself, which drawing in the graph takes
+    assert first_values(b"\xff\0\0", min_p=1e-9) == pytest.approx(red, abs=0.01)
+    assert abs(red[0] - blue[0]) > 0.03, "heads see what the image changes"
+    model.close()
 
 
 def test_from_pretrained_takes_heads(smollm2, exported, tmp_path, monkeypatch):
