@@ -3,13 +3,14 @@
     python benchmarks/soak.py [--generations 10000] [--loads 200] [--output benchmarks/results/soak.json]
 
 Every generation is a few tokens by another route (graph, host, streaming, chat, other heads); every load opens and
-closes SmolLM2 with heads. Growth is that of the process's private memory (RssAnon) from the end of a warm-up
-to the end, in MB. Exit code 1 if either grows by 5 MB or more. Linux only.
+closes SmolLM2 with heads. Growth is that of the process's private memory (RssAnon) between the first and the last tenth
+after a warm-up, in MB. Exit code 1 if either grows by 5 MB or more. Linux only.
 """
 
 import argparse
 import gc
 import json
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -24,7 +25,9 @@ from autodeco.export import cli as export_cli
 
 ROOT = Path(__file__).parent.parent
 LARGEST_GROWTH = 5.0  # MB
-WARM_UP = 100  # calls after which every route has been taken and every buffer touched
+WARM_UP = 96  # calls after which every route has been taken and every buffer touched
+LOADS_WARM_UP = 10
+HEADS_PERIOD = 24  # generations, half of them with heads
 OPTIONS = {"n_ctx": 256, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
 
 
@@ -38,8 +41,10 @@ def private_mb() -> float:
 def generate(llm: autodeco.Llama, heads: Path, i: int) -> None:
     """A short generation, by a route that depends on ``i``."""
     settings = {"max_tokens": 2, "seed": i}
-    if i % 50 == 0:
-        llm.heads = None if i % 100 else heads
+    if i % HEADS_PERIOD == 0:
+        llm.heads = heads
+    elif i % HEADS_PERIOD == HEADS_PERIOD // 2:
+        llm.heads = None
     match i % 4:
         case 0:
             llm(f"Number {i % 7}", **settings)
@@ -51,21 +56,27 @@ def generate(llm: autodeco.Llama, heads: Path, i: int) -> None:
             llm.create_chat_completion([{"role": "user", "content": "Hi"}], **settings)
 
 
-def growth(count: int, step, name: str) -> float:
-    """MB that memory grows by over the last nine tenths of ``count`` calls of ``step(i)``."""
-    warm_up = min(count // 2, max(count // 10, WARM_UP))
-    before = 0.0
-    for i in tqdm(range(count), desc=name, disable=None):
-        if i == warm_up:
-            before = private_mb()
+def growth(count: int, step, name: str, warm_up: int, period: int = 1) -> float:
+    """MB that memory grows by over ``count`` calls of ``step(i)`` after ``warm_up`` of them.
+
+    It is read once a ``period``, in which a step does the same things. The last tenth of the readings against the
+    first tenth, medians: the allocator gives back and takes again.
+    """
+    for i in tqdm(range(warm_up), desc=f"{name}, warm-up", disable=None):
         step(i)
-    return round(private_mb() - before, 2)
+    readings = []
+    for i in tqdm(range(count), desc=name, disable=None):
+        step(i)
+        if i % period == 0:
+            readings.append(private_mb())
+    tenth = max(len(readings) // 10, 1)
+    return round(statistics.median(readings[-tenth:]) - statistics.median(readings[:tenth]), 2)
 
 
 def soak(heads: Path, generations: int, loads: int) -> dict[str, float]:
     """Growth in MB of both."""
     llm = autodeco.Llama(str(default_model()), heads, **OPTIONS)
-    by_generation = growth(generations, lambda i: generate(llm, heads, i), "generations")
+    by_generation = growth(generations, lambda i: generate(llm, heads, i), "generations", WARM_UP, HEADS_PERIOD)
     llm.close()
 
     def load(i: int) -> None:
@@ -73,7 +84,7 @@ def soak(heads: Path, generations: int, loads: int) -> dict[str, float]:
         model("Hi", max_tokens=1, seed=i)
         model.close()
 
-    return {"generations": by_generation, "loads": growth(loads, load, "loads")}
+    return {"generations": by_generation, "loads": growth(loads, load, "loads", LOADS_WARM_UP)}
 
 
 def main() -> int:
