@@ -182,8 +182,8 @@ def _answers(llm: llama_cpp.Llama, wanted: list[Request], heads: native.Heads | 
 
 
 def _run(context: BatchContext, llm: llama_cpp.Llama, queue: deque[Request]) -> Iterator[Answer]:
-    pieces = _Pieces(llm)
-    active: dict[Slot, _Sequence] = {}
+    pieces = Pieces(llm)
+    active: dict[Slot, PartialAnswer] = {}
     while queue or active:
         free = [slot for slot in context.slots if slot not in active]
         while queue and free:
@@ -193,7 +193,7 @@ def _run(context: BatchContext, llm: llama_cpp.Llama, queue: deque[Request]) -> 
             free.remove(slot)
             _configure(slot.graph, request)
             context.load(slot, prompt)
-            active[slot] = _Sequence(request, pieces)
+            active[slot] = PartialAnswer(request, pieces)
         slots = [slot for slot in context.slots if slot in active]
         for slot, row in zip(slots, context.step(slots, [active[slot].last for slot in slots]), strict=True):
             if finish := active[slot].add(row):
@@ -207,7 +207,7 @@ def _configure(graph: native.GraphSampler, request: Request) -> None:
     graph.set_params(request.seed, sampling.temperature, sampling.top_p)
 
 
-class _Pieces:
+class Pieces:
     """The bytes of each token, and which tokens end an answer."""
 
     def __init__(self, llm: llama_cpp.Llama):
@@ -223,10 +223,10 @@ class _Pieces:
         return self._bytes[token]
 
 
-class _Sequence:
+class PartialAnswer:
     """An answer in the making."""
 
-    def __init__(self, request: Request, pieces: _Pieces):
+    def __init__(self, request: Request, pieces: Pieces):
         self.request = request
         self.last = request.prompt[-1]
         self._pieces = pieces

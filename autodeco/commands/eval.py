@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.evaluation import report
     from autodeco.evaluation.results import task_figures
     from autodeco.evaluation.running import Runner
-    from autodeco.evaluation.settings import Settings, claim, describe, folder_of
+    from autodeco.evaluation.settings import ANSWERS, Settings, claim, describe
     from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
     from autodeco.export.layout import open_layout
 
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
         n_threads_batch=args.threads,
         n_gpu_layers=args.gpu_layers,
     )
-    runner = Runner(llm, settings, folder_of(args.output, description))
+    runner = Runner(llm, settings, args.output / ANSWERS, description)
     runner.check(tasks)
     folder = claim(args.output, description)
     passes = runner.run(tasks)

@@ -1,20 +1,22 @@
 """Asking the model: every method on every problem, each answer kept as soon as it is there."""
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 from tqdm import tqdm
 
-from autodeco import batch
+from autodeco import batch, shared_batch
 from autodeco.answers import Answer
 from autodeco.errors import InputError
 from autodeco.evaluation import methods
 from autodeco.evaluation.methods import Method
-from autodeco.evaluation.settings import Settings
+from autodeco.evaluation.settings import Settings, claim, describe_answers
 from autodeco.evaluation.tasks import Task
 from autodeco.llama import Llama
 
@@ -39,13 +41,18 @@ class TaskPasses:
 
 
 class Runner:
-    """Asks ``llm`` and keeps the answers in ``folder``, where an interrupted run finds them again."""
+    """Asks ``llm`` and keeps the answers in ``folder``, where an interrupted run finds them again.
 
-    def __init__(self, llm: Llama, settings: Settings, folder: Path):
+    ``description`` is that of the run; answers lie in a folder for each part of it that decides them, so that another
+    run of which the same is true finds them too.
+    """
+
+    def __init__(self, llm: Llama, settings: Settings, folder: Path, description: dict[str, Any]):
         self._llm = llm
         self._heads = llm._heads
         self._settings = settings
-        self._folder = folder / "answers"
+        self._folder = folder
+        self._description = description
 
     def check(self, tasks: list[Task]) -> None:
         """Raise InputError for a problem that the model cannot be asked."""
@@ -59,7 +66,6 @@ class Runner:
 
     def run(self, tasks: list[Task]) -> list[TaskPasses]:
         """Answer what is not answered yet, and return everything."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         settings = self._settings
         static = [methods.static(t, p) for t in settings.temperatures for p in settings.top_ps]
         static = list(dict.fromkeys([methods.GREEDY, methods.DEFAULT, *static]))
@@ -95,14 +101,25 @@ class Runner:
     def _pass(self, task: Task, split: str, method: Method, bar: tqdm) -> Pass:
         problems: list[dict] = getattr(task, split)
         samples = 1 if method.is_greedy else self._settings.samples
-        log = self._folder / f"{task.spec.name}.{split}.{method.name.replace(' ', '-').replace(',', '')}.jsonl"
-        done, seconds = _read(log)
         bar.set_description(f"{task.spec.name} {split}, {method.name}")
-        bar.update(len(done))
-        wanted = [request for request in self._requests(task, problems, samples, method) if _key(request) not in done]
-        if wanted:
-            seconds += self._answer(wanted, task, problems, log, done, bar)
+        with self._log(task, split, method) as log:
+            done, seconds = _read(log)
+            bar.update(len(done))
+            requests = self._requests(task, problems, samples, method)
+            wanted = [request for request in requests if _key(request) not in done]
+            if wanted:
+                seconds += self._answer(wanted, task, problems, log, done, bar)
         return Pass(method, [done[key] for key in sorted(done)], seconds)
+
+    @contextlib.contextmanager
+    def _log(self, task: Task, split: str, method: Method) -> Iterator[Path]:
+        """The file of a method's answers, which no other run writes meanwhile."""
+        index = [described["name"] for described in self._description["tasks"]].index(task.spec.name)
+        needs_heads = not method.is_static or method.name == methods.MEAN_SHIFT
+        described = describe_answers(self._description, index, needs_heads)
+        folder = claim(self._folder, described, f"{task.spec.name}-")
+        with filelock.FileLock(folder / ".lock"):
+            yield folder / f"{split}.{method.name.replace(' ', '-').replace(',', '')}.jsonl"
 
     def _requests(self, task: Task, problems: list[dict], samples: int, method: Method) -> list[batch.Request]:
         prompts = [problem["prompt"] for problem in problems]
@@ -117,11 +134,13 @@ class Runner:
     def _answer(self, wanted, task: Task, problems: list[dict], log: Path, done: dict, bar: tqdm) -> float:
         start = time.perf_counter()
         with log.open("a", encoding="utf-8") as file:
-            answers = batch.answer(self._llm, wanted, self._heads, self._settings.slots)
+            cuts = wanted[0].sampling.top_k or wanted[0].sampling.min_p
+            answer = batch.answer if cuts else shared_batch.answer
+            answers = answer(self._llm, wanted, self._heads, self._settings.slots)
             try:
-                for answer in answers:
-                    right = task.is_right(problems[answer.prompt], answer.text, answer.finished)
-                    row = _row(answer, right, self._llm if wanted[0].sampling.heads != "none" else None)
+                for one in answers:
+                    right = task.is_right(problems[one.prompt], one.text, one.finished)
+                    row = _row(one, right, self._llm if wanted[0].sampling.heads != "none" else None)
                     done[_key(row)] = row
                     file.write(json.dumps(row) + "\n")
                     bar.update()

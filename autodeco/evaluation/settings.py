@@ -1,4 +1,4 @@
-"""What decides an evaluation's outcome, and the folder that is named for it."""
+"""What decides an evaluation's outcome, and the folders that are named for it."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from autodeco.evaluation.tasks import TaskSpec
 from autodeco.traces import model_fingerprint
 
 SETTINGS_FILE = "settings.json"
+ANSWERS = "answers"  # the folder of all runs' answers, beside the folders of the runs
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,16 @@ def describe(settings: Settings, model: Path, heads: Path | None, excluded: froz
     }
 
 
+def describe_answers(description: dict[str, Any], task: int, heads: bool) -> dict[str, Any]:
+    """The part of a run's ``description`` that answers to its ``task``-th task depend on, with or without heads.
+
+    Runs that have it in common share them: those with other tasks, another grid, and, without heads, other heads.
+    """
+    names = ("model_fingerprint", "trained_on", "validation", "test", "samples", "max_tokens", "stop", "seed", "slots")
+    described = {"task": description["tasks"][task], **{name: description[name] for name in names}}
+    return {**described, "heads_sha256": description["heads_sha256"] if heads else None}
+
+
 def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
@@ -75,14 +86,13 @@ def _text(description: dict[str, Any]) -> str:
     return json.dumps(description, indent=2, sort_keys=True) + "\n"
 
 
-def folder_of(output: Path, description: dict[str, Any]) -> Path:
-    """The folder in ``output`` that belongs to these settings alone."""
-    return output / hashlib.sha256(_text(description).encode()).hexdigest()[:12]
+def claim(output: Path, description: dict[str, Any], prefix: str = "") -> Path:
+    """Return the folder in ``output`` that belongs to these settings alone, made if it is not there.
 
-
-def claim(output: Path, description: dict[str, Any]) -> Path:
-    """Return ``folder_of`` the settings, made if it is not there."""
-    text, folder = _text(description), folder_of(output, description)
+    Its name is their hash, behind ``prefix``.
+    """
+    text = _text(description)
+    folder = output / (prefix + hashlib.sha256(text.encode()).hexdigest()[:12])
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the evaluation")
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from autodeco.evaluation import methods, report, statistics
 from autodeco.evaluation.methods import GREEDY, Method, mean_shift, static
 from autodeco.evaluation.results import rates
 from autodeco.evaluation.running import Pass, mean_of
-from autodeco.evaluation.settings import Settings, claim
+from autodeco.evaluation.settings import Settings, claim, describe, describe_answers
 from autodeco.evaluation.tasks import (
     Task,
     TaskSpec,
@@ -263,10 +264,21 @@ def command(*arguments):
     return [*start, *(str(argument) for argument in arguments)]
 
 
+def run_folder(output):
+    """The folder of the one run in ``output``."""
+    (settings,) = output.glob("*/settings.json")
+    return settings.parent
+
+
+def logs(folder):
+    """Files of answers of the one run ``folder`` beside it, by name."""
+    return {file.name: file for file in sorted(folder.parent.glob("answers/*/*.jsonl"))}
+
+
 def answers_of(folder):
     """What was answered, file by file, without the seconds it took."""
     found = {}
-    for file in sorted((folder / "answers").iterdir()):
+    for file in logs(folder).values():
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         found[file.name] = sorted((r["problem"], r["sample"], r["text"]) for r in rows if "seconds" not in r)
     return found
@@ -279,8 +291,7 @@ def evaluated(smollm2, exported, tmp_path_factory):
     arguments = [smollm2, "--heads", exported("f32"), "--tasks", TASK, *ARGUMENTS, "-o", output]
     result = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    (folder,) = output.iterdir()
-    return folder, arguments, result.stdout
+    return run_folder(output), arguments, result.stdout
 
 
 def test_the_report_has_every_method_and_the_figures_of_the_answers(evaluated):
@@ -297,17 +308,14 @@ def test_the_report_has_every_method_and_the_figures_of_the_answers(evaluated):
         "mean shift",
     ]
     for name, method in task["methods"].items():
-        file = folder / "answers" / f"chain_sum.test.{name.replace(' ', '-').replace(',', '')}.jsonl"
+        file = logs(folder)[f"test.{name.replace(' ', '-').replace(',', '')}.jsonl"]
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         rows = [row for row in rows if "seconds" not in row]
         assert method["answers"] == len(rows) == (3 if name == "greedy" else 6)
         assert method["pass_at"]["1"]["value"] == pytest.approx(sum(row["right"] for row in rows) / len(rows))
         assert method["tokens"] == sum(row["tokens"] for row in rows)
         assert name in stdout
-    values = [
-        json.loads(line)
-        for line in (folder / "answers" / "chain_sum.validation.AutoDeco.jsonl").read_text().splitlines()
-    ]
+    values = [json.loads(line) for line in logs(folder)["validation.AutoDeco.jsonl"].read_text().splitlines()]
     temperatures = [t for row in values for t in row.get("temperature", [])]
     assert task["mean"]["temperature"] == pytest.approx(np.mean(temperatures))
     assert task["methods"]["mean shift"]["temperature"] == pytest.approx(np.mean(temperatures), abs=1e-4)
@@ -335,27 +343,67 @@ def test_the_page_needs_nothing_beside_it(evaluated):
 
 def test_an_evaluation_that_is_done_is_not_done_again(evaluated):
     folder, arguments, stdout = evaluated
-    before = {file.name: file.read_bytes() for file in (folder / "answers").iterdir()}
+    before = {name: file.read_bytes() for name, file in logs(folder).items()}
     reports = {name: (folder / name).read_bytes() for name in report.FILES}
     again = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
     assert again.stdout == stdout
-    assert {file.name: file.read_bytes() for file in (folder / "answers").iterdir()} == before
+    assert {name: file.read_bytes() for name, file in logs(folder).items()} == before
     assert {name: (folder / name).read_bytes() for name in report.FILES} == reports
+
+
+def test_other_heads_share_the_answers_that_need_none(evaluated, exported, tmp_path):
+    """The same heads in 16 bits: a run of their own, in which only what depends on heads is answered again."""
+    folder, arguments, _ = evaluated
+    shutil.copytree(folder.parent, tmp_path / "output")
+    folder = tmp_path / "output" / folder.name
+    before = {file: file.read_bytes() for file in logs(folder).values()}
+    arguments = [arguments[0], "--heads", exported("f16"), *arguments[3:-1], folder.parent]
+    result = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert {file: file.read_bytes() for file in before} == before
+    assert sorted(file.name for file in folder.parent.glob("answers/*/*.jsonl") if file not in before) == [
+        "test.AutoDeco.jsonl",
+        "test.mean-shift.jsonl",
+        "test.temperature-head-alone.jsonl",
+        "test.top-p-head-alone.jsonl",
+        "validation.AutoDeco.jsonl",
+    ]
+    (other,) = (found.parent for found in folder.parent.glob("*/report.json") if found.parent != folder)
+    ours, theirs = (json.loads((run / "report.json").read_text())["tasks"][0]["methods"] for run in (folder, other))
+    for name in ("greedy", "default, T 1 P 1", "T 0.5 P 0.9"):
+        assert ours[name] == theirs[name]
+
+
+def test_answers_are_shared_only_where_all_they_depend_on_is_the_same(smollm2, exported, tmp_path):
+    """Everything that decides them names their folder; grid, k, other tasks and, for those without, heads do not."""
+    run = describe(
+        Settings(tasks=(SUMS, TaskSpec("three", "chain_sum"))), smollm2, exported("f32"), frozenset({"a question"})
+    )
+
+    def folder(run, task=0, heads=True):
+        return claim(tmp_path, describe_answers(run, task, heads))
+
+    free = {"heads", "temperatures", "top_ps", "ks", "model"}
+    for name in run.keys() - {"tasks"}:
+        other = {**run, name: "other"}
+        assert (folder(other) == folder(run)) == (name in free), name
+        assert (folder(other, heads=False) == folder(run, heads=False)) == (name in {*free, "heads_sha256"}), name
+    assert folder({**run, "tasks": run["tasks"][:1]}) == folder(run)
+    assert len({folder(run), folder(run, heads=False), folder(run, task=1)}) == 3
 
 
 def test_an_interrupted_evaluation_keeps_its_answers_and_continues(evaluated, tmp_path):
     folder, arguments, _ = evaluated
     arguments = [*arguments[:-1], tmp_path]
     process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    log = tmp_path / folder.name / "answers" / "chain_sum.validation.AutoDeco.jsonl"
     deadline = time.monotonic() + 120
-    while not log.exists() and time.monotonic() < deadline:
+    while "validation.AutoDeco.jsonl" not in logs(tmp_path / folder.name) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     kept = answers_of(tmp_path / folder.name)
     assert not (tmp_path / folder.name / "report.json").exists()
-    cut = tmp_path / folder.name / "answers" / "chain_sum.validation.greedy.jsonl"
+    cut = logs(tmp_path / folder.name)["validation.greedy.jsonl"]
     lines = cut.read_bytes().splitlines(keepends=True)
     cut.write_bytes(lines[0] + lines[1][:20])  # as if the power had failed in the middle of a line
     result = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
@@ -373,10 +421,9 @@ def test_without_heads_static_settings_are_compared(smollm2, tmp_path):
         command(smollm2, "--tasks", TASK, *ARGUMENTS, "-o", tmp_path), capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    (folder,) = tmp_path.iterdir()
-    (task,) = json.loads((folder / "report.json").read_text())["tasks"]
+    (task,) = json.loads((run_folder(tmp_path) / "report.json").read_text())["tasks"]
     assert list(task["methods"]) == ["greedy", "default, T 1 P 1", "T 0.5 P 0.9"]
-    assert (folder / "report.html").read_text().count("<svg") == 2
+    assert (run_folder(tmp_path) / "report.html").read_text().count("<svg") == 2
 
 
 def test_bad_input_is_named_and_leaves_no_folder(smollm2, exported, tmp_path):

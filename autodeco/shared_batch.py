@@ -1,0 +1,166 @@
+"""Many answers to the same prompts for less: what answers begin with in common is computed once.
+
+At low temperatures most answers to a problem begin alike; the model then computes each beginning once for all of them,
+and each answer draws its next token from the same distribution with random numbers of its own. Heads and draw are those
+of the graph, computed beside it, which costs less than a token of any model.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import llama_cpp
+import numpy as np
+
+from autodeco import native
+from autodeco.answers import Answer
+from autodeco.batch import PartialAnswer, Pieces, Request, check
+from autodeco.batch_context import BatchContext, Slot
+from autodeco.errors import InputError
+
+
+def answer(llm: llama_cpp.Llama, wanted: Sequence[Request], heads: native.Heads | None, slots: int) -> Iterator[Answer]:
+    """Yield an answer to each request as it finishes, ``slots`` at a time; those to one prompt best follow each other.
+
+    The ``decoding`` of these answers knows no nucleus (0) and no probability (NaN). Raises InputError as
+    ``autodeco.batch.answer``, and for a top-k or min-p, which only that one has.
+    """
+    wanted = list(wanted)
+    check(wanted, llm, heads)
+    if any(request.sampling.top_k or request.sampling.min_p for request in wanted):
+        raise InputError("answers with a top-k or min-p cannot share what they begin with")
+    return _answers(llm, wanted, heads, min(slots, len(wanted)))
+
+
+def _answers(llm: llama_cpp.Llama, wanted: list[Request], heads: native.Heads | None, slots: int) -> Iterator[Answer]:
+    if not wanted:
+        return
+    cells = sum(sorted(len(request.prompt) + request.max_tokens for request in wanted)[-slots:])
+    context = _StateContext(llm, None, slots, cells)
+    try:
+        yield from _run(context, llm, heads, deque(wanted))
+    finally:
+        context.close()
+
+
+def _run(
+    context: "_StateContext", llm: llama_cpp.Llama, heads: native.Heads | None, queue: deque[Request]
+) -> Iterator[Answer]:
+    pieces = Pieces(llm)
+    active: dict[Slot, list[_Draws]] = {}  # the answers of a slot have all their tokens in common
+    while queue or active:
+        _admit(context, active, queue, pieces)
+        slots = list(active)
+        hidden, logits = context.states(slots, [active[slot][0].last for slot in slots])
+        rows = iter(_drawn([active[slot] for slot in slots], hidden, logits, heads))
+        for slot in slots:
+            branches: dict[int, list[_Draws]] = {}
+            for drawing in active.pop(slot):
+                row = next(rows)
+                if finish := drawing.add(row):
+                    yield drawing.answer(finish)
+                else:
+                    branches.setdefault(row[0], []).append(drawing)
+            if not branches:
+                context.release(slot, queue[0].prompt if queue else ())
+            for place, drawings in zip(context.branches(slot, len(branches)), branches.values(), strict=True):
+                active[place] = drawings
+
+
+def _admit(context: "_StateContext", active: dict[Slot, list["_Draws"]], queue: deque[Request], pieces: Pieces) -> None:
+    """Begin as many answers as there is room for, those to the same prompt together."""
+    room = len(context.slots) - sum(map(len, active.values()))
+    while queue and room:
+        prompt, drawings = queue[0].prompt, []
+        while queue and room and queue[0].prompt == prompt:
+            drawings.append(_Draws(queue.popleft(), pieces))
+            room -= 1
+        active[context.begin(list(prompt))] = drawings
+
+
+class _Draws(PartialAnswer):
+    """An answer in the making, with its own random numbers."""
+
+    def __init__(self, request: Request, pieces: Pieces):
+        super().__init__(request, pieces)
+        self.random = np.random.Generator(np.random.PCG64(request.seed))
+
+
+def _drawn(
+    groups: list[list[_Draws]], hidden: np.ndarray, logits: np.ndarray, heads: native.Heads | None
+) -> list[tuple[int, float, float, int, float]]:
+    """The next row of each answer of each group, in order; ``hidden`` [n, H] and ``logits`` [n, V] are the groups'."""
+    guided = [i for i, group in enumerate(groups) if any(d.request.sampling.heads != "none" for d in group)]
+    predicted = {}
+    if guided:
+        predicted = dict(zip(guided, zip(*heads.predict(hidden[guided], logits[guided]), strict=True), strict=True))
+    index, reported, used, uniform = [], [], [], []
+    for i, group in enumerate(groups):
+        for drawing in group:
+            sampling = drawing.request.sampling
+            temperature, top_p = sampling.temperature, sampling.top_p
+            shown = [temperature, top_p]
+            if sampling.heads in ("both", "temperature"):
+                shown[0], temperature = predicted[i][0], predicted[i][0] * temperature
+            if sampling.heads in ("both", "top_p"):
+                shown[1], top_p = predicted[i][1], predicted[i][1] * top_p
+            index.append(i)
+            reported.append(shown)
+            used.append((temperature, min(top_p, 1.0)))
+            uniform.append(drawing.random.random())
+    temperatures, top_ps = np.array(used, np.float32).T
+    tokens = native.nucleus_sample(logits[index], temperatures, top_ps, np.array(uniform))
+    return [(int(t), float(shown[0]), float(shown[1]), 0, np.nan) for t, shown in zip(tokens, reported, strict=True)]
+
+
+class _StateContext(BatchContext):
+    """A context that gives hidden states and logits instead of tokens, and whose sequences branch."""
+
+    def __init__(self, llm: llama_cpp.Llama, heads: native.Heads | None, slots: int, cells: int):
+        super().__init__(llm, heads, slots, cells)
+        self._widths = llm.n_embd(), llm.n_vocab()
+        self._free = list(self.slots)
+        self._give_states(False)
+
+    def _give_states(self, on: bool) -> None:
+        # only for the tokens whose states are read: llama.cpp would compute the logits of all of a prompt
+        self._gives_states = on
+        llama_cpp.llama_set_embeddings(self._ctx, on)
+
+    def _slot(self, llm: llama_cpp.Llama, heads: native.Heads | None, seq: int) -> Slot:
+        return Slot(seq, None)
+
+    def begin(self, prompt: list[int]) -> Slot:
+        """Take the free slot that holds most of ``prompt``, and load it."""
+        slot = max(self._free, key=lambda slot: self.shared(slot, prompt[:-1]))
+        self._free.remove(slot)
+        self._give_states(False)
+        self.load(slot, prompt)
+        return slot
+
+    def branches(self, slot: Slot, number: int) -> list[Slot]:
+        """``number`` slots that hold what ``slot`` holds, the first of them itself."""
+        others = [self._free.pop() for _ in range(number - 1)]
+        for other in others:
+            self._remove(other, 0)
+            llama_cpp.llama_memory_seq_cp(self._memory, slot.seq, other.seq, -1, -1)
+            other.held = list(slot.held)
+        return [slot, *others][:number]
+
+    def release(self, slot: Slot, following: Sequence[int]) -> None:
+        """Free ``slot``, but for what it has in common with the prompt ``following``."""
+        common = self.shared(slot, list(following)[:-1])
+        self._remove(slot, common)
+        slot.held = slot.held[:common]
+        self._free.append(slot)
+
+    def states(self, slots: list[Slot], tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Decode one token of each slot; return hidden states [n, H] and logits [n, V], valid until the next step."""
+        self.flush()
+        if not self._gives_states:
+            self._give_states(True)
+        for slot, token in zip(slots, tokens, strict=True):
+            self._add(slot, token, output=True)
+        self.flush()
+        shapes = [(len(slots), width) for width in self._widths]
+        pointers = llama_cpp.llama_get_embeddings(self._ctx), llama_cpp.llama_get_logits(self._ctx)
+        return tuple(np.ctypeslib.as_array(p, shape) for p, shape in zip(pointers, shapes, strict=True))
