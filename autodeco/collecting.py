@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from autodeco.base_model import open_base
+from autodeco.control_commands import NO_COMMAND, Command, Control, commanded, read_commands
 from autodeco.errors import InputError
 from autodeco.output_matrix import OutputMatrix, read_output_matrix
-from autodeco.records import read_records
+from autodeco.records import Record, held_out_records, read_records
 from autodeco.tokenizing import Tokenizer
 from autodeco.traces import (
     MANIFEST,
@@ -43,12 +44,16 @@ class CollectSettings:
     context: int = 4096  # tokens of prompt and completion; a model trained for fewer gets as many as that
     append_end: bool = True  # plain completions end with the model's end-of-text token
     shard_tokens: int = 4096  # an interruption loses at most this much work
-    seed: int = 0  # of the choice of positions whose logits are checked
+    seed: int = 0  # of the choice of positions whose logits are checked, and of wordings and held-out records
+    control: bool = False  # give each prompt commands too
+    validation_share: float = 0.1  # of the records, to be given held-out wordings; without control, train decides
 
     def __post_init__(self):
         for name in ("context", "shard_tokens"):
             if getattr(self, name) < 2:
                 raise InputError(f"{name.replace('_', '-')} {getattr(self, name)}: must be at least 2")
+        if not 0 <= self.validation_share <= 0.9:
+            raise InputError(f"validation-share {self.validation_share}: must be between 0.0 and 0.9")
 
 
 def collect(
@@ -58,19 +63,27 @@ def collect(
     settings: CollectSettings | None = None,
     threads: int | None = None,
     progress: bool = True,
+    commands_path: str | os.PathLike | None = None,
 ) -> Manifest:
     """Run the GGUF model over the records of ``data_path``, write traces into ``output_dir``, return their manifest.
 
-    Continues an interrupted run of the same model, data and settings, and refuses another. Raises InputError for bad
-    input, and when logits rebuilt from the kept states differ from llama.cpp's own by more than 5%.
+    ``commands_path``: the command set of control, if it is not our own. Continues an interrupted run of the same model,
+    data and settings, and refuses another. Raises InputError for bad input, and when logits rebuilt from the kept
+    states differ from llama.cpp's own by more than 5%.
     """
     settings = settings or CollectSettings()
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: is a file; give a folder for the traces")
     matrix = read_output_matrix(model_path)
-    records = sum(1 for _ in read_records(data_path))  # a first pass: bad lines show before the work, not hours into it
+    if commands_path is not None and not settings.control:
+        raise InputError(f"{commands_path}: commands are given to prompts with --control only")
+    commands = read_commands(commands_path) if settings.control else []
+    records = _count_records(data_path, commands)
     manifest = _manifest(Path(model_path), Path(data_path), settings, matrix)
+    if settings.control:
+        held_out = held_out_records(range(records), settings.validation_share, settings.seed)
+        manifest.control = Control(commands, sorted(held_out), settings.seed)
     if (output_dir / MANIFEST).exists():
         manifest = _continued(output_dir, manifest)
         if manifest.complete:
@@ -102,6 +115,19 @@ def collect(
     return manifest
 
 
+def _count_records(data_path, commands: list[Command]) -> int:
+    """Return how many records there are; bad ones show here, before the work, not hours into it."""
+    count = 0
+    for record in read_records(data_path):
+        count += 1
+        if commands:
+            try:
+                commanded(record, commands[0])
+            except InputError as error:
+                raise InputError(f"{data_path}, line {record.line}: {error}") from None
+    return count
+
+
 def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manifest, bar: tqdm) -> None:
     settings = CollectSettings(**manifest.settings)
     tokenizer = Tokenizer(llm, settings.append_end)
@@ -113,21 +139,23 @@ def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manif
     for index, record in enumerate(islice(read_records(data_path), manifest.next_record, None), manifest.next_record):
         where = f"{data_path}, line {record.line}"
         try:
-            prompt, completion = tokenizer(record)
+            answers = _answers(index, record, manifest.control, tokenizer)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        if len(prompt) >= context:
+        longest = max(len(prompt) for _, prompt, _ in answers)
+        if longest >= context:
             pending.skipped += 1
         else:
-            pending.truncated += len(prompt) + len(completion) > context
-            # The last token of the completion is predicted by a state, but has none that is needed.
-            completion = completion[: context - len(prompt)]
             first = not pending.hidden
-            for position, hidden, logits in states.read(prompt, completion):
-                _check_finite(hidden, where)
-                pending.add(hidden, completion, index, position, len(prompt))
-                if check:
-                    check.offer(hidden, logits)
+            pending.truncated += any(longest + len(completion) > context for _, _, completion in answers)
+            for command, prompt, completion in answers:
+                # The last token of the completion is predicted by a state, but has none that is needed.
+                completion = completion[: context - longest]
+                for position, hidden, logits in states.read(prompt, completion):
+                    _check_finite(hidden, where)
+                    pending.add(hidden, completion, index, position, len(prompt), command)
+                    if check:
+                        check.offer(hidden, logits)
             if check and first and pending.hidden:
                 _refuse_if_wrong(check.relative_error(matrix), matrix)
         bar.update()
@@ -139,6 +167,12 @@ def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manif
     _flush(pending, index + 1, check, matrix, output_dir, manifest)
 
 
+def _answers(index: int, record: Record, control: Control | None, tokenizer: Tokenizer):
+    """Return (command, prompt ids, completion ids) of the record, behind the commands that it is given."""
+    variants = control.variants(index, record) if control else [(NO_COMMAND, record)]
+    return [(command, *tokenizer(variant)) for command, variant in variants]
+
+
 class _Pending:
     """The shard in progress."""
 
@@ -148,6 +182,7 @@ class _Pending:
         self.label: list[int] = []
         self.record: list[int] = []
         self.position: list[int] = []
+        self.command: list[int] = []
         self.skipped = 0
         self.truncated = 0
 
@@ -155,12 +190,15 @@ class _Pending:
     def tokens(self) -> int:
         return len(self.label)
 
-    def add(self, hidden: np.ndarray, completion: list[int], index: int, start: int, prompt_length: int) -> None:
+    def add(
+        self, hidden: np.ndarray, completion: list[int], index: int, start: int, prompt_length: int, command: int
+    ) -> None:
         """Add ``hidden`` [n, H]: the states that predict ``completion[start : start + n]`` of record ``index``."""
         self.hidden.append(hidden.astype(np.float16))
         self.label += completion[start : start + len(hidden)]
         self.record += [index] * len(hidden)
         self.position += range(prompt_length - 1 + start, prompt_length - 1 + start + len(hidden))
+        self.command += [command] * len(hidden)
 
 
 def _flush(pending: _Pending, next_record: int, check, matrix: OutputMatrix, output_dir: Path, manifest: Manifest):
@@ -174,9 +212,8 @@ def _flush(pending: _Pending, next_record: int, check, matrix: OutputMatrix, out
         shard = Shard(
             f"shard-{len(manifest.shards):05d}.safetensors", pending.tokens, pending.first_record, next_record
         )
-        write_shard(
-            output_dir / shard.file, np.concatenate(pending.hidden), pending.label, pending.record, pending.position
-        )
+        columns = {name: getattr(pending, name) for name in manifest.columns}
+        write_shard(output_dir / shard.file, np.concatenate(pending.hidden), **columns)
         manifest.shards.append(shard)
     manifest.next_record = next_record
     manifest.skipped += pending.skipped
@@ -298,8 +335,7 @@ def _manifest(model_path: Path, data_path: Path, settings: CollectSettings, matr
         hidden_size=matrix.hidden_size,
         vocab_size=matrix.vocab_size,
     )
-    settings_dict = {item.name: getattr(settings, item.name) for item in fields(settings)}
-    return Manifest(model, {"file": data_path.name, "sha256": file_hash(data_path)}, settings_dict)
+    return Manifest(model, {"file": data_path.name, "sha256": file_hash(data_path)}, asdict(settings))
 
 
 def _continued(output_dir: Path, wanted: Manifest) -> Manifest:
@@ -310,11 +346,14 @@ def _continued(output_dir: Path, wanted: Manifest) -> Manifest:
         differences.append(f"model {found.model.name}")
     if found.data["sha256"] != wanted.data["sha256"]:
         differences.append(f"data {found.data['file']}")
+    settings = asdict(CollectSettings()) | found.settings  # an older version knew fewer
     differences += [
-        f"{name.replace('_', '-')} {found.settings.get(name)}"
+        f"{name.replace('_', '-')} {settings[name]}"
         for name, value in wanted.settings.items()
-        if found.settings.get(name) != value
+        if settings[name] != value
     ]
+    if not differences and found.control != wanted.control:
+        differences.append("set of commands")
     if differences:
         raise InputError(
             f"{output_dir}: holds traces made with another {', another '.join(differences)}; "

@@ -2,20 +2,23 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from autodeco.control_commands import Control, read_commands
 from autodeco.errors import InputError
 from autodeco.exact_losses import chunk_tokens
 from autodeco.hugging_face_settings import HuggingFaceSettings
+from autodeco.packed_answers import PackedAnswers
 from autodeco.packing import Labelled, Row, pack, row
-from autodeco.records import read_records
+from autodeco.records import held_out_records, read_records
 from autodeco.tokenizing import RecordTokenizer
-from autodeco.trace_tokens import batch_indices, held_out_records
+from autodeco.trace_tokens import batch_indices
 from autodeco.traces import Model, file_hash
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_source import Chunk
@@ -69,6 +72,7 @@ class HuggingFaceSource:
         self._arguments, self._settings = arguments, settings
         self.rank, self._processes = self._accelerator.process_index, self._accelerator.num_processes
         self.device = str(self._accelerator.device)
+        self.commands = read_commands(settings.control_commands or None) if arguments.control else []
         self._load(path)
         sequences, skipped, cut = self._sequences(data_path)
         training, validation = _split(sequences, arguments)
@@ -82,7 +86,14 @@ class HuggingFaceSource:
                 f"{data_path}: fills {len(self._training)} rows to train and {len(self._validation)} to validate on, "
                 f"too few for {self._processes} processes; give more data, or a lower --pack-tokens"
             )
+        if arguments.control:
+            control = Control(self.commands, [s.record for s in validation], arguments.seed)
+            records = [s.record for s in training]
+            self._answers = PackedAnswers(
+                data_path, self._record_tokenizer, control, records, arguments, settings.pack_tokens, self._processes
+            )
         digest, run = file_hash(data_path), {"pack_tokens": settings.pack_tokens, "dtype": settings.dtype}
+        run |= {"commands": [asdict(command) for command in self.commands]} if self.commands else {}
         self.made_of = {"data": digest, "run settings": run}
         self.details = {"data": {"file": Path(data_path).name, "sha256": digest}, "run_settings": run}
         self.details |= {"processes": self._processes, "records_skipped": skipped, "records_cut": cut}
@@ -95,19 +106,29 @@ class HuggingFaceSource:
             yield from self._chunks(row(self._training[index]))
 
     def validation(self) -> Iterator[Chunk]:
-        for start in range(0, len(self._validation), self._processes):
-            here = start + self.rank < len(self._validation)
-            # Where the last round has too few rows, the model still has to be run: with FSDP, all run it together.
-            chunks = self._chunks(row(self._validation[start + self.rank if here else 0]))
-            for chunk in chunks:
-                if here:
-                    yield chunk
+        places = range(self.rank, -(-len(self._validation) // self._processes) * self._processes, self._processes)
+        # Where the last round has too few rows, the model still has to be run: with FSDP, all run it together.
+        rows = ((place, place < len(self._validation)) for place in places)
+        return self._own_chunks((row(self._validation[place if own else 0]), own) for place, own in rows)
+
+    def ranked(self, step: int) -> Iterator[Chunk]:
+        return self._own_chunks(self._answers.training(step, self.rank))
+
+    def ranked_validation(self) -> Iterator[Chunk]:
+        return self._own_chunks(self._answers.validation(self.rank))
 
     def summed(self, values: Tensor) -> Tensor:
         return self._accelerator.reduce(values, "sum") if self._processes > 1 else values
 
     def pieces(self, tokens: list[int]) -> list[str]:
         return [self._tokenizer.decode([token]) for token in tokens]
+
+    def _own_chunks(self, rows: Iterable[tuple[Row, bool]]) -> Iterator[Chunk]:
+        """Run all ``rows``; yield the chunks of those that are this process's own."""
+        for packed, own in rows:
+            for chunk in self._chunks(packed):
+                if own:
+                    yield chunk
 
     @torch.no_grad()
     def _chunks(self, packed: Row) -> Iterator[Chunk]:
@@ -121,7 +142,8 @@ class HuggingFaceSource:
         hidden, labels = self._hidden[0], packed.labels.to(self.device)
         for rows in torch.arange(len(labels)).split(chunk_tokens(self.model.vocab_size, self.device)):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
-            yield Chunk(hidden[part].float(), logits[part].float(), labels[part], packed.records[part])
+            here = packed.records[part], packed.commands[part]
+            yield Chunk(hidden[part].float(), logits[part].float(), labels[part], *here)
 
     def _load(self, path: str | os.PathLike) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -139,7 +161,9 @@ class HuggingFaceSource:
         first = output.weight[:256].float().cpu().numpy().tobytes()
         fingerprint = hashlib.sha256(model.config.to_json_string().encode() + first).hexdigest()
         self.model = Model(str(path), fingerprint, model.config.model_type, Path(path).name, hidden, vocab)
-        self._ends = model.generation_config.eos_token_id
+        ends = model.generation_config.eos_token_id
+        ends = {*(ends if isinstance(ends, list) else [ends]), self._tokenizer.eos_token_id} - {None}
+        self._record_tokenizer = HuggingFaceTokenizer(self._tokenizer, ends)
         output.register_forward_pre_hook(self._keep)
         if self._accelerator.distributed_type.value == "FSDP":
             self._language_model = self._accelerator.prepare(model)
@@ -151,12 +175,10 @@ class HuggingFaceSource:
 
     def _sequences(self, data_path: str | os.PathLike) -> tuple[list[Labelled], int, int]:
         """Return what there is to learn from, and how many records are too long altogether or were cut."""
-        ends = self._ends if isinstance(self._ends, list) else [self._ends]
-        tokenizer = HuggingFaceTokenizer(self._tokenizer, {*ends, self._tokenizer.eos_token_id} - {None})
         room, sequences, skipped, cut = self._settings.pack_tokens, [], 0, 0
         for index, record in enumerate(read_records(data_path)):
             try:
-                prompt, completion = tokenizer(record)
+                prompt, completion = self._record_tokenizer(record)
             except InputError as error:
                 raise InputError(f"{data_path}, line {record.line}: {error}") from None
             tokens = [*prompt, *completion][:room]

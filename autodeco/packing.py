@@ -7,22 +7,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autodeco.control_commands import NO_COMMAND
+
 
 @dataclass(frozen=True)
 class Labelled:
-    """The tokens of one record; those from ``prompt`` on are labels."""
+    """The tokens of one record; those from ``prompt`` on are labels, or only those at ``places`` behind it."""
 
     record: int
     tokens: list[int]
     prompt: int
+    command: int = NO_COMMAND
+    places: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """Packed sequences: ``tokens``, ``positions`` [1, L]; ``at`` [n] says which states have ``labels``, ``records``.
+    """Packed sequences: ``tokens``, ``positions`` [1, L]; ``at`` [n] says which states have ``labels``.
 
-    Positions begin at 0 with every sequence. Models of transformers read from that where one ends and the next begins,
-    and build their attention mask (block-diagonal, or lengths for flash attention) accordingly.
+    ``records``, ``commands`` [n] are those of the labels. Positions begin at 0 with every sequence. Models of
+    transformers read from that where one ends and the next begins, and build their attention mask (block-diagonal, or
+    lengths for flash attention) accordingly.
     """
 
     tokens: Tensor
@@ -30,6 +35,7 @@ class Row:
     at: Tensor
     labels: Tensor
     records: np.ndarray
+    commands: np.ndarray
 
 
 def pack(sequences: Sequence[Labelled], length: int) -> list[list[Labelled]]:
@@ -49,14 +55,15 @@ def pack(sequences: Sequence[Labelled], length: int) -> list[list[Labelled]]:
 
 def row(group: Sequence[Labelled]) -> Row:
     """Return the sequences of ``group`` behind each other."""
-    tokens, positions, at, labels, records = [], [], [], [], []
+    tokens, positions, at, labels, records, commands = [], [], [], [], [], []
     for sequence in group:
         size, start = len(sequence.tokens), len(tokens)
+        places = range(size - sequence.prompt) if sequence.places is None else sequence.places
         tokens += sequence.tokens
         positions += range(size)
-        at += range(start + sequence.prompt - 1, start + size - 1)
-        labels += sequence.tokens[sequence.prompt :]
-        records += [sequence.record] * (size - sequence.prompt)
-    return Row(
-        torch.tensor([tokens]), torch.tensor([positions]), torch.tensor(at), torch.tensor(labels), np.array(records)
-    )
+        at += [start + sequence.prompt - 1 + place for place in places]
+        labels += [sequence.tokens[sequence.prompt + place] for place in places]
+        records += [sequence.record] * len(places)
+        commands += [sequence.command] * len(places)
+    inputs = (torch.tensor(values) for values in ([tokens], [positions], at, labels))
+    return Row(*inputs, np.array(records), np.array(commands))

@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from autodeco.errors import InputError
 
@@ -76,3 +78,12 @@ def check_messages(where: str, name: str, messages) -> None:
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
             raise InputError(f'{where}: each of {name} must be an object like {{"role": "user", "content": "text"}}')
+
+
+def held_out_records(records: Iterable[int], share: float, seed: int) -> set[int]:
+    """Return which of ``records`` to validate on, ``share`` of them; raises InputError for fewer than two."""
+    distinct = np.unique(records)
+    if len(distinct) < 2:
+        raise InputError("there is one record to learn from; give at least two, one of them to validate on")
+    size = max(1, min(len(distinct) - 1, round(share * len(distinct))))
+    return set(np.random.default_rng([seed, 0]).permutation(distinct)[:size].tolist())

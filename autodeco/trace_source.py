@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import llama_cpp
@@ -13,6 +14,7 @@ from autodeco.errors import InputError
 from autodeco.exact_losses import chunk_tokens
 from autodeco.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.rebuilt_logits import RebuiltLogits
+from autodeco.trace_answers import TraceAnswers
 from autodeco.trace_tokens import TraceTokens, batch_indices
 from autodeco.traces import Manifest, model_fingerprint, read_manifest
 from autodeco.training_arguments import TrainingArguments
@@ -22,7 +24,8 @@ from autodeco.training_source import Chunk
 class TraceSource:
     """The traces in ``directory``; ``model_path`` is the GGUF that was collected from, if it has moved.
 
-    Raises InputError for traces that are missing, unfinished or damaged, and for another model than theirs.
+    Raises InputError for traces that are missing, unfinished or damaged, for another model than theirs, and for control
+    with traces that were collected without commands.
     """
 
     rank = 0
@@ -37,7 +40,10 @@ class TraceSource:
         if not manifest.complete:
             raise InputError(f"{directory}: collecting was interrupted; run `autodeco collect` again to finish")
         self.model, self.device, self._arguments = manifest.model, arguments.device, arguments
+        self.commands = manifest.control.commands if manifest.control else []
         self.made_of = {"data": manifest.data["sha256"], "collect settings": manifest.settings}
+        if self.commands:
+            self.made_of["commands"] = [asdict(command) for command in self.commands]
         self.details = {"data": manifest.data, "collect_settings": manifest.settings} | {
             "logits_error": manifest.logits_error
         }
@@ -48,6 +54,7 @@ class TraceSource:
         place = np.random.default_rng([arguments.seed, 2]).permutation(records.max() + 1)[records]
         self._validation = np.sort(self._validation[np.argsort(place, kind="stable")][: arguments.validation_tokens])
         self.tokens = len(self._training), len(self._validation)
+        self._answers = TraceAnswers(self._traces, self._validation, arguments) if arguments.control else None
         self._path = Path(model_path or manifest.model.path)
         self._logits = RebuiltLogits(_open_matrix(manifest, self._path), arguments.device)
         self._vocabulary: llama_cpp.Llama | None = None
@@ -57,6 +64,12 @@ class TraceSource:
 
     def validation(self) -> Iterator[Chunk]:
         return self._chunks(self._validation)
+
+    def ranked(self, step: int) -> Iterator[Chunk]:
+        return self._chunks(self._answers.training(step))
+
+    def ranked_validation(self) -> Iterator[Chunk]:
+        return self._chunks(self._answers.validation)
 
     def summed(self, values: Tensor) -> Tensor:
         return values
@@ -73,7 +86,7 @@ class TraceSource:
         for start in range(0, len(indices), size):
             some = indices[start : start + size]
             hidden, labels = (part.to(self.device) for part in self._traces.batch(some))
-            yield Chunk(hidden, self._logits(hidden), labels, self._traces.records(some))
+            yield Chunk(hidden, self._logits(hidden), labels, self._traces.records(some), self._traces.given(some))
 
 
 def _open_matrix(manifest: Manifest, path: Path) -> OutputMatrix:

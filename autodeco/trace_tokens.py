@@ -1,7 +1,6 @@
 """The tokens of traces as one sequence of training examples, read from mapped shards as they are needed."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from autodeco.control_commands import NO_COMMAND
 from autodeco.errors import InputError
+from autodeco.records import held_out_records
 from autodeco.traces import Manifest, check_shard
 
 
@@ -17,20 +18,25 @@ class TraceTokens:
     """Every state of the shards, numbered in order; hidden states stay in the mapped files until asked for."""
 
     def __init__(self, directory: str | os.PathLike, manifest: Manifest):
-        self._hidden, labels, records = [], [], []
+        self.control, self.directory = manifest.control, directory
+        self._hidden, labels, records, commands = [], [], [], []
         for shard in manifest.shards:
-            check_shard(directory, shard, manifest.model)
+            check_shard(directory, shard, manifest)
             with safe_open(Path(directory) / shard.file, framework="pt") as file:
                 self._hidden.append(file.get_tensor("hidden"))  # a view of the mapped file
                 labels.append(file.get_tensor("label").clone())
                 records.append(file.get_tensor("record").numpy().copy())
+                plain = np.full(len(records[-1]), NO_COMMAND, np.int32)
+                commands.append(file.get_tensor("command").numpy().copy() if self.control else plain)
             if labels[-1].min() < 0 or labels[-1].max() >= manifest.model.vocab_size:
                 raise InputError(f"{directory}/{shard.file}: holds labels outside the vocabulary; collect again")
+            if commands[-1].min() < 0 or (self.control and commands[-1].max() > len(self.control.commands)):
+                raise InputError(f"{directory}/{shard.file}: holds commands outside the set; collect again")
         if not self._hidden:
             raise InputError(f"{directory}: holds no tokens; collect again")
         self._starts = np.cumsum([0] + [len(hidden) for hidden in self._hidden])
         self._labels = torch.cat(labels)
-        self._records = np.concatenate(records)
+        self._records, self._commands = np.concatenate(records), np.concatenate(commands)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -49,23 +55,23 @@ class TraceTokens:
     def split(self, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (training, validation) token indices; whole records go one way or the other, ``share`` to the second.
 
+        Of answers behind several commands, those behind none; collecting has then decided which records are held out.
         Raises InputError if there are fewer than two records.
         """
-        mask = np.isin(self._records, list(held_out_records(self._records, share, seed)))
-        return np.flatnonzero(~mask), np.flatnonzero(mask)
+        held_out = self.control.held_out if self.control else held_out_records(self._records, share, seed)
+        mask, plain = np.isin(self._records, list(held_out)), self._commands == NO_COMMAND
+        training, validation = np.flatnonzero(plain & ~mask), np.flatnonzero(plain & mask)
+        if not len(training) or not len(validation):
+            raise InputError(f"{self.directory}: all records are held out, or none; collect more, or with another seed")
+        return training, validation
 
     def records(self, indices: np.ndarray) -> np.ndarray:
         """Return the index of the record that each token at ``indices`` belongs to."""
         return self._records[indices]
 
-
-def held_out_records(records: Iterable[int], share: float, seed: int) -> set[int]:
-    """Return which of ``records`` to validate on, ``share`` of them; raises InputError for fewer than two."""
-    distinct = np.unique(records)
-    if len(distinct) < 2:
-        raise InputError("there is one record to learn from; give at least two, one of them to validate on")
-    size = max(1, min(len(distinct) - 1, round(share * len(distinct))))
-    return set(np.random.default_rng([seed, 0]).permutation(distinct)[:size].tolist())
+    def given(self, indices: np.ndarray) -> np.ndarray:
+        """Return the command behind which each token at ``indices`` was read: NO_COMMAND, or 1 + its place."""
+        return self._commands[indices]
 
 
 def batch_indices(tokens: np.ndarray, step: int, size: int, seed: int) -> np.ndarray:

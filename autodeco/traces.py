@@ -2,7 +2,8 @@
 
 ``traces.json`` names the model, the data, the settings and the shards. Each shard is a safetensors file of whole
 records: ``hidden`` float16 [n, H], ``label`` int32 [n] (the token that followed), ``record`` int32 [n] (index in the
-data, 0-based) and ``position`` int32 [n] (index of the state's token in the sequence).
+data, 0-based) and ``position`` int32 [n] (index of the state's token in the sequence). Where the prompts were given
+commands too (``control``), ``command`` int32 [n] says which: 0 none, others 1 + the place in the manifest's list.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from autodeco.atomic import replacing
+from autodeco.control_commands import Control
 from autodeco.errors import InputError
 
 MANIFEST = "traces.json"
@@ -59,6 +61,12 @@ class Manifest:
     logits_error: float | None = None  # relative, of logits rebuilt from the states against llama.cpp's own
     logits_checked: int = 0  # positions
     shards: list[Shard] = field(default_factory=list)
+    control: Control | None = None  # where the prompts were given commands too
+
+    @property
+    def columns(self) -> list[str]:
+        """Return what a shard holds of each token beside its hidden state."""
+        return ["label", "record", "position", *(["command"] if self.control else [])]
 
     @property
     def tokens(self) -> int:
@@ -101,6 +109,7 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
             raise ValueError(f"it is of version {version}, this program reads version {VERSION}")
         fields["model"] = Model(**fields["model"])
         fields["shards"] = [Shard(**shard) for shard in fields["shards"]]
+        fields["control"] = Control.from_json(fields["control"]) if fields.get("control") else None
         for shard in fields["shards"]:
             if Path(shard.file).name != shard.file:
                 raise ValueError(f"shard {shard.file} lies outside the folder")
@@ -109,19 +118,18 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
         raise InputError(f"{path}: not a readable manifest of traces ({error}); collect again") from None
 
 
-def write_shard(path: Path, hidden: np.ndarray, label: list[int], record: list[int], position: list[int]) -> None:
-    """Write one shard to ``path``, whole or not at all."""
-    columns = {"label": label, "record": record, "position": position}
+def write_shard(path: Path, hidden: np.ndarray, **columns: list[int]) -> None:
+    """Write one shard to ``path``, whole or not at all; ``columns`` are label, record, position and maybe command."""
     arrays = {name: np.asarray(column, np.int32) for name, column in columns.items()}
     with replacing(path) as part:
         part.write_bytes(save({"hidden": np.ascontiguousarray(hidden, np.float16), **arrays}))
 
 
-def check_shard(directory: str | os.PathLike, shard: Shard, model: Model) -> None:
+def check_shard(directory: str | os.PathLike, shard: Shard, manifest: Manifest) -> None:
     """Raise InputError unless the file of ``shard`` has the tensors, shapes and types that the manifest promises."""
     path = Path(directory) / shard.file
-    shapes = {"hidden": ([shard.tokens, model.hidden_size], "F16")}
-    shapes |= {name: ([shard.tokens], "I32") for name in ("label", "record", "position")}
+    shapes = {"hidden": ([shard.tokens, manifest.model.hidden_size], "F16")}
+    shapes |= {name: ([shard.tokens], "I32") for name in manifest.columns}
     try:
         with safe_open(path, framework="np") as file:
             for name, (shape, dtype) in shapes.items():

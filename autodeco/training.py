@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,12 @@ from autodeco.errors import InputError
 from autodeco.exact_losses import predict_and_score
 from autodeco.heads import Heads
 from autodeco.interrupts import deferred_interrupt
+from autodeco.ranking import measure_control, ranking_step
 from autodeco.trace_source import TraceSource
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_report import write_report
 from autodeco.training_source import Chunk, Source
-from autodeco.training_state import Evaluation, TrainingResult, TrainingState, check_run
+from autodeco.training_state import ControlEvaluation, Evaluation, TrainingResult, TrainingState, check_run
 
 
 def train(
@@ -54,7 +55,8 @@ def train_from(
     ``init``: heads to start from. An interrupt keeps the best heads so far and returns; ``resume`` continues such a run
     to the result that it would have had. Raises InputError for bad input, and for a loss that is not finite.
     """
-    run = TrainingState(Path(output_dir), source, arguments, Evaluation, init, resume)
+    evaluation = ControlEvaluation if arguments.control else Evaluation
+    run = TrainingState(Path(output_dir), source, arguments, evaluation, init, resume)
     start, interrupted, seconds, tokens = run.step, False, 0.0, 0
     bar = tqdm(
         total=arguments.steps,
@@ -108,9 +110,12 @@ def _update(run: TrainingState, source: Source) -> tuple[float, int]:
     loss = scored.second.sum() / counts[1] if arguments.top_p else 0.0
     if arguments.temperature:
         loss = loss + torch.where(kept, scored.first, 0).sum() / counts[0]
+    bad = scored.records[~(torch.isfinite(scored.first) & torch.isfinite(scored.second)).cpu().numpy()]
+    if arguments.control:
+        ranking, unranked = ranking_step(run.heads, source, arguments, run.step)
+        loss, bad = loss + arguments.control_weight * ranking, np.concatenate([bad, unranked])
     total = source.summed(loss.detach()).item()
     if not math.isfinite(total):
-        bad = scored.records[~(torch.isfinite(scored.first) & torch.isfinite(scored.second)).cpu().numpy()]
         where = f"record {bad[0] + 1} of the data" if len(bad) else "another process's records"
         raise InputError(
             f"{run.directory}: the loss of step {run.step} is {total} ({where}); "
@@ -147,7 +152,7 @@ def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Eval
     loss = second if arguments.top_p else 0.0
     if arguments.temperature:
         loss += kept_first / max(kept, 1e-9)
-    return Evaluation(
+    evaluation = Evaluation(
         loss=loss,
         temperature_loss=first,
         top_p_loss=second,
@@ -156,6 +161,11 @@ def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Eval
         top_p=top_p,
         top_p_deviation=max(0.0, top_p_squares - top_p**2) ** 0.5,
     )
+    if not arguments.control:
+        return evaluation
+    control = measure_control(heads, source, arguments)
+    loss += arguments.control_weight * control["ranking_loss"]
+    return ControlEvaluation(**asdict(evaluation) | control | {"loss": loss})
 
 
 @dataclass

@@ -31,6 +31,14 @@ class TrainingArguments:
     validation_share: float = option(0.1, "share of the records held out", least=0.0, most=0.9)
     validation_tokens: int = option(1024, "at most this many held-out tokens are measured", least=1)
     evaluate_every: int = option(50, "updates between measurements on the held-out records", least=1)
+    control: bool = option(
+        False, "also learn to follow commands: T and P rise from 'be certain' over none to 'be diverse'"
+    )
+    control_weight: float = option(0.5, "of the ranking loss beside the likelihood", least=0.0)
+    control_prompts: int = option(4, "prompts in an update that are ranked", least=1)
+    control_tokens: int = option(16, "tokens of an answer whose means are ranked; others differ each time", least=1)
+    control_temperature_margin: float = option(0.1, "by which the mean temperature should rise", 1e-3, 1.0)
+    control_top_p_margin: float = option(0.02, "by which the mean top-p should rise", 1e-3, 0.5)
     prob_stats: bool = option(True, "give the top-p head the four statistics of the distribution")
     temperature: bool = option(True, "train a temperature head")
     top_p: bool = option(True, "train a top-p head")

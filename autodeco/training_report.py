@@ -6,12 +6,15 @@ from collections import defaultdict
 
 from autodeco.atomic import replacing
 from autodeco.colors import SCALES, color_of
+from autodeco.control_commands import share_names, share_rows
 from autodeco.training_state import RUN_FILE, TrainingState
 
 REPORT_FILE = "report.html"
 SHOWN_RECORDS = 8
 CURVES = {  # axis: what of a measurement belongs on it
     "loss (nats)": ("loss", "temperature_loss", "top_p_loss"),
+    "ranking loss": ("ranking_loss",),
+    "prompts that follow commands": tuple(share_names(held_out=False).values()),
     "share": ("reward", "low_temperature"),
     "temperature": ("temperature",),
     "top-p": ("top_p",),
@@ -40,6 +43,7 @@ def write_report(run: TrainingState, source, predictions: dict[str, list]) -> No
         result={key: value for key, value in made["result"].items() if key not in ("history", "before", "after")},
         before=made["result"]["before"],
         after=made["result"]["after"],
+        shares=share_rows(made["result"]["after"]) if "ranking_loss" in made["result"]["after"] else [],
         settings={key: value for key, value in made.items() if key != "result"},
     )
     with replacing(run.directory / REPORT_FILE) as part:
@@ -128,10 +132,15 @@ svg { max-width: 100%; height: auto } .text { white-space: pre-wrap; font: 15px/
 </style></head><body>
 <h1>{{ directory }}: heads for {{ name }}</h1>
 <table><tr><th></th><th>before</th><th>after {{ result.best_step }} steps</th></tr>
-{% for key, value in after.items() %}
+{% for key, value in after.items() if not key.endswith("_share") %}
 <tr><td>{{ key.replace("_", " ") }}</td>
 <td>{{ "%.4f"|format(before[key]) }}</td><td>{{ "%.4f"|format(value) }}</td></tr>
 {% endfor %}</table>
+{% if shares %}<h2>Control by instruction</h2>
+<p>Share of the held-out prompts in which a command moves the mean over the answer the right way.</p>
+<table><tr><th>command</th><th>training wordings</th><th>held-out wordings</th><th>paper</th></tr>
+{% for row in shares %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>{% endif %}
 <h2>Held-out measurements</h2>{{ curves|safe }}
 <h2>What the heads predict, by token class</h2>{{ histograms|safe }}
 <h2>Held-out texts, coloured by temperature</h2>

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from autodeco.control_commands import Command
 from autodeco.traces import Model
 
 
@@ -18,12 +19,14 @@ class Chunk:
     logits: Tensor  # [n, V]
     labels: Tensor  # [n], the token that follows
     records: np.ndarray  # [n], index in the data
+    commands: np.ndarray  # [n], what the prompt asks for: NO_COMMAND or 1 + the place in ``Source.commands``
 
 
 class Source(Protocol):
     """Hidden states, logits and next tokens of a frozen model.
 
-    ``training`` depends on the number of the update and the seed alone, so that a resumed run sees the same tokens.
+    ``training`` and ``ranked`` depend on the number of the update and the seed alone, so that a resumed run sees the
+    same tokens. Those of ``training`` and ``validation`` come without commands. The last two are for control only.
     Several processes may hold one part of each update; they then agree on sums.
     """
 
@@ -33,12 +36,19 @@ class Source(Protocol):
     device: str
     rank: int
     tokens: tuple[int, int]  # to train and to validate on
+    commands: list[Command]  # that prompts are given; none without control
 
     def training(self, step: int) -> Iterator[Chunk]:
         """Yield this process's tokens of update ``step``."""
 
     def validation(self) -> Iterator[Chunk]:
         """Yield this process's held-out tokens, always the same."""
+
+    def ranked(self, step: int) -> Iterator[Chunk]:
+        """Yield this process's answers to be ranked in update ``step``, each whole, without and behind commands."""
+
+    def ranked_validation(self) -> Iterator[Chunk]:
+        """Yield this process's held-out answers, the same way, behind held-out wordings too."""
 
     def summed(self, values: Tensor) -> Tensor:
         """Return ``values`` added up over all processes."""

@@ -42,6 +42,24 @@ class Evaluation:
     top_p_deviation: float
 
 
+@dataclass(frozen=True)
+class ControlEvaluation(Evaluation):
+    """Also how far commands order what is predicted for held-out prompts.
+
+    Shares of the prompts whose mean over the answer moves the right way, away from that without a command.
+    """
+
+    ranking_loss: float  # of training wordings; part of ``loss``
+    low_temperature_share: float  # behind training wordings
+    low_top_p_share: float
+    high_temperature_share: float
+    high_top_p_share: float
+    low_temperature_new_wording_share: float  # behind held-out ones
+    low_top_p_new_wording_share: float
+    high_temperature_new_wording_share: float
+    high_top_p_new_wording_share: float
+
+
 @dataclass
 class TrainingResult:
     """What a run did. ``steps`` is how far it got; the heads in ``directory`` are those of ``best_step``."""

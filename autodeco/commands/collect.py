@@ -27,7 +27,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-end", action="store_true", help="do not end plain completions with the model's end-of-text token"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of checked positions (default: %(default)s)")
+    parser.add_argument(
+        "--control", action="store_true", help="read each answer behind commands too, for `autodeco train --control`"
+    )
+    parser.add_argument(
+        "--control-commands", type=Path, metavar="FILE.json", help="the commands (default: a set of our own)"
+    )
+    parser.add_argument(
+        "--validation-share",
+        type=float,
+        default=0.1,
+        help="with --control: share of the records held out, and given held-out wordings too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the choice of checked positions, wordings and held-out records (default: %(default)s)",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
 
 
@@ -36,9 +53,14 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.collecting import CollectSettings, collect
 
     settings = CollectSettings(
-        context=args.context, append_end=not args.no_end, shard_tokens=args.shard_tokens, seed=args.seed
+        context=args.context,
+        append_end=not args.no_end,
+        shard_tokens=args.shard_tokens,
+        seed=args.seed,
+        control=args.control,
+        validation_share=args.validation_share,
     )
-    manifest = collect(args.model, args.data, args.output, settings, threads=args.threads)
+    manifest = collect(args.model, args.data, args.output, settings, args.threads, commands_path=args.control_commands)
     print(f"{args.output}: {manifest.tokens} tokens of {manifest.next_record} records in {len(manifest.shards)} shards")
     print(
         f"rebuilt logits are {manifest.logits_error:.2%} off llama.cpp's own "
@@ -48,4 +70,4 @@ def run(args: argparse.Namespace) -> None:
         print(f"skipped {manifest.skipped} records whose prompt fills the context of {args.context} tokens")
     if manifest.truncated:
         print(f"cut {manifest.truncated} completions at the end of the context")
-    print(f"next: autodeco train {args.output} -o HEADS")
+    print(f"next: autodeco train {args.output} -o HEADS{' --control' * args.control}")

@@ -3,7 +3,8 @@
 On likelihood, TRACES are hidden states that `autodeco collect` kept; with --data instead, a Hugging Face --model is run
 over the completions, on one process or, by `accelerate launch`, on many. On rewards (--objective reward), the GGUF
 --model answers --problems with the heads as they are, and a checker scores the answers. All settings can stand in a
-YAML file (--config) under the names of the flags; flags win over the file.
+YAML file (--config) under the names of the flags; flags win over the file. With --control the heads also learn to
+follow commands in the prompt, to be certain or to be diverse.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from autodeco.control_commands import share_rows
 from autodeco.errors import InputError
 from autodeco.hugging_face_settings import HuggingFaceSettings
 from autodeco.options import add_options, chosen_options, option
@@ -123,9 +125,16 @@ def _report(result, output: Path) -> int:
         if f"{name}_deviation" in after:
             cells = (f"{side[name]:.2f} ± {side[f'{name}_deviation']:.2f}" for side in (before, after))
             table.add_row(f"{name.replace('_', '-')}, mean ± deviation", *cells)
-        elif not name.endswith("_deviation"):
+        elif not name.endswith(("_deviation", "_share")):
             table.add_row(name.replace("_", " "), *(f"{side[name]:.4f}" for side in (before, after)))
     Console().print(table)
+    if "ranking_loss" in after:
+        table = Table(title="held-out prompts whose mean moves the right way")
+        for column in ("command", "training wordings", "held-out wordings", "paper"):
+            table.add_column(column, justify="left" if column == "command" else "right")
+        for row in share_rows(after):
+            table.add_row(*row)
+        Console().print(table)
     print(
         f"{result.training_size} training {result.unit}, {result.tokens_per_second:.0f} tokens/s, "
         f"{result.seconds:.0f} s"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import llama_cpp
 import numpy as np
@@ -265,3 +266,50 @@ def test_all_of_a_text_without_a_prompt_is_learned(base):
     prompt, completion = Tokenizer(base)(Record(1, "", "One two three"))
     # SmolLM2 begins no text with a token of its own, so the text's first token predicts the second.
     assert (prompt, completion) == (ids[:1], [*ids[1:], base.token_eos()])
+
+
+def test_each_answer_is_read_behind_commands_too_and_held_out_ones_behind_new_wordings(smollm2, data, base, tmp_path):
+    settings = CollectSettings(context=256, shard_tokens=16, control=True, validation_share=0.4)
+    manifest = collect(smollm2, data, tmp_path, settings, threads=1, progress=False)
+    control = read_manifest(tmp_path).control
+    assert control == manifest.control
+    assert len(control.held_out) == 2
+    columns = {
+        name: np.concatenate([shard[name] for shard in shards(tmp_path)])
+        for name in ("label", "record", "position", "command", "hidden")
+    }
+    for index, sums in enumerate(SUMS):
+        record = Record(1, chat(*sums)["messages"][:1], chat(*sums)["messages"][1:])
+        variants = control.variants(index, record)
+        assert len(variants) == (5 if index in control.held_out else 3)
+        mine = columns["record"] == index
+        assert columns["command"][mine].tolist() == [command for command, _ in variants for _ in range(8)]
+        for command, variant in variants:
+            prompt, completion = Tokenizer(base)(variant)
+            assert command == 0 or control.commands[command - 1].text in base.detokenize(prompt).decode()
+            rows = mine & (columns["command"] == command)
+            assert columns["label"][rows].tolist() == completion
+            assert columns["position"][rows][0] == len(prompt) - 1
+        none, low = (columns["hidden"][mine & (columns["command"] == variants[i][0])] for i in (0, 1))
+        assert np.linalg.norm(none[0] - low[0]) > 0.1 * np.linalg.norm(none[0])  # another prompt, another state
+
+
+def test_commands_that_cannot_be_given_end_the_command_before_the_work(smollm2, tmp_path, capsys):
+    data, commands = tmp_path / "data.jsonl", tmp_path / "commands.json"
+    data.write_text(json.dumps(chat(1, 2)) + "\n" + json.dumps({"text": "no prompt"}) + "\n")
+    command = ["collect", str(smollm2), "--data", str(data), "-o", str(tmp_path / "traces")]
+    commands.write_text("{}")
+    for flags, message in (
+        (["--control"], "line 2: a text without a prompt cannot be given a command"),
+        (["--control", "--control-commands", str(commands)], "the file must hold low and high"),
+        (["--control-commands", str(commands)], "with --control only"),
+        (["--control", "--validation-share", "1.5"], "must be between 0.0 and 0.9"),
+    ):
+        assert cli.main([*command, *flags]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "traces").exists()
+
+
+def test_other_commands_in_the_same_folder_are_refused(traces, smollm2, data, settings, tmp_path):
+    with pytest.raises(InputError, match="another control False"):
+        collect(smollm2, data, traces, replace(settings, control=True), threads=1, progress=False)

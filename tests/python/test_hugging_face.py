@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 from autodeco import cli  # noqa: E402
 from autodeco.collecting import CollectSettings, collect  # noqa: E402
+from autodeco.control_commands import Control, read_commands  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.hugging_face import HuggingFaceSource  # noqa: E402
 from autodeco.hugging_face_settings import HuggingFaceSettings  # noqa: E402
+from autodeco.packed_answers import PackedAnswers  # noqa: E402
 from autodeco.packing import Labelled, pack, row  # noqa: E402
+from autodeco.records import held_out_records, read_records  # noqa: E402
 from autodeco.trace_source import TraceSource  # noqa: E402
 from autodeco.training import train_from  # noqa: E402
 from autodeco.training_arguments import TrainingArguments  # noqa: E402
@@ -46,6 +50,19 @@ def data(tmp_path_factory):
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture(scope="module")
+def tiny(folder, tmp_path_factory):
+    """SmolLM2's tokenizer with a random model of two layers."""
+    tiny = tmp_path_factory.mktemp("hf") / "tiny"
+    shutil.copytree(folder, tiny, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = transformers.AutoConfig.from_pretrained(folder)
+    config.update({"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4})
+    config.update({"num_key_value_heads": 4, "head_dim": 8})
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(tiny)
+    return tiny
 
 
 @pytest.fixture(scope="module")
@@ -142,21 +159,15 @@ def launch(folder, data, output, processes):
         "--steps=4",
         "--validation-share=0.5",
         "--easy-token-drop=0",
+        "--control",
+        "--control-tokens=4",
     ]
     return subprocess.run(run, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
 
 
-def test_two_processes_train_the_same_heads_as_one(folder, data, tmp_path):
-    tiny = tmp_path / "tiny"
-    shutil.copytree(folder, tiny, ignore=shutil.ignore_patterns("*.safetensors"))
-    config = transformers.AutoConfig.from_pretrained(folder)
-    config.update({"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4})
-    config.update({"num_key_value_heads": 4, "head_dim": 8})
-    torch.manual_seed(0)
-    transformers.LlamaForCausalLM(config).save_pretrained(tiny)
-    folder = tiny
+def test_two_processes_train_the_same_heads_as_one(tiny, data, tmp_path):
     for processes in (1, 2):
-        done = launch(folder, data, tmp_path / f"{processes}", processes)
+        done = launch(tiny, data, tmp_path / f"{processes}", processes)
         assert done.returncode == 0, done.stderr
     made = [json.loads((tmp_path / f"{n}" / "training.json").read_text()) for n in (1, 2)]
     assert [each["processes"] for each in made] == [1, 2]
@@ -174,3 +185,47 @@ def test_data_with_nothing_to_learn_from_is_refused(folder, tmp_path, capsys):
     command = ["train", "--model", str(tmp_path / "absent"), "--data", str(path), "-o", str(tmp_path / "heads")]
     assert cli.main(command) == 2
     assert "transformers cannot load it" in capsys.readouterr().err
+
+
+def test_answers_are_ranked_behind_the_commands_that_traces_would_have(tiny, data, tmp_path):
+    arguments = replace(ARGUMENTS, control=True, control_tokens=4, control_prompts=3, validation_share=0.2, steps=2)
+    running = HuggingFaceSource(tiny, data, arguments, SETTINGS)
+    held_out = held_out_records(range(40), 0.2, arguments.seed)
+    control = Control(read_commands(), sorted(held_out), arguments.seed)
+    whole = {}
+    for index, record in enumerate(read_records(data)):
+        for command, variant in control.variants(index, record):
+            whole[index, command] = running._record_tokenizer(variant)[1]
+    expected = [(index, command, token) for (index, command), tokens in whole.items() for token in tokens]
+    assert sorted(rows_of(running.ranked_validation())) == sorted(row for row in expected if row[0] in held_out)
+    drawn = rows_of(running.ranked(1))
+    assert len({index for index, _, _ in drawn}) == 3
+    for index in {index for index, _, _ in drawn}:
+        assert index not in held_out
+        tokens = [[t for i, c, t in drawn if (i, c) == (index, command)] for i, command in whole if i == index]
+        assert len(tokens) == 3
+        assert tokens[0] == tokens[1] == tokens[2]
+        assert len(tokens[0]) == 4
+    result = train_from(running, tmp_path / "heads", arguments, progress=False)
+    assert result.before.ranking_loss == pytest.approx(1.0, abs=1e-6)
+    assert abs(result.history[-1]["ranking_loss"] - 1.0) > 1e-4
+
+
+def rows_of(chunks):
+    parts = [(chunk.records.tolist(), chunk.commands.tolist(), chunk.labels.tolist()) for chunk in chunks]
+    return [row for part in parts for row in zip(*part, strict=True)]
+
+
+def test_processes_share_the_ranked_prompts_and_run_equally_many_rows(tiny, data):
+    source = HuggingFaceSource(tiny, data, replace(ARGUMENTS, control=True, control_prompts=5), SETTINGS)
+    one = source._answers
+    three = PackedAnswers.__new__(PackedAnswers)
+    three.__dict__ = one.__dict__ | {"_processes": 3, "_room": 80}
+    for of in (lambda answers, rank: answers.training(0, rank), lambda answers, rank: answers.validation(rank)):
+        parts = [of(three, rank) for rank in range(3)]
+        assert len({len(rows) for rows in parts}) == 1
+        records = [{r for packed, own in rows if own for r in packed.records.tolist()} for rows in parts]
+        assert sum(map(len, records)) == len(set.union(*records))  # each in one process
+        assert max(packed.tokens.shape[1] for rows in parts for packed, _ in rows) <= 80
+        whole = {r for packed, _ in of(one, 0) for r in packed.records.tolist()}
+        assert whole <= set.union(*records)

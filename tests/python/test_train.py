@@ -50,7 +50,8 @@ def write_traces(folder, tokens=600, tokens_a_record=6, shard_tokens=200):
         shards.append(
             Shard(f"shard-{number}.safetensors", len(labels[rows]), int(records[start]), int(records[rows][-1]) + 1)
         )
-        write_shard(folder / shards[-1].file, hidden[rows], labels[rows], records[rows], np.arange(len(labels[rows])))
+        columns = {"label": labels[rows], "record": records[rows], "position": np.arange(len(labels[rows]))}
+        write_shard(folder / shards[-1].file, hidden[rows], **columns)
     model = Model(str(path), model_fingerprint(path), "llama", "toy", HIDDEN, VOCAB)
     data = {"file": "data.jsonl", "sha256": "0" * 64}
     manifest = Manifest(model, data, {"seed": 0}, complete=True, next_record=int(records[-1]) + 1, shards=shards)
@@ -278,7 +279,8 @@ def edit_shard(folder, **fields):
 
 def test_labels_outside_the_vocabulary_are_refused(tmp_path):
     folder = write_traces(tmp_path / "traces", tokens=12, shard_tokens=12)
-    write_shard(folder / "shard-0.safetensors", np.zeros((12, HIDDEN)), [VOCAB] * 12, [0] * 6 + [1] * 6, [0] * 12)
+    columns = {"label": [VOCAB] * 12, "record": [0] * 6 + [1] * 6, "position": [0] * 12}
+    write_shard(folder / "shard-0.safetensors", np.zeros((12, HIDDEN)), **columns)
     with pytest.raises(InputError, match="outside the vocabulary"):
         train(folder, tmp_path / "heads", SHORT, progress=False)
 

@@ -1,0 +1,61 @@
+"""The answers in traces that were collected behind commands: which tokens are whose, and which are ranked when."""
+
+import itertools
+
+import numpy as np
+
+from autodeco.control_commands import DIRECTIONS, NO_COMMAND
+from autodeco.errors import InputError
+from autodeco.trace_tokens import TraceTokens, batch_indices
+from autodeco.training_arguments import TrainingArguments
+
+
+class TraceAnswers:
+    """The answers of the training records, and of those that the tokens at ``validation`` are of.
+
+    Raises InputError for traces without commands, and for an answer that is not there behind every command it needs.
+    """
+
+    def __init__(self, traces: TraceTokens, validation: np.ndarray, arguments: TrainingArguments):
+        if traces.control is None:
+            raise InputError(f"{traces.directory}: was collected without commands; collect with --control for these")
+        self._arguments, self._commands = arguments, traces.control.commands
+        everything = np.arange(len(traces))
+        records, commands = traces.records(everything), traces.given(everything)
+        edges = np.flatnonzero(np.diff(records) | np.diff(commands)) + 1
+        self._tokens: dict[int, dict[int, range]] = {}  # of each record by command
+        for start, stop in itertools.pairwise([0, *edges.tolist(), len(traces)]):
+            self._tokens.setdefault(int(records[start]), {})[int(commands[start])] = range(start, stop)
+        held_out = set(traces.control.held_out)
+        for record in self._tokens:
+            self._check(traces, record, (False, True) if record in held_out else (False,))
+        self._training = np.array([record for record in self._tokens if record not in held_out])
+        self.validation = everything[np.isin(records, traces.records(validation))]
+
+    def training(self, step: int) -> np.ndarray:
+        """Return the token indices of update ``step``: the same places of an answer behind each of its commands."""
+        arguments = self._arguments
+        records = batch_indices(self._training, step, arguments.control_prompts, arguments.seed)
+        return np.concatenate([self._places(record, step) for record in dict.fromkeys(records.tolist())])
+
+    def _places(self, record: int, step: int) -> np.ndarray:
+        answers = [np.array(tokens) for tokens in self._tokens[record].values()]
+        chosen = ranked_places(min(map(len, answers)), record, step, self._arguments)
+        return np.concatenate([tokens[chosen] for tokens in answers])
+
+    def _check(self, traces: TraceTokens, record: int, uses: tuple[bool, ...]) -> None:
+        found = {(c.direction, c.held_out) for c in (self._commands[i - 1] for i in self._tokens[record] if i)}
+        wanted = {(direction, use) for use in uses for direction in DIRECTIONS}
+        missing = [f"with a {'held-out ' * use}{direction} command" for direction, use in sorted(wanted - found)]
+        if NO_COMMAND not in self._tokens[record]:
+            missing.append("without a command")
+        if missing:
+            raise InputError(f"{traces.directory}: record {record + 1} lacks its answer {missing[0]}; collect again")
+
+
+def ranked_places(size: int, record: int, step: int, arguments: TrainingArguments) -> np.ndarray:
+    """Return which of an answer's ``size`` tokens update ``step`` ranks: all, or ``control_tokens`` drawn evenly."""
+    if size <= arguments.control_tokens:
+        return np.arange(size)
+    random = np.random.default_rng([arguments.seed, 6, step, record])
+    return np.sort(random.choice(size, arguments.control_tokens, replace=False))
