@@ -166,7 +166,8 @@ class HuggingFaceSource:
         self._record_tokenizer = HuggingFaceTokenizer(self._tokenizer, ends)
         output.register_forward_pre_hook(self._keep)
         if self._accelerator.distributed_type.value == "FSDP":
-            self._language_model = self._accelerator.prepare(model)
+            # FSDP2 wants an optimizer with the model; this one gets no gradients.
+            self._language_model, _ = self._accelerator.prepare(model, torch.optim.SGD(model.parameters()))
         else:
             self._language_model = model.to(self.device)
 

@@ -139,11 +139,11 @@ def test_both_sources_see_the_same_tokens_and_train_alike(source, folder, data, 
     }
 
 
-def launch(folder, data, output, processes):
+def launch(folder, data, output, processes, program=Path(sys.executable).parent / "autodeco"):
     # what `accelerate launch` starts on GPUs; on CPUs it wants MPI for more than one process
     run = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
     run += [f"--master_port={29500 + os.getpid() % 500}"]
-    run += [str(Path(sys.executable).parent / "autodeco"), "train", "--model", str(folder), "--data", str(data)]
+    run += [str(program), "train", "--model", str(folder), "--data", str(data)]
     run += [
         "--device=cpu",
         "-o",
@@ -175,6 +175,15 @@ def test_two_processes_train_the_same_heads_as_one(tiny, data, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for name, tensor in weights(tmp_path / "1").items():
         torch.testing.assert_close(weights(tmp_path / "2")[name], tensor, rtol=1e-2, atol=2e-4, msg=name)
+
+
+def test_processes_that_share_the_model_too_train_the_same_heads(tiny, data, tmp_path):
+    for name in ("whole", "sharded"):
+        program = {"program": Path(__file__).parent / "sharded_on_cpu.py"} if name == "sharded" else {}
+        done = launch(tiny, data, tmp_path / name, 2, **program)
+        assert done.returncode == 0, done.stderr
+    for name, tensor in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "sharded")[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
 
 
 def test_data_with_nothing_to_learn_from_is_refused(folder, tmp_path, capsys):
