@@ -69,7 +69,7 @@ clang: setup $(LLAMA_CPP)/CMakeLists.txt
 fuzz-heads: clang
 	mkdir -p build/fuzz-corpus
 	build/clang/fuzz_heads -max_total_time=600 -max_len=65536 -timeout=10 -rss_limit_mb=1024 build/fuzz-corpus tests/fuzz/corpus tests/corpus
-	build/clang/fuzz_heads -merge=1 -max_len=65536 tests/fuzz/corpus build/fuzz-corpus
+	build/clang/fuzz_heads -merge=1 -use_counters=0 -max_len=65536 tests/fuzz/corpus build/fuzz-corpus
 
 # The standalone program for this machine, and for ARM: one file each. No Python is in them.
 EDGE_OPTIONS := -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON -DAUTODECO_BENCHMARKS=ON

@@ -2,6 +2,7 @@
 
 The programs take turns, a round each, in another order every round; ratios are of medians over the rounds. Tokens per
 second are the programs' own; the start to the first token is measured here, from the program's start to its first byte.
+A machine that is quiet only for a minute at a time measures in pieces: --rounds 10 --add, several times.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from autodeco.export import cli as export_cli
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "smollm2.heads.safetensors"
 CONTEXT = 512
+FIGURES = ("tokens_per_second", "start_seconds", "peak_memory_bytes")
 
 
 def run(command: list, summary_on_stdout: bool) -> dict:
@@ -63,6 +65,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="a run (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=50, help="(default: %(default)s)")
+    parser.add_argument("--add", action="store_true", help="add the rounds to those that the output holds")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "edge.json")
     args = parser.parse_args()
 
@@ -91,24 +94,31 @@ def main() -> None:
             "autodeco_f16": lambda seed: ours("f16", seed),
             "autodeco_q8_0": lambda seed: ours("q8_0", seed),
         }
-        rounds: dict[str, list[dict]] = {name: [] for name in programs}
+        settings = {"static": STATIC, "multipliers": scaled, "context": CONTEXT}
+        settings |= {"threads": args.threads, "tokens": args.tokens}
+        machine = {"processor": _processor(), "system": platform.platform(terse=True)}
         names = list(programs)
-        for seed in tqdm(range(args.rounds + 1), desc="edge", unit="round", disable=None):
+        figures = {key: {name: [] for name in names} for key in FIGURES}
+        if args.add and args.output.exists():
+            before = json.loads(args.output.read_text())
+            if before["settings"] != settings or before["machine"] != machine:
+                sys.exit(f"{args.output}: measured with other settings or on another machine; leave out --add")
+            figures = before["rounds"]
+        n_before = len(figures[FIGURES[0]][names[0]])
+        for seed in tqdm(range(n_before, n_before + args.rounds + 1), desc="edge", unit="round", disable=None):
             for name in names[seed % 4 :] + names[: seed % 4]:
                 result = programs[name](seed)
-                if seed > 0:  # the first round warms up
-                    rounds[name].append(result)
+                for key in FIGURES if seed > n_before else ():  # the first round warms up
+                    figures[key][name].append(round(result[key], 4))
 
-    keys = ("tokens_per_second", "start_seconds", "peak_memory_bytes")
-    figures = {key: {name: [round(r[key], 4) for r in rounds[name]] for name in names} for key in keys}
-    medians = {key: {name: round(statistics.median(figures[key][name]), 4) for name in names} for key in keys}
+    medians = {key: {name: round(statistics.median(figures[key][name]), 4) for name in names} for key in FIGURES}
 
     def ratio(key: str, name: str, rival: str = "stock") -> float:
         return round(medians[key][name] / medians[key][rival], 4)
 
     result = {
         "model": model.name,
-        "settings": {"static": STATIC, "multipliers": scaled, "context": CONTEXT, **vars(args)},
+        "settings": settings,
         "size_stripped_bytes": stripped_size(cli),
         "heads_bytes": sizes,
         "median": medians,
@@ -116,11 +126,9 @@ def main() -> None:
         "speed_over_stock_with_kept_threads": ratio("tokens_per_second", "autodeco_f16", "stock_kept_threads"),
         "start_over_stock": ratio("start_seconds", "autodeco_f16"),
         "peak_memory_over_stock": {name: ratio("peak_memory_bytes", f"autodeco_{name}") for name in heads},
-        "machine": {"processor": _processor(), "system": platform.platform(terse=True)},
+        "machine": machine,
         "rounds": figures,
     }
-    for name in ("build", "output"):
-        del result["settings"][name]
     with replacing(args.output) as part:
         part.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({key: value for key, value in result.items() if key != "rounds"}, indent=1))

@@ -84,9 +84,11 @@ def _fetch(folder: Path) -> Path:
 
 def _unpack(archive: Path, folder: Path, wanted: tuple[str, ...], root: str) -> None:
     with tarfile.open(archive) as tar:
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4 has none; the hash was checked
         members = []
         for member in tar:
             inside = member.name.removeprefix(root)
             if member.isfile() and inside != member.name and inside.startswith(wanted):
-                members.append(member.replace(name=inside))
-        tar.extractall(folder, members, filter="data")
+                member.name = inside
+                members.append(member)
+        tar.extractall(folder, members)

@@ -44,9 +44,9 @@ uint64_t available_memory() {
     return std::min(bytes, number_in("/sys/fs/cgroup/memory.max", nullptr, UNLIMITED));
 }
 
-[[noreturn]] void end_with(const char * what, const char * why) {
+[[noreturn]] void end_with(const char * what, const char * why = "") {
     // nothing that needs memory, and no destructors: the library may be in any state
-    for (const char * part : { "autodeco-cli: error: ", what, why, "\n" }) {
+    for (const char * part : { "autodeco-cli: error: ", what, why, ": take a smaller --ctx-size or model\n" }) {
         if (write(STDERR_FILENO, part, std::strlen(part)) < 0) {
             break;
         }
@@ -91,8 +91,11 @@ void check_context(uint32_t n_ctx) {
 }
 
 void report_aborts() {
-    ggml_set_abort_callback([](const char * message) { end_with("llama.cpp has stopped, most likely for want of memory: ", message); });
-    std::set_terminate([] { end_with("out of memory", ": take a smaller --ctx-size or model"); });
+    ggml_set_abort_callback([](const char * message) {
+        const char * claim = std::strstr(message, "GGML_ASSERT"); // behind the name of a source file
+        end_with("llama.cpp cannot go on, most likely for want of memory: ", claim ? claim : message);
+    });
+    std::set_terminate([] { end_with("out of memory"); });
 }
 
 } // namespace cli

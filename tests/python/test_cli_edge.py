@@ -240,6 +240,7 @@ def test_too_little_memory_is_one_line_and_exit_code_2(missing, needed, short_of
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.startswith("autodeco-cli: error: ")
+    assert "memory" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

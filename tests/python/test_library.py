@@ -61,3 +61,44 @@ def test_pkg_config_gives_all_that_the_example_needs(prefix, outside, smollm2, e
     run(os.environ.get("CC", "cc"), outside / "ten_lines.c", "-o", program, *flags)
     libraries = {**os.environ, "LD_LIBRARY_PATH": str(Path(llama_cpp.__file__).parent / "lib")}
     assert TOKEN.fullmatch(run(program, smollm2, exported("f16"), env=libraries).stdout)
+
+
+ASK = """
+import org.autodeco.Autodeco;
+
+class Ask {
+    public static void main(String[] files) {
+        try {
+            new Autodeco(files[0], files[0], 512, 1);
+        } catch (RuntimeException e) {
+            System.out.println(e.getMessage());
+        }
+        try (Autodeco autodeco = new Autodeco(files[0], files[1], 512, 1)) {
+            int[] tokens = {0};
+            autodeco.answer("What is the capital of France?", 6, (text, temperature, topP) -> {
+                return text.length > 0 && temperature > 0 && temperature < 2 && topP > 0 && topP < 1 && ++tokens[0] < 4;
+            });
+            System.out.println(tokens[0]);
+            try {
+                autodeco.answer("word ".repeat(600), 6, (text, temperature, topP) -> true);
+            } catch (RuntimeException e) {
+                System.out.println(e.getMessage());
+            }
+        }
+    }
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("javac"), reason="no JDK is installed")
+def test_the_sketch_for_android_answers_on_a_desktop(prefix, tmp_path, smollm2, exported):
+    source, build = REPOSITORY / "examples" / "android", tmp_path / "build"
+    run(CMAKE, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix};{PACKAGES}")
+    run(CMAKE, "--build", build)
+    (tmp_path / "Ask.java").write_text(ASK)
+    run("javac", "-d", tmp_path, source / "Autodeco.java", tmp_path / "Ask.java")
+    java = ["java", f"-Djava.library.path={build}", "-cp", tmp_path, "Ask", smollm2, exported("f16")]
+    refused, answered, too_long = run(*java).stdout.splitlines()
+    assert "holds no AutoDeco heads" in refused
+    assert answered == "4"  # the listener's false ends the answer
+    assert too_long.endswith("tokens, the context holds 512")

@@ -162,3 +162,15 @@ def test_damaged_heads_files_never_crash_the_reader(tiny_plain):
     )
     assert result.returncode == 0, result.stderr
     assert 2000 < int(result.stdout) < 4000  # most are refused; a changed letter of a name is none of our business
+
+
+def test_what_the_fuzzer_found_is_read_or_refused():
+    corpus = sorted((Path(__file__).parents[1] / "fuzz" / "corpus").iterdir())
+    refused = {}
+    for file in corpus:
+        try:
+            native.load_heads(file)
+        except InputError as error:
+            refused[file.name] = str(error)
+    assert all(name in message for name, message in refused.items())
+    assert 0 < len(corpus) - len(refused) < len(refused)  # a few are heads
