@@ -84,7 +84,8 @@ def _fetch(folder: Path) -> Path:
 
 def _unpack(archive: Path, folder: Path, wanted: tuple[str, ...], root: str) -> None:
     with tarfile.open(archive) as tar:
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4 has none; the hash was checked
+        # Python before 3.11.4 has no filters; pip has checked the archive's hash
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
         members = []
         for member in tar:
             inside = member.name.removeprefix(root)
