@@ -49,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         words = " ".join(str(value) for value in default)
         parser.add_argument(f"--{name}", type=kind, nargs="+", default=default, help=f"{what} (default: {words})")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="METHOD",
+        help="leave out for a first look: default, vendor, temperature-head, top-p-head",
+    )
     parser.add_argument("--stop", nargs="+", default=[], metavar="TEXT", help="texts that end an answer")
     parser.add_argument("--context", type=int, default=2048, help="tokens of prompt and answer (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="(default: half of the machine's)")
@@ -71,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
         top_ps=tuple(args.top_ps),
         ks=tuple(args.ks),
         stop=tuple(args.stop),
+        without=tuple(dict.fromkeys(args.without)),
         **{name: getattr(args, name) for name in ("validation", "test", "samples", "max_tokens", "seed", "slots")},
     )
     heads = args.heads

@@ -32,6 +32,13 @@ GREEDY = Method("greedy", Sampling(0.0, heads="none"))
 DEFAULT = Method("default, T 1 P 1", Sampling(heads="none"))
 MEAN_SHIFT = "mean shift"
 VENDOR = "vendor"
+# what a comparison can do without, by the name that a user says it by
+OPTIONAL = {
+    "default": DEFAULT.name,
+    "vendor": VENDOR,
+    "temperature-head": TEMPERATURE_HEAD.name,
+    "top-p-head": TOP_P_HEAD.name,
+}
 
 
 def static(temperature: float, top_p: float) -> Method:

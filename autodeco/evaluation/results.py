@@ -48,13 +48,8 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
     if methods.AUTODECO.name in passes.test:
         ours = passes.test[methods.AUTODECO.name]
         rivals = {name: name for name, answers in passes.test.items() if name not in (methods.AUTODECO.name, *static)}
-        rivals = {
-            methods.GREEDY.name: methods.GREEDY.name,
-            methods.DEFAULT.name: methods.DEFAULT.name,
-            BEST: figures[BEST],
-            ORACLE: figures[ORACLE],
-            **rivals,
-        }
+        fixed = {m.name: m.name for m in (methods.GREEDY, methods.DEFAULT) if m.name in passes.test}
+        rivals = {**fixed, BEST: figures[BEST], ORACLE: figures[ORACLE], **rivals}
         mine = rates(ours, n, 1)
         figures["against"] = {
             rival: {"method": name, **statistics.paired(mine, rates(passes.test[name], n, 1), settings.seed)}

@@ -67,11 +67,10 @@ class Runner:
     def run(self, tasks: list[Task]) -> list[TaskPasses]:
         """Answer what is not answered yet, and return everything."""
         settings = self._settings
-        static = [methods.static(t, p) for t in settings.temperatures for p in settings.top_ps]
-        static = list(dict.fromkeys([methods.GREEDY, methods.DEFAULT, *static]))
-        recommended = methods.vendor(self._llm)
+        grid = [methods.static(t, p) for t in settings.temperatures for p in settings.top_ps]
+        static = list(dict.fromkeys([methods.GREEDY, *self._kept(methods.DEFAULT), *grid]))
         of_heads = self._head_methods()
-        on_test = [*static, *([recommended] if recommended else []), *of_heads]
+        on_test = [*static, *self._kept(methods.vendor(self._llm)), *of_heads]
         on_validation = [*static, *of_heads[:1]]
 
         def count(chosen: list[Method], problems: int) -> int:
@@ -95,8 +94,12 @@ class Runner:
             return []
         alone = []
         if self._heads.has_temperature and self._heads.has_top_p:
-            alone = [methods.TEMPERATURE_HEAD, methods.TOP_P_HEAD]
+            alone = self._kept(methods.TEMPERATURE_HEAD, methods.TOP_P_HEAD)
         return [methods.AUTODECO, *alone]
+
+    def _kept(self, *optional: Method | None) -> list[Method]:
+        left_out = [methods.OPTIONAL[name] for name in self._settings.without]
+        return [method for method in optional if method and method.name not in left_out]
 
     def _pass(self, task: Task, split: str, method: Method, bar: tqdm) -> Pass:
         problems: list[dict] = getattr(task, split)
@@ -133,7 +136,7 @@ class Runner:
 
     def _answer(self, wanted, task: Task, problems: list[dict], log: Path, done: dict, bar: tqdm) -> float:
         start = time.perf_counter()
-        with log.open("a", encoding="utf-8") as file:
+        with log.open("a", encoding="utf-8", buffering=1) as file:  # each line at once
             cuts = wanted[0].sampling.top_k or wanted[0].sampling.min_p
             answer = batch.answer if cuts else shared_batch.answer
             answers = answer(self._llm, wanted, self._heads, self._settings.slots)

@@ -8,6 +8,7 @@ from typing import Any
 
 from autodeco.atomic import replacing
 from autodeco.errors import InputError
+from autodeco.evaluation.methods import OPTIONAL
 from autodeco.evaluation.tasks import TaskSpec
 from autodeco.traces import model_fingerprint
 
@@ -30,6 +31,7 @@ class Settings:
     seed: int = 0
     slots: int = 16
     stop: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  # methods that are left out, keys of methods.OPTIONAL
 
     def __post_init__(self):
         for name in ("validation", "test", "samples", "max_tokens", "slots"):
@@ -43,6 +45,8 @@ class Settings:
             raise InputError("pass@1 is what methods are compared by: keep 1 among the k")
         if not self.temperatures or not self.top_ps:
             raise InputError("the grid needs at least one temperature and one top-p")
+        if unknown := [name for name in self.without if name not in OPTIONAL]:
+            raise InputError(f"without {unknown[0]}: is none of {', '.join(OPTIONAL)}")
         if 0 in self.temperatures:
             raise InputError("temperature 0 of the grid is greedy, which is always compared: leave it out")
 

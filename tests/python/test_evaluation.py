@@ -236,6 +236,7 @@ def test_settings_that_make_no_sense_are_refused():
         ({"samples": 4, "ks": (1, 8)}, "pass@8 needs k from 1 to the 4 samples"),
         ({"ks": (4,)}, "keep 1 among the k"),
         ({"temperatures": ()}, "at least one temperature"),
+        ({"without": ("greedy",)}, "without greedy: is none of default, vendor, temperature-head, top-p-head"),
     ):
         with pytest.raises(InputError, match=message):
             Settings(tasks=(SUMS,), **wrong)
@@ -374,8 +375,34 @@ def test_other_heads_share_the_answers_that_need_none(evaluated, exported, tmp_p
         assert ours[name] == theirs[name]
 
 
+def test_methods_that_are_left_out_are_not_asked_and_other_answers_are_shared(evaluated, tmp_path):
+    folder, arguments, _ = evaluated
+    shutil.copytree(folder.parent, tmp_path / "output")
+    for name in ("test.default-T-1-P-1.jsonl", "test.top-p-head-alone.jsonl"):
+        next((tmp_path / "output").glob(f"answers/*/{name}")).unlink()
+    before = {file: file.read_bytes() for file in (tmp_path / "output").glob("answers/*/*.jsonl")}
+    result = subprocess.run(
+        command(*arguments[:-1], tmp_path / "output", "--without", "default", "top-p-head"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert {file: file.read_bytes() for file in (tmp_path / "output").glob("answers/*/*.jsonl")} == before
+    (other,) = (f.parent for f in tmp_path.glob("output/*/report.json") if f.parent.name != folder.name)
+    (task,) = json.loads((other / "report.json").read_text())["tasks"]
+    assert list(task["methods"]) == ["greedy", "T 0.5 P 0.9", "AutoDeco", "temperature head alone", "mean shift"]
+    assert list(task["against"]) == [
+        "greedy",
+        "best on validation",
+        "best on test (oracle)",
+        "temperature head alone",
+        "mean shift",
+    ]
+
+
 def test_answers_are_shared_only_where_all_they_depend_on_is_the_same(smollm2, exported, tmp_path):
-    """Everything that decides them names their folder; grid, k, other tasks and, for those without, heads do not."""
+    """All that decides them names their folder; grid, k, other tasks and, for those without heads, heads do not."""
     run = describe(
         Settings(tasks=(SUMS, TaskSpec("three", "chain_sum"))), smollm2, exported("f32"), frozenset({"a question"})
     )
@@ -383,7 +410,7 @@ def test_answers_are_shared_only_where_all_they_depend_on_is_the_same(smollm2, e
     def folder(run, task=0, heads=True):
         return claim(tmp_path, describe_answers(run, task, heads))
 
-    free = {"heads", "temperatures", "top_ps", "ks", "model"}
+    free = {"heads", "temperatures", "top_ps", "ks", "model", "without"}
     for name in run.keys() - {"tasks"}:
         other = {**run, name: "other"}
         assert (folder(other) == folder(run)) == (name in free), name
