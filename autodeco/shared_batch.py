@@ -7,6 +7,7 @@ of the graph, computed beside it, which costs less than a token of any model.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import llama_cpp
 import numpy as np
@@ -37,13 +38,13 @@ def _answers(llm: llama_cpp.Llama, wanted: list[Request], heads: native.Heads | 
     cells = sum(sorted(len(request.prompt) + request.max_tokens for request in wanted)[-slots:])
     context = _StateContext(llm, None, slots, cells)
     try:
-        yield from _run(context, llm, heads, deque(wanted))
+        yield from _run(context, llm, heads, _groups(wanted, slots))
     finally:
         context.close()
 
 
 def _run(
-    context: "_StateContext", llm: llama_cpp.Llama, heads: native.Heads | None, queue: deque[Request]
+    context: "_StateContext", llm: llama_cpp.Llama, heads: native.Heads | None, queue: deque[list[Request]]
 ) -> Iterator[Answer]:
     pieces = Pieces(llm)
     active: dict[Slot, list[_Draws]] = {}  # the answers of a slot have all their tokens in common
@@ -61,20 +62,26 @@ def _run(
                 else:
                     branches.setdefault(row[0], []).append(drawing)
             if not branches:
-                context.release(slot, queue[0].prompt if queue else ())
+                context.release(slot, queue[0][0].prompt if queue else ())
             for place, drawings in zip(context.branches(slot, len(branches)), branches.values(), strict=True):
                 active[place] = drawings
 
 
-def _admit(context: "_StateContext", active: dict[Slot, list["_Draws"]], queue: deque[Request], pieces: Pieces) -> None:
-    """Begin as many answers as there is room for, those to the same prompt together."""
+def _admit(
+    context: "_StateContext", active: dict[Slot, list["_Draws"]], queue: deque[list[Request]], pieces: Pieces
+) -> None:
+    """Begin what there is room for: all answers of a group together, so that none of its beginnings is passed twice."""
     room = len(context.slots) - sum(map(len, active.values()))
-    while queue and room:
-        prompt, drawings = queue[0].prompt, []
-        while queue and room and queue[0].prompt == prompt:
-            drawings.append(_Draws(queue.popleft(), pieces))
-            room -= 1
-        active[context.begin(list(prompt))] = drawings
+    while queue and len(queue[0]) <= room:
+        group = queue.popleft()
+        room -= len(group)
+        active[context.begin(list(group[0].prompt))] = [_Draws(request, pieces) for request in group]
+
+
+def _groups(wanted: list[Request], slots: int) -> deque[list[Request]]:
+    """Neighbours of the same prompt, at most ``slots`` together."""
+    groups = (list(group) for _, group in groupby(wanted, key=lambda request: request.prompt))
+    return deque(group[i : i + slots] for group in groups for i in range(0, len(group), slots))
 
 
 class _Draws(PartialAnswer):

@@ -20,6 +20,11 @@ class Method:
         return self.sampling.temperature == 0.0
 
     @property
+    def is_cut(self) -> bool:
+        """Whether more than temperature and top-p decides what can be drawn."""
+        return bool(self.sampling.top_k or self.sampling.min_p)
+
+    @property
     def is_static(self) -> bool:
         """Whether a user could have set it by hand without heads."""
         return self.sampling.heads == "none"

@@ -29,12 +29,15 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
     """All figures of one task."""
     n, v = settings.test, settings.validation
     found = {name: _method_figures(answers, n, settings) for name, answers in passes.test.items()}
+    everything = [*passes.validation.values(), *passes.test.values()]
     static = [name for name, answers in passes.validation.items() if answers.method.is_static]
     figures = {
         "task": passes.task.spec.name,
         "source": passes.task.spec.source,
         "config": passes.task.spec.config,
         "problems": {"validation": v, "test": n, "left_out": passes.task.left_out},
+        "seconds": sum(answers.seconds for answers in everything),
+        "tokens": sum(row["tokens"] for answers in everything for row in answers.rows),
         "methods": found,
         BEST: _best({name: passes.validation[name] for name in static}, v),
         ORACLE: _best({name: passes.test[name] for name in static}, n),
@@ -83,7 +86,6 @@ def _method_figures(answers: Pass, problems: int, settings: Settings) -> dict[st
         "tokens": tokens,
         "tokens_per_answer": tokens / len(answers.rows),
         "seconds": answers.seconds,
-        "tokens_per_second": tokens / answers.seconds if answers.seconds else None,
         "distinct": {str(n): _diversity(answers, n) for n in (1, 2)},
     }
 

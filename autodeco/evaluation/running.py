@@ -3,8 +3,8 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from autodeco.llama import Llama
 @dataclass(frozen=True)
 class Pass:
     """The answers of one method to the problems of one split of one task, ``rows`` in order of problem and sample, and
-    the seconds they took."""
+    the seconds they took: of the time of all methods asked together, the share that their tokens have in the tokens."""
 
     method: Method
     rows: list[dict[str, Any]]
@@ -81,12 +81,11 @@ class Runner:
         passes = []
         with tqdm(total=total * len(tasks), unit="answer", smoothing=0.05, disable=None) as bar:
             for task in tasks:
-                validation = {m.name: self._pass(task, "validation", m, bar) for m in on_validation}
+                validation = self._passes(task, "validation", on_validation, bar)
                 chosen = list(on_test)
                 if of_heads:
                     chosen.append(methods.mean_shift(*mean_of(validation[methods.AUTODECO.name])))
-                test = {m.name: self._pass(task, "test", m, bar) for m in chosen}
-                passes.append(TaskPasses(task, validation, test))
+                passes.append(TaskPasses(task, validation, self._passes(task, "test", chosen, bar)))
         return passes
 
     def _head_methods(self) -> list[Method]:
@@ -101,28 +100,26 @@ class Runner:
         left_out = [methods.OPTIONAL[name] for name in self._settings.without]
         return [method for method in optional if method and method.name not in left_out]
 
-    def _pass(self, task: Task, split: str, method: Method, bar: tqdm) -> Pass:
-        problems: list[dict] = getattr(task, split)
-        samples = 1 if method.is_greedy else self._settings.samples
-        bar.set_description(f"{task.spec.name} {split}, {method.name}")
-        with self._log(task, split, method) as log:
-            done, seconds = _read(log)
-            bar.update(len(done))
-            requests = self._requests(task, problems, samples, method)
-            wanted = [request for request in requests if _key(request) not in done]
-            if wanted:
-                seconds += self._answer(wanted, task, problems, log, done, bar)
-        return Pass(method, [done[key] for key in sorted(done)], seconds)
+    def _passes(self, task: Task, split: str, chosen: list[Method], bar: tqdm) -> dict[str, Pass]:
+        """The answers of all methods, asked together: they share what they begin with."""
+        bar.set_description(f"{task.spec.name} {split}")
+        paths = [self._path(task, split, method) for method in chosen]
+        with contextlib.ExitStack() as stack:
+            for folder in sorted({path.parent for path in paths}):  # no other run writes meanwhile
+                stack.enter_context(filelock.FileLock(folder / ".lock"))
+            logs = [_Log(method, path) for method, path in zip(chosen, paths, strict=True)]
+            bar.update(sum(len(log.done) for log in logs))
+            problems: list[dict] = getattr(task, split)
+            for cut in (False, True):  # only answers that nothing but T and P cuts can share beginnings
+                asked = [log for log in logs if log.method.is_cut == cut]
+                self._ask(task, problems, asked, batch.answer if cut else shared_batch.answer, bar)
+        return {log.method.name: log.result() for log in logs}
 
-    @contextlib.contextmanager
-    def _log(self, task: Task, split: str, method: Method) -> Iterator[Path]:
-        """The file of a method's answers, which no other run writes meanwhile."""
+    def _path(self, task: Task, split: str, method: Method) -> Path:
         index = [described["name"] for described in self._description["tasks"]].index(task.spec.name)
         needs_heads = not method.is_static or method.name == methods.MEAN_SHIFT
-        described = describe_answers(self._description, index, needs_heads)
-        folder = claim(self._folder, described, f"{task.spec.name}-")
-        with filelock.FileLock(folder / ".lock"):
-            yield folder / f"{split}.{method.name.replace(' ', '-').replace(',', '')}.jsonl"
+        folder = claim(self._folder, describe_answers(self._description, index, needs_heads), f"{task.spec.name}-")
+        return folder / f"{split}.{method.name.replace(' ', '-').replace(',', '')}.jsonl"
 
     def _requests(self, task: Task, problems: list[dict], samples: int, method: Method) -> list[batch.Request]:
         prompts = [problem["prompt"] for problem in problems]
@@ -134,33 +131,73 @@ class Runner:
         except InputError as error:
             raise InputError(f"task {task.spec.name}: {error}") from None
 
-    def _answer(self, wanted, task: Task, problems: list[dict], log: Path, done: dict, bar: tqdm) -> float:
+    def _ask(self, task: Task, problems: list[dict], logs: "list[_Log]", answer: Callable, bar: tqdm) -> None:
+        """Answer what ``logs`` lack, all methods of a problem together; they share the time by their tokens."""
+        samples = self._settings.samples
+        wanted = []
+        for i, log in enumerate(logs):
+            requests = self._requests(task, problems, 1 if log.method.is_greedy else samples, log.method)
+            # which of the methods it is goes with the sample
+            wanted += [replace(r, sample=i * samples + r.sample) for r in requests if _key(r) not in log.done]
+        if not wanted:
+            return
+        wanted.sort(key=lambda request: request.index)
         start = time.perf_counter()
-        with log.open("a", encoding="utf-8", buffering=1) as file:  # each line at once
-            cuts = wanted[0].sampling.top_k or wanted[0].sampling.min_p
-            answer = batch.answer if cuts else shared_batch.answer
-            answers = answer(self._llm, wanted, self._heads, self._settings.slots)
+        with contextlib.ExitStack() as stack:
+            for log in logs:
+                stack.enter_context(log)
+            answers = stack.enter_context(
+                contextlib.closing(answer(self._llm, wanted, self._heads, self._settings.slots))
+            )
             try:
                 for one in answers:
+                    method, sample = divmod(one.sample, samples)
                     right = task.is_right(problems[one.prompt], one.text, one.finished)
-                    row = _row(one, right, self._llm if wanted[0].sampling.heads != "none" else None)
-                    done[_key(row)] = row
-                    file.write(json.dumps(row) + "\n")
+                    logs[method].add(_row(replace(one, sample=sample), right, self._llm, logs[method].method))
                     bar.update()
             finally:
-                answers.close()
-                # as a run that reads them back finds them: its report is the same to the byte
-                seconds = round(time.perf_counter() - start, 3)
-                file.write(json.dumps({"seconds": seconds}) + "\n")
-        return seconds
+                seconds, tokens = time.perf_counter() - start, sum(log.new_tokens for log in logs)
+                for log in logs:
+                    log.add_seconds(seconds * log.new_tokens / max(1, tokens))
+
+
+class _Log:
+    """The answers of one method in a file, a line each; a context in which more can be added."""
+
+    def __init__(self, method: Method, path: Path):
+        self.method = method
+        self.done, self._seconds = _read(path)
+        self.new_tokens = 0
+        self._path = path
+
+    def __enter__(self) -> "_Log":
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)  # each line at once
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._file.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.done[_key(row)] = row
+        self.new_tokens += row["tokens"]
+        self._file.write(json.dumps(row) + "\n")
+
+    def add_seconds(self, seconds: float) -> None:
+        """Note what the new answers took; rounded, as a run that reads it back finds it."""
+        if self.new_tokens:
+            self._seconds += round(seconds, 3)
+            self._file.write(json.dumps({"seconds": round(seconds, 3)}) + "\n")
+
+    def result(self) -> Pass:
+        return Pass(self.method, [self.done[key] for key in sorted(self.done)], self._seconds)
 
 
 def _key(of: dict | batch.Request) -> tuple[int, int]:
     return (of["problem"], of["sample"]) if isinstance(of, dict) else (of.index, of.sample)
 
 
-def _row(answer: Answer, right: bool, llm: Llama | None) -> dict[str, Any]:
-    """An answer, JSON-ready; with ``llm``, what the heads picked for each piece of its text too."""
+def _row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, Any]:
+    """An answer, JSON-ready, with what heads picked for each piece of its text."""
     decoding = answer.decoding
     row = {
         "problem": answer.prompt,
@@ -170,7 +207,7 @@ def _row(answer: Answer, right: bool, llm: Llama | None) -> dict[str, Any]:
         "text": answer.text,
         "tokens": len(decoding),
     }
-    if llm is not None:
+    if not method.is_static:
         row["pieces"] = [
             llm.detokenize([token], special=True).decode("utf-8", "replace") for token in decoding.token.tolist()
         ]

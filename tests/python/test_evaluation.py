@@ -19,7 +19,7 @@ from autodeco.errors import InputError
 from autodeco.evaluation import methods, report, statistics
 from autodeco.evaluation.methods import GREEDY, Method, mean_shift, static
 from autodeco.evaluation.results import rates
-from autodeco.evaluation.running import Pass, mean_of
+from autodeco.evaluation.running import Pass, Runner, mean_of
 from autodeco.evaluation.settings import Settings, claim, describe, describe_answers
 from autodeco.evaluation.tasks import (
     Task,
@@ -196,6 +196,17 @@ def test_distinct_n_counts_different_word_groups():
 # methods and results
 
 
+METHODS = [
+    "greedy",
+    "default, T 1 P 1",
+    "T 0.5 P 0.9",
+    "AutoDeco",
+    "temperature head alone",
+    "top-p head alone",
+    "mean shift",
+]
+
+
 def rows_of(right, samples):
     return [
         {"problem": i, "sample": s, "right": s < c, "tokens": 2, "temperature": [0.5, 1.0], "top_p": [0.25, 0.75]}
@@ -253,6 +264,28 @@ def test_other_settings_get_another_folder(tmp_path):
         claim(tmp_path, {"seed": 0})
 
 
+def test_a_recommended_top_k_is_asked_too_and_all_methods_give_their_own_answers(llm, smollm2, tmp_path, monkeypatch):
+    """Methods are told apart though they are asked together; the recommended one in batches of its own."""
+    recommended = Method("vendor", Sampling(1.5, top_k=1, heads="none"))
+    monkeypatch.setattr(methods, "vendor", lambda llm: recommended)
+    settings = Settings(
+        (SUMS,), validation=1, test=2, samples=2, ks=(1,), max_tokens=10, temperatures=(1.5,), top_ps=(1.0,), slots=8
+    )
+    description = describe(settings, smollm2, None, frozenset())
+    task = Task(SUMS, 0, 2, 1)
+    (passes,) = Runner(llm, settings, tmp_path, description).run([task])
+    texts = {name: [row["text"] for row in answers.rows] for name, answers in passes.test.items()}
+    assert set(texts) == {name for name in METHODS if name != "T 0.5 P 0.9"} | {"vendor", "T 1.5 P 1"}
+    assert [len(found) for found in texts.values()] == [2, *[4] * (len(texts) - 1)]
+    assert texts["vendor"] == [text for text in texts["greedy"] for _ in range(2)], "top-k 1 is greedy"
+    assert len(set(texts["T 1.5 P 1"])) > 1
+    rows = passes.test["AutoDeco"].rows
+    assert all(len(row["temperature"]) == row["tokens"] for row in rows)
+    assert len({t for row in rows for t in row["temperature"]}) > 3
+    assert all("temperature" not in row for row in passes.test["vendor"].rows)
+    assert [(row["problem"], row["sample"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
 # the command
 
 ARGUMENTS = ["--validation", 2, "--test", 3, "--samples", 2, "--ks", 1, 2, "--max-tokens", 12, "--threads", 1]
@@ -299,15 +332,7 @@ def test_the_report_has_every_method_and_the_figures_of_the_answers(evaluated):
     folder, _, stdout = evaluated
     found = json.loads((folder / "report.json").read_text())
     (task,) = found["tasks"]
-    assert list(task["methods"]) == [
-        "greedy",
-        "default, T 1 P 1",
-        "T 0.5 P 0.9",
-        "AutoDeco",
-        "temperature head alone",
-        "top-p head alone",
-        "mean shift",
-    ]
+    assert list(task["methods"]) == METHODS
     for name, method in task["methods"].items():
         file = logs(folder)[f"test.{name.replace(' ', '-').replace(',', '')}.jsonl"]
         rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -424,7 +449,7 @@ def test_an_interrupted_evaluation_keeps_its_answers_and_continues(evaluated, tm
     arguments = [*arguments[:-1], tmp_path]
     process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while "validation.AutoDeco.jsonl" not in logs(tmp_path / folder.name) and time.monotonic() < deadline:
+    while not answers_of(tmp_path / folder.name).get("validation.greedy.jsonl") and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
