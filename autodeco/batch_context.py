@@ -32,6 +32,8 @@ class BatchContext:
     """
 
     def __init__(self, llm: llama_cpp.Llama, heads: native.Heads | None, slots: int, cells: int):
+        if slots > (most := llama_cpp.llama_max_parallel_sequences()):
+            raise InputError(f"{slots} answers at a time: llama.cpp has room for {most}; use fewer slots")
         self._model = llm.model
         self._stack = contextlib.ExitStack()
         params = self._params(llm, slots, cells)

@@ -208,6 +208,11 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(llm, monkeypatc
         generate(llm, **settings)
 
 
+def test_more_sequences_than_llama_cpp_has_are_refused(llm):
+    with pytest.raises(InputError, match="257 answers at a time: llama.cpp has room for 256"):
+        next(generate(llm, [[1]], 257, slots=257))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
