@@ -1,10 +1,11 @@
 """Both losses and their derivatives in one pass over a chunk of tokens, without a graph over the vocabulary.
 
 The base model is frozen, so the losses of a token reach the heads through two numbers only, its temperature T and its
-top-p P. Automatic differentiation instead keeps every intermediate array of the vocabulary's width: about a dozen
-float32 arrays, which for 12,288 tokens of a vocabulary of 151,936 are 7.5 GB each. Here a token leaves five numbers
-behind, its two losses and their derivatives, and arrays as wide as the vocabulary live for one chunk of tokens: 110 of
-them are 67 MB an array, and five live at once.
+top-p P. Automatic differentiation instead keeps every intermediate array of tokens x vocabulary: fourteen in float32,
+at a vocabulary of 151,936 8.5 MB a token, which for 12,288 tokens is 105 GB. Here a token leaves five numbers behind,
+its two losses and their derivatives, and arrays as wide as the vocabulary live for one chunk of tokens, however many
+there are: on a CUDA GPU 640 of them, whose logits are 194 MB in bfloat16 and the only such array; the same logits in
+another order are never written. Of the heads nothing is kept either: their forward pass is run again for the backward.
 
 With b = 1/T, z sorted in descending order, s_i = z_i - z_1 <= 0 (the order does not depend on T), y the label's place
 in that order and w = softmax(z)_y the weight, which has no gradient:
@@ -23,17 +24,25 @@ in that order and w = softmax(z)_y the weight, which has no gradient:
 and d/dT = -b^2 d/db. The temperature loss uses max(T, 0.01), with no gradient below.
 """
 
+import functools
+import importlib.util
+from collections.abc import Callable
+from importlib import metadata
+
 import torch
 from torch import Tensor
 
 from autodeco import exact_losses_cpu, exact_losses_torch
-from autodeco.heads import Heads
+from autodeco.heads import Head, Heads
 from autodeco.losses import IGNORED, STEEPNESS
 
-# Of one array as wide as the vocabulary. A CPU works on a token at a time and wants logits that stay in its cache; a
-# GPU wants work, and has five such arrays alive (exact_losses_torch).
+# A CPU works on a token at a time and wants logits that stay in its cache; a GPU wants work. Bytes are those of the
+# logits in float32, of which two chunks' can be alive; without Triton five such arrays are (exact_losses_torch).
 CHUNK_TOKENS_CPU = 64
-CHUNK_BYTES_GPU = 64 * 2**20
+CHUNK_BYTES_TRITON = 384 * 2**20
+CHUNK_BYTES_OTHER = 64 * 2**20
+
+OLDEST_TRITON = (3, 4)  # what torch 2.8 brings; older ones know no tuples of tensors
 
 SMALLEST_TEMPERATURE = 1e-8  # a sigmoid can round to 0; 1 / T must stay finite
 
@@ -42,7 +51,9 @@ def chunk_tokens(vocab_size: int, device: str | torch.device) -> int:
     """Return how many tokens to score at once."""
     if torch.device(device).type == "cpu":
         return CHUNK_TOKENS_CPU
-    return max(16, CHUNK_BYTES_GPU // (4 * vocab_size))
+    if torch.device(device).type == "cuda" and _triton_losses() is not None:
+        return max(128, CHUNK_BYTES_TRITON // (4 * vocab_size) // 128 * 128)
+    return max(16, CHUNK_BYTES_OTHER // (4 * vocab_size))
 
 
 def token_losses(
@@ -59,8 +70,8 @@ def token_losses(
     -100. ``weighted``: times softmax(z)[label], the dynamic fine-tuning weight. Both results carry gradients to
     ``temperature``, the second also to ``top_p``. Nothing of size V is kept.
     """
-    backend = _backend(logits)
-    tokens = backend.sort_tokens(logits.detach(), _usable(temperature), labels.clamp(min=0))
+    backend, z = _backend(logits)
+    tokens = backend.sort_tokens(z, _usable(temperature), labels.clamp(min=0))
     return _attach(backend, tokens, temperature, top_p, labels, steepness, weighted)
 
 
@@ -77,16 +88,34 @@ def predict_and_score(
     ``easy`` is true where the label is the likeliest token, of equal ones the first. The rest is what
     ``heads(hidden, logits)`` and then ``token_losses`` give, but the distribution is computed once for both.
     """
-    temperature = heads.temperature(hidden)
-    backend = _backend(logits)
-    tokens = backend.sort_tokens(logits.detach(), _usable(temperature), labels.clamp(min=0))
-    top_p = heads.top_p(hidden, temperature, tokens.stats if heads.prob_stats else None)
+    temperature = _run(heads.temperature, heads.temp_head, hidden)
+    backend, z = _backend(logits)
+    tokens = backend.sort_tokens(z, _usable(temperature), labels.clamp(min=0))
+    stats = tokens.stats if heads.prob_stats else None
+    top_p = _run(heads.top_p, heads.top_p_head, hidden, temperature.detach(), stats)
     first, second = _attach(backend, tokens, temperature, top_p, labels, steepness, weighted)
     return temperature, top_p, first, second, tokens.easy
 
 
 def _backend(logits: Tensor):
-    return exact_losses_cpu if logits.device.type == "cpu" and logits.dtype == torch.float32 else exact_losses_torch
+    """Return the module that computes and the logits as it wants them."""
+    z = logits.detach()
+    if z.dtype != torch.float64:
+        if z.is_cuda and _triton_losses() is not None:
+            return _triton_losses(), z
+        if z.device.type == "cpu":
+            return exact_losses_cpu, z.float()
+    return exact_losses_torch, z
+
+
+@functools.cache
+def _triton_losses():
+    """Return the module of Triton kernels, None without CUDA or a Triton that compiles them."""
+    if torch.version.cuda is None or importlib.util.find_spec("triton") is None:
+        return None
+    if tuple(map(int, metadata.version("triton").split(".")[:2])) < OLDEST_TRITON:
+        return None
+    return importlib.import_module("autodeco.exact_losses_triton")
 
 
 def _usable(temperature: Tensor) -> Tensor:
@@ -98,6 +127,26 @@ def _attach(backend, tokens, temperature: Tensor, top_p: Tensor, labels: Tensor,
     if weighted:
         values = values * tokens.weight
     return _KnownDerivatives.apply(temperature, top_p, values.masked_fill(labels == IGNORED, 0))
+
+
+def _run(predict: Callable[..., Tensor], head: Head | None, *inputs: Tensor | None) -> Tensor:
+    return _RunAgain.apply(predict, inputs, *(() if head is None else head.parameters()))
+
+
+class _RunAgain(torch.autograd.Function):
+    """A head whose forward pass is run again for the backward; torch.utils.checkpoint would load 90 MB of compiler."""
+
+    @staticmethod
+    def forward(ctx, predict, inputs, *parameters):
+        ctx.predict, ctx.inputs, ctx.parameters = predict, inputs, parameters
+        return predict(*inputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        with torch.enable_grad():
+            value = ctx.predict(*ctx.inputs)
+        return None, None, *torch.autograd.grad(value, ctx.parameters, gradient)
 
 
 class _KnownDerivatives(torch.autograd.Function):

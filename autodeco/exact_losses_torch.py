@@ -11,13 +11,9 @@ which m(c) = exp(-k relu(c - P)):
 The sum takes m at the right end of each step p_i, so it is less than the integral by at most (k / 2) R p_K, R the
 tail's mass. Rows in which that could matter get a longer head, at worst the whole vocabulary, a few rows at a time.
 
-What is as wide as the vocabulary are sums over it, in one function that torch.compile fuses into two passes on a GPU;
-without it five float32 arrays [n, V] live at once, 67 MB each for 110 tokens at V 151,936.
+Sums over the vocabulary need five arrays [n, V] at once; CUDA with Triton does without (exact_losses_triton).
 """
 
-import functools
-import importlib.util
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -30,7 +26,6 @@ from autodeco.losses import EPSILON, MINIMUM_TEMPERATURE
 HEAD_TOKENS = (1024, 8192)
 LONG_ROWS = 16  # sorted whole at a time: ten arrays of 16 x 151,936 float64 are 195 MB
 LARGEST_TAIL = {torch.float32: 3e-8, torch.float64: 1e-13}  # R p_K; at k = 30 the sum of q is then off by 5e-7
-COMPILE = os.environ.get("AUTODECO_COMPILE", "1") == "1" and importlib.util.find_spec("triton") is not None
 
 
 @dataclass
@@ -94,7 +89,7 @@ def sort_tokens(z: Tensor, temperature: Tensor, labels: Tensor) -> SortedTokens:
     """Return what the losses need of ``z`` [n, V] at ``temperature`` [n] for ``labels`` [n], none of them -100."""
     z = z if z.dtype in LARGEST_TAIL else z.float()
     temperature, labels = temperature.to(z.dtype).unsqueeze(-1), labels.unsqueeze(-1)
-    sums = Sums(*(_compiled_sums() if z.is_cuda and COMPILE else _sums)(z, temperature, labels))
+    sums = _sums(z, temperature, labels)
     vocab, short, first = z.shape[-1], [], None
     rows = torch.arange(len(z), device=z.device)
     for size in [size for size in HEAD_TOKENS if 2 * size < vocab] or [vocab]:
@@ -151,8 +146,7 @@ def losses_and_derivatives(tokens: SortedTokens, temperature: Tensor, top_p: Ten
     return torch.stack([value.squeeze(-1) for value in values])
 
 
-def _sums(z: Tensor, temperature: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Return the fields of ``Sums``."""
+def _sums(z: Tensor, temperature: Tensor, labels: Tensor) -> Sums:
     largest = z.amax(-1, keepdim=True)
     s = z - largest
     s_y = s.gather(-1, labels)
@@ -165,12 +159,7 @@ def _sums(z: Tensor, temperature: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     squares = (e * e).sum(-1, keepdim=True, dtype=torch.float64) / (total * total)
     q = e / total.to(e.dtype)
     entropy = -(q * torch.log(q + heads.EPSILON)).sum(-1, keepdim=True, dtype=torch.float64)
-    return largest, weight_total, total, mean, squares, entropy, s_y.double(), rank
-
-
-@functools.cache
-def _compiled_sums():
-    return torch.compile(_sums, dynamic=True)
+    return Sums(largest, weight_total, total, mean, squares, entropy, s_y.double(), rank)
 
 
 def _sorted_head(z, temperature, labels, sums: Sums, rows: Tensor, size: int) -> SortedHead:

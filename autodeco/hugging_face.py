@@ -143,7 +143,7 @@ class HuggingFaceSource:
         for rows in torch.arange(len(labels)).split(chunk_tokens(self.model.vocab_size, self.device)):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             here = packed.records[part], packed.commands[part]
-            yield Chunk(hidden[part].float(), logits[part].float(), labels[part], *here)
+            yield Chunk(hidden[part].float(), logits[part], labels[part], *here)
 
     def _load(self, path: str | os.PathLike) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer

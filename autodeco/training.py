@@ -182,7 +182,7 @@ class _Scored:
 
 
 def _score(heads: Heads, chunks: Iterable[Chunk], arguments: TrainingArguments) -> _Scored:
-    """Score chunk by chunk; the graph that stays behind is that of the heads alone."""
+    """Score chunk by chunk; what stays behind of a token is what the heads read."""
     parts, labels, records = [], [], []
     for chunk in chunks:
         scored = predict_and_score(
@@ -191,6 +191,7 @@ def _score(heads: Heads, chunks: Iterable[Chunk], arguments: TrainingArguments) 
         parts.append(scored)
         labels.append(chunk.labels)
         records.append(chunk.records)
+        del chunk  # else its logits stay until the next ones are there
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     return _Scored(*columns, torch.cat(labels), np.concatenate(records))
 

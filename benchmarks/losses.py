@@ -1,14 +1,14 @@
 """Speed and memory of the exact losses against the plain ones: forward and backward to the heads, written as JSON.
 
-python benchmarks/losses.py [-o losses.json]                                                   # SmolLM2's sizes, CPU
-python benchmarks/losses.py --device cuda --tokens 12288 --vocab 151936 --hidden 3584 [-o losses-cuda.json]
+python benchmarks/losses.py [-o losses.json]                              # SmolLM2's sizes, CPU
+python benchmarks/losses.py --device cuda --tokens 4096 12288 32768 --vocab 151936 --hidden 3584 [-o losses-cuda.json]
 
-On a GPU hidden states and output matrix are bfloat16, as a model's are, and the plain losses get as many tokens as fit.
+Both get the same hidden states and output matrix, on a GPU bfloat16, as a model's are, and once float32 (without TF32).
+The rival is the plain version in the largest batch that memory holds.
 """
 
 import argparse
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -22,7 +22,8 @@ from autodeco.exact_losses import chunk_tokens, predict_and_score
 
 # Random weights: logits spread by 4 give distributions somewhat less peaked than a model's.
 SPREAD = 4.0
-VERSIONS = {"cpu": ["plain", "exact"], "cuda": ["plain", "exact", "exact_compiled"]}
+BIASES = {1.0: 0.0, 0.4: -1.386}  # of the temperature head, by the temperature that it then predicts
+DTYPES = {"cpu": ["float32"], "cuda": ["bfloat16", "float32"]}
 
 
 def plain_step(heads, hidden, weight, labels):
@@ -36,31 +37,42 @@ def plain_step(heads, hidden, weight, labels):
 def exact_step(heads, hidden, weight, labels):
     """The same with the exact losses, in chunks."""
     parts = []
-    for rows in torch.arange(len(hidden), device=hidden.device).split(chunk_tokens(len(weight), hidden.device)):
+    size = chunk_tokens(len(weight), hidden.device)
+    for start in range(0, len(hidden), size):
+        part = slice(start, start + size)
         with torch.no_grad():
-            logits = (hidden[rows] @ weight.T).float()
-        _, _, first, second, _ = predict_and_score(heads, hidden[rows], logits, labels[rows])
+            logits = hidden[part] @ weight.T
+        _, _, first, second, _ = predict_and_score(heads, hidden[part], logits, labels[part])
         parts.append(first + second)
     torch.cat(parts).mean().backward()
+
+
+STEPS = {"plain": plain_step, "exact": exact_step}
 
 
 def make_inputs(args):
     """Return heads, hidden states, output matrix and labels drawn from the model's distribution at temperature 1."""
     torch.manual_seed(0)
-    dtype = torch.float32 if args.device == "cpu" else torch.bfloat16
+    dtype = getattr(torch, args.dtype)
     weight = torch.randn(args.vocab, args.hidden, device=args.device).mul_(SPREAD / args.hidden**0.5).to(dtype)
-    hidden = torch.randn(args.tokens, args.hidden, device=args.device).to(dtype)
+    hidden = torch.randn(max(args.tokens), args.hidden, device=args.device).to(dtype)
     heads = Heads(args.hidden).to(args.device)
-    torch.nn.init.constant_(heads.temp_head.mlp[2].bias, args.bias)
-    labels = [torch.softmax((part @ weight.T).float(), -1).multinomial(1).squeeze(-1) for part in hidden.split(64)]
+    labels = [torch.softmax((part @ weight.T).float(), -1).multinomial(1).squeeze(-1) for part in hidden.split(16)]
     return heads, hidden, weight, torch.cat(labels)
 
 
-def peak(device: str) -> float:
-    """Return the most memory used so far, in MiB."""
+def memory(device: str) -> float:
+    """Return the most memory used since the last ``forget_peak``, on a CPU since the start, in MiB."""
     if device == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return torch.cuda.max_memory_allocated() / 2**20
+
+
+def forget_peak(device: str) -> None:
+    """Free what is cached and count the peak from here."""
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def timed(step, inputs, args) -> float:
@@ -75,64 +87,77 @@ def timed(step, inputs, args) -> float:
     return min(seconds)
 
 
-def measure(args) -> dict:
+def measure(name: str, tokens: int, inputs, args) -> dict:
     """Return tokens/s, how many tokens fitted, and peak memory beyond weights and inputs, in MiB."""
-    step = plain_step if args.only == "plain" else exact_step
-    heads, hidden, weight, labels = make_inputs(args)
-    tokens = args.tokens
-    if args.device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated() / 2**20
-    else:
-        before = peak("cpu")
+    heads, hidden, weight, labels = inputs
     while True:
+        heads.zero_grad(set_to_none=True)
+        forget_peak(args.device)
+        before = memory(args.device)
         try:
-            seconds = timed(step, (heads, hidden[:tokens], weight, labels[:tokens]), args)
+            seconds = timed(STEPS[name], (heads, hidden[:tokens], weight, labels[:tokens]), args)
             break
         except torch.cuda.OutOfMemoryError:
             tokens = tokens * 7 // 8
-            heads.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-    return {
-        "tokens": tokens,
-        "tokens_per_second": round(tokens / seconds, 1),
-        "peak_mib": round(peak(args.device) - before),
-    }
+    row = {"tokens": tokens, "tokens_per_second": round(tokens / seconds, 1)}
+    return row | {"peak_mib": round(memory(args.device) - before)}
+
+
+def compare(args) -> list[dict]:
+    """Return a row for each temperature: the plain version, and the exact one with each number of tokens."""
+    inputs, rows = make_inputs(args), []
+    for temperature, bias in BIASES.items():
+        if args.temperature not in (None, temperature):
+            continue
+        torch.nn.init.constant_(inputs[0].temp_head.mlp[2].bias, bias)
+        row = {"dtype": args.dtype, "temperature": temperature}
+        if args.only != "exact":
+            row["plain"] = measure("plain", max(args.tokens), inputs, args)
+        if args.only != "plain":
+            row["exact"] = [measure("exact", tokens, inputs, args) for tokens in args.tokens]
+        print(row, file=sys.stderr)
+        rows.append(row)
+    return rows
+
+
+def in_processes() -> list[dict]:
+    """Return ``compare`` with a process for every measurement, since on a CPU a peak of memory never goes down."""
+    rows = []
+    for temperature in BIASES:
+        row = {}
+        for only in STEPS:
+            run = [sys.executable, *sys.argv, f"--only={only}", f"--temperature={temperature}"]
+            output = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout
+            row |= json.loads(output.splitlines()[-1])[0]
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
-    """Measure each version in a process of its own, since a peak of memory never goes down."""
+    """Compare and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=sorted(VERSIONS), default="cpu")
-    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--device", choices=sorted(DTYPES), default="cpu")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[256], help="plain gets the most of them that fit")
     parser.add_argument("--hidden", type=int, default=576)
     parser.add_argument("--vocab", type=int, default=49152)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bias", type=float, default=0.0, help="of the temperature head: 0 is T = 1, -1.4 is T = 0.4")
     parser.add_argument("-o", "--output")
-    parser.add_argument("--only", choices=VERSIONS["cuda"], help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--temperature", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
-        print(json.dumps(measure(args)))
+        args.dtype = DTYPES[args.device][0]
+        print(json.dumps(compare(args)))
         return
     rows = []
-    for temperature, bias in ((1.0, 0.0), (0.4, -1.386)):
-        row = {"temperature": temperature}
-        for only in VERSIONS[args.device]:
-            names = ("device", "tokens", "hidden", "vocab", "rounds")
-            run = [sys.executable, __file__, *(f"--{name}={getattr(args, name)}" for name in names)]
-            run += [f"--bias={bias}", f"--only={only}"]
-            env = os.environ | {"AUTODECO_COMPILE": str(int(only == "exact_compiled"))}
-            output = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
-            row[only] = json.loads(output.splitlines()[-1])
-            print(temperature, only, row[only], file=sys.stderr)
-        for only in VERSIONS[args.device][1:]:
-            ratio = row[only]["tokens_per_second"] / row["plain"]["tokens_per_second"]
-            row[f"speedup_{only}"] = round(ratio, 2)
-        rows.append(row)
+    for dtype in DTYPES[args.device]:
+        args.dtype = dtype
+        rows += in_processes() if args.device == "cpu" else compare(args)
+    for row in rows:
+        for exact in row["exact"]:
+            exact["speedup"] = round(exact["tokens_per_second"] / row["plain"]["tokens_per_second"], 2)
     report = {
-        "tokens": args.tokens,
         "hidden": args.hidden,
         "vocab": args.vocab,
         "threads": torch.get_num_threads(),

@@ -47,7 +47,7 @@ def main() -> None:
         "tests": tests(out),
         "operations_microseconds": operations(out),
         "decoding": decoding(out),
-        "losses": [json.loads(path.read_text()) for path in sorted(out.glob("losses-*.json"))],
+        "losses": json.loads((out / "losses.json").read_text()),
     }
     result.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -77,9 +77,7 @@ decode() {
 }
 
 losses() {
-    for tokens in ${TOKENS:-4096 12288 32768}; do
-        python3 benchmarks/losses.py --device cuda --tokens "$tokens" --vocab 151936 --hidden 3584 -o "$out/losses-$tokens.json" > /dev/null
-    done
+    python3 benchmarks/losses.py --device cuda --tokens ${TOKENS:-4096 12288 32768} --vocab 151936 --hidden 3584 -o "$out/losses.json" > /dev/null
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader > "$out/machine.txt"

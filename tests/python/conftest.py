@@ -1,5 +1,6 @@
 """What most tests need: the small model, the golden heads as files for it, and the model opened with them."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 import autodeco
 from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
+
+# Before anything imports triton: its kernels run in its interpreter, on the CPU. 0 in the environment: on the GPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

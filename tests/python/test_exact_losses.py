@@ -31,7 +31,7 @@ def gradients(function, logits, temperature, top_p, labels):
     """Return values and gradients by T and P of each loss; each token's gradient is scaled differently."""
     temperature, top_p = temperature.clone().requires_grad_(), top_p.clone().requires_grad_()
     first, second = function(logits, temperature, top_p, labels)
-    factors = torch.linspace(0.5, 2.0, len(labels), dtype=first.dtype)
+    factors = torch.linspace(0.5, 2.0, len(labels), dtype=first.dtype, device=first.device)
     (by_t_first,) = torch.autograd.grad((first * factors).sum(), temperature, retain_graph=True)
     by_t_second, by_p = torch.autograd.grad((second * factors).sum(), (temperature, top_p))
     return {"first": first, "second": second, "first by T": by_t_first, "second by T": by_t_second, "second by P": by_p}
@@ -62,7 +62,7 @@ def test_exact_in_float32_stays_within_1e5_of_plain_in_float64(seed):
 
 @pytest.mark.parametrize("spread", [0.5, 3.0, 6.0])
 def test_heads_and_tails_without_a_whole_sort_stay_within_1e5_of_plain(spread, monkeypatch):
-    monkeypatch.setattr(exact_losses, "_backend", lambda logits: exact_losses_torch)
+    monkeypatch.setattr(exact_losses, "_backend", lambda logits: (exact_losses_torch, logits))
     logits, temperature, top_p, labels = random_case(0, vocab=30_000, spread=spread)
     top_p[:8] = torch.tensor([1.0, 0.9999, 0.999, 0.99, 0.5, 1e-3, 1.0, 0.9999])  # cuts behind the head, too
     labels[8:16] = logits[8:16].argsort(-1)[torch.arange(8), torch.arange(8) * 4000]  # labels behind the head
