@@ -209,7 +209,7 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(llm, monkeypatc
 
 
 def test_more_sequences_than_llama_cpp_has_are_refused(llm):
-    with pytest.raises(InputError, match="257 answers at a time: llama.cpp has room for 256"):
+    with pytest.raises(InputError, match=r"257 answers at a time: llama\.cpp has room for 256"):
         next(generate(llm, [[1]], 257, slots=257))
 
 
