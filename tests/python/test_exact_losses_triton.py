@@ -47,6 +47,14 @@ def test_flat_and_peaked_tokens_of_a_large_vocabulary():
     close((logits, temperature, top_p, labels))
 
 
+def test_the_tail_behind_the_window_counts_where_thousands_are_nearly_equal(monkeypatch):
+    # The labels come before the crossing, so that the derivative by P is in proportion to what lies beyond it.
+    monkeypatch.setattr(exact_losses_triton, "WARPS", 512 if INTERPRETED else 4)
+    logits = torch.randn(2, 150_000, generator=torch.Generator().manual_seed(0)).mul_(torch.tensor([[0.3], [0.5]]))
+    labels = logits.argsort(descending=True)[[0, 1], [1000, 500]]
+    close((logits, torch.ones(2), torch.tensor([0.6, 0.2]), labels))
+
+
 def test_equal_tokens_keep_the_order_of_their_ids():
     logits = torch.randn(4, 9000, generator=torch.Generator().manual_seed(0)).mul_(2).round_()
     logits[:2] = 0.5
