@@ -198,7 +198,7 @@ def test_data_with_nothing_to_learn_from_is_refused(folder, tmp_path, capsys):
 
 def test_answers_are_ranked_behind_the_commands_that_traces_would_have(tiny, data, tmp_path):
     arguments = replace(ARGUMENTS, control=True, control_tokens=4, control_prompts=3, validation_share=0.2, steps=2)
-    running = HuggingFaceSource(tiny, data, arguments, SETTINGS)
+    running = HuggingFaceSource(tiny, data, arguments, replace(SETTINGS, dtype="bfloat16"))
     held_out = held_out_records(range(40), 0.2, arguments.seed)
     control = Control(read_commands(), sorted(held_out), arguments.seed)
     whole = {}
