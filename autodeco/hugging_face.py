@@ -1,6 +1,5 @@
 """A Hugging Face model as a source of training: run frozen, on the fly, on one process or many."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -13,54 +12,27 @@ from torch import Tensor
 from autodeco.control_commands import Control, read_commands
 from autodeco.errors import InputError
 from autodeco.exact_losses import chunk_tokens
+from autodeco.hugging_face_model import HuggingFaceModel
 from autodeco.hugging_face_settings import HuggingFaceSettings
 from autodeco.packed_answers import PackedAnswers
 from autodeco.packing import Labelled, Row, pack, row
 from autodeco.records import held_out_records, read_records
-from autodeco.tokenizing import RecordTokenizer
 from autodeco.trace_tokens import batch_indices
-from autodeco.traces import Model, file_hash
+from autodeco.traces import file_hash
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_source import Chunk
 
 
-class HuggingFaceTokenizer(RecordTokenizer):
-    """The vocabulary and chat template of a Hugging Face tokenizer; ``ends`` are the tokens that end an answer."""
-
-    def __init__(self, tokenizer, ends: set[int]):
-        self._tokenizer, self._ends = tokenizer, ends
-        self._adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
-
-    def _ids(self, text: str, add_bos: bool) -> list[int]:
-        ids = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
-        return [self._tokenizer.bos_token_id, *ids] if add_bos and self._adds_bos else ids
-
-    def _is_end(self, token: int) -> bool:
-        return token in self._ends
-
-    def _eos(self) -> int | None:
-        return self._tokenizer.eos_token_id
-
-    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
-        try:
-            return self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except Exception as error:  # no template, or whatever the template raises
-            raise InputError(f"the model's chat template refuses the messages ({error})") from None
-
-
 class HuggingFaceSource:
-    """The model at ``path`` (a folder, or a name on the hub) over the records of ``data_path``.
+    """The model at ``path`` (a folder, a name on the hub, a GGUF file, or loaded) over the records of ``data_path``.
 
-    Several processes (``accelerate launch``) share each update's rows; with FSDP they share the model too. The hidden
-    state is by definition what the output matrix reads, so it is taken from there, and the logits are the model's own.
-    Raises InputError for a model or data that cannot be used.
+    Several processes (``accelerate launch``) share each update's rows; with FSDP they share the model too. The logits
+    are the model's own. Raises InputError for a model or data that cannot be used.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike | HuggingFaceModel,
         data_path: str | os.PathLike,
         arguments: TrainingArguments,
         settings: HuggingFaceSettings | None = None,
@@ -90,7 +62,7 @@ class HuggingFaceSource:
             control = Control(self.commands, [s.record for s in validation], arguments.seed)
             records = [s.record for s in training]
             self._answers = PackedAnswers(
-                data_path, self._record_tokenizer, control, records, arguments, settings.pack_tokens, self._processes
+                data_path, self._tokenizer, control, records, arguments, settings.pack_tokens, self._processes
             )
         digest, run = file_hash(data_path), {"pack_tokens": settings.pack_tokens, "dtype": settings.dtype}
         run |= {"commands": [asdict(command) for command in self.commands]} if self.commands else {}
@@ -121,7 +93,7 @@ class HuggingFaceSource:
         return self._accelerator.reduce(values, "sum") if self._processes > 1 else values
 
     def pieces(self, tokens: list[int]) -> list[str]:
-        return [self._tokenizer.decode([token]) for token in tokens]
+        return [self._tokenizer.text([token]) for token in tokens]
 
     def _own_chunks(self, rows: Iterable[tuple[Row, bool]]) -> Iterator[Chunk]:
         """Run all ``rows``; yield the chunks of those that are this process's own."""
@@ -132,54 +104,34 @@ class HuggingFaceSource:
 
     @torch.no_grad()
     def _chunks(self, packed: Row) -> Iterator[Chunk]:
-        self._hidden = None
         logits = self._language_model(
             input_ids=packed.tokens.to(self.device),
             position_ids=packed.positions.to(self.device),
             logits_to_keep=packed.at.to(self.device),
             use_cache=False,
         ).logits[0]
-        hidden, labels = self._hidden[0], packed.labels.to(self.device)
+        hidden, labels = self._frozen.hidden[0], packed.labels.to(self.device)
         for rows in torch.arange(len(labels)).split(chunk_tokens(self.model.vocab_size, self.device)):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             here = packed.records[part], packed.commands[part]
             yield Chunk(hidden[part].float(), logits[part], labels[part], *here)
 
-    def _load(self, path: str | os.PathLike) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(str(path))
-            model = AutoModelForCausalLM.from_pretrained(str(path), dtype=getattr(torch, self._settings.dtype))
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: transformers cannot load it ({error})") from None
-        model.eval().requires_grad_(False)
-        output = model.get_output_embeddings()
-        vocab, hidden = output.weight.shape
-        if len(self._tokenizer) > vocab:
-            raise InputError(f"{path}: its tokenizer has {len(self._tokenizer)} tokens, its output matrix {vocab} rows")
-        first = output.weight[:256].float().cpu().numpy().tobytes()
-        fingerprint = hashlib.sha256(model.config.to_json_string().encode() + first).hexdigest()
-        self.model = Model(str(path), fingerprint, model.config.model_type, Path(path).name, hidden, vocab)
-        ends = model.generation_config.eos_token_id
-        ends = {*(ends if isinstance(ends, list) else [ends]), self._tokenizer.eos_token_id} - {None}
-        self._record_tokenizer = HuggingFaceTokenizer(self._tokenizer, ends)
-        output.register_forward_pre_hook(self._keep)
+    def _load(self, path: str | os.PathLike | HuggingFaceModel) -> None:
+        self._frozen = path if isinstance(path, HuggingFaceModel) else HuggingFaceModel(path, self._settings.dtype)
+        self.model, self._tokenizer = self._frozen.model, self._frozen.tokenizer
         if self._accelerator.distributed_type.value == "FSDP":
             # FSDP2 wants an optimizer with the model; this one gets no gradients.
+            model = self._frozen.language_model
             self._language_model, _ = self._accelerator.prepare(model, torch.optim.SGD(model.parameters()))
         else:
-            self._language_model = model.to(self.device)
-
-    def _keep(self, module, inputs) -> None:
-        self._hidden = inputs[0]
+            self._language_model = self._frozen.language_model.to(self.device)
 
     def _sequences(self, data_path: str | os.PathLike) -> tuple[list[Labelled], int, int]:
         """Return what there is to learn from, and how many records are too long altogether or were cut."""
         room, sequences, skipped, cut = self._settings.pack_tokens, [], 0, 0
         for index, record in enumerate(read_records(data_path)):
             try:
-                prompt, completion = self._record_tokenizer(record)
+                prompt, completion = self._tokenizer(record)
             except InputError as error:
                 raise InputError(f"{data_path}, line {record.line}: {error}") from None
             tokens = [*prompt, *completion][:room]

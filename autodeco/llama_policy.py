@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +16,8 @@ from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
 from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
-from autodeco.policy import Sampled
-from autodeco.prefix_tree import Tokens
+from autodeco.policy import Sampled, Wanted
+from autodeco.prefix_tree import Tokens, paths
 from autodeco.tokenizing import Tokenizer
 from autodeco.traces import Model, model_fingerprint
 
@@ -63,14 +62,17 @@ class LlamaPolicy:
                 )
         return answers
 
-    def states(
-        self, prompt: Sequence[int], paths: Sequence[tuple[Tokens, int]]
-    ) -> Iterator[tuple[Tensor, Tensor, Tokens, int]]:
-        for tokens, first in paths:
-            start = first
-            for offset, hidden, logits in self._states.read([*prompt, *tokens[:first]], list(tokens[first:])):
-                start = first + offset
-                yield torch.from_numpy(np.array(hidden)), torch.from_numpy(logits), tokens, start
+    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, Tokens]]]]:
+        for index, (prompt, edges) in enumerate(wanted):
+            edges = set(edges)
+            for tokens, first in paths(edges):
+                read = self._states.read([*prompt, *tokens[:first]], list(tokens[first:]))
+                for offset, hidden, logits in read:
+                    beginnings = [tokens[: first + offset + row + 1] for row in range(len(hidden))]
+                    rows = [row for row, beginning in enumerate(beginnings) if beginning in edges]
+                    if rows:
+                        which = [(index, beginnings[row]) for row in rows]
+                        yield torch.from_numpy(hidden[rows]), torch.from_numpy(logits[rows]), which
 
     def summed(self, values: Tensor) -> Tensor:
         return values

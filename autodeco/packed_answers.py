@@ -9,8 +9,8 @@ import numpy as np
 from autodeco.control_commands import Control
 from autodeco.errors import InputError
 from autodeco.packing import Labelled, Row, pack, row
+from autodeco.record_tokenizing import RecordTokenizer
 from autodeco.records import read_records
-from autodeco.tokenizing import RecordTokenizer
 from autodeco.trace_answers import ranked_places
 from autodeco.trace_tokens import batch_indices
 from autodeco.training_arguments import TrainingArguments

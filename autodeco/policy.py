@@ -1,6 +1,6 @@
 """What training on rewards asks of a model: answers drawn with given heads, and the states behind their tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,9 @@ from torch import Tensor
 from autodeco.heads import Heads
 from autodeco.prefix_tree import Tokens
 from autodeco.training_source import Source
+
+# for some prompts (token ids), which tokens were drawn: each as the answer up to and including it
+Wanted = Sequence[tuple[Sequence[int], Iterable[Tokens]]]
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,6 @@ class Policy(Source, Protocol):
     def sample(self, prompts: Sequence[Sequence[int]], n: int, heads: Heads, seed: int) -> list[list[Sampled]]:
         """Return ``n`` answers to each prompt (token ids), drawn with ``heads`` and their hard top-p."""
 
-    def states(
-        self, prompt: Sequence[int], paths: Sequence[tuple[Tokens, int]]
-    ) -> Iterator[tuple[Tensor, Tensor, Tokens, int]]:
-        """Yield (hidden [n, H], logits [n, V], tokens, start): what predicts ``tokens[start : start + n]``.
-
-        Each of ``paths`` is (tokens, first), and its tokens from ``first`` on are covered.
-        """
+    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, Tokens]]]]:
+        """Yield (hidden [n, H], logits [n, V], which): what predicts the last token of each answer's beginning in
+        ``wanted``, once each. ``which`` says by (index in ``wanted``, beginning) what the rows are."""

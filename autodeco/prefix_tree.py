@@ -13,7 +13,7 @@ and no later token is blamed for it. Few others make a noisy mean, so it is draw
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 Tokens = tuple[int, ...]
 PULL = 2.0
@@ -50,7 +50,7 @@ def edges(answers: Sequence[Tokens], values: Sequence[Sequence[float]]) -> dict[
     return {tokens: value for tokens, value in sums.items() if abs(value) > 1e-9}
 
 
-def paths(wanted: dict[Tokens, float]) -> list[tuple[Tokens, int]]:
+def paths(wanted: Collection[Tokens]) -> list[tuple[Tokens, int]]:
     """Return token sequences that visit each edge of ``wanted`` once: (tokens, from which of them on), in an order in
     which neighbours begin alike."""
     ordered = sorted(wanted)

@@ -11,6 +11,12 @@ class RewardArguments:
     """How heads are trained on rewards; the defaults are for a small model on a CPU."""
 
     checker: str = option("exact", "exact, number, math, reasoning-gym, regex:PATTERN or python:MODULE:NAME")
+    rollouts: str = option(
+        "llama.cpp",
+        "what answers: llama.cpp, the quantized file itself, or transformers, on --device",
+        choices=("llama.cpp", "hugging-face"),
+    )
+    dtype: str = option("bfloat16", "of the frozen model in transformers", choices=("bfloat16", "float16", "float32"))
     steps: int = option(60, "updates of the heads", least=1)
     batch_problems: int = option(16, "problems in an update", least=1)
     samples: int = option(16, "answers to each of them", least=2)

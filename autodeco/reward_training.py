@@ -24,7 +24,7 @@ from autodeco.exact_losses import predict_and_score
 from autodeco.heads import TEMPERATURE_SCALE, Heads
 from autodeco.interrupts import deferred_interrupt
 from autodeco.policy import Policy, Sampled
-from autodeco.prefix_tree import advantages, edges, paths
+from autodeco.prefix_tree import Tokens, advantages, edges
 from autodeco.problem_files import read_problems
 from autodeco.reward_arguments import RewardArguments
 from autodeco.traces import file_hash
@@ -185,14 +185,14 @@ def _update(run: TrainingState, problems: _Problems, start_heads: Heads | None) 
     run.optimizer.zero_grad(set_to_none=True)
     live = [row for row in range(len(indices)) if rewards[row].min() < rewards[row].max()]
     tokens = sum(len(answer.tokens) for row in live for answer in answers[row])
-    squares = defaultdict(float)
+    wanted, squares = [], defaultdict(float)
     for row in live:
         sequences = [answer.tokens for answer in answers[row]]
         values = {name: advantages(sequences, rewards[row], name) for name in ("prefix", "group")}
         for name, rows in values.items():
             squares[name] += sum(value * value for each in rows for value in each)
-        wanted = edges(sequences, values[arguments.baseline])
-        _add_gradient(run, problems.prompts[indices[row]], wanted, tokens, start_heads)
+        wanted.append((problems.prompts[indices[row]], edges(sequences, values[arguments.baseline])))
+    _add_gradient(run, wanted, tokens, start_heads)
     with deferred_interrupt():
         # Between updates the heads, the optimiser and the history agree with the number of steps.
         if live:
@@ -209,16 +209,18 @@ def _update(run: TrainingState, problems: _Problems, start_heads: Heads | None) 
     return figures
 
 
-def _add_gradient(run: TrainingState, prompt: list[int], wanted: dict, tokens: int, start_heads: Heads | None) -> None:
-    """Add the gradient of one problem's answers, whose advantages by edge are ``wanted``, over ``tokens`` tokens."""
+def _add_gradient(
+    run: TrainingState,
+    wanted: list[tuple[list[int], dict[Tokens, float]]],
+    tokens: int,
+    start_heads: Heads | None,
+) -> None:
+    """Add the gradient of answers to some prompts, whose advantages are ``wanted`` by edge, over ``tokens`` tokens."""
     device = run.arguments.device
-    for hidden, logits, path, start in run.source.states(prompt, paths(wanted)):
-        rows = [row for row in range(len(hidden)) if path[: start + row + 1] in wanted]
-        if not rows:
-            continue
-        hidden, logits = hidden[rows].to(device), logits[rows].to(device)
-        labels = torch.tensor([path[start + row] for row in rows], device=device)
-        weights = torch.tensor([wanted[path[: start + row + 1]] for row in rows], device=device)
+    for hidden, logits, which in run.source.states(wanted):
+        hidden, logits = hidden.to(device), logits.to(device)
+        labels = torch.tensor([edge[-1] for _, edge in which], device=device)
+        weights = torch.tensor([wanted[index][1][edge] for index, edge in which], device=device)
         temperature, top_p, _, nll, _ = predict_and_score(run.heads, hidden, logits, labels, weighted=False)
         loss = (weights * nll).sum() / tokens
         if start_heads is not None:

@@ -17,7 +17,6 @@ from autodeco.exact_losses import predict_and_score
 from autodeco.heads import Heads
 from autodeco.interrupts import deferred_interrupt
 from autodeco.ranking import measure_control, ranking_step
-from autodeco.trace_source import TraceSource
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_report import write_report
 from autodeco.training_source import Chunk, Source
@@ -37,6 +36,8 @@ def train(
 
     ``model_path``: the GGUF that was collected from, if it has moved. The rest is as in ``train_from``.
     """
+    from autodeco.trace_source import TraceSource  # a Hugging Face model is trained for without llama.cpp
+
     arguments = arguments or TrainingArguments()
     check_run(output_dir, arguments)
     return train_from(TraceSource(traces_dir, arguments, model_path), output_dir, arguments, init, resume, progress)

@@ -1,10 +1,11 @@
 """Train heads for a model; the model itself stays as it is.
 
 On likelihood, TRACES are hidden states that `autodeco collect` kept; with --data instead, a Hugging Face --model is run
-over the completions, on one process or, by `accelerate launch`, on many. On rewards (--objective reward), the GGUF
---model answers --problems with the heads as they are, and a checker scores the answers. All settings can stand in a
-YAML file (--config) under the names of the flags; flags win over the file. With --control the heads also learn to
-follow commands in the prompt, to be certain or to be diverse.
+over the completions, on one process or, by `accelerate launch`, on many. On rewards (--objective reward), --model
+answers --problems with the heads as they are, and a checker scores the answers; it is a GGUF that llama.cpp runs or,
+with --rollouts hugging-face, what transformers can load. All settings can stand in a YAML file (--config) under the
+names of the flags; flags win over the file. With --control the heads also learn to follow commands in the prompt, to be
+certain or to be diverse.
 """
 
 import argparse
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="the GGUF to reward or, if it has moved, collected from; with --data the folder "
-        "or name of a Hugging Face model",
+        help="the GGUF to reward or, if it has moved, collected from; with --data or --rollouts hugging-face also the "
+        "folder or name of a Hugging Face model",
         **unset,
     )
     parser.add_argument(
@@ -99,14 +100,19 @@ def _on_hugging_face(values: dict[str, Any], arguments: TrainingArguments, setti
 
 
 def _on_rewards(values: dict[str, Any], arguments: RewardArguments):
-    from autodeco.llama_policy import LlamaPolicy
     from autodeco.reward_training import train_on_rewards
     from autodeco.training_state import check_run
 
     check_run(values["output"], arguments)
-    policy = LlamaPolicy(
-        values["model"], arguments.max_tokens, arguments.slots, arguments.device, values.get("threads")
-    )
+    room = values["model"], arguments.max_tokens, arguments.slots, arguments.device
+    if arguments.rollouts == "hugging-face":
+        from autodeco.hugging_face_policy import HuggingFacePolicy
+
+        policy = HuggingFacePolicy(*room, arguments.dtype)
+    else:
+        from autodeco.llama_policy import LlamaPolicy
+
+        policy = LlamaPolicy(*room, values.get("threads"))
     return train_on_rewards(
         policy, values["problems"], values["output"], arguments, values.get("init"), values["resume"]
     )

@@ -35,6 +35,12 @@ def decoding(out: Path) -> list:
     return found
 
 
+def training(out: Path) -> dict:
+    """Return the full run to reward-trained heads, and the memory of training, as far as they were made."""
+    found = {name: out / f"{name}.json" for name in ("full_run", "train_memory")}
+    return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
+
+
 def main() -> None:
     """Write the result."""
     out, result = Path(sys.argv[1]), Path(sys.argv[2])
@@ -48,6 +54,7 @@ def main() -> None:
         "operations_microseconds": operations(out),
         "decoding": decoding(out),
         "losses": json.loads((out / "losses.json").read_text()),
+        **training(out),
     }
     result.write_text(json.dumps(report, indent=2) + "\n")
 

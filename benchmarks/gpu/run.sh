@@ -4,7 +4,7 @@
 #   benchmarks/gpu/run.sh CARRIED OUT [STAGE ...]
 #
 # CARRIED is the folder that carry.sh made; OUT receives logs and gpu.json, which joins them. Needs CMake, Ninja, nvcc and
-# python3 with numpy; `losses` needs torch. Stages, all of them in this order if none is named:
+# python3 with numpy; `losses` needs torch, `train` transformers too. Stages, all of them in this order if none is named:
 #
 #   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
 #   test        the C++ tests: none, 10 and all layers on the GPU, the nucleus where it can be and on the CPU
@@ -12,6 +12,7 @@
 #   models      the generated models, 8 GB in build/cuda-models, or $MODELS
 #   decode      decoding speed
 #   losses      training speed and memory, against the plain losses
+#   train       heads for SmolLM2 from nothing: answers, likelihood, rewards, test (4 minutes); memory at 1.5B parameters
 #
 # CUDA_ARCHITECTURES (default: native) and CMAKE_FLAGS are handed to CMake.
 set -euo pipefail
@@ -19,7 +20,7 @@ carried=$(realpath "${1:?usage: run.sh CARRIED OUT [STAGE ...]}")
 mkdir -p "${2:?usage: run.sh CARRIED OUT [STAGE ...]}"
 out=$(realpath "$2")
 stages=${*:3}
-stages=${stages:-build test operations models decode losses}
+stages=${stages:-build test operations models decode losses train}
 cd "$(dirname "$0")/../.."
 programs=build/cuda
 models=${MODELS:-build/cuda-models}
@@ -78,6 +79,17 @@ decode() {
 
 losses() {
     python3 benchmarks/losses.py --device cuda --tokens ${TOKENS:-4096 12288 32768} --vocab 151936 --hidden 3584 -o "$out/losses.json" > /dev/null
+}
+
+# Our package without its native module, which training on a Hugging Face model does not need.
+train() {
+    mkdir -p build/cuda-python
+    cp -r autodeco build/cuda-python/
+    cp -r export build/cuda-python/autodeco/
+    local python=(env PYTHONPATH="$PWD/build/cuda-python:$(ls "$carried"/gguf-*.whl)" python3)
+    "${python[@]}" benchmarks/gpu/full_run.py "$carried/smollm2.gguf" "$carried/training.jsonl" "$carried/test.jsonl" "$out/heads"
+    cp "$out/heads/full_run.json" "$out/"
+    "${python[@]}" benchmarks/gpu/train_memory.py "$carried/smollm2.gguf" "$out/train_memory.json"
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader > "$out/machine.txt"

@@ -21,7 +21,7 @@ _LLAMA_NAMES = {
 }
 
 
-def write_smollm2(gguf_path: Path, folder: Path) -> None:
+def write_smollm2(gguf_path: Path, folder: Path, with_weights: bool = True) -> None:
     """The model of a llama-architecture GGUF with a byte-level BPE tokenizer, as a Hugging Face folder in float16."""
     reader = GGUFReader(gguf_path)
 
@@ -30,7 +30,7 @@ def write_smollm2(gguf_path: Path, folder: Path) -> None:
 
     heads, kv_heads = value("llama.attention.head_count"), value("llama.attention.head_count_kv")
     weights = {}
-    for tensor in reader.tensors:
+    for tensor in reader.tensors if with_weights else ():
         array = dequantize(tensor.data, tensor.tensor_type).astype(np.float16)
         if tensor.name.startswith("blk."):
             _, block, part, _ = tensor.name.split(".")
@@ -42,7 +42,8 @@ def write_smollm2(gguf_path: Path, folder: Path) -> None:
             name = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
             weights[name[tensor.name]] = array
     folder.mkdir()
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    if with_weights:
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

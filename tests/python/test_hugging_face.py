@@ -204,7 +204,7 @@ def test_answers_are_ranked_behind_the_commands_that_traces_would_have(tiny, dat
     whole = {}
     for index, record in enumerate(read_records(data)):
         for command, variant in control.variants(index, record):
-            whole[index, command] = running._record_tokenizer(variant)[1]
+            whole[index, command] = running._tokenizer(variant)[1]
     expected = [(index, command, token) for (index, command), tokens in whole.items() for token in tokens]
     assert sorted(rows_of(running.ranked_validation())) == sorted(row for row in expected if row[0] in held_out)
     drawn = rows_of(running.ranked(1))

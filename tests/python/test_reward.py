@@ -77,10 +77,10 @@ class ToyPolicy:
         temperature, top_p = np.array(values, np.float32).T
         return Sampled(tuple(tokens), " ".join(map(str, tokens)), True, temperature, top_p)
 
-    def states(self, prompt, paths):
-        for tokens, first in paths:
-            pairs = [self.state([*prompt, *tokens[:t]]) for t in range(first, len(tokens))]
-            yield *(torch.stack(column) for column in zip(*pairs, strict=True)), tokens, first
+    def states(self, wanted):
+        for index, (prompt, beginnings) in enumerate(wanted):
+            pairs = [self.state([*prompt, *tokens[:-1]]) for tokens in beginnings]
+            yield *(torch.stack(column) for column in zip(*pairs, strict=True)), [(index, each) for each in beginnings]
 
     def summed(self, values):
         return values
@@ -167,7 +167,7 @@ def test_the_gradient_is_that_of_all_answers_token_by_token():
     answers = [answer.tokens for answer in group]
     values = advantages(answers, [float(tokens[0] > 5) for tokens in answers])
     run = SimpleNamespace(heads=heads, source=policy, arguments=SHORT, directory="", step=0)
-    reward_training._add_gradient(run, prompt, edges(answers, values), 48, None)
+    reward_training._add_gradient(run, [(prompt, edges(answers, values))], 48, None)
     found = {name: parameter.grad.clone() for name, parameter in heads.named_parameters()}
     heads.zero_grad()
     total = 0.0
@@ -261,15 +261,15 @@ def test_the_states_of_llama_cpp_belong_to_the_tokens_they_predict(smollm2):
     assert all(np.allclose(answer.temperature, 1.0) for answer in group)
     greedy = []
     for _ in range(3):
-        ((_, logits, _, _),) = policy.states(prompt, [((*greedy, 0), len(greedy))])
+        ((_, logits, _),) = policy.states([(prompt, [(*greedy, 0)])])
         greedy.append(int(logits[0].argmax()))
     tokens = (*greedy, 0)
     seen = {
-        start + row: int(logits[row].argmax())
-        for _, logits, _, start in policy.states(prompt, [(tokens, 0)])
-        for row in range(len(logits))
+        which: int(row.argmax())
+        for _, logits, every in policy.states([(prompt, [tokens[: t + 1] for t in range(4)])])
+        for row, which in zip(logits, every, strict=True)
     }
-    assert [seen[t] for t in range(3)] == greedy
+    assert [seen[0, tokens[: t + 1]] for t in range(3)] == greedy
     assert policy.pieces(greedy[:1]) == [" Paris"]
 
 

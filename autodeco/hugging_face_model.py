@@ -1,0 +1,90 @@
+"""A frozen Hugging Face model with its tokenizer: from a folder, from a name on the hub, or out of a GGUF file."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autodeco.errors import InputError
+from autodeco.record_tokenizing import RecordTokenizer
+from autodeco.traces import Model, model_fingerprint
+
+
+class HuggingFaceTokenizer(RecordTokenizer):
+    """The vocabulary and chat template of a Hugging Face tokenizer; ``ends`` are the tokens that end an answer: those
+    that the model names, and the one with which its template ends a turn."""
+
+    def __init__(self, tokenizer, ends: set[int]):
+        self._tokenizer, self.ends = tokenizer, ends
+        self._adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+        self.ends = ends | self._turn_end()
+
+    def text(self, tokens: list[int]) -> str:
+        """Return the text of ``tokens``, special ones written out."""
+        return self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+    def _turn_end(self) -> set[int]:
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        try:
+            behind = self._render(turns, add_generation_prompt=False).rpartition("b")[2]
+        except InputError:
+            return set()
+        special = set(self._tokenizer.all_special_ids)
+        return set([token for token in self._ids(behind, add_bos=False) if token in special][:1])
+
+    def _ids(self, text: str, add_bos: bool) -> list[int]:
+        ids = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
+        return [self._tokenizer.bos_token_id, *ids] if add_bos and self._adds_bos else ids
+
+    def _is_end(self, token: int) -> bool:
+        return token in self.ends
+
+    def _eos(self) -> int | None:
+        return self._tokenizer.eos_token_id
+
+    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except Exception as error:  # no template, or whatever the template raises
+            raise InputError(f"the model's chat template refuses the messages ({error})") from None
+
+
+class HuggingFaceModel:
+    """The model at ``path`` with weights of ``dtype``, frozen; a ``.gguf`` is dequantized by transformers.
+
+    The hidden state is by definition what the output matrix reads, so ``hidden`` is what it read last.
+    Raises InputError for a model that transformers cannot load.
+    """
+
+    def __init__(self, path: str | os.PathLike, dtype: str):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        gguf = Path(path).suffix == ".gguf"
+        where = {"gguf_file": Path(path).name} if gguf else {}
+        folder = str(Path(path).parent if gguf else path)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **where)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise InputError(f"{path}: transformers cannot load it ({error})") from None
+        self.language_model = model.eval().requires_grad_(False)
+        output = model.get_output_embeddings()
+        vocab, hidden = output.weight.shape
+        if len(tokenizer) > vocab:
+            raise InputError(f"{path}: its tokenizer has {len(tokenizer)} tokens, its output matrix {vocab} rows")
+        ends = model.generation_config.eos_token_id
+        ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+        self.tokenizer = HuggingFaceTokenizer(tokenizer, ends)
+        first = output.weight[:256].float().cpu().numpy().tobytes()
+        digest = hashlib.sha256(model.config.to_json_string().encode() + first).hexdigest()
+        name, fingerprint = (Path(path).stem, model_fingerprint(path)) if gguf else (Path(path).name, digest)
+        self.model = Model(str(path), fingerprint, model.config.model_type, name, hidden, vocab)
+        self.hidden: Tensor | None = None
+        output.register_forward_pre_hook(self._keep)
+
+    def _keep(self, module, inputs) -> None:
+        self.hidden = inputs[0]
