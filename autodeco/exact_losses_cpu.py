@@ -74,7 +74,7 @@ def _sort_token(z: np.ndarray, temperature: float, label: int) -> SortedToken:
     total, squares = float(e.sum()), float((e * e).sum())
     mean = -float((e * d).sum()) / total
     cut = temperature * math.log(len(z) / LEFT_OUT)
-    kept = d[d <= cut]
+    kept = d[~(d > cut)]  # NaN stays, and makes the losses NaN
     kept.sort()
     rank = len(kept)
     if d_y <= cut:

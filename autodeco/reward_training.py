@@ -192,7 +192,7 @@ def _update(run: TrainingState, problems: _Problems, start_heads: Heads | None) 
         for name, rows in values.items():
             squares[name] += sum(value * value for each in rows for value in each)
         wanted.append((problems.prompts[indices[row]], edges(sequences, values[arguments.baseline])))
-    _add_gradient(run, wanted, tokens, start_heads)
+    _add_gradient(run, wanted, [indices[row] for row in live], tokens, start_heads)
     with deferred_interrupt():
         # Between updates the heads, the optimiser and the history agree with the number of steps.
         if live:
@@ -212,25 +212,29 @@ def _update(run: TrainingState, problems: _Problems, start_heads: Heads | None) 
 def _add_gradient(
     run: TrainingState,
     wanted: list[tuple[list[int], dict[Tokens, float]]],
+    problems: list[int],
     tokens: int,
     start_heads: Heads | None,
 ) -> None:
-    """Add the gradient of answers to some prompts, whose advantages are ``wanted`` by edge, over ``tokens`` tokens."""
+    """Add the gradient of answers to some prompts, whose advantages are ``wanted`` by edge, over ``tokens`` tokens;
+    ``problems`` are the prompts' places in the file."""
     device = run.arguments.device
     for hidden, logits, which in run.source.states(wanted):
         hidden, logits = hidden.to(device), logits.to(device)
         labels = torch.tensor([edge[-1] for _, edge in which], device=device)
         weights = torch.tensor([wanted[index][1][edge] for index, edge in which], device=device)
         temperature, top_p, _, nll, _ = predict_and_score(run.heads, hidden, logits, labels, weighted=False)
-        loss = (weights * nll).sum() / tokens
+        losses = weights * nll / tokens
         if start_heads is not None:
             with torch.no_grad():
                 first = start_heads(hidden, logits)
-            loss = loss + run.arguments.keep_close * _distance((temperature, top_p), first).sum() / tokens
+            losses = losses + run.arguments.keep_close * _distance((temperature, top_p), first) / tokens
+        loss = losses.sum()
         if not math.isfinite(loss.item()):
+            index, edge = which[int(torch.where(losses.isfinite(), losses.abs(), torch.inf).argmax())]
             raise InputError(
-                f"{run.directory}: the loss of step {run.step} is {loss.item()}; the best heads so far are kept; try a "
-                "lower --learning-rate"
+                f"{run.directory}: the loss of step {run.step} is {loss.item()} (problem {problems[index] + 1}, token "
+                f"{len(edge)} of an answer); the best heads so far are kept; try a lower --learning-rate"
             )
         loss.backward()
 

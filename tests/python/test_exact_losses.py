@@ -159,3 +159,14 @@ def test_a_temperature_that_rounds_to_zero_gives_finite_losses():
     values = gradients(token_losses, logits, torch.zeros(24), top_p, labels)
     assert torch.isfinite(values["first"]).all()
     assert torch.isfinite(values["second"]).all()
+
+
+@pytest.mark.parametrize("where", ["logits", "temperature", "top_p"])
+def test_what_is_no_number_gives_a_loss_that_is_none(where):
+    """And no error: training says which sample it was."""
+    values = {"logits": torch.randn(2, 50), "temperature": torch.ones(2), "top_p": torch.full((2,), 0.9)}
+    values[where][1] = torch.nan
+    first, second, *_ = token_losses(*values.values(), torch.tensor([3, 4]))
+    assert torch.isfinite(first[0])
+    assert torch.isfinite(second[0])
+    assert torch.isnan(second[1])

@@ -167,7 +167,7 @@ def test_the_gradient_is_that_of_all_answers_token_by_token():
     answers = [answer.tokens for answer in group]
     values = advantages(answers, [float(tokens[0] > 5) for tokens in answers])
     run = SimpleNamespace(heads=heads, source=policy, arguments=SHORT, directory="", step=0)
-    reward_training._add_gradient(run, [(prompt, edges(answers, values))], 48, None)
+    reward_training._add_gradient(run, [(prompt, edges(answers, values))], [0], 48, None)
     found = {name: parameter.grad.clone() for name, parameter in heads.named_parameters()}
     heads.zero_grad()
     total = 0.0
@@ -240,6 +240,24 @@ def test_a_bound_keeps_the_heads_near_their_start(problems, tmp_path):
         updates = json.loads((tmp_path / name / "training.json").read_text())["updates"]
         moved.append(abs(updates[-1]["temperature"] - 1.0))
     assert moved[1] < 0.5 * moved[0]
+
+
+def test_a_loss_that_is_no_number_names_its_problem():
+    policy, heads = ToyPolicy(), Heads(HIDDEN, VOCAB)
+
+    def states(wanted):
+        for index, (_, beginnings) in enumerate(wanted):
+            beginnings = sorted(beginnings, key=len)
+            hidden, logits = torch.ones(len(beginnings), HIDDEN), torch.ones(len(beginnings), VOCAB)
+            if index == 1:
+                hidden[-1, 0] = torch.nan
+            yield hidden, logits, [(index, beginning) for beginning in beginnings]
+
+    policy.states = states
+    run = SimpleNamespace(heads=heads, source=policy, arguments=SHORT, directory="folder", step=5)
+    wanted = [([1], {(3,): 1.0}), ([2], {(3,): 1.0, (3, 4): -1.0})]
+    with pytest.raises(InputError, match=r"^folder: the loss of step 5 is nan \(problem 8, token 2 of an answer\)"):
+        reward_training._add_gradient(run, wanted, [2, 7], 3, None)
 
 
 def test_problems_that_teach_nothing_are_refused(tmp_path):
