@@ -2,6 +2,7 @@
 
 #include "ggml-backend.h"
 
+#include <algorithm>
 #include <cfloat>
 #include <cstddef>
 #include <cstdlib>
@@ -17,30 +18,65 @@ constexpr float TOP_P_ROUNDING = 6e-8f;
 // forces one way or the other, for tests and for devices whose operations turn out to be broken
 constexpr const char * FORCE = "AUTODECO_NUCLEUS"; // "device" or "cpu"
 
-ggml_tensor * setting(ggml_context * ctx, ggml_tensor * settings, size_t offset) {
-    return ggml_view_1d(ctx, settings, 1, offset);
+// one number of each row, as all operations here take them
+ggml_tensor * scalars(ggml_context * ctx, ggml_tensor * tensor) {
+    return ggml_reshape_2d(ctx, tensor, 1, ggml_nelements(tensor));
 }
 
-ggml_tensor * flat(ggml_context * ctx, ggml_tensor * tensor) {
-    return ggml_reshape_1d(ctx, tensor, ggml_nelements(tensor));
+// column `i` [1, n] of rows
+ggml_tensor * column(ggml_context * ctx, ggml_tensor * rows, int64_t i) {
+    return ggml_view_2d(ctx, rows, 1, rows->ne[1], rows->nb[1], i * rows->nb[0]);
 }
 
-// 0, 1, 2, ...: as many as a vector has elements
-ggml_tensor * counting(ggml_context * ctx, const ggml_tensor * vector) {
-    return ggml_arange(ctx, 0.0f, (float) ggml_nelements(vector), 1.0f);
+// rows [n_vocab, n] as single numbers that get_rows and set_rows move
+ggml_tensor * numbers(ggml_context * ctx, ggml_tensor * rows) {
+    return ggml_reshape_3d(ctx, rows, 1, rows->ne[0], rows->ne[1]);
 }
 
-// the vector whose element `index[i]` is `vector[i]`; `index` is a permutation
-ggml_tensor * scattered(ggml_context * ctx, ggml_tensor * vector, ggml_tensor * index) {
-    const int64_t n    = ggml_nelements(vector);
-    ggml_tensor * room = ggml_reshape_2d(ctx, counting(ctx, vector), 1, n);
-    return flat(ctx, ggml_set_rows(ctx, room, ggml_reshape_2d(ctx, vector, 1, n), index));
+// 0, 1, 2, ... in each row
+ggml_tensor * counting(ggml_context * ctx, const ggml_tensor * rows) {
+    ggml_tensor * row = ggml_arange(ctx, 0.0f, (float) rows->ne[0], 1.0f);
+    return rows->ne[1] == 1 ? row : ggml_repeat_4d(ctx, row, rows->ne[0], rows->ne[1], 1, 1);
 }
 
-// element [1] of a vector at an index [1], F32 or I32
-ggml_tensor * element(ggml_context * ctx, ggml_tensor * vector, ggml_tensor * index) {
-    ggml_tensor * rows = ggml_reshape_2d(ctx, vector, 1, ggml_nelements(vector));
-    return flat(ctx, ggml_get_rows(ctx, rows, index->type == GGML_TYPE_I32 ? index : ggml_cast(ctx, index, GGML_TYPE_I32)));
+// rows whose element `index[i]` is `rows[i]`, where `room` is, which is overwritten; `index` is a permutation
+ggml_tensor * scattered(ggml_context * ctx, ggml_tensor * rows, ggml_tensor * index, ggml_tensor * room) {
+    ggml_tensor * result = ggml_set_rows(ctx, numbers(ctx, room), numbers(ctx, rows), index);
+    return ggml_reshape_2d(ctx, result, rows->ne[0], rows->ne[1]);
+}
+
+// element [1, n] of each row at an index [1, n], F32 or I32
+ggml_tensor * element(ggml_context * ctx, ggml_tensor * rows, ggml_tensor * index) {
+    return scalars(ctx, ggml_get_rows(ctx, numbers(ctx, rows), index->type == GGML_TYPE_I32 ? index : ggml_cast(ctx, index, GGML_TYPE_I32)));
+}
+
+// sum [1, n] of each row
+ggml_tensor * sums(ggml_context * ctx, ggml_tensor * rows) {
+    constexpr int64_t LONG_ROW   = 4096;
+    constexpr int64_t MOST_PARTS = 128;
+
+    const int64_t width = rows->ne[0];
+    const int64_t n     = rows->ne[1];
+    if (n == 1) {
+        return ggml_sum(ctx, rows);
+    }
+    // CUDA gives a row to one block of threads: a long one is cut into parts, by the largest power of two that divides it
+    const int64_t parts = std::min(width & -width, MOST_PARTS);
+    if (parts > 1 && width >= LONG_ROW) {
+        rows = ggml_reshape_2d(ctx, ggml_sum_rows(ctx, ggml_reshape_2d(ctx, rows, width / parts, parts * n)), parts, n);
+    }
+    return ggml_sum_rows(ctx, rows);
+}
+
+// softmax of sorted rows at temperature [1, n]
+ggml_tensor * softmax(ggml_context * ctx, const sorted_rows & rows, ggml_tensor * temperature) {
+    ggml_tensor * scaled = ggml_div(ctx, rows.logits, temperature);
+    if (scaled->ne[1] == 1) {
+        return ggml_soft_max(ctx, scaled);
+    }
+    // of several rows CUDA gives each to a block of threads; the largest of each is 0 already
+    ggml_tensor * weights = ggml_exp(ctx, scaled);
+    return ggml_div(ctx, weights, sums(ctx, weights));
 }
 
 // smaller of two scalars
@@ -48,56 +84,68 @@ ggml_tensor * least(ggml_context * ctx, ggml_tensor * a, ggml_tensor * b) {
     return ggml_sub(ctx, a, ggml_relu(ctx, ggml_sub(ctx, a, b)));
 }
 
-// how many elements of a vector are above a scalar; NaN is above nothing
-ggml_tensor * count_above(ggml_context * ctx, ggml_tensor * vector, ggml_tensor * scalar) {
-    return ggml_sum(ctx, ggml_step(ctx, ggml_sub(ctx, vector, scalar)));
+// how many elements of each row are above its scalar; NaN is above nothing
+ggml_tensor * count_above(ggml_context * ctx, ggml_tensor * rows, ggml_tensor * scalar) {
+    return sums(ctx, ggml_step(ctx, ggml_sub(ctx, rows, scalar)));
 }
 
 // how many are not
-ggml_tensor * count_rest(ggml_context * ctx, ggml_tensor * vector, ggml_tensor * scalar) {
-    return ggml_scale_bias(ctx, count_above(ctx, vector, scalar), -1.0f, (float) ggml_nelements(vector));
+ggml_tensor * count_rest(ggml_context * ctx, ggml_tensor * rows, ggml_tensor * scalar) {
+    return ggml_scale_bias(ctx, count_above(ctx, rows, scalar), -1.0f, (float) rows->ne[0]);
 }
 
 // scale * predicted + fixed
 ggml_tensor * apply_setting(ggml_context * ctx, ggml_tensor * predicted, ggml_tensor * scale, ggml_tensor * fixed) {
-    return predicted ? ggml_add(ctx, ggml_mul(ctx, flat(ctx, predicted), scale), fixed) : fixed;
+    return predicted ? ggml_add(ctx, ggml_mul(ctx, predicted, scale), fixed) : fixed;
+}
+
+// ids [n_vocab, n] in descending order of logits
+ggml_tensor * sorted_ids(ggml_context * ctx, ggml_tensor * logits) {
+    const int64_t n = logits->ne[1];
+    if (n == 1 || n >= SORTED_AT_ONCE) {
+        return ggml_argsort(ctx, logits, GGML_SORT_ORDER_DESC);
+    }
+    const auto half = [&](int64_t first, int64_t count) {
+        return sorted_ids(ctx, ggml_view_2d(ctx, logits, logits->ne[0], count, logits->nb[1], first * logits->nb[1]));
+    };
+    return ggml_concat(ctx, half(0, n / 2), half(n / 2, n - n / 2), 1);
 }
 
 } // namespace
 
-sorted_row sort_row(ggml_context * ctx, ggml_tensor * logits) {
-    logits = flat(ctx, logits);
-    ggml_tensor * id = ggml_argsort(ctx, logits, GGML_SORT_ORDER_DESC);
+sorted_rows sort_rows(ggml_context * ctx, ggml_tensor * logits) {
+    ggml_tensor * id = sorted_ids(ctx, logits);
     // Each logit is put where it belongs. Fetching them by id reads better, but on CUDA get_rows starts a block of threads
     // for every single number: five times the sort itself at 152k of them (benchmarks/gpu/operations.cpp).
-    ggml_tensor * rank = scattered(ctx, counting(ctx, logits), id);
-    return { id, scattered(ctx, logits, ggml_cast(ctx, rank, GGML_TYPE_I32)) };
+    ggml_tensor * ranks  = counting(ctx, logits);
+    ggml_tensor * rank   = ggml_cast(ctx, scattered(ctx, ranks, id, counting(ctx, logits)), GGML_TYPE_I32);
+    ggml_tensor * sorted = scattered(ctx, logits, rank, ranks); // which are done with
+    return { id, logits->ne[1] == 1 ? sorted : ggml_sub(ctx, sorted, column(ctx, sorted, 0)) };
 }
 
-ggml_tensor * device_stats(ggml_context * ctx, const sorted_row & row, ggml_tensor * temperature) {
-    const auto  n = (double) ggml_nelements(row.logits);
+ggml_tensor * device_stats(ggml_context * ctx, const sorted_rows & rows, ggml_tensor * temperature) {
+    const auto  n = (double) rows.logits->ne[0];
     const auto  k = (int64_t) std::min(n, 5.0);
-    ggml_tensor * q       = ggml_soft_max(ctx, ggml_div(ctx, row.logits, ggml_scale_bias(ctx, flat(ctx, temperature), 1.0f, 1e-8f)));
-    ggml_tensor * top     = ggml_view_1d(ctx, q, 1, 0);
+    ggml_tensor * q       = softmax(ctx, rows, ggml_scale_bias(ctx, temperature, 1.0f, 1e-8f));
+    ggml_tensor * top     = column(ctx, q, 0);
     ggml_tensor * log_q   = ggml_log(ctx, ggml_scale_bias(ctx, q, 1.0f, 1e-8f));
-    ggml_tensor * entropy = ggml_neg(ctx, ggml_sum(ctx, ggml_mul(ctx, q, log_q)));
+    ggml_tensor * entropy = ggml_neg(ctx, sums(ctx, ggml_mul(ctx, q, log_q)));
     // unbiased: the sum of (q - 1/n)^2 is that of q^2 less 1/n
     const double scale = n > 1.0 ? 1.0 / (n - 1.0) : 0.0;
-    ggml_tensor * var  = ggml_relu(ctx, ggml_scale_bias(ctx, ggml_sum(ctx, ggml_sqr(ctx, q)), (float) scale, (float) (-scale / n)));
-    ggml_tensor * top5 = ggml_sum(ctx, ggml_view_1d(ctx, q, k, 0));
-
-    ggml_tensor * stats = ggml_concat(ctx, ggml_concat(ctx, top, entropy, 0), ggml_concat(ctx, var, top5, 0), 0);
-    return ggml_reshape_2d(ctx, stats, N_PROB_STATS, 1);
+    ggml_tensor * var  = ggml_relu(ctx, ggml_scale_bias(ctx, sums(ctx, ggml_sqr(ctx, q)), (float) scale, (float) (-scale / n)));
+    ggml_tensor * top5 = sums(ctx, ggml_view_2d(ctx, q, k, q->ne[1], q->nb[1], 0));
+    return ggml_concat(ctx, ggml_concat(ctx, top, entropy, 0), ggml_concat(ctx, var, top5, 0), 0);
 }
 
-device_draw build_device_draw(ggml_context * ctx, const sorted_row & row, predictions pred) {
-    const auto    n        = (float) ggml_nelements(row.logits);
-    ggml_tensor * settings = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, sizeof(device_settings) / sizeof(float));
+device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, predictions pred) {
+    const auto    n_vocab  = (float) rows.logits->ne[0];
+    const int64_t n        = rows.logits->ne[1];
+    ggml_tensor * settings = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n, sizeof(device_settings) / sizeof(float));
     ggml_set_input(settings);
     ggml_set_name(settings, "autodeco_settings");
     // one copy to the device: the scheduler would make one of every view
     ggml_tensor * on_device = ggml_scale(ctx, settings, 1.0f);
-    const auto    get       = [&](size_t offset) { return setting(ctx, on_device, offset); };
+    const auto    get       = [&](size_t offset) { return ggml_view_2d(ctx, on_device, 1, n, sizeof(float), offset * n); };
 
     ggml_tensor * temperature = apply_setting(ctx, pred.temperature, get(offsetof(device_settings, temperature_scale)),
                                               get(offsetof(device_settings, temperature)));
@@ -105,37 +153,45 @@ device_draw build_device_draw(ggml_context * ctx, const sorted_row & row, predic
     top_p               = ggml_clamp(ctx, top_p, 0.0f, 1.0f);
 
     // greedy is the coldest temperature that divides, with a uniform number of 0
-    ggml_tensor * q   = ggml_soft_max(ctx, ggml_div(ctx, row.logits, ggml_clamp(ctx, temperature, GREEDY_TEMPERATURE, FLT_MAX)));
+    ggml_tensor * q   = softmax(ctx, rows, ggml_clamp(ctx, temperature, GREEDY_TEMPERATURE, FLT_MAX));
     ggml_tensor * cum = ggml_cumsum(ctx, q);
 
-    // In descending order every cut keeps a prefix, so that all of them are one length: min-p and top-k first,
-    ggml_tensor * least_q = ggml_mul(ctx, ggml_view_1d(ctx, q, 1, 0), get(offsetof(device_settings, min_p)));
-    ggml_tensor * kept    = least(ctx, count_above(ctx, q, least_q), get(offsetof(device_settings, top_k)));
-    kept                  = ggml_clamp(ctx, kept, 1.0f, n);
-    ggml_tensor * mass    = element(ctx, cum, ggml_scale_bias(ctx, kept, 1.0f, -1.0f));
+    // In descending order every cut keeps a prefix, so that all of them are one rank, that of the last token kept. Clamped,
+    // for no index may leave its row whatever the settings are. Min-p and top-k first,
+    ggml_tensor * least_q = ggml_mul(ctx, column(ctx, q, 0), get(offsetof(device_settings, min_p)));
+    ggml_tensor * kept    = ggml_scale_bias(ctx, count_above(ctx, q, least_q), 1.0f, -1.0f);
+    kept                  = ggml_clamp(ctx, least(ctx, kept, get(offsetof(device_settings, last))), 0.0f, n_vocab - 1.0f);
+    ggml_tensor * mass    = element(ctx, cum, kept);
     // then the tokens before which the mass has not reached top-p; a top-p of 1 is never reached
     ggml_tensor * target = ggml_mul(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -TOP_P_ROUNDING), mass);
     target               = ggml_add(ctx, target, ggml_step(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -1.0f + TOP_P_ROUNDING)));
-    // the first token, and one after each token at which it has not
-    ggml_tensor * size = least(ctx, ggml_scale_bias(ctx, count_above(ctx, cum, target), -1.0f, n + 1.0f), kept);
+    // one token after each at which it has not
+    ggml_tensor * last   = least(ctx, count_rest(ctx, cum, target), kept);
 
-    ggml_tensor * last   = ggml_scale_bias(ctx, size, 1.0f, -1.0f);
     ggml_tensor * weight = element(ctx, cum, last);
     ggml_tensor * drawn  = ggml_mul(ctx, weight, get(offsetof(device_settings, uniform)));
     // count_rest is all where what is drawn rounds up to the whole mass
     ggml_tensor * rank   = ggml_cast(ctx, least(ctx, count_rest(ctx, cum, drawn), last), GGML_TYPE_I32);
+    ggml_tensor * prob   = ggml_div(ctx, element(ctx, q, rank), weight);
 
-    ggml_tensor * id    = ggml_reshape_2d(ctx, row.id, 1, ggml_nelements(row.id));
-    ggml_tensor * token = ggml_get_rows(ctx, id, rank);
-    ggml_tensor * prob  = ggml_div(ctx, element(ctx, q, rank), weight);
-
-    ggml_tensor * values = ggml_cast(ctx, flat(ctx, token), GGML_TYPE_F32);
-    for (ggml_tensor * value : { pred.temperature ? flat(ctx, pred.temperature) : temperature, pred.top_p ? flat(ctx, pred.top_p) : top_p, size, prob }) {
+    ggml_tensor * values = ggml_cast(ctx, element(ctx, rows.id, rank), GGML_TYPE_F32);
+    for (ggml_tensor * value : { pred.temperature ? pred.temperature : temperature, pred.top_p ? pred.top_p : top_p, last, prob }) {
         values = ggml_concat(ctx, values, value, 0);
     }
     ggml_set_output(values);
     ggml_set_name(values, "autodeco_values");
-    return { settings, values, flat(ctx, token) };
+    // taken from the values, so that these are computed where a token is asked for, and nowhere else
+    ggml_tensor * token = ggml_cast(ctx, column(ctx, values, 0), GGML_TYPE_I32);
+    ggml_set_output(token);
+    ggml_set_name(token, "autodeco_token");
+    return { settings, values, token };
+}
+
+void write_settings(ggml_tensor * settings, int64_t row, const device_settings & values) {
+    const auto * value = (const float *) &values;
+    for (int64_t i = 0; i < settings->ne[1]; ++i) {
+        ggml_backend_tensor_set(settings, value + i, i * settings->nb[1] + row * settings->nb[0], sizeof(float));
+    }
 }
 
 bool device_can_draw(ggml_backend_buffer_type_t buft, int64_t n_vocab) {
@@ -149,18 +205,19 @@ bool device_can_draw(ggml_backend_buffer_type_t buft, int64_t n_vocab) {
         return false;
     }
 
-    constexpr size_t MAX_NODES = 256;
+    constexpr size_t MAX_NODES = 512;
     ggml_context *   ctx       = ggml_init({ /* .mem_size = */ MAX_NODES * ggml_tensor_overhead() + ggml_graph_overhead_custom(MAX_NODES, false),
                                              /* .mem_buffer = */ nullptr, /* .no_alloc = */ true });
     if (!ctx) {
         return false;
     }
-    ggml_tensor *     one    = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1);
-    const sorted_row  row    = sort_row(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, n_vocab));
-    const device_draw draw   = build_device_draw(ctx, row, { one, one });
-    ggml_cgraph *     gf     = ggml_new_graph_custom(ctx, MAX_NODES, false);
-    ggml_build_forward_expand(gf, device_stats(ctx, row, one));
-    ggml_build_forward_expand(gf, draw.values);
+    ggml_cgraph * gf = ggml_new_graph_custom(ctx, MAX_NODES, false);
+    for (const int64_t n : { (int64_t) 1, (int64_t) 2, SORTED_AT_ONCE }) { // each takes other operations
+        ggml_tensor *     ones = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, n);
+        const sorted_rows rows = sort_rows(ctx, ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_vocab, n));
+        ggml_build_forward_expand(gf, device_stats(ctx, rows, ones));
+        ggml_build_forward_expand(gf, build_device_draw(ctx, rows, { ones, ones }).token);
+    }
     bool can = true;
     for (int i = 0; can && i < ggml_graph_n_nodes(gf); ++i) {
         can = ggml_backend_dev_supports_op(device, ggml_graph_node(gf, i));

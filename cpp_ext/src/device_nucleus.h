@@ -1,7 +1,8 @@
 // Statistics and nucleus as ggml operations, for devices that have argsort and cumsum: the logits never leave them.
 //
-// The CPU has kernels of its own (distribution.h), which do the same without sorting. Differences: sums are float32, and
-// equal logits stand in the order that the device's sort leaves them in.
+// All take n rows at once, each with settings of its own: a device starts an operation for one row in the time it takes for
+// many. The CPU has kernels of its own (distribution.h), which do the same without sorting. Differences: sums are float32,
+// and equal logits stand in the order that the device's sort leaves them in.
 
 #pragma once
 
@@ -9,7 +10,7 @@
 
 namespace autodeco {
 
-// What a draw depends on beside logits and heads, as the graph reads it: one input tensor for each row.
+// What the draw of one row depends on beside logits and heads.
 struct device_settings {
     // temperature of the draw: `temperature_scale` times the predicted one plus `temperature`; top-p alike
     float temperature_scale;
@@ -17,38 +18,44 @@ struct device_settings {
     float top_p_scale;
     float top_p;
     float uniform;
-    float top_k; // as many as the vocabulary for none
+    float last;  // rank of the last token that top-k keeps, from 0; beyond the vocabulary for no top-k
     float min_p; // times 1 - 1e-6: what is as likely but for rounding stays
 };
 
-// What a draw tells of itself, read back from one output tensor.
+// What the draw of one row tells of itself.
 struct device_values {
     float token; // ids are below 2^24
     float temperature;
     float top_p;
-    float nucleus;
+    float last; // rank of the last token in the nucleus, from 0
     float prob;
 };
 
-// Logits [n_vocab] in descending order.
-struct sorted_row {
-    ggml_tensor * id;     // [n_vocab] I32
-    ggml_tensor * logits; // [n_vocab] F32
+// Rows of logits in descending order. Of several rows, each less its largest.
+struct sorted_rows {
+    ggml_tensor * id;     // [n_vocab, n] I32
+    ggml_tensor * logits; // [n_vocab, n] F32
 };
 
-sorted_row sort_row(ggml_context * ctx, ggml_tensor * logits);
+// From this many rows on they are sorted by one operation, and one by one before. CUDA's sort of rows gives each to a block
+// of threads, and that of one row to the whole device: eighteen times faster at 152k logits (benchmarks/gpu/operations.cpp).
+constexpr int64_t SORTED_AT_ONCE = 16;
 
-// the inputs [N_PROB_STATS, 1] of the top-p head, at temperature [1]
-ggml_tensor * device_stats(ggml_context * ctx, const sorted_row & row, ggml_tensor * temperature);
+sorted_rows sort_rows(ggml_context * ctx, ggml_tensor * logits);
+
+// the inputs [N_PROB_STATS, n] of the top-p head, at temperature [1, n]
+ggml_tensor * device_stats(ggml_context * ctx, const sorted_rows & rows, ggml_tensor * temperature);
 
 struct device_draw {
-    ggml_tensor * settings; // input, holds a device_settings
-    ggml_tensor * values;   // output, holds a device_values
-    ggml_tensor * token;    // [1] I32
+    ggml_tensor * settings; // input, [n, 7], see write_settings; rows that are not written draw something, and disturb nobody
+    ggml_tensor * values;   // output, [5, n], a device_values for each row
+    ggml_tensor * token;    // [1, n] I32
 };
 
-// Draw a token; `pred` as the heads predict, null for what they do not.
-device_draw build_device_draw(ggml_context * ctx, const sorted_row & row, predictions pred);
+// Draw a token from each row; `pred` as the heads predict, null for what they do not.
+device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, predictions pred);
+
+void write_settings(ggml_tensor * settings, int64_t row, const device_settings & values);
 
 // Whether the device of `buft` has all that is needed for vocabularies of this size; false for CPUs, which have better.
 bool device_can_draw(ggml_backend_buffer_type_t buft, int64_t n_vocab);

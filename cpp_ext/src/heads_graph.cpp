@@ -26,6 +26,7 @@ void stats_node(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
 
 ggml_tensor * build_mlp(ggml_context * ctx, const mlp_tensors & mlp, ggml_tensor * hidden, ggml_tensor * extra) {
     ggml_tensor * cur = ggml_mul_mat(ctx, mlp.w1, hidden);
+    ggml_prec_set_acc(cur, GGML_PREC_F32); // CUDA would add up products with float16 weights in float16
     if (extra) {
         cur = ggml_add(ctx, cur, ggml_mul_mat(ctx, mlp.w1_extra, extra));
     }

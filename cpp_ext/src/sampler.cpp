@@ -2,8 +2,6 @@
 
 #include "sampler_state.h"
 
-#include "device_nucleus.h"
-
 #include <cmath>
 #include <functional>
 
@@ -13,6 +11,9 @@ namespace {
 
 // more than any model has; where the vocabulary is not known yet
 constexpr int64_t LARGEST_VOCAB = 1 << 20;
+
+// of samplers without heads, which do not know of each other
+constexpr int64_t STATIC_ROWS_AT_ONCE = 32;
 
 float scalar(const ggml_tensor * tensor) {
     return tensor ? *(const float *) tensor->data : 1.0f;
@@ -82,25 +83,6 @@ void observer_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     *(float *) dst->data = 0.0f;
 }
 
-// The vectors that the output matrix multiplies, a column for each row of logits; null in a graph without a model.
-ggml_tensor * find_hidden(ggml_cgraph * gf, ggml_tensor * logits, int64_t n_embd) {
-    // its usual name, and the one it has while the context returns embeddings
-    for (const char * name : { "result_norm", "result_embd_pooled" }) {
-        ggml_tensor * tensor = ggml_graph_get_tensor(gf, name);
-        if (tensor && tensor->ne[0] == n_embd && tensor->type == GGML_TYPE_F32) {
-            return tensor;
-        }
-    }
-    // else walk back to the output matrix through what may follow it: scale, softcap, bias, adapters, views
-    for (ggml_tensor * tensor = logits; tensor; tensor = tensor->src[0]) {
-        if (tensor->op == GGML_OP_MUL_MAT) {
-            ggml_tensor * hidden = tensor->src[1];
-            return hidden->ne[0] == n_embd && hidden->type == GGML_TYPE_F32 ? hidden : nullptr;
-        }
-    }
-    return nullptr;
-}
-
 const char * sampler_name(const llama_sampler * smpl) {
     return state_of(smpl).is_observer ? "autodeco-observer" : "autodeco";
 }
@@ -117,6 +99,7 @@ void sampler_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     sampler_state & state = state_of(smpl);
     if (!state.is_observer && cur_p->size > 0) {
         cur_p->selected          = 0;
+        state.row(0).drawn       = nullptr;
         state.row(0).last        = {};
         state.row(0).last.status = AUTODECO_STATUS_NOT_ATTACHED;
     }
@@ -130,8 +113,12 @@ void sampler_free(llama_sampler * smpl) {
     delete (sampler_state *) smpl->ctx;
 }
 
-bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t /*n_outputs_max_per_seq*/) {
+bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t n_outputs_max_per_seq) {
     sampler_state & state = state_of(smpl);
+    for (graph_row & row : state.rows) {
+        row.planned = nullptr; // of another context, which may go on with it
+    }
+    state.n_outputs_max   = std::max<int64_t>(n_outputs_max_per_seq, 1);
     state.on_device       = device_can_draw(buft, state.heads ? state.heads->n_vocab : LARGEST_VOCAB);
     if (!state.heads) {
         return true;
@@ -139,35 +126,6 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     state.weights       = state.heads->weights(buft);
     state.heads_on_host = !state.on_device && ggml_backend_buft_is_host(buft);
     return state.weights != nullptr;
-}
-
-// index of a row of logits among all outputs of a graph
-int64_t row_index(const ggml_tensor * logits) {
-    return logits->view_src ? (int64_t) (logits->view_offs / logits->view_src->nb[1]) : 0;
-}
-
-// The row without the copy that llama.cpp makes of all logits to have one more row: on a CPU that copy takes longer than
-// everything that is done here. Batches without outputs have no other row.
-ggml_tensor * without_padding(ggml_context * ctx, ggml_tensor * logits) {
-    const ggml_tensor * padded = logits->view_src;
-    const int64_t       i      = row_index(logits);
-    if (!padded || padded->op != GGML_OP_PAD || i >= padded->src[0]->ne[1] || padded->src[0]->ne[0] != logits->ne[0]) {
-        return logits;
-    }
-    return ggml_view_1d(ctx, padded->src[0], logits->ne[0], i * padded->src[0]->nb[1]);
-}
-
-// the hidden state [n_embd] that belongs to one row of logits
-ggml_tensor * hidden_of(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * logits, int64_t n_embd) {
-    ggml_tensor * hidden = find_hidden(gf, logits, n_embd);
-    if (!hidden) {
-        return ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_embd, 1); // a probe that only counts nodes
-    }
-    const int64_t i = row_index(logits);
-    if (i >= hidden->ne[1]) {
-        hidden = ggml_pad(ctx, hidden, 0, 1, 0, 0); // a batch without outputs: llama.cpp pads the logits alike
-    }
-    return ggml_view_2d(ctx, hidden, n_embd, 1, hidden->nb[1], i * hidden->nb[1]);
 }
 
 void observe(ggml_context * ctx, ggml_cgraph * gf, const predictions & pred, graph_row & row) {
@@ -183,42 +141,51 @@ ggml_tensor * draw_on_cpu(ggml_context * ctx, ggml_tensor * logits, const predic
     return ggml_custom_4d(ctx, GGML_TYPE_I32, 1, 1, 1, 1, args, n_args, nucleus_node, 1, &row);
 }
 
-ggml_tensor * draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sorted_row & sorted, const predictions & pred, graph_row & row) {
-    const device_draw draw = build_device_draw(ctx, sorted, pred);
-    row.settings           = draw.settings;
-    row.planned_values     = draw.values;
-    ggml_build_forward_expand(gf, draw.values);
-    return draw.token;
+// How many output rows to draw from at once: as many as may be of samplers with these heads, for those of other sequences
+// would be sorted for nothing, and memory reserved for them.
+int64_t rows_at_once(const sampler_state & state) {
+    return state.weights ? state.weights.use_count() * state.n_outputs_max : STATIC_ROWS_AT_ONCE;
+}
+
+ggml_tensor * draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & state, const output_rows & outputs, graph_row & row) {
+    row.index   = outputs.row;
+    row.planned = device_rows::in_graph(ctx, gf, state.heads.get(), state.weights.get(), outputs, rows_at_once(state));
+    return row.planned->token(ctx, row.index);
+}
+
+// temperature and top-p of one row
+predictions predict(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & state, const output_rows & outputs, ggml_tensor * logits, graph_row & row) {
+    if (!state.heads) {
+        return { nullptr, nullptr };
+    }
+    ggml_tensor * hidden = hidden_of(ctx, gf, outputs, state.heads->n_embd, outputs.row, 1);
+    if (state.heads_on_host) {
+        row.heads = { state.heads.get(), &row.ws };
+        return build_cpu_heads(ctx, state.weights->tensors, hidden, logits, row.heads);
+    }
+    return build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
+        return state.on_device ? device_stats(ctx, sort_rows(ctx, logits), temperature) : cpu_stats(ctx, logits, temperature);
+    });
 }
 
 void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data) {
-    sampler_state & state  = state_of(smpl);
-    ggml_tensor *   logits = without_padding(ctx, data->logits);
-    graph_row &     row    = state.row(state.n_rows++);
-    row.ws.reserve(logits->ne[0]);
-
-    sorted_row sorted = { nullptr, nullptr };
-    if (state.on_device) {
-        sorted = sort_row(ctx, logits);
-    }
-    predictions pred = { nullptr, nullptr };
-    if (state.heads) {
-        ggml_tensor * hidden = hidden_of(ctx, gf, logits, state.heads->n_embd);
-        if (state.heads_on_host) {
-            row.heads = { state.heads.get(), &row.ws };
-            pred      = build_cpu_heads(ctx, state.weights->tensors, hidden, logits, row.heads);
-        } else {
-            pred = build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
-                return state.on_device ? device_stats(ctx, sorted, temperature) : cpu_stats(ctx, logits, temperature);
-            });
+    sampler_state &   state   = state_of(smpl);
+    const output_rows outputs = find_output_rows(data->logits);
+    graph_row &       row     = state.row(state.n_rows++);
+    ggml_tensor *     token   = nullptr;
+    if (state.on_device && !state.is_observer) {
+        token = draw_on_device(ctx, gf, state, outputs, row);
+    } else {
+        ggml_tensor * logits = logits_of(ctx, outputs, outputs.row, 1);
+        row.ws.reserve(logits->ne[0]);
+        const predictions pred = predict(ctx, gf, state, outputs, logits, row);
+        if (state.is_observer) {
+            observe(ctx, gf, pred, row);
+            return;
         }
+        token = draw_on_cpu(ctx, logits, pred, row);
+        ggml_set_name(token, "autodeco_token");
     }
-    if (state.is_observer) {
-        observe(ctx, gf, pred, row);
-        return;
-    }
-    ggml_tensor * token = state.on_device ? draw_on_device(ctx, gf, sorted, pred, row) : draw_on_cpu(ctx, logits, pred, row);
-    ggml_set_name(token, "autodeco_token");
     data->logits     = nullptr;
     data->probs      = nullptr;
     data->candidates = nullptr;
@@ -238,7 +205,7 @@ device_settings device_settings_of(const sampler_state & state, double uniform) 
         fixed_top_p ? 0.0f : state.params.top_p,
         fixed_top_p ? state.params.top_p : 0.0f,
         greedy ? 0.0f : std::min((float) uniform, below_one),
-        state.top_k > 0 ? (float) state.top_k : (float) LARGEST_VOCAB,
+        state.top_k > 0 ? (float) (state.top_k - 1) : (float) LARGEST_VOCAB,
         state.min_p * (1.0f - 1e-6f),
     };
 }
@@ -250,10 +217,10 @@ void sampler_backend_set_input(llama_sampler * smpl) {
     for (size_t i = 0; i < state.n_rows; ++i) {
         graph_row & row = state.rows[i];
         row.uniform     = i == 0 ? state.uniform : uniform(ahead);
-        row.values      = row.planned_values;
-        if (row.settings) {
-            const device_settings settings = device_settings_of(state, row.uniform);
-            ggml_backend_tensor_set(row.settings, &settings, 0, sizeof(settings));
+        row.drawn       = row.planned;
+        if (row.drawn) {
+            row.last = {};
+            row.drawn->prepare(row.index, device_settings_of(state, row.uniform));
         }
     }
 }
@@ -262,9 +229,10 @@ void sampler_backend_reset(llama_sampler * smpl) {
     sampler_state & state = state_of(smpl);
     state.n_rows          = 0;
     for (graph_row & row : state.rows) {
-        row.settings       = nullptr;
-        row.values         = nullptr;
-        row.planned_values = nullptr;
+        if (row.planned) {
+            row.planned->forget_graph();
+            row.planned = nullptr;
+        }
     }
 }
 
@@ -314,16 +282,15 @@ autodeco_decoding observed(const sampler_state & state) {
         return { -1, 1.0f, 1.0f, 0, 0.0f, AUTODECO_STATUS_NOT_ATTACHED };
     }
     const graph_row & row = state.rows.front();
-    if (!row.values) {
+    device_values     values;
+    if (!row.drawn || !row.drawn->read(row.index, values)) {
         return row.last;
     }
-    device_values values;
-    ggml_backend_tensor_get(row.values, &values, 0, sizeof(values));
     const bool is_real = std::isfinite(values.temperature) && std::isfinite(values.top_p) && std::isfinite(values.prob);
     const bool  has_top_p   = state.heads && state.heads->has_top_p;
     const float temperature = state.fixed_temperature ? state.params.temperature : values.temperature;
     const float top_p       = state.fixed_top_p ? state.params.top_p : has_top_p ? values.top_p : 1.0f;
-    return { (int32_t) values.token, temperature, top_p, (int32_t) values.nucleus, values.prob,
+    return { (int32_t) values.token, temperature, top_p, (int32_t) values.last + 1, values.prob,
              (int32_t) (is_real ? row_status::ok : row_status::not_real) };
 }
 

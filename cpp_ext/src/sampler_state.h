@@ -5,6 +5,7 @@
 #include "autodeco.h"
 
 #include "cpu_heads.h"
+#include "device_rows.h"
 
 #include <algorithm>
 #include <deque>
@@ -26,10 +27,10 @@ struct graph_row {
     cpu_heads_row         heads;
     std::vector<float>    logits; // a copy: what min_p and top_k leave, or all of them for a draw on the host
 
-    // of a draw on a device: what the current graph reads and writes
-    ggml_tensor * settings = nullptr;
-    ggml_tensor * values   = nullptr; // null until a decode has begun that computes it
-    ggml_tensor * planned_values = nullptr;
+    // of a draw on a device
+    int64_t                      index = 0; // among all outputs of the graph
+    std::shared_ptr<device_rows> planned;   // of the graph that was built last
+    std::shared_ptr<device_rows> drawn;     // of the last decode that this row took part in
 };
 
 struct sampler_state {
@@ -50,6 +51,7 @@ struct sampler_state {
 
     bool heads_on_host = false; // the weights are where the nodes of the CPU can read them
     bool on_device     = false; // what a draw needs is computed by the device that has the logits
+    int64_t n_outputs_max = 1;  // of one sequence in one graph
     bool draws_on_host = false; // the node of the CPU keeps the logits for host stages instead of drawing
 
     std::deque<graph_row> rows;

@@ -1,0 +1,95 @@
+#include "device_rows.h"
+
+#include "ggml-backend.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+namespace autodeco {
+
+namespace {
+
+// Numbers in one tensor over all rows, of which a graph holds half a dozen at a time: 32 MB each.
+constexpr int64_t MOST_NUMBERS = 1 << 23;
+
+device_draw build_draw(ggml_context * ctx, const heads_data * heads, const device_weights * weights, ggml_tensor * logits, ggml_tensor * hidden) {
+    const sorted_rows rows = sort_rows(ctx, logits);
+    predictions       pred = { nullptr, nullptr };
+    if (heads) {
+        pred = build_heads(ctx, weights->tensors, heads->prob_stats, hidden, [&](ggml_tensor * t) { return device_stats(ctx, rows, t); });
+    }
+    return build_device_draw(ctx, rows, pred);
+}
+
+// llama.cpp makes room in its graphs for as many tensors as a sampler makes in a probe, which has one row. A sampler may be
+// the only one in its rows: leave room for as many as any number of them takes.
+void count_rows(ggml_context * ctx, const heads_data * heads, const device_weights * weights, int64_t n_vocab) {
+    constexpr int64_t n = SORTED_AT_ONCE - 1; // sorted one by one, and then joined
+    ggml_tensor * logits = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_vocab, n);
+    build_draw(ctx, heads, weights, logits, heads ? ggml_new_tensor_2d(ctx, GGML_TYPE_F32, heads->n_embd, n) : nullptr);
+}
+
+} // namespace
+
+std::shared_ptr<device_rows> device_rows::in_graph(ggml_context * ctx, ggml_cgraph * gf, const heads_data * heads, const device_weights * weights,
+                                                   const output_rows & outputs, int64_t at_once) {
+    const int64_t n_vocab = outputs.logits->ne[0];
+    at_once               = std::max<int64_t>(1, std::min(at_once, MOST_NUMBERS / n_vocab));
+    // the rows fall into groups of `at_once`
+    const int64_t begin = std::max(outputs.row / at_once * at_once, outputs.first);
+    const int64_t end   = std::min(outputs.row / at_once * at_once + at_once, outputs.first + outputs.logits->ne[1]);
+
+    // Found by a name that nobody else uses in this graph. Whoever made them is attached like the sampler that asks, so they
+    // live while graphs are built.
+    char name[GGML_MAX_NAME];
+    snprintf(name, sizeof(name), "autodeco_settings_%p_%lld", (const void *) weights, (long long) begin);
+    if (const ggml_tensor * settings = ggml_graph_get_tensor(gf, name)) {
+        device_rows * rows;
+        std::memcpy(&rows, settings->op_params, sizeof(rows));
+        if (outputs.row < begin + settings->ne[0]) {
+            return rows->shared_from_this();
+        }
+    }
+
+    auto          rows   = std::make_shared<device_rows>();
+    ggml_tensor * hidden = heads ? hidden_of(ctx, gf, outputs, heads->n_embd, begin, end - begin) : nullptr;
+    rows->first          = begin;
+    rows->draw           = build_draw(ctx, heads, weights, logits_of(ctx, outputs, begin, end - begin), hidden);
+    rows->values.resize(end - begin);
+    ggml_set_name(rows->draw.settings, name);
+    device_rows * self = rows.get();
+    std::memcpy(rows->draw.settings->op_params, &self, sizeof(self)); // unused by tensors without an operation
+    if (outputs.is_probe) {
+        count_rows(ctx, heads, weights, n_vocab);
+    }
+    return rows;
+}
+
+ggml_tensor * device_rows::token(ggml_context * ctx, int64_t row) const {
+    ggml_tensor * all = draw.token;
+    return ggml_nelements(all) == 1 ? all : ggml_view_1d(ctx, all, 1, (row - first) * all->nb[1]);
+}
+
+void device_rows::prepare(int64_t row, const device_settings & settings) {
+    std::lock_guard<std::mutex> lock(mutex);
+    is_read = false;
+    write_settings(draw.settings, row - first, settings);
+}
+
+bool device_rows::read(int64_t row, device_values & result) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (!is_read && draw.values) {
+        ggml_backend_tensor_get(draw.values, values.data(), 0, values.size() * sizeof(device_values));
+        is_read = true;
+    }
+    result = values[row - first];
+    return is_read;
+}
+
+void device_rows::forget_graph() {
+    std::lock_guard<std::mutex> lock(mutex);
+    draw = { nullptr, nullptr, nullptr };
+}
+
+} // namespace autodeco
