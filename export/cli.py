@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from autodeco import __version__
 from autodeco.errors import InputError, reports_errors
 from autodeco.export.checkpoint import HeadWeights, is_gguf, read_heads
 from autodeco.export.convert import hidden_size_of
@@ -18,8 +19,8 @@ from autodeco.export.head_tensors import head_tensors
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES
 from autodeco.export.layout import MERGED, PLAIN, SIDECAR, Layout, open_layout
 from autodeco.export.make_base import made_base, model_stem
-from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
-from autodeco.export.writer import check_mergeable, split_merged, write_merged, write_sidecar
+from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL, VERSION
+from autodeco.export.writer import check_mergeable, check_output_is_not, split_merged, write_merged, write_sidecar
 
 EPILOG = """examples:
   autodeco-export HEADS_DIR --base MODEL.gguf                     a small file of heads beside the model
@@ -45,11 +46,25 @@ def parser() -> argparse.ArgumentParser:
         help="the model the heads are for: a GGUF, or a Hugging Face folder to be converted (it may run its own code)",
     )
     made.add_argument("--quantize", metavar="Q4_K_M", help="quantize the model first, with llama.cpp's quantizer")
-    made.add_argument("--layout", choices=[SIDECAR, MERGED], default=SIDECAR, help="default: %(default)s")
-    made.add_argument("--type", choices=list(WEIGHT_TYPES), default="f16", help="of the weights, default: %(default)s")
-    made.add_argument("-o", "--output", metavar="OUT", help="file to write (with --split: folder)")
+    made.add_argument(
+        "--layout",
+        choices=[SIDECAR, MERGED],
+        default=SIDECAR,
+        help="heads in a file of their own (sidecar, the default), or in one with the model (merged)",
+    )
+    made.add_argument(
+        "--type", choices=list(WEIGHT_TYPES), default="f16", help="of the heads' weights, default: %(default)s"
+    )
+    made.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="file to write, or a folder that is there, default: MODEL-autodeco-heads-TYPE.gguf or MODEL-autodeco.gguf "
+        "in the current folder (with --split: the folder)",
+    )
     made.add_argument("--check", action="store_true", help="measure what each type of weights costs in accuracy")
     made.add_argument("--split", metavar="MERGED.gguf", help="take a merged file apart into the folder given with -o")
+    made.add_argument("--version", action="version", version=f"autodeco-export {__version__}, schema version {VERSION}")
     about = made.add_argument_group("what the file says about itself")
     about.add_argument("--name", help="general.name")
     about.add_argument("--author", help="general.author")
@@ -76,7 +91,7 @@ def _export(args) -> int:
     base = None if os.path.isdir(base_path) else _open_base(args, base_path)
     width = hidden_size_of(base_path) if base is None else base.embedding_length
     heads = _read_fitting_heads(args.heads, base_path, width)
-    output = Path(args.output or default_output(base_path, args))
+    output = _output(args, base_path)
     card = output.parent / "README.md"
     if args.card and card.exists():
         raise InputError(f"{card}: is there already; remove it, or write to another folder with -o")
@@ -150,10 +165,21 @@ def _check(heads: HeadWeights, base: Layout) -> list:
 
 
 def default_output(base_path: str, args) -> str:
-    """Name of the file in the current folder when -o is not given."""
-    stem = re.sub(r"-\d{5}-of-\d{5}$", "", model_stem(base_path, args.quantize))
-    stem = re.sub(r"-autodeco(-heads-\w+)?$", "", stem)
+    """Name of the file when -o does not give it."""
+    stem = re.sub(r"-autodeco(-heads-\w+)?$", "", model_stem(base_path, args.quantize))
     return f"{stem}-autodeco.gguf" if args.layout == MERGED else f"{stem}-autodeco-heads-{args.type}.gguf"
+
+
+def _output(args, base_path: str) -> Path:
+    """Path of the file to write; raises InputError, before anything takes long, if it cannot be written there."""
+    output = Path(args.output or ".")
+    if output.is_dir():
+        output /= default_output(base_path, args)
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: cannot be written, there is no folder {output.parent}; make it first")
+    for path in (args.heads, base_path):
+        check_output_is_not(path, output)
+    return output
 
 
 def _split(args) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.export.llama_cpp_source import converter_script
+from autodeco.export.progress import growth_bar
 from autodeco.export.safetensors_file import parse_json_object
 
 REQUIRED = ("torch", "transformers", "sentencepiece")
@@ -42,9 +43,14 @@ def convert(folder: str | os.PathLike, output: str | os.PathLike) -> None:
     with replacing(output) as part:
         command = [sys.executable, str(script), str(folder), "--outfile", str(part), "--outtype", "auto"]
         # Said outright: under PYTHONSAFEPATH a script does not find the modules beside it.
-        path = os.pathsep.join(filter(None, [str(script.parent), os.environ.get("PYTHONPATH")]))
-        environment = os.environ | {"PYTHONPATH": path}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+        search = os.pathsep.join(filter(None, [str(script.parent), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"PYTHONPATH": search}
+        # In the dtype of its weights the model is about as large as before.
+        size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+        with growth_bar("converting", part, size or None):
+            result = subprocess.run(
+                command, env=environment, capture_output=True, text=True, errors="replace", check=False
+            )
         if result.returncode or not part.stat().st_size:
             lines = [line for line in result.stderr.splitlines() if line.strip()] or ["no reason given"]
             raise InputError(f"{folder}: llama.cpp's converter refuses it ({lines[-1]}); convert it by hand")

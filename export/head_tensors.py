@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize, quantize
 
 from autodeco.errors import InputError
 from autodeco.export import gguf_types as types
 from autodeco.export.head_weights import HeadWeights
-from autodeco.export.heads_in_gguf import WEIGHT_TYPES
+from autodeco.export.heads_in_gguf import WEIGHT_TYPES, decode
 from autodeco.export.schema import HEADS, PARTS, TOP_P_EXTRA, TOP_P_HEAD, official_name, tensor_name
 
 Q8_0_BLOCK = types.BLOCKS[types.Q8_0][0]
@@ -52,10 +50,20 @@ def _encode(name: str, array: np.ndarray, kind: int, source: str) -> HeadTensor:
     if kind == types.Q8_0 and array.shape[-1] % Q8_0_BLOCK:
         kind = types.F16
     array = np.ascontiguousarray(array, np.float32)
-    quantization = GGMLQuantizationType(kind)
     with np.errstate(over="ignore", invalid="ignore"):
-        stored = quantize(array, quantization)
-        finite = np.isfinite(dequantize(stored, quantization)).all()
+        data = _stored(array, kind)
+        finite = np.isfinite(decode(data, array.shape, kind)).all()
     if not finite:
         raise InputError(f"{source}: {name} holds values that {types.TYPE_NAMES[kind]} cannot; export with --type bf16")
-    return HeadTensor(name, array.shape[::-1], kind, stored.tobytes())
+    return HeadTensor(name, array.shape[::-1], kind, data)
+
+
+def _stored(array: np.ndarray, kind: int) -> bytes:
+    if kind == types.F32:
+        return array.astype("<f4").tobytes()
+    if kind == types.F16:
+        return array.astype("<f2").tobytes()
+    from gguf import GGMLQuantizationType  # takes a fifth of the command's start
+    from gguf.quants import quantize
+
+    return quantize(array, GGMLQuantizationType(kind)).tobytes()

@@ -4,8 +4,6 @@ import math
 import os
 
 import numpy as np
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 
 from autodeco.errors import InputError
 from autodeco.export import gguf_types as types
@@ -86,16 +84,26 @@ def _read(gguf: GgufFile, name: str) -> np.ndarray:
         kind = types.TYPE_NAMES[info.kind]
         raise InputError(f"{gguf.path}: {name} is {kind}; export the heads again as f32, f16, bf16 or q8_0")
     # NumPy has the slow axis first, ggml the fast one; rows are what the blocks of a type lie in.
-    raw = np.frombuffer(gguf.read_tensor(name), np.uint8)
     shape = info.shape[::-1]
     if len(shape) == 1 and name.endswith(".weight"):
         shape = (1, *shape)  # llama.cpp's own tools drop trailing ones when they rewrite a file
-    if raw.size == 0:
-        return np.zeros(shape, np.float32)
-    rows = raw.reshape(-1, raw.size * (info.shape[0] if info.shape else 1) // max(1, math.prod(shape)))
-    with np.errstate(all="ignore"):  # NaN and infinity are for check_heads to refuse
-        if info.kind == types.F32:
-            return raw.view("<f4").reshape(shape).astype(np.float32)
-        if info.kind == types.F16:
-            return raw.view("<f2").astype(np.float32).reshape(shape)
-        return dequantize(rows, GGMLQuantizationType(info.kind)).reshape(shape)
+    return decode(gguf.read_tensor(name), shape, info.kind)
+
+
+def decode(data: bytes, shape: tuple[int, ...], kind: int) -> np.ndarray:
+    """Float32 array of ``shape`` (slow axis first) from the bytes of a tensor of one of WEIGHT_TYPES.
+
+    NaN and infinity come through: they are for the caller to refuse."""
+    if kind == types.F32:
+        return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
+    with np.errstate(all="ignore"):
+        if kind == types.F16:
+            return np.frombuffer(data, "<f2").astype(np.float32).reshape(shape)
+        if not data:
+            return np.zeros(shape, np.float32)
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
+
+        # blocks lie in rows
+        rows = np.frombuffer(data, np.uint8).reshape(math.prod(shape[:-1]), -1)
+        return dequantize(rows, GGMLQuantizationType(kind)).reshape(shape)

@@ -1,6 +1,7 @@
 """What a GGUF file is: a plain model, a sidecar with heads, or both in one file, and where the model lies in it."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from autodeco.export.schema import (
     KEY_NAME,
     KEY_PROB_STATS,
     KEY_SPLIT_COUNT,
+    KEY_SPLIT_NO,
     KEY_VOCAB_SIZE,
     PARTS,
     TEMP_HEAD,
@@ -91,16 +93,17 @@ def _layout_of(gguf: GgufFile) -> Layout:
 
 
 def _plain(gguf: GgufFile) -> Layout:
+    part, parts = gguf.integer(KEY_SPLIT_NO) or 0, gguf.integer(KEY_SPLIT_COUNT) or 1
+    if part > 0:  # counted from 0; only the first has the keys of the model
+        first = re.sub(r"-\d{5}(-of-\d{5}\.gguf)$", r"-00001\1", gguf.path)
+        raise InputError(f"{gguf.path}: part {part + 1} of {parts} of a split model; give the first, {first}")
     architecture = gguf.string(KEY_ARCHITECTURE)
     if not architecture:
         raise InputError(f"{gguf.path}: names no architecture ({KEY_ARCHITECTURE}); give the GGUF of a language model")
     width = gguf.integer(f"{architecture}.embedding_length")
     vocab_size = _vocab_size(gguf, architecture)
     if not width or not vocab_size or width < 0 or vocab_size < 0:
-        raise InputError(
-            f"{gguf.path}: has no embedding length or no vocabulary; give the GGUF of a language model "
-            "(of a split one, its first part)"
-        )
+        raise InputError(f"{gguf.path}: has no embedding length or no vocabulary; give the GGUF of a language model")
     name = gguf.get(KEY_NAME)
     return Layout(
         path=gguf.path,
@@ -115,7 +118,7 @@ def _plain(gguf: GgufFile) -> Layout:
         prob_stats=False,
         base_name=name if isinstance(name, str) and name.strip() else Path(gguf.path).stem,
         base_fingerprint=fingerprint(gguf.path, gguf.start, gguf.size),
-        split_count=gguf.integer(KEY_SPLIT_COUNT) or 1,
+        split_count=parts,
         gguf=gguf,
         model=gguf,
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from autodeco.export.quantize import check_kind, quantize_model
 def model_stem(base: str | os.PathLike, quantize: str | None) -> str:
     """Name, without suffix, of the model that ``made_base`` makes."""
     path = Path(os.path.abspath(base))
-    stem = path.name if path.is_dir() else path.stem
+    stem = path.name if path.is_dir() else re.sub(r"-\d{5}-of-\d{5}$", "", path.stem)  # of a split model
     return f"{stem}-{quantize.upper()}" if quantize else stem
 
 

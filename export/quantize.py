@@ -7,6 +7,7 @@ import sys
 
 from autodeco.atomic import replacing
 from autodeco.errors import InputError
+from autodeco.export.progress import growth_bar
 
 _PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 
@@ -35,11 +36,14 @@ def quantize_model(source: str | os.PathLike, output: str | os.PathLike, kind: s
     with replacing(output) as part:
         # A process of its own: where ggml aborts on a bad model, it must not take the half-written file's owner along.
         command = [sys.executable, "-m", __name__, os.fspath(source), os.fspath(part), str(number)]
-        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        with growth_bar("quantizing", part):
+            result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if result.returncode or not part.stat().st_size:
             lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
             told = [line for line in lines if "fail" in line or "error" in line] or lines or ["no reason given"]
-            raise InputError(f"{source}: llama.cpp cannot quantize it to {kind} ({told[-1]}); start from an f16 model")
+            # the line may begin with the tensor that the quantizer was at
+            reason = told[-1].rpartition("failed to quantize: ")[2]
+            raise InputError(f"{source}: llama.cpp cannot quantize it to {kind} ({reason}); start from an f16 model")
 
 
 def _quantize(source: str, output: str, number: str) -> int:

@@ -9,8 +9,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.export import gguf_encode as encode
@@ -20,6 +18,7 @@ from autodeco.export.gguf_file import DEFAULT_ALIGNMENT, GgufFile, TensorInfo, p
 from autodeco.export.head_tensors import HeadTensor
 from autodeco.export.heads_in_gguf import head_tensor_names
 from autodeco.export.layout import MERGED, Layout, open_layout
+from autodeco.export.progress import progress_bar
 from autodeco.export.schema import (
     ADAPTER_TYPE,
     BASE_GGUF,
@@ -58,7 +57,8 @@ def write_sidecar(
 ) -> None:
     """Write heads for ``base`` as a GGUF of their own; ``description`` maps `general.*` keys to text.
 
-    The same input gives the same bytes. Raises InputError if the file cannot be written."""
+    The same input gives the same bytes. Raises InputError if the output is the model itself or cannot be written."""
+    check_output_is_not(base.path, output)
     description = {KEY_NAME: f"{base.base_name} AutoDeco heads"} | (description or {})
     keys = [
         encode.key_value(KEY_ARCHITECTURE, types.STRING, base.architecture),
@@ -102,8 +102,8 @@ def write_merged(
         with _writing(output) as file:
             file.write(head)
             file.flush()
-            with _progress(model.size) as bar:
-                copy_range(source.fileno(), model.start, file.fileno(), len(head), model.size, bar.update)
+            with progress_bar(Path(output).name, model.size) as update:
+                copy_range(source.fileno(), model.start, file.fileno(), len(head), model.size, update)
             file.seek(len(head) + model.size)
             file.write(bytes(end - model.size))
             for tensor in tensors:
@@ -136,8 +136,8 @@ def split_merged(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[Pa
         for key in DESCRIPTION_KEYS
         if isinstance(outer.get(key), str) and outer.get(key) != inner.get(key)
     }
-    with open(path, "rb") as source, _writing(base_path) as file, _progress(inner.size) as bar:
-        copy_range(source.fileno(), inner.start, file.fileno(), 0, inner.size, bar.update)
+    with open(path, "rb") as source, _writing(base_path) as file, progress_bar(base_path.name, inner.size) as update:
+        copy_range(source.fileno(), inner.start, file.fileno(), 0, inner.size, update)
     write_sidecar(heads_path, tensors, layout, description)
     return base_path, heads_path
 
@@ -152,12 +152,13 @@ def check_mergeable(base: Layout, output: str | os.PathLike) -> None:
             f"{base.path}: one part of a split model; join it first with "
             f"'llama-gguf-split --merge {base.path} {whole}' and give {whole}, or use --layout sidecar"
         )
-    if os.path.exists(output) and os.path.samefile(output, base.path):
-        raise InputError(f"{output}: is the model itself; choose another -o")
+    check_output_is_not(base.path, output)
 
 
-def _progress(size: int) -> tqdm:
-    return tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None)
+def check_output_is_not(path: str | os.PathLike, output: str | os.PathLike) -> None:
+    """Raise InputError if ``output`` is the file at ``path``, which is read."""
+    if os.path.exists(output) and os.path.samefile(output, path):
+        raise InputError(f"{output}: is read to make the new file; choose another -o")
 
 
 def _head_keys(tensors: list[HeadTensor], base: Layout) -> list[bytes]:

@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import gguf_files as files
 from autodeco.commands import inspect
 from autodeco.errors import reports_errors
-from autodeco.export import cli, writer
+from autodeco.export import cli, progress, writer
 from autodeco.export.layout import open_layout
 
 
@@ -134,8 +135,37 @@ def test_nan_weights(fails, inputs):
     assert "nan.safetensors: temp_head.mlp.2.weight holds 1 NaN" in fails("nan.safetensors", "--base", "model.gguf")
 
 
-def test_an_output_that_cannot_be_written(fails):
-    assert "no/out.gguf: cannot be written" in fails("heads.safetensors", "--base", "model.gguf", "-o", "no/out.gguf")
+def test_an_output_that_cannot_be_written_is_told_before_the_model_is_read(fails):
+    arguments = ["heads.safetensors", "--base", "model.gguf"]
+    message = fails(*arguments, "--check", "-o", "no/out.gguf")
+    assert "no/out.gguf: cannot be written, there is no folder no; make it first" in message
+    for path in ("heads.safetensors", "model.gguf"):
+        assert f"{path}: is read to make the new file; choose another -o" in fails(*arguments, "-o", path)
+
+
+def test_an_output_that_is_a_folder_gets_the_file_by_its_usual_name(inputs):
+    (inputs / "out").mkdir()
+    assert cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", "merged", "-o", "out"]) == 0
+    assert [path.name for path in (inputs / "out").iterdir()] == ["model-autodeco.gguf"]
+
+
+def test_a_terminal_is_shown_how_far_it_has_come(inputs, capsys, monkeypatch):
+    arguments = ["heads.safetensors", "--base", "model.gguf", "--layout", "merged"]
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert cli.main(arguments) == 0
+    assert "model-autodeco.gguf:   0%" in capsys.readouterr().err
+
+
+def test_the_growth_of_a_file_that_another_program_writes_is_shown(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "LOOKS_PER_SECOND", 50)
+    with progress.growth_bar("converting", tmp_path / "part", 1000):
+        time.sleep(0.1)
+        (tmp_path / "part").write_bytes(bytes(500))
+        time.sleep(0.5)
+    assert "converting:  50%" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("layout", ["sidecar", "merged"])

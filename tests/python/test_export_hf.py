@@ -91,11 +91,11 @@ def test_smollm2_as_a_folder_becomes_the_same_model_quantized_with_heads(folder)
     ours.close()
 
 
-def test_a_gguf_is_quantized_and_kept_beside_its_heads(folder):
+def test_a_model_that_is_quantized_already_is_refused_and_nothing_stays_behind(folder, capsys):
     (folder / "model.gguf").symlink_to(SMOLLM2)
     heads = str(GOLDEN / "smollm2.heads.safetensors")
-    # The file is Q4_1 already, so llama.cpp refuses to quantize it again, and nothing stays behind.
     assert cli.main([heads, "--base", "model.gguf", "--quantize", "Q4_K_M"]) == 2
+    assert "(requantizing from type q4_1 is disabled); start from an f16 model" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["model.gguf"]
 
 

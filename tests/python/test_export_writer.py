@@ -197,13 +197,14 @@ def test_a_split_model_is_told_to_be_joined_first(make):
     assert open_layout(make("sidecar", part)).kind == "sidecar"
 
 
-def test_the_model_is_never_overwritten_by_the_merged_file(tmp_path):
+@pytest.mark.parametrize("write", [write_merged, write_sidecar])
+def test_the_model_is_never_overwritten(tmp_path, write):
     base = tmp_path / "base.gguf"
     base.write_bytes(files.model())
     (tmp_path / "heads.safetensors").write_bytes(files.safetensors(files.head_arrays()))
     tensors = head_tensors(read_heads(tmp_path / "heads.safetensors"), "f16")
-    with pytest.raises(InputError, match="is the model itself"):
-        write_merged(base, tensors, open_layout(base))
+    with pytest.raises(InputError, match=r"base\.gguf: is read to make the new file"):
+        write(base, tensors, open_layout(base))
     assert base.read_bytes() == files.model()
 
 

@@ -49,13 +49,16 @@ def test_a_real_model_reads_as_gguf_py_reads_it():
     assert ours.get("tokenizer.ggml.tokens") is None
 
 
-def test_type_sizes_are_those_of_the_installed_ggml():
+def test_types_and_their_sizes_are_those_of_the_installed_ggml():
     ggml = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
     ggml.ggml_type_size.restype = ctypes.c_size_t
     ggml.ggml_blck_size.restype = ctypes.c_int64
+    ggml.ggml_type_name.restype = ctypes.c_char_p
     count = 43  # GGML_TYPE_COUNT of ggml 0.25.3
     theirs = {kind: (ggml.ggml_blck_size(kind), ggml.ggml_type_size(kind)) for kind in range(count)}
     assert {kind: sizes for kind, sizes in theirs.items() if sizes[1]} == gguf_types.BLOCKS
+    names = {kind: ggml.ggml_type_name(kind).decode().upper() for kind in gguf_types.BLOCKS}
+    assert names == gguf_types.TYPE_NAMES
 
 
 def test_a_vocabulary_of_262144_tokens_is_stepped_over_in_under_two_seconds(tmp_path):

@@ -1,0 +1,89 @@
+"""A model that is split into several GGUF files: heads go beside it, one file needs it joined or quantized first."""
+
+import gguf
+import pytest
+
+import autodeco
+import gguf_files as files
+from autodeco.export import cli
+from autodeco.export.layout import open_layout
+from conftest import GOLDEN
+
+
+def split(model, folder, tensors_each: int) -> list:
+    """Paths of the parts of ``model``, named as llama-gguf-split names them."""
+    reader = gguf.GGUFReader(model)
+    writer = gguf.GGUFWriter(
+        folder / "part.gguf", reader.get_field("general.architecture").contents(), split_max_tensors=tensors_each
+    )
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            kinds = field.types
+            writer.add_key_value(name, field.contents(), kinds[0], sub_type=kinds[-1] if len(kinds) > 1 else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("part-*.gguf"))
+
+
+@pytest.fixture(scope="module")
+def parts(smollm2, tmp_path_factory) -> list:
+    return split(smollm2, tmp_path_factory.mktemp("parts"), 100)
+
+
+def drawn(model, heads) -> tuple[str, list[float]]:
+    llm = autodeco.Llama(str(model), heads, n_ctx=64, n_threads=1, verbose=False)
+    text = llm("The capital of France is", max_tokens=6, temperature=0)["choices"][0]["text"]
+    temperatures = llm.decoding.temperature.tolist()
+    llm.close()
+    return text, temperatures
+
+
+def test_heads_for_a_split_model_run_as_for_the_whole_one(parts, smollm2, exported, tmp_path, monkeypatch):
+    assert [path.name for path in parts] == [f"part-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([str(GOLDEN / "smollm2.heads.safetensors"), "--base", str(parts[0])]) == 0
+    sidecar = tmp_path / "part-autodeco-heads-f16.gguf"
+    assert open_layout(sidecar).base_fingerprint == open_layout(parts[0]).base_fingerprint
+    assert drawn(parts[0], sidecar) == drawn(smollm2, exported("f16"))
+
+
+def test_one_file_with_a_split_model_needs_it_joined_and_the_command_is_told(parts, capsys, tmp_path):
+    output = tmp_path / "out.gguf"
+    arguments = [GOLDEN / "smollm2.heads.safetensors", "--base", parts[0], "--layout", "merged", "-o", output]
+    assert cli.main(list(map(str, arguments))) == 2
+    error = capsys.readouterr().err
+    assert f"join it first with 'llama-gguf-split --merge {parts[0]} part.gguf' and give part.gguf" in error
+    assert error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_another_part_than_the_first_is_told_the_first(parts, capsys, tmp_path):
+    heads = GOLDEN / "smollm2.heads.safetensors"
+    assert cli.main([str(heads), "--base", str(parts[1]), "-o", str(tmp_path / "out.gguf")]) == 2
+    error = capsys.readouterr().err
+    assert f"{parts[1]}: part 2 of 3 of a split model; give the first, {parts[0]}" in error
+
+
+def test_quantizing_joins_a_split_model(tmp_path, monkeypatch):
+    for module in ("torch", "transformers", "sentencepiece"):
+        pytest.importorskip(module)
+    import hf_folders
+    from autodeco.export.convert import convert
+
+    monkeypatch.chdir(tmp_path)
+    hf_folders.write_tiny("qwen3", tmp_path / "qwen3")
+    convert("qwen3", "whole.gguf")
+    first = split("whole.gguf", tmp_path, 5)[0]
+    (tmp_path / "heads.safetensors").write_bytes(files.safetensors(files.head_arrays()))
+    arguments = ["heads.safetensors", "--base", str(first), "--quantize", "q8_0"]
+    assert cli.main([*arguments, "--layout", "merged", "-o", "merged.gguf"]) == 0
+    assert cli.main(arguments) == 0
+    made, heads = "part-Q8_0.gguf", "part-Q8_0-autodeco-heads-f16.gguf"
+    assert open_layout("merged.gguf").base_fingerprint == open_layout(made).base_fingerprint
+    text, temperatures = drawn("merged.gguf", None)
+    assert (text, temperatures) == drawn(made, heads)
+    assert len(temperatures) >= 1
