@@ -2,87 +2,29 @@
 
 import contextlib
 import functools
-import inspect
 import os
 import warnings
-import weakref
-from collections.abc import Callable, Iterator
 
 import llama_cpp
 
-from autodeco import native
+from autodeco import extra_samplers, native
+from autodeco.completions import Call, completing, defaulting, own_signature
 from autodeco.decoding import Decoding, TokenDecoding
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import MERGED, open_layout
+from autodeco.extra_samplers import ExtraSamplers
 from autodeco.merged_file import opened_at
-from autodeco.sampling import Attachment, GraphDraw, HostDraw, Place, is_plain
-
-# Heads decide: the caller's temperature and top_p multiply what they predict, and nothing else cuts the distribution
-# unless the caller asks.
-DEFAULTS = {"temperature": 1.0, "temp": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}
-
-
-def _with_defaults(method: Callable, **extra) -> Callable:
-    """``method`` with the defaults of its signature replaced by ours, and keyword parameters ``extra`` (name=default)
-    that it does not have and its caller takes out again."""
-    signature = inspect.signature(method)
-    parameters = [p.replace(default=DEFAULTS.get(p.name, p.default)) for p in signature.parameters.values()]
-    own = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in extra.items()]
-    at = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
-    signature = signature.replace(parameters=parameters[:at] + own + parameters[at:])
-
-    @functools.wraps(method)
-    def wrapped(*args, **kwargs):
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return method(*bound.args, **bound.kwargs)
-
-    wrapped.__signature__ = signature
-    return wrapped
-
-
-def _with_values(method: Callable) -> Callable:
-    """``method``, which makes completions, with a parameter ``autodeco`` that puts the tokens' values into them."""
-
-    @functools.wraps(method)
-    def valued(self, *args, autodeco: bool = False, **kwargs):
-        if not autodeco:
-            return method(self, *args, **kwargs)
-        record = _Record()
-        self._records.add(record)
-        response = method(self, *args, **kwargs)
-        if isinstance(response, dict):
-            return _add_values(self, response, record.rows())
-        return _valued_chunks(self, response, record)
-
-    valued.__signature__ = inspect.signature(method)
-    return _with_defaults(valued, autodeco=False)
-
-
-class _Record:
-    """The rows of all generations that one completion is made of: chat formats with tools take several."""
-
-    def __init__(self):
-        self.generations: list[list[tuple]] = []
-
-    def rows(self) -> list[tuple]:
-        return [row for rows in self.generations for row in rows]
-
-
-def _valued_chunks(llm: "Llama", chunks: Iterator[dict], record: _Record) -> Iterator[dict]:
-    told = 0
-    for chunk in chunks:
-        rows = record.rows()
-        yield _add_values(llm, chunk, rows[told:])
-        told = len(rows)
-
-
-def _add_values(llm: "Llama", response: dict, rows: list[tuple]) -> dict:
-    values = Decoding.from_rows(rows).to_dict() if llm.heads is not None else None
-    for choice in response["choices"]:
-        choice["autodeco"] = values
-    return response
+from autodeco.sampling import (
+    Attachment,
+    GraphDraw,
+    HostDraw,
+    Place,
+    check_chain,
+    check_settings,
+    is_plain,
+    stock_cuts,
+)
 
 
 class Llama(llama_cpp.Llama):
@@ -93,8 +35,10 @@ class Llama(llama_cpp.Llama):
     multiply the predictions (default 1.0; temperature 0 is greedy), and top_k, min_p and repetition penalty are off
     unless asked for. Without heads they are ordinary settings. With ``autodeco=True`` every choice of a completion, or
     of a streamed chunk, has a field ``autodeco``: lists of the drawn tokens' values, named as in ``Decoding``, the
-    token that ended the text among them (in a chunk, those of the tokens since the last one). Raises InputError for
-    files that do not fit together.
+    token that ended the text among them (in a chunk, those of the tokens since the last one). Completions also take
+    ``n``, how many choices are wanted, one after the other with seeds that follow each other; and with ``generate`` and
+    ``sample`` the settings of ``ExtraSamplers``. Raises InputError for files that do not fit together and for settings
+    that make no sense.
     """
 
     def __init__(self, model_path: str, heads_path: str | os.PathLike | None = None, **kwargs):
@@ -104,8 +48,9 @@ class Llama(llama_cpp.Llama):
         self._heads_path: str | None = None
         self._attachment: Attachment | None = None
         self._rows: list[tuple] = []  # of the last generation
-        self._records: weakref.WeakSet[_Record] = weakref.WeakSet()  # of completions under way
-        self._generating = False
+        self._call: Call | None = None  # the completion under way
+        self._generation: object | None = None  # the generation under way
+        self._samplers = extra_samplers.OFF
 
         self._layout = open_layout(model_path)
         if not self._layout.has_base:
@@ -126,6 +71,14 @@ class Llama(llama_cpp.Llama):
                 raise
 
     @property
+    def _generating(self) -> bool:
+        return self._generation is not None
+
+    def _check_open(self) -> None:
+        if self._ctx.ctx is None:
+            raise InputError(f"{self.model_path}: was closed; open it again")
+
+    @property
     def heads(self) -> str | None:
         """Path of the heads in use; set another, or None for ordinary settings. Raises InputError, and keeps the old
         ones, for a file that does not fit or while a generation is under way."""
@@ -133,6 +86,7 @@ class Llama(llama_cpp.Llama):
 
     @heads.setter
     def heads(self, path: str | os.PathLike | None) -> None:
+        self._check_open()
         if self._generating:
             raise InputError(f"{self.model_path}: is generating; change its heads when that is done or closed")
         self._use(None if path is None else self._read_heads(path), path)
@@ -194,64 +148,98 @@ class Llama(llama_cpp.Llama):
 
     def _init_sampler(self, **settings):
         if self._heads is None:
-            return super()._init_sampler(**settings)
-        if settings["mirostat_mode"] != 0:
-            raise ValueError("mirostat steers by a target of its own and cannot use heads: leave mirostat_mode at 0")
-        for name in ("temp", "top_p"):
-            if not 0.0 <= settings[name] < float("inf"):
-                raise ValueError(
-                    f"{name} multiplies the prediction and must be finite and at least 0, not {settings[name]}"
-                )
+            chain = check_chain(super()._init_sampler(**settings))
+            self._samplers.insert(chain, settings, self, self._seed)
+            return chain
+        check_settings(settings)
         if self._all_outputs:
             self._attachment.detach()
+            if self.context_params.embeddings and self.pooling_type() != llama_cpp.LLAMA_POOLING_TYPE_NONE:
+                raise InputError(
+                    f"{self.model_path}: this context pools embeddings, so that heads see no token's hidden state; "
+                    "generate with another Llama, opened without embedding=True"
+                )
             observer = native.GraphSampler(self._heads, True)
-            draw = HostDraw(observer, super()._init_sampler, settings, self._rows, self._heads)
-        elif self._generating and is_plain(settings):
+            draw = self._host_draw(observer, settings, self._heads)
+        elif self._generating and self._samplers == extra_samplers.OFF and is_plain(settings):
             draw = GraphDraw(self._attach(Place.GRAPH), self._rows)
             self._requires_eval = True  # a cached prompt's token was drawn with the settings of its time
         else:
             graph = self._attach(Place.HOST if self._generating else Place.CALLER)
-            draw = HostDraw(graph, super()._init_sampler, settings, self._rows)
+            draw = self._host_draw(graph, settings)
         draw.graph.set_params(self._seed & 0xFFFFFFFF, settings["temp"], settings["top_p"])
         return draw
 
+    def _host_draw(self, graph: native.GraphSampler, settings: dict, heads: native.Heads | None = None) -> HostDraw:
+        chain = check_chain(super()._init_sampler(**{**settings, "temp": 0.0}))
+        samplers = self._samplers
+        cuts = [*samplers.first_cuts(), *stock_cuts(settings), *samplers.last_cuts(self._seed)]
+        return HostDraw(graph, chain, samplers.penalties(self), cuts, self._rows, heads)
+
     def eval(self, tokens):
+        self._check_open()
         if self._heads is not None and self._all_outputs:
             llama_cpp.llama_set_embeddings(self.ctx, True)
         elif self._heads is not None and not self._generating:
             self._attach(Place.CALLER)  # the caller will sample by itself, with settings not known yet
         super().eval(tokens)
 
-    def generate(self, *args, **kwargs):
+    def generate(self, *args, **settings):
+        self._check_open()
+        samplers = _extra_samplers(settings)
+        self._samplers = self._call.samplers if self._call else samplers
         self._rows = []
-        for record in self._records:
-            record.generations.append(self._rows)
-        self._generating = True
+        if self._call:
+            self._call.generations.append(self._rows)
+        generation = self._generation = object()
+        tokens = _generate(self, *args, **settings)
+        more = None
         try:
-            yield from _generate(self, *args, **kwargs)
+            while True:
+                try:
+                    token = tokens.send(more)
+                except StopIteration:
+                    return
+                more = yield token
+                if self._generation is not generation:
+                    raise InputError(
+                        f"{self.model_path}: another generation has begun since this one's last token; end one before "
+                        "the next, or open the model twice"
+                    )
         finally:
-            self._generating = False
-            self._sampler = None  # sample() by hand has settings of its own
+            tokens.close()
+            if self._generation is generation:
+                self._generation = None
+                self._sampler = None  # sample() by hand has settings of its own
 
     def sample(self, *args, idx: int | None = None, **settings) -> int:
         if self._sampler is None or args:
+            self._samplers = _extra_samplers(settings)
             return _sample(self, *args, idx=idx, **settings)
         # every token of a generation: the sampler has the settings, and binding them again takes longer than the draw
         return self._sampler.sample(self._ctx, -1 if idx is None else idx - self.n_tokens)
 
+    @functools.wraps(llama_cpp.Llama.embed)
     def embed(self, *args, **kwargs):
+        self._check_open()
         self._attachment.detach()
         return super().embed(*args, **kwargs)
 
     def __getstate__(self):
         return {**super().__getstate__(), "heads_path": self.heads}
 
-    create_completion = _with_values(llama_cpp.Llama.create_completion)
-    __call__ = _with_values(llama_cpp.Llama.__call__)
-    create_chat_completion = _with_values(llama_cpp.Llama.create_chat_completion)
+    create_completion = completing(llama_cpp.Llama.create_completion)
+    __call__ = completing(llama_cpp.Llama.__call__)
+    create_chat_completion = completing(llama_cpp.Llama.create_chat_completion)
 
 
-_generate = _with_defaults(llama_cpp.Llama.generate)
-Llama.generate = functools.wraps(_generate)(Llama.generate)
-_sample = _with_defaults(llama_cpp.Llama.sample)
-Llama.sample = functools.wraps(_sample)(Llama.sample)
+def _extra_samplers(settings: dict) -> ExtraSamplers:
+    """Take those of ``extra_samplers`` out of ``settings``."""
+    return ExtraSamplers(**{name: settings.pop(name) for name in extra_samplers.DEFAULTS if name in settings})
+
+
+_generate = defaulting(llama_cpp.Llama.generate)
+_sample = defaulting(llama_cpp.Llama.sample)
+for _ours, _stock in ((Llama.generate, llama_cpp.Llama.generate), (Llama.sample, llama_cpp.Llama.sample)):
+    functools.update_wrapper(_ours, _stock)
+    _ours.__signature__ = own_signature(_stock, **extra_samplers.DEFAULTS)

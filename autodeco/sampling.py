@@ -4,7 +4,9 @@ Both have the one method that ``llama_cpp.Llama`` calls of a sampler, and append
 """
 
 import enum
+import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import llama_cpp
@@ -12,6 +14,35 @@ import numpy as np
 from llama_cpp._internals import LlamaContext, LlamaSampler
 
 from autodeco import native
+from autodeco.errors import InputError
+from autodeco.extra_samplers import taken_off
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Raise InputError for settings of a generation that heads cannot be used with."""
+    if settings["mirostat_mode"] != 0:
+        raise InputError(
+            "mirostat steers by a target of its own and cannot use heads: leave mirostat_mode at 0, or set the model's "
+            "heads to None"
+        )
+    for name in ("temp", "top_p", "repeat_penalty", "frequency_penalty", "presence_penalty", "min_p", "typical_p"):
+        value = settings[name]
+        if not (isinstance(value, Real) and math.isfinite(value)):
+            raise InputError(f"{name} {value!r}: must be a finite number")
+    for name in ("temp", "top_p"):
+        if settings[name] < 0.0:
+            raise InputError(f"{name} {settings[name]}: multiplies the prediction and must be at least 0")
+    if settings["repeat_penalty"] <= 0.0:
+        raise InputError(f"repeat_penalty {settings['repeat_penalty']}: must be above 0; 1 is none")
+
+
+def check_chain(chain: LlamaSampler) -> LlamaSampler:
+    """``chain``, unless llama.cpp could not make a sampler of it, which it would run into later; then InputError."""
+    for i in range(llama_cpp.llama_sampler_chain_n(chain.sampler)):
+        if not llama_cpp.llama_sampler_chain_get(chain.sampler, i):
+            llama_cpp.llama_sampler_chain_remove(chain.sampler, i)
+            raise InputError("llama.cpp cannot read the grammar; check its rules (GBNF), and that its root rule exists")
+    return chain
 
 
 def is_plain(settings: dict[str, Any]) -> bool:
@@ -100,50 +131,77 @@ class GraphDraw:
         return row[0]
 
 
+LEAST_SHARE = 1e-30  # of the likeliest token: all that have less, together, are far below what float32 can tell
+
+
+def stock_cuts(settings: dict[str, Any]) -> list["llama_cpp.llama_sampler_p"]:
+    """New samplers for the cuts of ``llama_cpp.Llama`` but top-p."""
+    cuts = []
+    if settings["top_k"] > 0:
+        cuts.append(llama_cpp.llama_sampler_init_top_k(settings["top_k"]))
+    if settings["typical_p"] < 1.0:
+        # llama.cpp's typical makes NaN of tokens whose probability is 0 in float32, as many are at low temperatures
+        cuts.append(llama_cpp.llama_sampler_init_min_p(LEAST_SHARE, 1))
+        cuts.append(llama_cpp.llama_sampler_init_typical(settings["typical_p"], 1))
+    if settings["min_p"] > 0.0:
+        cuts.append(llama_cpp.llama_sampler_init_min_p(settings["min_p"], 1))
+    return cuts
+
+
 class HostDraw:
     """Draws on the host with temperature and top-p from the graph: logits processors, penalties and grammar see the raw
-    logits, then temperature, top-k, typical and min-p, then the nucleus. With ``heads``, the context returns
-    embeddings, and temperature and top-p are computed from them here."""
+    logits, then comes the temperature, the ``cuts`` and the nucleus. ``chain`` is llama-cpp-python's own of all before
+    the temperature, with a greedy end. With ``heads``, the context returns embeddings, and temperature and top-p are
+    computed from them here. Raises what a logits processor raised, which ctypes would swallow."""
 
     def __init__(
         self,
         graph: native.GraphSampler,
-        init_sampler: Callable[..., LlamaSampler],
-        settings: dict,
+        chain: LlamaSampler,
+        penalties: list["llama_cpp.llama_sampler_p"],
+        cuts: list["llama_cpp.llama_sampler_p"],
         rows: list[tuple],
         heads: native.Heads | None = None,
     ):
         self.graph = graph
+        self.chain = chain
         self.rows = rows
         self.heads = heads
-        # llama-cpp-python's own chain of everything that comes before the temperature, less the greedy end
-        self.chain = init_sampler(**{**settings, "temp": 0.0})
-        last = llama_cpp.llama_sampler_chain_n(self.chain.sampler) - 1
-        llama_cpp.llama_sampler_free(llama_cpp.llama_sampler_chain_remove(self.chain.sampler, last))
-
-        cuts = []
-        if settings["top_k"] > 0:
-            cuts.append(llama_cpp.llama_sampler_init_top_k(settings["top_k"]))
-        if settings["typical_p"] < 1.0:
-            cuts.append(llama_cpp.llama_sampler_init_typical(settings["typical_p"], 1))
-        if settings["min_p"] > 0.0:
-            cuts.append(llama_cpp.llama_sampler_init_min_p(settings["min_p"], 1))
+        self._raised: list[BaseException] = []
+        for _, custom in chain.custom_samplers:
+            custom.apply_func = self._kept(custom.apply_func)
+        llama_cpp.llama_sampler_free(taken_off(chain))  # the greedy end
         if cuts:
-            cuts.insert(0, native.sampler(graph.host_temperature_stage()))
-        for stage in [*cuts, native.sampler(graph.host_stage())]:
-            llama_cpp.llama_sampler_chain_add(self.chain.sampler, stage)
+            cuts = [native.sampler(graph.host_temperature_stage()), *cuts]
+        for stage in [*penalties, *cuts, native.sampler(graph.host_stage())]:
+            llama_cpp.llama_sampler_chain_add(chain.sampler, stage)
 
     def sample(self, ctx: LlamaContext, idx: int = -1) -> int:
         if self.heads is not None:
             self._observe(ctx, idx)
-        if self.graph.draws_on_host:
-            row = self.graph.sample_on_host(native.address(self.chain.sampler))
-        else:
-            self.chain.sample(ctx, idx)
-            self.graph.check()
-            row = self.graph.last()
+        try:
+            if self.graph.draws_on_host:
+                row = self.graph.sample_on_host(native.address(self.chain.sampler))
+            else:
+                self.chain.sample(ctx, idx)
+                self.graph.check()
+                row = self.graph.last()
+        finally:
+            if self._raised:
+                raise self._raised.pop()
         self.rows.append(row)
         return row[0]
+
+    def _kept(self, apply: Callable[..., None]) -> Callable[..., None]:
+        """``apply`` as llama.cpp can call it, with what it raises kept for ``sample``."""
+
+        def kept(candidates) -> None:
+            try:
+                apply(candidates)
+            except BaseException as error:  # an interrupt too
+                self._raised = [error]
+
+        return kept
 
     def _observe(self, ctx: LlamaContext, idx: int) -> None:
         hidden = np.ctypeslib.as_array(ctx.get_embeddings_ith(idx), (self.heads.embedding_length,))

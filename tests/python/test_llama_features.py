@@ -1,6 +1,8 @@
 """What users of llama_cpp.Llama do beside plain generation, with heads: each works as it does there."""
 
 import base64
+import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import gguf
@@ -11,6 +13,7 @@ import pytest
 from llama_cpp import llama_chat_format
 
 import autodeco
+from autodeco.errors import InputError
 from vision_files import write_projector
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
@@ -84,7 +87,7 @@ def test_a_json_schema_is_kept_and_values_are_recorded(llm):
         max_tokens=40,
         seed=2,
     )
-    assert answer["choices"][0]["message"]["content"].lstrip().startswith("{")
+    assert isinstance(json.loads(answer["choices"][0]["message"]["content"])["n"], int)
     assert len(llm.decoding) > 3
     assert ((llm.decoding.top_p > 0) & (llm.decoding.top_p < 1)).all()
 
@@ -204,3 +207,172 @@ def test_threads_with_models_of_their_own(smollm2, exported):
         assert list(pool.map(run, models)) == one_by_one
     for model in models:
         model.close()
+
+
+def test_a_tool_that_is_asked_for_is_called_with_arguments_of_its_schema(llm):
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    answer = llm.create_chat_completion(
+        [{"role": "user", "content": "What is the weather in Paris?"}],
+        tools=[{"type": "function", "function": {"name": "weather", "parameters": parameters}}],
+        tool_choice={"type": "function", "function": {"name": "weather"}},
+        max_tokens=60,
+        seed=2,
+        autodeco=True,
+    )["choices"][0]
+    (call,) = answer["message"]["tool_calls"]
+    assert call["function"]["name"] == "weather"
+    assert isinstance(json.loads(call["function"]["arguments"])["city"], str)
+    assert len(answer["autodeco"]["token"]) == len(llm.decoding)
+
+
+def test_a_suffix_reaches_the_model_as_in_llama_cpp(llm, smollm2):
+    stock = llama_cpp.Llama(str(smollm2), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
+    texts = [
+        model("def add(a, b):", suffix="    return c", max_tokens=12, temperature=0.0)["choices"][0]["text"]
+        for model in (llm, stock)
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) > 0
+    stock.close()
+
+
+def test_several_choices_have_seeds_that_follow_each_other(llm):
+    settings = {"max_tokens": 12, "temperature": 3.0, "top_p": 2.0}
+    answer = llm(PROMPT, n=3, seed=5, autodeco=True, **settings)
+    alone = []
+    for seed in (5, 6, 7):
+        alone.append(llm(PROMPT, seed=seed, **settings)["choices"][0]["text"])
+    assert [choice["text"] for choice in answer["choices"]][1:] == alone[1:], "the first reads the prompt anew"
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert len(set(alone)) == 3
+    assert answer["usage"]["completion_tokens"] == 36
+    assert [len(choice["autodeco"]["token"]) for choice in answer["choices"]] == [12] * 3
+
+    chunks = list(llm(PROMPT, n=3, seed=5, stream=True, **settings))
+    texts = ["".join(c["choices"][0]["text"] for c in chunks if c["choices"][0]["index"] == i) for i in range(3)]
+    assert texts[1:] == alone[1:]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+    messages = [{"role": "user", "content": "Say hello."}]
+    chat = llm.create_chat_completion(messages, n=2, seed=1, max_tokens=4)
+    assert [choice["message"]["role"] for choice in chat["choices"]] == ["assistant"] * 2
+
+
+def test_a_draft_model_changes_no_drawn_token(llm, smollm2, exported):
+    from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+    draft = LlamaPromptLookupDecoding(num_pred_tokens=3)
+    options = {"n_ctx": 128, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
+    drafted = autodeco.Llama(str(smollm2), exported("f32"), draft_model=draft, **options)
+    prompt = "one two three four one two three four one two"
+    runs = []
+    for model in (llm, drafted):
+        model.reset()
+        model(prompt, max_tokens=24, seed=4)
+        runs.append(model.decoding)
+    assert runs[0].token.tolist() == runs[1].token.tolist()
+    np.testing.assert_allclose(runs[0].temperature, runs[1].temperature, atol=0.05)
+    drafted.close()
+
+
+def test_a_shifted_context_goes_on(llm):
+    """What a caller of the low-level functions does when the context is full: drop the middle, move the rest down."""
+    llm.set_seed(2)
+    generator = llm.generate(llm.tokenize(PROMPT.encode()), temp=1.5)
+    tokens = [next(generator) for _ in range(60)]
+    generator.close()
+    kept, dropped = 4, 30
+    assert llm._ctx.kv_cache_seq_rm(0, kept, kept + dropped)
+    llm._ctx.kv_cache_seq_shift(0, kept + dropped, -1, -dropped)
+    llm.input_ids[kept : llm.n_tokens - dropped] = llm.input_ids[kept + dropped : llm.n_tokens].copy()
+    llm.n_tokens -= dropped
+    generator = llm.generate([*llm._input_ids.tolist(), tokens[-1]], temp=1.5)
+    more = [next(generator) for _ in range(8)]
+    generator.close()
+    assert llm.decoding.token.tolist() == more
+    assert len(set(llm.decoding.temperature.tolist())) > 4, "every token has its own"
+
+
+def test_a_pickled_model_brings_its_heads(llm, exported):
+    merged = autodeco.Llama(str(exported("f32", "merged")), n_ctx=128, n_threads=1, n_threads_batch=1, verbose=False)
+    for model in (llm, merged):
+        copy = pickle.loads(pickle.dumps(model))
+        assert copy.heads == model.heads
+        copy.reset()
+        model.reset()
+        assert text(copy) == text(model)
+        copy.close()
+    merged.close()
+
+
+def test_what_a_logits_processor_raises_is_raised(llm):
+    def broken(input_ids, logits):
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        text(llm, logits_processor=llama_cpp.LogitsProcessorList([broken]))
+    assert text(llm)
+
+
+def test_a_logit_bias_and_a_logits_processor_both_work(llm):
+    """llama-cpp-python loses both when it is given both, and adds the bias to the caller's list for good."""
+    seen = []
+
+    def see(input_ids, logits):
+        seen.append(logits.copy())
+        return logits
+
+    processors = llama_cpp.LogitsProcessorList([see])
+    text(llm, temperature=0.0, max_tokens=1)
+    banned = int(llm.decoding.token[0])
+    text(llm, temperature=0.0, max_tokens=3, logits_processor=processors, logit_bias={banned: -100.0})
+    assert banned not in llm.decoding.token.tolist()
+    assert len(seen) == 3
+    assert len(processors) == 1
+
+
+def test_a_generation_left_alone_disturbs_no_other(llm):
+    def chunks(seed):
+        return llm(PROMPT, max_tokens=12, seed=seed, temperature=6.0, top_p=3.0, stream=True)
+
+    def rest(stream) -> str:
+        return "".join(chunk["choices"][0]["text"] for chunk in stream)
+
+    expected = rest(chunks(2))
+    llm.reset()
+    left = chunks(1)
+    next(left)
+    second = chunks(2)
+    llm.reset()
+    begun = next(second)["choices"][0]["text"]
+    with pytest.raises(InputError, match="another generation has begun"):
+        rest(left)
+    del left
+    assert begun + rest(second) == expected
+    assert len(llm.decoding) == 12
+
+
+def test_a_context_that_pools_embeddings_does_not_generate(smollm2, exported):
+    """llama.cpp has one vector for a whole sequence there, which is no token's hidden state."""
+    options = {"n_ctx": 64, "n_threads": 1, "verbose": False, "embedding": True}
+    model = autodeco.Llama(str(smollm2), exported("f16"), pooling_type=llama_cpp.LLAMA_POOLING_TYPE_MEAN, **options)
+    assert len(model.embed("Hello")) == 576
+    with pytest.raises(InputError, match=r"pools embeddings.*opened without embedding=True"):
+        model("Hello", max_tokens=1)
+    model.heads = None
+    assert model("Hello", max_tokens=1)["usage"]["completion_tokens"] == 1
+    model.close()
+
+
+def test_a_closed_model_says_so(smollm2, exported):
+    model = autodeco.Llama(str(smollm2), exported("f16"), n_ctx=64, n_threads=1, verbose=False)
+    model("Hello", max_tokens=1)
+    model.close()
+    for use in (
+        lambda: model("Hello", max_tokens=1),
+        lambda: next(model.generate([1])),
+        lambda: model.eval([1]),
+        lambda: setattr(model, "heads", exported("f16")),
+    ):
+        with pytest.raises(InputError, match="was closed; open it again"):
+            use()

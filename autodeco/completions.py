@@ -1,0 +1,185 @@
+"""Completions of ``autodeco.Llama``: the parameters that they have beside those of ``llama_cpp.Llama``.
+
+``autodeco=True`` puts the tokens' values into the answer, ``n`` asks for several choices, and the samplers of
+``extra_samplers`` go down to the generations that a completion is made of (chat formats with tools take several).
+"""
+
+import contextlib
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp
+import numpy as np
+
+from autodeco.decoding import Decoding
+from autodeco.errors import InputError
+from autodeco.extra_samplers import DEFAULTS as EXTRA
+from autodeco.extra_samplers import ExtraSamplers
+
+if TYPE_CHECKING:
+    from autodeco.llama import Llama
+
+# Heads decide: the caller's temperature and top_p multiply what they predict, and nothing else cuts the distribution
+# unless the caller asks.
+DEFAULTS = {"temperature": 1.0, "temp": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}
+
+
+def own_signature(method: Callable, **extra) -> inspect.Signature:
+    """The signature of ``method`` with our defaults, and with keyword parameters ``extra`` (name=default)."""
+    signature = inspect.signature(method)
+    parameters = [p.replace(default=DEFAULTS.get(p.name, p.default)) for p in signature.parameters.values()]
+    own = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in extra.items()]
+    return signature.replace(parameters=parameters + own)
+
+
+def defaulting(method: Callable) -> Callable:
+    """``method`` with our defaults."""
+    signature = own_signature(method)
+
+    @functools.wraps(method)
+    def defaulted(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return method(*bound.args, **bound.kwargs)
+
+    return defaulted
+
+
+class Call:
+    """A completion under way: its extra samplers, and the rows of all generations that it has made."""
+
+    def __init__(self, samplers: ExtraSamplers):
+        self.samplers = samplers
+        self.generations: list[list[tuple]] = []
+
+    def rows(self) -> list[tuple]:
+        return [row for rows in self.generations for row in rows]
+
+
+def completing(method: Callable) -> Callable:
+    """``method``, which makes completions, with our defaults and our parameters."""
+    signature = own_signature(method, autodeco=False, n=1, **EXTRA)
+
+    @functools.wraps(method)
+    def complete(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        settings = dict(bound.arguments)
+        llm, autodeco, n = settings.pop("self"), settings.pop("autodeco"), settings.pop("n")
+        samplers = ExtraSamplers(**{name: settings.pop(name) for name in EXTRA})
+        llm._check_open()
+        if not _is_whole(n) or n < 1:
+            raise InputError(f"n {n!r}: must be a whole number of at least 1")
+        if settings["seed"] is not None and not _is_whole(settings["seed"]):
+            raise InputError(f"seed {settings['seed']!r}: must be a whole number")
+        _join_bias(settings, llm.n_vocab())
+        if llm._call is not None:  # a chat format asks for a part of its answer
+            return method(llm, **settings)
+
+        def choice(i: int) -> dict | Iterator[dict]:
+            seed = None if settings["seed"] is None else settings["seed"] + i
+            return _choice(llm, Call(samplers), functools.partial(method, llm, **settings | {"seed": seed}), autodeco)
+
+        if n == 1:
+            return choice(0)
+        return (
+            _streamed_choices(map(choice, range(n))) if settings["stream"] else _joined_choices(map(choice, range(n)))
+        )
+
+    complete.__signature__ = signature
+    return complete
+
+
+def _is_whole(value) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _join_bias(settings: dict[str, Any], n_vocab: int) -> None:
+    """Make of ``logit_bias`` one more logits processor. llama-cpp-python does so itself, but loses both if it is given
+    both, and ignores the bias of a token that does not exist."""
+    bias, settings["logit_bias"] = settings["logit_bias"], None
+    if not bias:
+        return
+    tokens, values = [int(token) for token in bias], np.array([float(value) for value in bias.values()], np.float32)
+    for token in tokens:
+        if not 0 <= token < n_vocab:
+            raise InputError(f"logit_bias: token {token} is outside the vocabulary of {n_vocab}")
+
+    def add_bias(input_ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        biased = logits.copy()
+        biased[tokens] += values
+        return biased
+
+    settings["logits_processor"] = llama_cpp.LogitsProcessorList([*(settings["logits_processor"] or ()), add_bias])
+
+
+@contextlib.contextmanager
+def _during(llm: "Llama", call: Call) -> Iterator[None]:
+    before, llm._call = llm._call, call
+    try:
+        yield
+    finally:
+        llm._call = before
+
+
+def _choice(llm: "Llama", call: Call, complete: Callable, autodeco: bool) -> dict | Iterator[dict]:
+    """One choice as ``complete`` makes it, whole or streamed."""
+    with _during(llm, call):
+        response = complete()
+    if not isinstance(response, dict):
+        return _chunks(llm, call, response, autodeco)
+    return _with_values(llm, response, call.rows()) if autodeco else response
+
+
+def _chunks(llm: "Llama", call: Call, chunks: Iterator[dict], autodeco: bool) -> Iterator[dict]:
+    told = 0
+    chunks = iter(chunks)
+    try:
+        while True:
+            with _during(llm, call):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            if autodeco:
+                rows = call.rows()
+                chunk, told = _with_values(llm, chunk, rows[told:]), len(rows)
+            yield chunk
+    finally:
+        if hasattr(chunks, "close"):
+            chunks.close()
+
+
+def _with_values(llm: "Llama", response: dict, rows: list[tuple]) -> dict:
+    values = Decoding.from_rows(rows).to_dict() if llm.heads is not None else None
+    for choice in response["choices"]:
+        choice["autodeco"] = values
+    return response
+
+
+def _joined_choices(responses: Iterator[dict]) -> dict:
+    responses = list(responses)
+    whole = responses[0]
+    usage, completion = whole["usage"], sum(response["usage"]["completion_tokens"] for response in responses)
+    whole["usage"] = {
+        **usage,
+        "completion_tokens": completion,
+        "total_tokens": usage["prompt_tokens"] + completion,
+    }
+    whole["choices"] = [choice | {"index": i} for i, one in enumerate(responses) for choice in one["choices"]]
+    return whole
+
+
+def _streamed_choices(streams: Iterator[Iterator[dict]]) -> Iterator[dict]:
+    """One choice after the other, each with its index, under the id of the first."""
+    first = None
+    for i, stream in enumerate(streams):
+        for chunk in stream:
+            first = first or chunk["id"]
+            yield chunk | {"id": first, "choices": [choice | {"index": i} for choice in chunk["choices"]]}
