@@ -41,4 +41,10 @@ private:
     bool                       is_read = false;
 };
 
+// one of them
+struct device_row {
+    std::shared_ptr<device_rows> rows; // null for none
+    int64_t                      row = 0; // of the graph
+};
+
 } // namespace autodeco

@@ -99,7 +99,7 @@ void sampler_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     sampler_state & state = state_of(smpl);
     if (!state.is_observer && cur_p->size > 0) {
         cur_p->selected          = 0;
-        state.row(0).drawn       = nullptr;
+        state.row(0).drawn       = {};
         state.row(0).last        = {};
         state.row(0).last.status = AUTODECO_STATUS_NOT_ATTACHED;
     }
@@ -116,7 +116,7 @@ void sampler_free(llama_sampler * smpl) {
 bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t n_outputs_max_per_seq) {
     sampler_state & state = state_of(smpl);
     for (graph_row & row : state.rows) {
-        row.planned = nullptr; // of another context, which may go on with it
+        row.planned = {}; // of another context, which may go on with it
     }
     state.n_outputs_max   = std::max<int64_t>(n_outputs_max_per_seq, 1);
     state.on_device       = device_can_draw(buft, state.heads ? state.heads->n_vocab : LARGEST_VOCAB);
@@ -148,9 +148,8 @@ int64_t rows_at_once(const sampler_state & state) {
 }
 
 ggml_tensor * draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & state, const output_rows & outputs, graph_row & row) {
-    row.index   = outputs.row;
-    row.planned = device_rows::in_graph(ctx, gf, state.heads.get(), state.weights.get(), outputs, rows_at_once(state));
-    return row.planned->token(ctx, row.index);
+    row.planned = { device_rows::in_graph(ctx, gf, state.heads.get(), state.weights.get(), outputs, rows_at_once(state)), outputs.row };
+    return row.planned.rows->token(ctx, outputs.row);
 }
 
 // temperature and top-p of one row
@@ -218,9 +217,9 @@ void sampler_backend_set_input(llama_sampler * smpl) {
         graph_row & row = state.rows[i];
         row.uniform     = i == 0 ? state.uniform : uniform(ahead);
         row.drawn       = row.planned;
-        if (row.drawn) {
+        if (row.drawn.rows) {
             row.last = {};
-            row.drawn->prepare(row.index, device_settings_of(state, row.uniform));
+            row.drawn.rows->prepare(row.drawn.row, device_settings_of(state, row.uniform));
         }
     }
 }
@@ -229,9 +228,9 @@ void sampler_backend_reset(llama_sampler * smpl) {
     sampler_state & state = state_of(smpl);
     state.n_rows          = 0;
     for (graph_row & row : state.rows) {
-        if (row.planned) {
-            row.planned->forget_graph();
-            row.planned = nullptr;
+        if (row.planned.rows) {
+            row.planned.rows->forget_graph();
+            row.planned = {};
         }
     }
 }
@@ -283,7 +282,7 @@ autodeco_decoding observed(const sampler_state & state) {
     }
     const graph_row & row = state.rows.front();
     device_values     values;
-    if (!row.drawn || !row.drawn->read(row.index, values)) {
+    if (!row.drawn.rows || !row.drawn.rows->read(row.drawn.row, values)) {
         return row.last;
     }
     const bool is_real = std::isfinite(values.temperature) && std::isfinite(values.top_p) && std::isfinite(values.prob);

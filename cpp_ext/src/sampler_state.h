@@ -28,9 +28,8 @@ struct graph_row {
     std::vector<float>    logits; // a copy: what min_p and top_k leave, or all of them for a draw on the host
 
     // of a draw on a device
-    int64_t                      index = 0; // among all outputs of the graph
-    std::shared_ptr<device_rows> planned;   // of the graph that was built last
-    std::shared_ptr<device_rows> drawn;     // of the last decode that this row took part in
+    device_row planned; // in the graph that was built last
+    device_row drawn;   // in the last decode that this row took part in
 };
 
 struct sampler_state {

@@ -24,12 +24,12 @@ inline std::vector<float> random_row(int64_t n, float deviation) {
     return row;
 }
 
-// A graph over one row of logits and a scalar on the CPU, computed by some threads.
+// A graph over rows of logits, one after the other in `z`, and a scalar for each on the CPU, computed by some threads.
 class row_graph {
 public:
-    explicit row_graph(const std::vector<float> & z) : z(z) {
-        logits = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, (int64_t) z.size());
-        scalar = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1);
+    explicit row_graph(const std::vector<float> & z, int64_t n = 1) : z(z) {
+        logits = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, (int64_t) z.size() / n, n);
+        scalar = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, n);
         ggml_set_input(logits);
         ggml_set_input(scalar);
     }
@@ -48,12 +48,15 @@ public:
 
     void allocate() { ggml_gallocr_alloc_graph(alloc, gf); }
 
-    void compute(float value, int n_threads) {
+    // the same scalar for all rows
+    void compute(float value, int n_threads) { compute(std::vector<float>(scalar->ne[1], value), n_threads); }
+
+    void compute(const std::vector<float> & scalars, int n_threads) {
         if (logits->buffer) {
             ggml_backend_tensor_set(logits, z.data(), 0, ggml_nbytes(logits));
         }
         if (scalar->buffer) {
-            ggml_backend_tensor_set(scalar, &value, 0, sizeof(value));
+            ggml_backend_tensor_set(scalar, scalars.data(), 0, ggml_nbytes(scalar));
         }
         const auto registry    = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
         const auto set_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(registry, "ggml_backend_set_n_threads");

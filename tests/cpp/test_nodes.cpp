@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -151,54 +152,201 @@ static void test_no_numbers() {
     check(nucleus_sample(z.data(), n, 1.0f, 0.9f, 0.5, ws, true).status == row_status::not_real, "and are reported by the draw", 0);
 }
 
-// draw by operations with settings, against the nucleus written out
-static void test_draw(const std::vector<float> & z, const device_settings & given, double top_p, int64_t top_k, double min_p) {
-    row_graph   graph(z);
-    predictions pred = { graph.scalar, nullptr };
-    device_draw draw = build_device_draw(graph.ctx, sort_rows(graph.ctx, graph.logits), pred);
-    graph.plan(draw.values);
+// a row that is drawn from: what the heads predict of it, the user's settings, and what these amount to
+struct row_case {
+    float           temperature;
+    float           top_p; // below 0: not predicted, for any row
+    device_settings given; // a uniform number below 0: another one each time
+    int64_t         top_k; // 0 for none
+    double          min_p;
+};
+
+// what may be drawn from a row, written out
+struct exact_nucleus {
+    std::vector<int32_t> id;
+    std::vector<double>  q;
+    size_t               size;
+    double               mass = 0.0;
+
+    exact_nucleus(const std::vector<float> & z, const row_case & row) {
+        const double t = std::max(1e-5, (double) row.given.temperature_scale * row.temperature + row.given.temperature);
+        const double p = (double) row.given.top_p_scale * row.top_p + row.given.top_p;
+        q = sorted_softmax(z, t, id);
+        size_t kept = 1;
+        while (kept < q.size() && (row.top_k == 0 || (int64_t) kept < row.top_k) && q[kept] >= row.min_p * q[0]) {
+            ++kept;
+        }
+        const double all = std::accumulate(q.begin(), q.begin() + (ptrdiff_t) kept, 0.0);
+        mass             = q[0];
+        size             = 1;
+        while (size < kept && mass < p * all) {
+            mass += q[size++];
+        }
+    }
+};
+
+// rows of one length out of one vector
+static std::vector<std::vector<float>> rows_of(const std::vector<float> & z, size_t n) {
+    std::vector<std::vector<float>> rows;
+    for (size_t i = 0; i < n; ++i) {
+        rows.emplace_back(z.begin() + (ptrdiff_t) (i * z.size() / n), z.begin() + (ptrdiff_t) ((i + 1) * z.size() / n));
+    }
+    return rows;
+}
+
+// draw by operations from rows at once, against the nucleus of each; `strays` are drawn from with settings that are no numbers
+static void test_draws(const std::vector<float> & z, const std::vector<row_case> & cases, const std::vector<size_t> & strays, int rounds) {
+    const size_t n = cases.size();
+    row_graph    graph(z, (int64_t) n);
+    predictions  pred = { graph.scalar, nullptr };
+    if (cases[0].top_p >= 0.0f) {
+        pred.top_p = ggml_new_tensor_2d(graph.ctx, GGML_TYPE_F32, 1, (int64_t) n);
+        ggml_set_input(pred.top_p);
+    }
+    const device_draw draw = build_device_draw(graph.ctx, sort_rows(graph.ctx, graph.logits), pred);
     graph.plan(draw.token);
     graph.allocate();
 
-    const float                        predicted = 0.9f;
-    const double                       t         = std::max(1e-5, (double) given.temperature_scale * predicted + given.temperature);
-    std::vector<int32_t>               id;
-    const std::vector<double>          q = sorted_softmax(z, t, id);
-    std::mt19937                       rng(1);
+    std::vector<exact_nucleus> wanted;
+    std::vector<float>         temperatures, top_ps;
+    for (size_t i = 0; i < n; ++i) {
+        wanted.emplace_back(rows_of(z, n)[i], cases[i]);
+        temperatures.push_back(cases[i].temperature);
+        top_ps.push_back(cases[i].top_p);
+    }
+    std::mt19937                          rng(1);
     std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
-
-    size_t kept = 1;
-    while (kept < q.size() && (top_k == 0 || (int64_t) kept < top_k) && q[kept] >= min_p * q[0]) {
-        ++kept;
-    }
-    const double mass = std::accumulate(q.begin(), q.begin() + (ptrdiff_t) kept, 0.0);
-    double       cum  = q[0];
-    size_t       size = 1;
-    while (size < kept && cum < top_p * mass) {
-        cum += q[size++];
-    }
-
-    double worst = 0.0;
-    double error = 0.0;
+    double worst   = 0.0;
+    double error   = 0.0;
     int    outside = 0;
-    for (int i = 0; i < 20; ++i) {
-        device_settings settings = given;
-        settings.uniform         = given.uniform < 0.0f ? uniform(rng) : given.uniform;
-        write_settings(draw.settings, 0, settings);
-        graph.compute(predicted, 1);
-        const std::vector<float> values = row_graph::values(draw.values);
+    int    unlike  = 0;
+    for (int round = 0; round < rounds; ++round) {
+        std::vector<float> drawn_at(n);
+        for (size_t i = 0; i < n; ++i) {
+            device_settings settings = cases[i].given;
+            drawn_at[i]              = settings.uniform < 0.0f ? uniform(rng) : settings.uniform;
+            settings.uniform         = drawn_at[i];
+            if (std::count(strays.begin(), strays.end(), i)) {
+                const float any = round % 3 == 0 ? NAN : round % 3 == 1 ? -INFINITY : 3e38f;
+                settings        = { any, any, any, any, any, any, any };
+            }
+            write_settings(draw.settings, (int64_t) i, settings);
+        }
+        if (pred.top_p) {
+            ggml_backend_tensor_set(pred.top_p, top_ps.data(), 0, ggml_nbytes(pred.top_p));
+        }
+        graph.compute(temperatures, 1);
 
-        // the drawn token's share of the nucleus must hold the uniform number
-        const auto   rank  = (size_t) (std::find(id.begin(), id.end(), (int32_t) values[0]) - id.begin());
-        const double above = std::accumulate(q.begin(), q.begin() + (ptrdiff_t) rank, 0.0) / cum;
-        worst = std::max(worst, std::max(above - settings.uniform, settings.uniform - (above + q[rank] / cum)));
-        error = std::max(error, std::abs(values[4] - q[rank] / cum));
-        error = std::max(error, std::abs(values[3] + 1.0 - (double) size) / (double) size);
-        outside += rank >= size && q[rank] != q[size - 1];
+        const auto           n_vocab = (int32_t) (z.size() / n);
+        std::vector<int32_t> tokens(n);
+        const auto           values = row_graph::values(draw.values);
+        ggml_backend_tensor_get(draw.token, tokens.data(), 0, ggml_nbytes(draw.token));
+        for (size_t i = 0; i < n; ++i) {
+            device_values found;
+            std::memcpy(&found, &values[i * sizeof(found) / sizeof(float)], sizeof(found));
+            unlike += tokens[i] != (int32_t) found.token || tokens[i] < 0 || tokens[i] >= n_vocab;
+            if (std::count(strays.begin(), strays.end(), i)) {
+                continue;
+            }
+            unlike += found.temperature != cases[i].temperature || (pred.top_p && found.top_p != cases[i].top_p);
+
+            // the drawn token's share of the nucleus must hold the uniform number
+            const auto & [id, q, size, mass] = wanted[i];
+            const auto   rank  = (size_t) (std::find(id.begin(), id.end(), tokens[i]) - id.begin());
+            const double above = std::accumulate(q.begin(), q.begin() + (ptrdiff_t) rank, 0.0) / mass;
+            worst = std::max(worst, std::max(above - drawn_at[i], drawn_at[i] - (above + q[rank] / mass)));
+            error = std::max(error, std::abs(found.prob - q[rank] / mass));
+            error = std::max(error, std::abs(found.last + 1.0 - (double) size) / (double) size);
+            outside += rank >= size && q[rank] != q[size - 1];
+        }
     }
     check(outside == 0, "draws stay in the nucleus", outside);
     check(worst < 2e-3, "draws follow the inverse distribution function", worst);
     check(error < 2e-2, "size and probability", error);
+    check(unlike == 0, "each row gives a token of its own, and tells what was predicted for it", unlike);
+}
+
+// n rows at once: no two neighbours alike in shape, temperature, top-p or settings
+static void test_many(int64_t n_vocab, int64_t n, int rounds) {
+    const auto   all   = (float) n_vocab;
+    const struct {
+        device_settings given;
+        int64_t         top_k;
+        double          min_p;
+    } settings[] = {
+        // T scale  T     P scale P     uniform  last   min_p
+        { { 1.0f,    0.0f, 1.0f,   0.0f, -1.0f,  all,   0.0f }, 0, 0.0 },
+        { { 0.0f,    0.0f, 1.0f,   0.0f,  0.0f,  all,   0.0f }, 1, 0.0 }, // greedy
+        { { 0.7f,    0.0f, 0.0f,   1.0f, -1.0f,  2.0f,  0.0f }, 3, 0.0 },
+        { { 0.0f,    0.8f, 0.8f,   0.0f, -1.0f,  all,   0.1f }, 0, 0.1 },
+        { { 1.3f,    0.0f, 0.0f,   0.6f, -1.0f,  all,   0.0f }, 0, 0.0 },
+    };
+    std::vector<float>    z = random_row(n_vocab * n, 1.0f);
+    std::vector<row_case> cases;
+    std::vector<float>    temperatures;
+    for (int64_t i = 0; i < n; ++i) {
+        for (int64_t k = 0; k < n_vocab; ++k) {
+            z[i * n_vocab + k] *= 1.0f + (float) (i % 4);
+        }
+        const auto & [given, top_k, min_p] = settings[i % 5];
+        cases.push_back({ 0.4f + 0.1f * (float) (i % 7), 0.5f + 0.05f * (float) (i % 6), given, top_k, min_p });
+        temperatures.push_back(cases.back().temperature);
+    }
+    printf("%lld rows of %lld at once\n", (long long) n, (long long) n_vocab);
+    test_draws(z, cases, n > 2 ? std::vector<size_t>{ 1, (size_t) n - 1 } : std::vector<size_t>{}, rounds);
+    for (row_case & row : cases) {
+        row.top_p             = -1.0f; // not predicted
+        row.given.top_p       = row.given.top_p_scale > 0.0f ? 0.75f : row.given.top_p;
+        row.given.top_p_scale = 0.0f;
+    }
+    test_draws(z, cases, {}, rounds);
+
+    row_graph     graph(z, n);
+    ggml_tensor * stats = device_stats(graph.ctx, sort_rows(graph.ctx, graph.logits), graph.scalar);
+    graph.plan(stats);
+    graph.allocate();
+    graph.compute(temperatures, 1);
+    const std::vector<float> found = row_graph::values(stats);
+    double                   error = 0.0;
+    for (int64_t i = 0; i < n; ++i) {
+        const std::vector<float> own(found.begin() + i * N_PROB_STATS, found.begin() + (i + 1) * N_PROB_STATS);
+        error = std::max(error, error_of(own, exact_stats(rows_of(z, (size_t) n)[(size_t) i], temperatures[(size_t) i])));
+    }
+    check(error < 2e-3, "statistics of each row at its temperature", error);
+}
+
+// heads over rows at once, with the statistics of the CPU and by operations
+static void test_many_heads(bool temperature, bool top_p, bool prob_stats) {
+    constexpr int64_t        n       = 21;
+    constexpr int64_t        n_vocab = 5000;
+    const auto               heads   = random_heads(temperature, top_p, prob_stats, n_vocab);
+    const auto               weights = heads->weights(ggml_backend_cpu_buffer_type());
+    const std::vector<float> z       = random_row(n * n_vocab, 2.0f);
+    const std::vector<float> hidden  = random_row(n * heads->n_embd, 1.0f);
+    row_graph                graph(z, n);
+    ggml_tensor *            input = ggml_new_tensor_2d(graph.ctx, GGML_TYPE_F32, heads->n_embd, n);
+    ggml_set_input(input);
+    const sorted_rows rows  = sort_rows(graph.ctx, graph.logits);
+    const predictions found = build_heads(graph.ctx, weights->tensors, prob_stats, input, [&](ggml_tensor * t) { return device_stats(graph.ctx, rows, t); });
+    const predictions wanted = build_heads(graph.ctx, weights->tensors, prob_stats, input, [&](ggml_tensor * t) { return cpu_stats(graph.ctx, graph.logits, t); });
+    for (const predictions & pred : { found, wanted }) {
+        graph.plan(pred.temperature);
+        if (pred.top_p) {
+            graph.plan(pred.top_p);
+        }
+    }
+    graph.allocate();
+    ggml_backend_tensor_set(input, hidden.data(), 0, ggml_nbytes(input));
+    graph.compute(1.0f, 2);
+    double error = 0.0;
+    for (size_t i = 0; i < graph.planned.size() / 2; ++i) {
+        const std::vector<float> a = row_graph::values(graph.planned[i]);
+        const std::vector<float> b = row_graph::values(graph.planned[i + graph.planned.size() / 2]);
+        for (size_t k = 0; k < (size_t) n; ++k) {
+            error = std::max(error, (double) std::abs(a[k] - b[k]));
+        }
+    }
+    check(error < 1e-4, "heads of many rows predict the same with either statistics", error);
 }
 
 int main() {
@@ -212,15 +360,26 @@ int main() {
         test_cpu_heads(z, true, false, false);
         test_cpu_heads(z, false, true, true);
         const auto all = (float) row.n_vocab;
-        //             T scale  T     P scale P     uniform  last   min_p
-        test_draw(z, { 1.0f,    0.0f, 0.0f,   0.9f,  -1.0f,  all,   0.0f }, 0.9, 0, 0.0);
-        test_draw(z, { 0.0f,    0.5f, 0.0f,   0.5f,  -1.0f,  all,   0.0f }, 0.5, 0, 0.0);
-        test_draw(z, { 1.0f,    0.0f, 0.0f,   1.0f,  -1.0f,  all,   0.0f }, 1.0, 0, 0.0);
-        test_draw(z, { 1.0f,    0.0f, 0.0f,   0.8f,  -1.0f,  1.0f,  0.0f }, 0.8, 2, 0.0);
-        test_draw(z, { 1.0f,    0.0f, 0.0f,   0.8f,  -1.0f,  all,   0.2f }, 0.8, 0, 0.2);
-        test_draw(z, { 1.0f,    0.0f, 0.0f,   0.0f,  -1.0f,  all,   0.0f }, 0.0, 0, 0.0);
-        test_draw(z, { 0.0f,    0.0f, 0.0f,   1.0f,   0.0f,  all,   0.0f }, 0.0, 1, 0.0); // greedy
+        //                             T scale  T     P scale P     uniform  last   min_p
+        test_draws(z, { { 0.9f, -1.0f, { 1.0f,    0.0f, 0.0f,   0.9f,  -1.0f,  all,   0.0f }, 0, 0.0 } }, {}, 20);
+        test_draws(z, { { 0.9f, -1.0f, { 0.0f,    0.5f, 0.0f,   0.5f,  -1.0f,  all,   0.0f }, 0, 0.0 } }, {}, 20);
+        test_draws(z, { { 0.9f, -1.0f, { 1.0f,    0.0f, 0.0f,   1.0f,  -1.0f,  all,   0.0f }, 0, 0.0 } }, {}, 20);
+        test_draws(z, { { 0.9f, -1.0f, { 1.0f,    0.0f, 0.0f,   0.8f,  -1.0f,  1.0f,  0.0f }, 2, 0.0 } }, {}, 20);
+        test_draws(z, { { 0.9f, -1.0f, { 1.0f,    0.0f, 0.0f,   0.8f,  -1.0f,  all,   0.2f }, 0, 0.2 } }, {}, 20);
+        test_draws(z, { { 0.9f, -1.0f, { 1.0f,    0.0f, 0.0f,   0.0f,  -1.0f,  all,   0.0f }, 0, 0.0 } }, {}, 20);
+        test_draws(z, { { 0.9f, -1.0f, { 0.0f,    0.0f, 0.0f,   1.0f,   0.0f,  all,   0.0f }, 1, 0.0 } }, {}, 20); // greedy
     }
+    //        vocabulary, rows: sorted one by one and at once, of lengths with and without a power of two in them
+    test_many(151936, 3, 2);
+    test_many(49152, 5, 3);
+    test_many(49152, 17, 2);
+    test_many(4099, 2, 20);
+    test_many(300, 40, 9);
+    test_many(3, 4, 9);
+    test_many_heads(true, true, true);
+    test_many_heads(true, true, false);
+    test_many_heads(true, false, false);
+    test_many_heads(false, true, true);
     test_no_numbers();
     return report();
 }

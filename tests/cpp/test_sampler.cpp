@@ -6,6 +6,7 @@
 // the heads run on the host over the hidden state and logits that the same device computed.
 
 #include "check.h"
+#include "nodes.h"
 
 #include "autodeco.h"
 
@@ -17,7 +18,9 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -34,7 +37,7 @@ struct model_state {
 
 static bool kv_offload = true;
 
-static llama_context * new_context(llama_model * model, bool embeddings, uint32_t n_seq) {
+static llama_context * new_context(llama_model * model, bool embeddings, uint32_t n_seq, uint32_t n_outputs_max_per_seq = 1) {
     llama_context_params params  = llama_context_default_params();
     params.n_ctx                 = 256 * n_seq;
     params.n_batch               = 256;
@@ -43,19 +46,20 @@ static llama_context * new_context(llama_model * model, bool embeddings, uint32_
     params.n_threads_batch       = 1;
     params.embeddings            = embeddings;
     params.offload_kqv           = kv_offload;
-    params.n_outputs_max_per_seq = 1;
+    params.kv_unified            = n_seq > 1; // else sequences that are not neighbours go through graphs of their own
+    params.n_outputs_max_per_seq = n_outputs_max_per_seq;
     return llama_init_from_model(model, params);
 }
 
-// decode tokens of one sequence from position `pos`; the last one is an output
-static int decode(llama_context * ctx, const std::vector<llama_token> & tokens, llama_pos pos, llama_seq_id seq) {
+// decode tokens of one sequence from position `pos`; the last one is an output unless told otherwise
+static int decode(llama_context * ctx, const std::vector<llama_token> & tokens, llama_pos pos, llama_seq_id seq, bool output = true) {
     llama_batch batch = llama_batch_init((int32_t) tokens.size(), 0, 1);
     for (size_t i = 0; i < tokens.size(); ++i) {
         batch.token[i]     = tokens[i];
         batch.pos[i]       = pos + (llama_pos) i;
         batch.n_seq_id[i]  = 1;
         batch.seq_id[i][0] = seq;
-        batch.logits[i]    = i + 1 == tokens.size();
+        batch.logits[i]    = output && i + 1 == tokens.size();
     }
     batch.n_tokens = (int32_t) tokens.size();
     const int rc = llama_decode(ctx, batch);
@@ -226,6 +230,281 @@ static void test_sequences(llama_model * model, const autodeco_heads * heads) {
     llama_free(ctx);
 }
 
+// Many sequences of one context, each with a sampler of its own or none, beside a context that says what each batch gives.
+class crowd {
+public:
+    struct member {
+        const autodeco_heads * heads; // null: static
+        autodeco_params        params;
+        int32_t                top_k   = 0;
+        float                  min_p   = 0.0f;
+        llama_sampler *        chain   = nullptr;
+        llama_sampler *        smpl    = nullptr;
+        llama_pos              pos     = 0;
+        llama_token            next    = 0;
+        double                 uniform = 0.0;
+        std::mt19937           rng     = std::mt19937();
+        autodeco_decoding      last    = {};
+        bool                   drawn   = false;
+
+        void next_uniform() { uniform = std::uniform_real_distribution<double>(0.0, 1.0)(rng); }
+    };
+
+    crowd(llama_model * model, std::vector<member> them, uint32_t n_outputs_max_per_seq = 1) : members(std::move(them)) {
+        ctx    = new_context(model, false, (uint32_t) members.size(), n_outputs_max_per_seq);
+        mirror = new_context(model, true, (uint32_t) members.size());
+        for (size_t i = 0; i < members.size(); ++i) {
+            attach(i);
+        }
+    }
+
+    ~crowd() {
+        llama_free(ctx);
+        llama_free(mirror);
+        for (member & m : members) {
+            llama_sampler_free(m.chain);
+        }
+    }
+
+    void attach(size_t i) {
+        member & m = members[i];
+        m.chain    = llama_sampler_chain_init(llama_sampler_chain_default_params());
+        m.smpl     = m.heads ? autodeco_sampler_init(m.heads, m.params) : autodeco_sampler_init_static(m.params);
+        llama_sampler_chain_add(m.chain, m.smpl);
+        autodeco_sampler_set_cuts(m.smpl, m.top_k, m.min_p);
+        m.rng.seed(m.params.seed);
+        m.next_uniform();
+        m.drawn  = false;
+        refused += !llama_set_sampler(ctx, (llama_seq_id) i, m.chain);
+    }
+
+    void detach(size_t i) {
+        llama_set_sampler(ctx, (llama_seq_id) i, nullptr);
+        llama_sampler_free(members[i].chain);
+        members[i].chain = nullptr;
+    }
+
+    // put a prompt but its last token into a sequence, which has then no output to draw from
+    void load(size_t i, const std::vector<llama_token> & prompt) {
+        const std::vector<llama_token> tokens(prompt.begin(), prompt.end() - 1);
+        refused += decode(ctx, tokens, members[i].pos, (llama_seq_id) i, false);
+        refused += decode(mirror, tokens, members[i].pos, (llama_seq_id) i, false);
+        members[i].pos += (llama_pos) tokens.size();
+        members[i].next = prompt.back();
+        compare_others({});
+    }
+
+    // decode the next token of some sequences, in this order, and look at what is drawn
+    void step(const std::vector<size_t> & order) {
+        llama_batch batch = llama_batch_init((int32_t) order.size(), 0, 1);
+        for (const size_t i : order) {
+            batch.token[batch.n_tokens]     = members[i].next;
+            batch.pos[batch.n_tokens]       = members[i].pos++;
+            batch.n_seq_id[batch.n_tokens]  = 1;
+            batch.seq_id[batch.n_tokens][0] = (llama_seq_id) i;
+            batch.logits[batch.n_tokens++]  = true;
+        }
+        refused += llama_decode(ctx, batch) != 0;
+        refused += llama_decode(mirror, batch) != 0;
+        llama_batch_free(batch);
+        for (size_t k = 0; k < order.size(); ++k) {
+            compare(members[order[k]], (int32_t) k);
+        }
+        compare_others(order);
+    }
+
+    void compare(member & m, int32_t k) {
+        const float * z = llama_get_logits_ith(mirror, k);
+        n_vocab         = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
+        if (!m.chain) {
+            const float * own = llama_get_logits_ith(ctx, k);
+            m.next            = (llama_token) (std::max_element(z, z + n_vocab) - z);
+            for (int32_t i = 0; own && i < n_vocab; ++i) {
+                apart = std::max(apart, (double) std::fabs(own[i] - z[i]) / 100.0);
+            }
+            refused += !own;
+            return;
+        }
+        m.next  = llama_get_sampled_token_ith(ctx, k);
+        m.last  = autodeco_sampler_last(m.smpl);
+        m.drawn = true;
+        float temperature = m.params.temperature;
+        float top_p       = m.params.top_p;
+        if (m.heads) {
+            std::string error;
+            refused += !autodeco::heads_predict(*m.heads->data, llama_get_embeddings_ith(mirror, k), z, 1, n_vocab, &temperature, &top_p, error);
+        }
+        if (m.heads) {
+            apart = std::max({ apart, (double) std::fabs(m.last.temperature - temperature), (double) std::fabs(m.last.top_p - top_p) });
+        }
+        drawn += 1;
+        unlike += m.next != expected(m, z) || m.last.token != m.next || m.last.status != 0;
+        llama_sampler_accept(m.chain, m.next);
+        m.next_uniform();
+    }
+
+    // the host's draw at the temperature and top-p that the sampler tells
+    llama_token expected(const member & m, const float * logits) {
+        const float        temperature = m.heads ? m.last.temperature * m.params.temperature : m.params.temperature;
+        const float        top_p       = m.heads ? std::min(m.last.top_p * m.params.top_p, 1.0f) : m.params.top_p;
+        std::vector<float> z(logits, logits + n_vocab);
+        std::vector<float> sorted = z;
+        std::sort(sorted.begin(), sorted.end(), std::greater<float>());
+        const float least = std::max(m.top_k > 0 ? sorted[m.top_k - 1] : -INFINITY, m.min_p > 0.0f ? sorted[0] + temperature * std::log(m.min_p) : -INFINITY);
+        for (float & value : z) {
+            value = value < least ? -INFINITY : value;
+        }
+        return autodeco::nucleus_sample(z.data(), n_vocab, temperature, top_p, m.uniform, ws).token;
+    }
+
+    // what the samplers of other sequences tell is what they told before
+    void compare_others(const std::vector<size_t> & order) {
+        for (size_t i = 0; i < members.size(); ++i) {
+            const member & m = members[i];
+            if (m.chain && m.drawn && std::find(order.begin(), order.end(), i) == order.end()) {
+                const autodeco_decoding now = autodeco_sampler_last(m.smpl);
+                disturbed += now.token != m.last.token || now.temperature != m.last.temperature || now.top_p != m.last.top_p;
+            }
+        }
+    }
+
+    void report(const char * who) const {
+        printf("%s\n", who);
+        check(refused == 0, "every batch decodes", refused);
+        check(apart < 1e-3, "each sequence gets its own temperature and top-p, whoever else is in the batch", apart);
+        // the cut itself may fall to either side by a rounding
+        check(drawn > 0 && unlike * 50 <= drawn, "each draws what the host draws for its random number", unlike);
+        check(disturbed == 0, "samplers of sequences that are not in the batch are left alone", disturbed);
+    }
+
+    std::vector<member> members;
+
+private:
+    llama_context *         ctx;
+    llama_context *         mirror;
+    autodeco::row_workspace ws;
+    int32_t                 n_vocab   = 0;
+    int                     refused   = 0;
+    int                     drawn     = 0;
+    int                     unlike    = 0;
+    int                     disturbed = 0;
+    double                  apart     = 0.0;
+};
+
+static std::vector<size_t> all_of(size_t n) {
+    std::vector<size_t> order(n);
+    std::iota(order.begin(), order.end(), 0);
+    return order;
+}
+
+// sequences come and go, in any order, with prompts decoded between
+static void test_crowd(llama_model * model, const char * who, const std::vector<crowd::member> & members) {
+    crowd        them(model, members);
+    const size_t n = members.size();
+    for (size_t i = 0; i < n; ++i) {
+        std::vector<llama_token> prompt = PROMPTS[i % PROMPTS.size()];
+        prompt.back() += (llama_token) i;
+        them.load(i, prompt);
+    }
+    const std::vector<size_t> everybody = all_of(n);
+    const std::vector<size_t> backwards(everybody.rbegin(), everybody.rend());
+    const std::vector<size_t> some = { 1, 4, 7 };
+    them.step(everybody);
+    them.step(everybody); // the same graph again
+    them.step(some);
+    them.step({ 7 });
+    them.step({ 2 });
+    them.load(3, PROMPTS[2]);
+    them.step(backwards);
+    them.step(some);
+    them.load(4, PROMPTS[0]);
+    them.detach(4); // its logits now go to the host, beside rows that do not
+    them.step({ 0, 4, 5, 6 });
+    them.step({ 4 });
+    them.step(backwards);
+    them.detach(0); // the first of those in the graph before
+    them.step(everybody);
+    them.attach(4);
+    them.step(some);
+    them.attach(0);
+    them.step(everybody);
+    them.report(who);
+}
+
+static void test_crowds(llama_model * model, const autodeco_heads * heads) {
+    // other heads, of small weights: far from those that the model has
+    auto data = autodeco::random_heads(true, true, true, heads->data->n_vocab, heads->data->n_embd);
+    for (auto & [name, tensor] : data->tensors) {
+        auto * values = (float *) tensor.bytes.data();
+        std::transform(values, values + tensor.bytes.size() / sizeof(float), values, [](float value) { return 0.1f * value; });
+    }
+    data->take_values();
+    const autodeco_heads others = { data };
+
+    std::vector<crowd::member> alike, mixed;
+    for (uint32_t i = 0; i < 17; ++i) {
+        alike.push_back({ heads, { i + 1, i % 4 ? 0.7f + 0.1f * (float) (i % 4) : 0.0f, 1.0f } });
+    }
+    for (uint32_t i = 0; i < 10; ++i) {
+        const float temperature = i == 3 ? 0.0f : 0.9f;
+        mixed.push_back({ i % 3 == 0 ? heads : i % 3 == 1 ? &others : nullptr, { i + 1, temperature, 0.95f } });
+        mixed.back().top_k = i % 4 == 1 ? 3 : 0;
+        mixed.back().min_p = i % 4 == 2 ? 0.1f : 0.0f;
+    }
+    test_crowd(model, "17 sequences with the same heads", alike);
+    test_crowd(model, "10 sequences with two kinds of heads and without", mixed);
+}
+
+// Two tokens of each sequence are outputs at once, as when drafts are checked: each is drawn, with a random number of its own.
+static void test_outputs_of_one_sequence(llama_model * model, const autodeco_heads * heads) {
+    constexpr int   n_seq  = 3;
+    constexpr int   n_each = 2;
+    llama_context * ctx    = new_context(model, false, n_seq, n_each);
+    llama_context * mirror = new_context(model, true, n_seq);
+    llama_batch     batch  = llama_batch_init(n_seq * n_each, 0, 1);
+    std::vector<llama_sampler *> chain(n_seq), smpl(n_seq);
+    for (int i = 0; i < n_seq; ++i) {
+        chain[i] = new_chain(heads, { (uint32_t) i + 1, 1.0f, 1.0f }, &smpl[i]);
+        llama_set_sampler(ctx, i, chain[i]);
+        for (int k = 0; k < n_each; ++k) {
+            batch.token[batch.n_tokens]     = PROMPTS[i][k];
+            batch.pos[batch.n_tokens]       = k;
+            batch.n_seq_id[batch.n_tokens]  = 1;
+            batch.seq_id[batch.n_tokens][0] = i;
+            batch.logits[batch.n_tokens++]  = true;
+        }
+    }
+    check(llama_decode(ctx, batch) == 0 && llama_decode(mirror, batch) == 0, "sequences with two outputs each decode", n_each);
+    const int32_t           n_vocab = autodeco_heads_n_vocab(heads);
+    autodeco::row_workspace ws;
+    int                     unlike = 0;
+    double                  apart  = 0.0;
+    for (int i = 0; i < n_seq; ++i) {
+        std::mt19937                           rng((uint32_t) i + 1);
+        std::uniform_real_distribution<double> uniform(0.0, 1.0);
+        for (int k = 0; k < n_each; ++k) {
+            const int32_t row = i * n_each + k;
+            float         temperature, top_p;
+            std::string   error;
+            const float * z = llama_get_logits_ith(mirror, row);
+            autodeco::heads_predict(*heads->data, llama_get_embeddings_ith(mirror, row), z, 1, n_vocab, &temperature, &top_p, error);
+            if (k == 0) { // the sampler tells of the first
+                const autodeco_decoding d = autodeco_sampler_last(smpl[i]);
+                apart = std::max({ apart, (double) std::fabs(d.temperature - temperature), (double) std::fabs(d.top_p - top_p) });
+            }
+            unlike += llama_get_sampled_token_ith(ctx, row) != autodeco::nucleus_sample(z, n_vocab, temperature, top_p, uniform(rng), ws).token;
+        }
+    }
+    check(apart < 1e-3, "a sampler tells of its first output", apart);
+    check(unlike <= 1, "every output is drawn from its own row", unlike);
+    llama_batch_free(batch);
+    llama_free(ctx);
+    llama_free(mirror);
+    for (llama_sampler * c : chain) {
+        llama_sampler_free(c);
+    }
+}
+
 static void test_life_cycle(llama_model * model, const char * heads_path) {
     autodeco_error   error;
     autodeco_heads * heads = autodeco_heads_load(heads_path, &error);
@@ -276,6 +555,8 @@ int main(int argc, char ** argv) {
     }
     test_distribution(model, heads);
     test_sequences(model, heads);
+    test_crowds(model, heads);
+    test_outputs_of_one_sequence(model, heads);
     test_life_cycle(model, argv[2]);
     autodeco_heads_free(heads);
     llama_model_free(model);
