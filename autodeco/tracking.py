@@ -6,30 +6,39 @@ from pathlib import Path
 
 from autodeco.errors import InputError
 
-_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
 class Tracker:
-    """One run of accelerate's tracker ``name``."""
+    """One run of accelerate's tracker ``name``, which keeps its files in ``directory``.
+
+    The tracker is used without an Accelerator: ending one ends the group of processes too, and there is another already
+    where a model runs on several.
+    """
 
     def __init__(self, name: str, directory: Path, settings: dict):
-        from accelerate import Accelerator
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-        self._accelerator = Accelerator(cpu=True, log_with=name, project_dir=directory)
-        self._accelerator.init_trackers("autodeco", config=settings)
+        PartialState()  # trackers ask it whether they are in the first process
+        place = "logging_dir" if name == "tensorboard" else "dir"
+        self._tracker = LOGGER_TYPE_TO_CLASS[name]("autodeco", **{place: str(directory)})
+        if hasattr(self._tracker, "start"):  # older versions start when they are made
+            self._tracker.start()
+        self._tracker.store_init_configuration(settings)
 
     def log(self, values: dict[str, float], step: int) -> None:
-        self._accelerator.log(values, step=step)
+        self._tracker.log(values, step=step)
 
     def finish(self) -> None:
-        self._accelerator.end_training()
+        self._tracker.finish()
 
 
 def open_tracker(arguments, directory: Path) -> Tracker | None:
     """Return the tracker that ``arguments`` name, writing into ``directory``; raises InputError if it is missing."""
     if arguments.tracker == "none":
         return None
-    for package in ("accelerate", _PACKAGES[arguments.tracker]):
+    for package in ("accelerate", PACKAGES[arguments.tracker]):
         try:
             importlib.import_module(package)
         except ImportError:

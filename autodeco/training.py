@@ -15,7 +15,7 @@ from tqdm import tqdm
 from autodeco.errors import InputError
 from autodeco.exact_losses import predict_and_score
 from autodeco.heads import Heads
-from autodeco.interrupts import deferred_interrupt
+from autodeco.interrupts import noted_interrupt
 from autodeco.ranking import measure_control, ranking_step
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_report import write_report
@@ -66,33 +66,38 @@ def train_from(
         desc="train",
         disable=None if progress and source.rank == 0 else True,
     )
-    try:
-        with bar:
-            if not run.history:
-                run.evaluated(evaluate(run.heads, source, arguments))
-            while run.step < arguments.steps:
-                # Between updates the heads, the optimiser and the history agree with the number of steps.
-                with deferred_interrupt():
-                    began = time.perf_counter()
-                    loss, count = _update(run, source)
-                    seconds += time.perf_counter() - began
-                    tokens += count
-                    run.track({"loss": loss, "learning_rate": learning_rate(run.step - 1, arguments)})
-                    if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
-                        run.evaluated(evaluate(run.averaged_heads(), source, arguments))
-                    now, rate = run.history[-1], f"{tokens / seconds:.0f}"
-                    bar.update()
-                    shown = {"tokens/s": rate, "loss": f"{loss:.4f}", "held out": f"{now['loss']:.4f}"}
-                    shown |= {"T": f"{now['temperature']:.2f}±{now['temperature_deviation']:.2f}"}
-                    shown |= {"P": f"{now['top_p']:.2f}±{now['top_p_deviation']:.2f}"}
-                    bar.set_postfix(shown, refresh=False)
-    except KeyboardInterrupt:
-        interrupted = True
-        if not run.history:
-            raise
-        run.save_resume()
+    if not run.history:
+        run.evaluated(evaluate(run.heads, source, arguments))
+    updates = run.extra.setdefault("updates", [])
+    said = (
+        "stopping after this step; press again to lose what came after the last measurement" if source.rank == 0 else ""
+    )
+    with bar, noted_interrupt(said) as interrupts:
+        while run.step < arguments.steps and not interrupted:
+            began = time.perf_counter()
+            loss, count = _update(run, source)
+            seconds += time.perf_counter() - began
+            tokens += count
+            updates.append({"step": run.step, "loss": loss})
+            run.track({"loss": loss, "learning_rate": run.optimizer.param_groups[0]["lr"]})
+            if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
+                run.evaluated(evaluate(run.averaged_heads(), source, arguments))
+            now, rate = run.history[-1], f"{tokens / seconds:.0f}"
+            bar.update()
+            shown = {"tokens/s": rate, "loss": f"{loss:.4f}", "held out": f"{now['loss']:.4f}"}
+            shown |= {"T": f"{now['temperature']:.2f}±{now['temperature_deviation']:.2f}"}
+            shown |= {"P": f"{now['top_p']:.2f}±{now['top_p_deviation']:.2f}"}
+            bar.set_postfix(shown, refresh=False)
+            # Here the heads, the optimiser and the history agree with the number of steps. All processes stop after the
+            # same one, whichever of them is interrupted.
+            interrupted = source.summed(torch.tensor(float(len(interrupts)), device=source.device)).item() > 0
+        if interrupted := run.step < arguments.steps:
+            run.save_resume()
     result = run.finish(*source.tokens, "tokens", seconds, tokens / seconds if seconds else 0.0, interrupted)
-    if not interrupted:
+    if interrupted:
+        # Who starts processes ends them all when the first one does: none leaves before everything is written.
+        source.summed(torch.zeros((), device=source.device))
+    else:
         predictions = _predictions(run.best_heads(), source, arguments)  # where processes share a model, all run it
         if source.rank == 0:
             write_report(run, source, predictions)
@@ -111,15 +116,14 @@ def _update(run: TrainingState, source: Source) -> tuple[float, int]:
     loss = scored.second.sum() / counts[1] if arguments.top_p else 0.0
     if arguments.temperature:
         loss = loss + torch.where(kept, scored.first, 0).sum() / counts[0]
-    bad = scored.records[~(torch.isfinite(scored.first) & torch.isfinite(scored.second)).cpu().numpy()]
+    bad = scored.bad
     if arguments.control:
         ranking, unranked = ranking_step(run.heads, source, arguments, run.step)
         loss, bad = loss + arguments.control_weight * ranking, np.concatenate([bad, unranked])
     total = source.summed(loss.detach()).item()
     if not math.isfinite(total):
-        where = f"record {bad[0] + 1} of the data" if len(bad) else "another process's records"
         raise InputError(
-            f"{run.directory}: the loss of step {run.step} is {total} ({where}); "
+            f"{run.directory}: the loss of step {run.step} is {total} ({_where(bad)}); "
             "the best heads so far are kept; try a lower --learning-rate"
         )
     run.optimizer.zero_grad(set_to_none=True)
@@ -141,7 +145,10 @@ def learning_rate(step: int, arguments: TrainingArguments) -> float:
 
 @torch.no_grad()
 def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Evaluation:
-    """Return means over the held-out tokens; easy ones count in ``loss`` as often as they would be kept."""
+    """Return means over the held-out tokens; easy ones count in ``loss`` as often as they would be kept.
+
+    Raises InputError, with the record, for a loss that is not finite.
+    """
     scored = _score(heads, source.validation(), arguments)
     first, second, easy, temperature, top_p = (
         value.double() for value in (scored.first, scored.second, scored.easy, scored.temperature, scored.top_p)
@@ -153,6 +160,11 @@ def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Eval
     loss = second if arguments.top_p else 0.0
     if arguments.temperature:
         loss += kept_first / max(kept, 1e-9)
+    if not math.isfinite(loss):
+        raise InputError(
+            f"{source.details['data']['file']}: the held-out loss is {loss} ({_where(scored.bad)}); the best heads so far are kept; "
+            "try a lower --learning-rate"
+        )
     evaluation = Evaluation(
         loss=loss,
         temperature_loss=first,
@@ -180,6 +192,15 @@ class _Scored:
     easy: Tensor
     labels: Tensor
     records: np.ndarray
+
+    @property
+    def bad(self) -> np.ndarray:
+        """Return the records of tokens whose losses are not finite."""
+        return self.records[~(torch.isfinite(self.first) & torch.isfinite(self.second)).cpu().numpy()]
+
+
+def _where(bad: np.ndarray) -> str:
+    return f"record {bad[0] + 1} of the data" if len(bad) else "another process's records"
 
 
 def _score(heads: Heads, chunks: Iterable[Chunk], arguments: TrainingArguments) -> _Scored:

@@ -36,7 +36,7 @@ def write_report(run: TrainingState, source, predictions: dict[str, list]) -> No
     html = template.render(
         name=source.model.name or source.model.path,
         directory=run.directory.name,
-        curves=_curves(run.history),
+        curves=_curves(run.history, run.extra.get("updates", [])),
         histograms=_histograms(pieces, predictions),
         records=_colored_records(pieces, predictions),
         legend=[(f"{value:.2g}", color_of(value, SCALES["temperature"]).name) for value in (0, 0.25, 0.5, 1, 1.5, 2)],
@@ -44,7 +44,7 @@ def write_report(run: TrainingState, source, predictions: dict[str, list]) -> No
         before=made["result"]["before"],
         after=made["result"]["after"],
         shares=share_rows(made["result"]["after"]) if "ranking_loss" in made["result"]["after"] else [],
-        settings={key: value for key, value in made.items() if key != "result"},
+        settings={key: value for key, value in made.items() if key not in ("result", "updates")},
     )
     with replacing(run.directory / REPORT_FILE) as part:
         part.write_text(html, encoding="utf-8", errors="replace")
@@ -64,15 +64,19 @@ def token_class(piece: str) -> str:
     return "punctuation" if not any(character.isalnum() for character in text) else "other"
 
 
-def _curves(history: list[dict]) -> str:
+def _curves(history: list[dict], updates: list[dict]) -> str:
+    """Draw what was measured on what is held out, and behind it the same figures of the ``updates``, where they have it."""
     panels = {axis: [key for key in keys if key in history[0]] for axis, keys in CURVES.items()}
     panels = {axis: keys for axis, keys in panels.items() if keys}
     figure, axes = _figure(len(panels))
     steps = [row["step"] for row in history]
     for axis, (label, keys) in zip(axes, panels.items(), strict=True):
         for key in keys:
-            values = [row[key] for row in history]
-            axis.plot(steps, values, label=key.replace("_", " "))
+            values, name = [row[key] for row in history], key.replace("_", " ")
+            if updates and key in updates[0]:
+                seen = [row["step"] for row in updates], [row[key] for row in updates]
+                axis.plot(*seen, color="0.75", linewidth=0.8, label=f"{name}, each update", zorder=0)
+            axis.plot(steps, values, label=name)
             if f"{key}_deviation" in history[0]:
                 spread = [row[f"{key}_deviation"] for row in history]
                 low, high = ([v + sign * s for v, s in zip(values, spread, strict=True)] for sign in (-1, 1))
@@ -141,7 +145,7 @@ svg { max-width: 100%; height: auto } .text { white-space: pre-wrap; font: 15px/
 <table><tr><th>command</th><th>training wordings</th><th>held-out wordings</th><th>paper</th></tr>
 {% for row in shares %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>{% endif %}
-<h2>Held-out measurements</h2>{{ curves|safe }}
+<h2>Updates, and measurements on what is held out</h2>{{ curves|safe }}
 <h2>What the heads predict, by token class</h2>{{ histograms|safe }}
 <h2>Held-out texts, coloured by temperature</h2>
 <p class="text">

@@ -4,24 +4,19 @@ import hashlib
 import json
 import math
 import os
-import platform
-import shlex
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from autodeco import __version__
 from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.heads import Heads
+from autodeco.provenance import provenance
 from autodeco.tracking import open_tracker
 from autodeco.training_source import Source
 
@@ -76,6 +71,7 @@ class TrainingResult:
     seconds: float
     tokens_per_second: float
     history: list[dict] = field(default_factory=list)
+    quiet: bool = False  # another process shows it
 
 
 def check_run(output_dir: str | os.PathLike, arguments) -> None:
@@ -131,9 +127,14 @@ class TrainingState:
         return min(self.history, key=lambda row: row["loss"])
 
     def update(self, learning_rate: float) -> None:
-        """Make one step of the optimiser with the gradients as they are."""
-        if self.arguments.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(self.heads.parameters(), self.arguments.gradient_clip)
+        """Make one step of the optimiser with the gradients as they are; raises InputError if they are not finite."""
+        clip = self.arguments.gradient_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.heads.parameters(), clip).item()
+        if not math.isfinite(norm):
+            raise InputError(
+                f"{self.directory}: the gradient of step {self.step} has the norm {norm}; "
+                "the best heads so far are kept; try a lower --learning-rate"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
@@ -275,20 +276,13 @@ class TrainingState:
         if self.source.rank != 0:
             return result
         made = {
-            "command": shlex.join(sys.argv),
+            **provenance(),
             "arguments": asdict(self.arguments),
             "model": asdict(self.source.model),
             "first_heads_sha256": self._init_hash,
             **self.source.details,
             **self.extra,
-            "versions": {
-                "autodeco": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "safetensors": safetensors.__version__,
-            },
-            "result": {key: value for key, value in asdict(result).items() if key != "directory"},
+            "result": {key: value for key, value in asdict(result).items() if key not in ("directory", "quiet")},
         }
         with replacing(self.directory / RUN_FILE) as part:
             part.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")

@@ -9,18 +9,19 @@ certain or to be diverse.
 """
 
 import argparse
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from autodeco.control_commands import share_rows
 from autodeco.errors import InputError
 from autodeco.hugging_face_settings import HuggingFaceSettings
-from autodeco.options import add_options, chosen_options, option
+from autodeco.options import add_options, check_options, chosen_options, option
 from autodeco.reward_arguments import RewardArguments
 from autodeco.training_arguments import TrainingArguments
 
 PATHS = ("traces", "output", "model", "data", "problems", "init")
+ANY_WAY = ("output", "model", "init")
 # the three ways of training: what each must be given, and its settings
 WAYS = {
     "TRACES": (("traces",), (TrainingArguments,)),
@@ -31,10 +32,14 @@ SETTINGS = (TrainingArguments, HuggingFaceSettings, RewardArguments)
 
 
 @dataclass(frozen=True)
-class _Objective:
-    """The flag that chooses between the others."""
+class _Command:
+    """The flag that chooses between the others, and one that decides nothing but the speed."""
 
     objective: str = option("likelihood", "what the heads are trained to raise", choices=("likelihood", "reward"))
+    threads: int = option(0, "CPU threads of llama.cpp when it answers; 0 for all", least=0)
+
+    def __post_init__(self):
+        check_options(self)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,25 +63,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--init", metavar="HEADS", help="finished heads to continue from", **unset)
     parser.add_argument("--resume", action="store_true", help="continue the interrupted run in HEADS")
-    parser.add_argument("--threads", type=int, help="CPU threads of llama.cpp when it answers (default: all)")
-    add_options(parser, _Objective, *SETTINGS)
+    add_options(parser, _Command, *SETTINGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, show the held-out measurements before and after, and say what to do next."""
     from autodeco.training_config import read_config
 
-    values = read_config(args.config, [_Objective, *SETTINGS], PATHS) if args.config else {}
+    values = read_config(args.config, [_Command, *SETTINGS], PATHS) if args.config else {}
     values |= {name: value for name, value in vars(args).items() if value is not None}
-    reward = chosen_options(_Objective, values).objective == "reward"
+    values |= asdict(chosen_options(_Command, values))
+    reward = values["objective"] == "reward"
     way = "--objective reward" if reward else "--data" if "data" in values else "TRACES"
     needed, kinds = WAYS[way]
     for name in (*needed, "output"):
         if name not in values:
             raise InputError(f"train: give {name} as a flag, or in the --config file, to train with {way}")
-    own = {item.name for kind in kinds for item in fields(kind)}
-    if foreign := sorted({item.name for kind in SETTINGS for item in fields(kind)} & values.keys() - own):
-        raise InputError(f"--{foreign[0].replace('_', '-')}: has no meaning in training with {way}; leave it out")
+    own = {*needed, *ANY_WAY, *(item.name for kind in kinds for item in fields(kind))}
+    every = {*PATHS, *(item.name for kind in SETTINGS for item in fields(kind))}
+    if foreign := sorted(every & values.keys() - own):
+        name = "TRACES" if foreign[0] == "traces" else f"--{foreign[0].replace('_', '-')}"
+        raise InputError(f"{name}: has no meaning in training with {way}; leave it out")
     train = {"TRACES": _on_traces, "--data": _on_hugging_face, "--objective reward": _on_rewards}[way]
     return _report(train(values, *(chosen_options(kind, values) for kind in kinds)), values["output"])
 
@@ -96,7 +103,11 @@ def _on_hugging_face(values: dict[str, Any], arguments: TrainingArguments, setti
 
     check_run(values["output"], arguments)
     source = HuggingFaceSource(values["model"], values["data"], arguments, settings)
-    return train_from(source, values["output"], arguments, values.get("init"), values["resume"])
+    skipped, cut = (source.details[f"records_{what}"] for what in ("skipped", "cut"))
+    if source.rank == 0 and (skipped or cut):
+        print(f"{skipped} prompts filled --pack-tokens {settings.pack_tokens}, {cut} completions were cut at it")
+    result = train_from(source, values["output"], arguments, values.get("init"), values["resume"])
+    return replace(result, quiet=source.rank != 0)
 
 
 def _on_rewards(values: dict[str, Any], arguments: RewardArguments):
@@ -112,14 +123,16 @@ def _on_rewards(values: dict[str, Any], arguments: RewardArguments):
     else:
         from autodeco.llama_policy import LlamaPolicy
 
-        policy = LlamaPolicy(*room, values.get("threads"))
+        policy = LlamaPolicy(*room, values["threads"] or None)
     return train_on_rewards(
         policy, values["problems"], values["output"], arguments, values.get("init"), values["resume"]
     )
 
 
 def _report(result, output: Path) -> int:
-    """Print what training did and what to do next; return the exit code."""
+    """Print what training did and what to do next, the first of several processes; return the exit code."""
+    if result.quiet:
+        return 130 if result.interrupted else 0
     from rich.console import Console
     from rich.table import Table
 

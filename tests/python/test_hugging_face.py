@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-from autodeco import cli  # noqa: E402
+from autodeco import Heads, cli  # noqa: E402
 from autodeco.collecting import CollectSettings, collect  # noqa: E402
 from autodeco.control_commands import Control, read_commands  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
@@ -131,6 +131,12 @@ def test_both_sources_see_the_same_tokens_and_train_alike(source, folder, data, 
     first, second = results
     assert first.before.loss == pytest.approx(second.before.loss, rel=0.05)
     assert second.after.loss < 0.95 * second.before.loss
+    assert first.after.loss == pytest.approx(second.after.loss, rel=0.05)
+    # Heads of either source predict nearly the same for the same states, beside how far training has moved them.
+    with torch.no_grad():
+        ((t1, p1), (t2, p2)) = (Heads.from_pretrained(tmp_path / name)(*ours[:2]) for name in ("a", "b"))
+    assert (t1 - t2).abs().mean() < 0.1 * (1 - t2).abs().mean()
+    assert (p1 - p2).abs().mean() < 0.1 * (0.95 - p2).abs().mean()
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(
         path.name for path in (tmp_path / "b").iterdir()
     )
@@ -139,7 +145,7 @@ def test_both_sources_see_the_same_tokens_and_train_alike(source, folder, data, 
     }
 
 
-def launch(folder, data, output, processes, program=Path(sys.executable).parent / "autodeco"):
+def launch(folder, data, output, processes, *flags, program=Path(sys.executable).parent / "autodeco"):
     # what `accelerate launch` starts on GPUs; on CPUs it wants MPI for more than one process
     run = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
     run += [f"--master_port={29500 + os.getpid() % 500}"]
@@ -161,29 +167,51 @@ def launch(folder, data, output, processes, program=Path(sys.executable).parent 
         "--easy-token-drop=0",
         "--control",
         "--control-tokens=4",
+        *flags,
     ]
     return subprocess.run(run, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
 
 
-def test_two_processes_train_the_same_heads_as_one(tiny, data, tmp_path):
-    for processes in (1, 2):
-        done = launch(tiny, data, tmp_path / f"{processes}", processes)
-        assert done.returncode == 0, done.stderr
-    made = [json.loads((tmp_path / f"{n}" / "training.json").read_text()) for n in (1, 2)]
+@pytest.fixture(scope="module")
+def two(tiny, data, tmp_path_factory):
+    """Heads that two processes trained, and what they printed."""
+    folder = tmp_path_factory.mktemp("hf") / "two"
+    done = launch(tiny, data, folder, 2)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_two_processes_train_the_same_heads_as_one(tiny, data, two, tmp_path):
+    done = launch(tiny, data, tmp_path, 1)
+    assert done.returncode == 0, done.stderr
+    made = [json.loads((folder / "training.json").read_text()) for folder in (tmp_path, two[0])]
     assert [each["processes"] for each in made] == [1, 2]
+    assert {"transformers", "accelerate"} <= made[1]["versions"].keys()
     losses = [[row["loss"] for row in each["result"]["history"]] for each in made]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    for name, tensor in weights(tmp_path / "1").items():
-        torch.testing.assert_close(weights(tmp_path / "2")[name], tensor, rtol=1e-2, atol=2e-4, msg=name)
+    for name, tensor in weights(tmp_path).items():
+        torch.testing.assert_close(weights(two[0])[name], tensor, rtol=1e-2, atol=2e-4, msg=name)
+    assert two[1].count("held-out tokens") == 1  # one of them shows the result
 
 
-def test_processes_that_share_the_model_too_train_the_same_heads(tiny, data, tmp_path):
-    for name in ("whole", "sharded"):
-        program = {"program": Path(__file__).parent / "sharded_on_cpu.py"} if name == "sharded" else {}
-        done = launch(tiny, data, tmp_path / name, 2, **program)
-        assert done.returncode == 0, done.stderr
-    for name, tensor in weights(tmp_path / "whole").items():
-        torch.testing.assert_close(weights(tmp_path / "sharded")[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+def test_processes_that_share_the_model_too_train_the_same_heads(tiny, data, two, tmp_path):
+    program = Path(__file__).parent / "sharded_on_cpu.py"
+    done = launch(tiny, data, tmp_path, 2, "--tracker=tensorboard", program=program)
+    assert done.returncode == 0, done.stderr
+    for name, tensor in weights(two[0]).items():
+        torch.testing.assert_close(weights(tmp_path)[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+    assert len(list(tmp_path.glob("autodeco/events.out.tfevents*"))) == 1
+
+
+def test_processes_of_which_one_is_interrupted_stop_together_and_resume_to_the_same_heads(tiny, data, two, tmp_path):
+    done = launch(tiny, data, tmp_path, 2, program=Path(__file__).parent / "interrupted_first_process.py")
+    assert done.returncode != 0
+    assert "continue with the same command and --resume" in done.stdout
+    assert json.loads((tmp_path / "training.json").read_text())["result"]["steps"] == 3
+    done = launch(tiny, data, tmp_path, 2, "--resume")
+    assert done.returncode == 0, done.stderr
+    for name, tensor in weights(two[0]).items():
+        assert torch.equal(weights(tmp_path)[name], tensor), name
 
 
 def test_data_with_nothing_to_learn_from_is_refused(folder, tmp_path, capsys):

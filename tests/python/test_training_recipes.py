@@ -1,6 +1,7 @@
 """What a user can choose about training, in flags or a file, and what a finished run leaves behind."""
 
 import errno
+import importlib.metadata
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -198,8 +199,11 @@ def test_tokens_fall_into_classes():
 
 def test_a_run_says_how_it_was_made(trained):
     made = json.loads((trained / "training.json").read_text())
-    assert {"autodeco", "python", "torch", "numpy", "safetensors"} == made["versions"].keys()
+    assert {"autodeco", "python", "torch", "numpy", "safetensors", "llama-cpp-python"} <= made["versions"].keys()
+    assert made["versions"]["torch"] == importlib.metadata.version("torch")
     assert made["command"]
+    assert not made["command"].startswith("/")
+    assert [update["step"] for update in made["updates"]] == list(range(1, SHORT.steps + 1))
     assert made["data"]["sha256"] == "0" * 64
     assert made["arguments"]["seed"] == 0
 

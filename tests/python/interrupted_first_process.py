@@ -1,0 +1,20 @@
+"""Run `autodeco`; in the middle of its third update the first of several processes, and no other, is interrupted."""
+
+import os
+import signal
+import sys
+
+from autodeco import cli, training
+
+learning_rate = training.learning_rate
+
+
+def pressed(step, arguments):
+    if step == 2 and os.environ["RANK"] == "0":
+        signal.raise_signal(signal.SIGINT)
+    return learning_rate(step, arguments)
+
+
+if __name__ == "__main__":
+    training.learning_rate = pressed
+    sys.exit(cli.main(sys.argv[1:]))
