@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 from autodeco.atomic import replacing
@@ -10,8 +11,14 @@ from autodeco.errors import InputError
 from autodeco.export.accuracy import Deviation
 from autodeco.export.head_weights import HeadWeights
 from autodeco.export.layout import MERGED, Layout
+from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_ASK_IN_PYTHON = (
+    'answer = llm.create_chat_completion([{"role": "user", "content": "Why is the sky blue?"}])',
+    'print(answer["choices"][0]["message"]["content"])',
+)
+_COMPLETE_IN_PYTHON = ('print(llm("Once upon a time", max_tokens=64)["choices"][0]["text"])',)
 
 
 def model_card(
@@ -28,19 +35,24 @@ def model_card(
     merged = layout == MERGED
     model = Path(base.path).name if base.has_base else "MODEL.gguf"
     front = {"tags": ["autodeco", "gguf", "llama.cpp"], "pipeline_tag": "text-generation"}
-    if description.get("general.license"):
-        front["license"] = description["general.license"].lower()
+    license_ = description.get(KEY_LICENSE)
+    if merged and not license_ and isinstance(base.gguf.get(KEY_LICENSE), str):
+        license_ = base.gguf.get(KEY_LICENSE)  # the model is in the file, and so is its own word on this
+    if license_:
+        front["license"] = license_.lower()
     if heads.base_model and _HUB_ID.fullmatch(heads.base_model):
         front["base_model"] = heads.base_model
         front["base_model_relation"] = "quantized" if merged else "adapter"
     # JSON is YAML: quoting is right whatever the text holds.
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
 
-    title = description.get("general.name") or f"{base.base_name} with AutoDeco heads"
+    title = description.get(KEY_NAME) or f"{base.base_name} with AutoDeco heads"
+    chats = base.model is not None and "tokenizer.chat_template" in base.model.keys
+    files = f"-m {shlex.quote(file)}" if merged else f"-m {shlex.quote(model)} --heads {shlex.quote(file)}"
     kinds = [name for name, here in (("temperature", heads.has_temperature), ("top-p", heads.has_top_p)) if here]
     what = f"the model and its {' and '.join(kinds)} heads" if merged else f"{' and '.join(kinds)} heads for the model"
     lines += [f"# {_line(title)}", ""]
-    for key, label in (("general.author", "Author"), ("general.url", "Home")):
+    for key, label in ((KEY_AUTHOR, "Author"), (KEY_URL, "Home")):
         if description.get(key):
             lines += [f"{label}: {_line(description[key])}", ""]
     lines += [
@@ -62,7 +74,13 @@ def model_card(
         "from autodeco import Llama",
         "",
         f"llm = Llama({json.dumps(file)})" if merged else f"llm = Llama({json.dumps(model)}, {json.dumps(file)})",
-        'print(llm("Once upon a time", max_tokens=64)["choices"][0]["text"])',
+        *(_ASK_IN_PYTHON if chats else _COMPLETE_IN_PYTHON),
+        "```",
+        "",
+        "Without Python:",
+        "",
+        "```sh",
+        f"autodeco-cli {files} --chat" if chats else f'autodeco-cli {files} -p "Once upon a time"',
         "```",
         "",
     ]

@@ -56,6 +56,26 @@ def test_the_card_has_the_front_matter_that_hubs_read(folder, layout, relation):
     assert open_layout(file).base_fingerprint in text
 
 
+def test_a_merged_file_s_card_has_the_license_of_the_model_in_it(folder):
+    data = files.model(extra_keys=[files.key("general.license", files.STRING, "MIT")])
+    (folder / "model.gguf").write_bytes(data)
+    for layout, license_ in (("sidecar", None), ("merged", "mit")):
+        (folder / layout).mkdir()
+        assert cli.main(["checkpoint", "--base", "model.gguf", "--layout", layout, "--card", "-o", layout]) == 0
+        assert front_matter((folder / layout / "README.md").read_text()).get("license") == license_
+
+
+def test_the_card_s_commands_chat_where_the_model_has_a_template(folder):
+    for template in ((), (files.key("tokenizer.chat_template", files.STRING, "{{ messages }}"),)):
+        (folder / "model.gguf").write_bytes(files.model(extra_keys=template))
+        (folder / "README.md").unlink(missing_ok=True)
+        assert cli.main(["checkpoint", "--base", "model.gguf", "--card"]) == 0
+        text = (folder / "README.md").read_text()
+        shell = "autodeco-cli -m model.gguf --heads model-autodeco-heads-f16.gguf"
+        assert f"{shell} --chat" in text if template else f'{shell} -p "Once upon a time"' in text
+        assert ("create_chat_completion" in text) == bool(template)
+
+
 def test_a_base_model_that_is_no_hub_name_stays_out_of_the_front_matter(folder):
     config = {"model_type": "autodeco", "base_model_name_or_path": "/home/someone/model"}
     (folder / "checkpoint" / "config.json").write_text(json.dumps(config))
