@@ -15,7 +15,7 @@ def check_gguf(path: str | os.PathLike) -> Path:
     """Return ``path``; raise InputError unless it is a file that starts like a GGUF."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of a GGUF model")
+        raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give the path of a GGUF model")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise InputError(f"{path}: not a GGUF file; convert the model with llama.cpp's convert_hf_to_gguf.py first")
@@ -52,4 +52,6 @@ def _loaded(load: Callable[[], llama_cpp.Llama], path: str | os.PathLike) -> lla
     except InputError:
         raise
     except ValueError as error:  # what llama_cpp raises when llama.cpp refuses the file
+        if "llama_context" in str(error):
+            raise InputError(f"{path}: llama.cpp cannot make a context of this size; give a smaller one") from None
         raise InputError(f"{path}: llama.cpp cannot load it ({error}); it may be damaged or too new") from None

@@ -8,6 +8,7 @@ answer can part from the one that another number of slots gives (benchmarks/batc
 
 import codecs
 import os
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from autodeco.answers import Answer
 from autodeco.batch_context import BatchContext, Slot
 from autodeco.decoding import Decoding
 from autodeco.errors import InputError
+from autodeco.export.fit import check_fit
+from autodeco.export.layout import open_layout
 from autodeco.records import Messages
 from autodeco.tokenizing import Tokenizer
+from autodeco.values import check_number, check_whole
 
 Prompt = str | Messages | Sequence[int]
 
@@ -44,10 +48,8 @@ class Sampling:
 
     def __post_init__(self):
         for name, low, high in (("temperature", 0.0, 1e6), ("top_p", 0.0, 1e6), ("min_p", 0.0, 1.0)):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} {getattr(self, name)}: must be a number from {low:g} to {high:g}")
-        if self.top_k < 0:
-            raise InputError(f"top_k {self.top_k}: must be 0 (all tokens) or more")
+            check_number(name, getattr(self, name), low, high)
+        check_whole("top_k", self.top_k, 0, hint="0 keeps all tokens")
         if self.heads not in ("both", "temperature", "top_p", "none"):
             raise InputError(f"heads {self.heads!r}: must be both, temperature, top_p or none")
 
@@ -72,7 +74,7 @@ def generate(
     sampling: Sampling | Sequence[Sampling] = Sampling(),
     *,
     max_tokens: int = 256,
-    stop: Sequence[str] = (),
+    stop: str | Sequence[str] = (),
     seed: int = 0,
     heads: native.Heads | str | os.PathLike | None = None,
     slots: int = 16,
@@ -81,8 +83,9 @@ def generate(
 
     Prompts are text, chat messages or token ids; ``sampling`` is one for all or one for each prompt. ``heads`` are
     those of ``llm`` unless others are given. ``slots`` sequences run at a time. Closing the iterator frees the context.
-    Raises InputError, before anything is computed, for an empty prompt, one that fills the context of ``llm`` together
-    with ``max_tokens``, and heads that do not fit or are missing.
+    ``answer`` takes requests that each have a limit, seed and stop strings of their own. Raises InputError, before
+    anything is computed, for an empty prompt, one that fills the context of ``llm`` together with ``max_tokens``,
+    values that make no sense, and heads that do not fit or are missing.
     """
     return answer(llm, requests(llm, prompts, n, sampling, max_tokens, stop, seed), heads, slots)
 
@@ -93,23 +96,46 @@ def requests(
     n: int,
     sampling: Sampling | Sequence[Sampling],
     max_tokens: int,
-    stop: Sequence[str] = (),
+    stop: str | Sequence[str] = (),
     seed: int = 0,
 ) -> list[Request]:
     """The ``n`` requests of each prompt, in order. To continue an interrupted run, drop those that are answered."""
     settings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     if len(settings) != len(prompts):
         raise InputError(f"{len(settings)} settings for {len(prompts)} prompts: give one, or one for each")
+    _check_prompts(prompts)
+    check_whole("n", n, 1)
+    check_whole("seed", seed, 0)
+    _check_open(llm)
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
     tokenizer = Tokenizer(llm)
     wanted = []
     for index, prompt in enumerate(prompts):
         is_ids = not isinstance(prompt, str) and (len(prompt) == 0 or not isinstance(prompt[0], dict))
         ids = tuple(int(token) for token in prompt) if is_ids else tuple(tokenizer.prompt_ids(prompt))
         wanted += [
-            Request(ids, settings[index], max_tokens, seed_of(seed, index, sample), tuple(stop), index, sample)
+            Request(ids, settings[index], max_tokens, seed_of(seed, index, sample), stop, index, sample)
             for sample in range(n)
         ]
     return wanted
+
+
+def _check_prompts(prompts: Sequence[Prompt]) -> None:
+    """Raise InputError for one prompt in the place of a list of them, which would be taken apart."""
+    if isinstance(prompts, str):
+        raise InputError("prompts is one text; give a list of prompts")
+    for index, prompt in enumerate(prompts):
+        if isinstance(prompt, dict):
+            raise InputError("prompts is one chat; give a list of chats, each a list of messages")
+        if not hasattr(prompt, "__len__"):
+            raise InputError(
+                f"prompt {index}: {prompt!r} is no text, chat or list of token ids; give a list of prompts"
+            )
+
+
+def _check_open(llm: llama_cpp.Llama) -> None:
+    if llm._ctx.ctx is None:
+        raise InputError(f"{llm.model_path}: was closed; open it again")
 
 
 def seed_of(seed: int, *key: int) -> int:
@@ -126,12 +152,14 @@ def answer(
 ) -> Iterator[Answer]:
     """Yield an answer to each request as it finishes, in batches of ``slots``; as ``generate``, which see."""
     wanted = list(wanted)
-    if slots < 1:
-        raise InputError(f"slots {slots}: must be at least 1")
+    check_whole("slots", slots, 1)
+    _check_open(llm)
     if heads is None:
         heads = getattr(llm, "_heads", None)
     elif not isinstance(heads, native.Heads):
-        heads = native.load_heads(heads)
+        path, heads = heads, native.load_heads(heads)
+        if warning := check_fit(open_layout(path), open_layout(llm.model_path)):
+            warnings.warn(warning, stacklevel=3)
     if heads is not None:
         try:
             heads.check_fit(native.address(llm.model))
@@ -147,8 +175,9 @@ def check(wanted: Sequence[Request], llm: llama_cpp.Llama, heads: native.Heads |
         where = f"prompt {request.index}"
         if not request.prompt:
             raise InputError(f"{where}: has no tokens; nothing predicts a first one")
-        if request.max_tokens < 1:
-            raise InputError(f"max_tokens {request.max_tokens}: must be at least 1")
+        check_whole("max_tokens", request.max_tokens, 1)
+        if not all(isinstance(stop, str) and stop for stop in request.stop):
+            raise InputError(f"stop {list(request.stop)!r}: must be texts that are not empty")
         if not 0 <= min(request.prompt) <= max(request.prompt) < llm.n_vocab():
             raise InputError(f"{where}: holds a token id outside the vocabulary of {llm.n_vocab()}")
         if len(request.prompt) >= llm.n_ctx():

@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import sys
+import warnings
 from collections.abc import Sequence
 
 from autodeco.errors import reports_errors
@@ -31,4 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_arguments(verb_parser)
         verb_parser.set_defaults(run=command.run)
     args = parser.parse_args(argv)
-    return args.run(args) or 0
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning(warnings.showwarning)
+        return args.run(args) or 0
+
+
+def _show_warning(show):
+    """``show``, but in one line for what the user is to know."""
+
+    def shown(message, category, filename, lineno, file=None, line=None):
+        if category is UserWarning:
+            print(f"autodeco: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    return shown

@@ -7,7 +7,6 @@
 import contextlib
 import functools
 import inspect
-import operator
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from autodeco.decoding import Decoding
 from autodeco.errors import InputError
 from autodeco.extra_samplers import DEFAULTS as EXTRA
 from autodeco.extra_samplers import ExtraSamplers
+from autodeco.values import check_whole
 
 if TYPE_CHECKING:
     from autodeco.llama import Llama
@@ -71,10 +71,9 @@ def completing(method: Callable) -> Callable:
         llm, autodeco, n = settings.pop("self"), settings.pop("autodeco"), settings.pop("n")
         samplers = ExtraSamplers(**{name: settings.pop(name) for name in EXTRA})
         llm._check_open()
-        if not _is_whole(n) or n < 1:
-            raise InputError(f"n {n!r}: must be a whole number of at least 1")
-        if settings["seed"] is not None and not _is_whole(settings["seed"]):
-            raise InputError(f"seed {settings['seed']!r}: must be a whole number")
+        check_whole("n", n, 1)
+        if settings["seed"] is not None:
+            check_whole("seed", settings["seed"], -(2**63))
         _join_bias(settings, llm.n_vocab())
         if llm._call is not None:  # a chat format asks for a part of its answer
             return method(llm, **settings)
@@ -91,14 +90,6 @@ def completing(method: Callable) -> Callable:
 
     complete.__signature__ = signature
     return complete
-
-
-def _is_whole(value) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return True
 
 
 def _join_bias(settings: dict[str, Any], n_vocab: int) -> None:

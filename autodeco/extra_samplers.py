@@ -8,6 +8,7 @@ import llama_cpp
 from llama_cpp._internals import LlamaSampler
 
 from autodeco.errors import InputError
+from autodeco.values import check_number
 
 # what llama_cpp.Llama's chain ends in where it draws by temperature: top-k, typical, top-p, min-p; temperature, draw
 STOCK_CUTS, STOCK_DRAW = 4, 2
@@ -33,9 +34,7 @@ class ExtraSamplers:
 
     def __post_init__(self):
         for name, (least, most) in LIMITS.items():
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and least <= value <= most):
-                raise InputError(f"{name} {value!r}: must be a number from {least:g} to {most:g}")
+            check_number(name, getattr(self, name), least, most)
         breakers = self.dry_sequence_breakers
         if isinstance(breakers, str) or not all(isinstance(breaker, str) and breaker for breaker in breakers):
             raise InputError(f"dry_sequence_breakers {breakers!r}: must be a list of texts that are not empty")

@@ -54,7 +54,8 @@ def sampler(pointer: int) -> "ctypes._Pointer[llama_cpp.llama_sampler]":
 def load_heads(path: str | os.PathLike) -> Heads:
     """Read heads from a sidecar or merged GGUF file; raises InputError naming the file and what is wrong."""
     if not os.path.isfile(path):
-        raise InputError(f"{os.fspath(path)}: no such heads file; write one with autodeco-export")
+        what = "a folder, no heads file" if os.path.isdir(path) else "no such heads file"
+        raise InputError(f"{os.fspath(path)}: {what}; write one with autodeco-export")
     try:
         return Heads(os.fspath(path))
     except ValueError as error:

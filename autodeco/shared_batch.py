@@ -26,6 +26,8 @@ def answer(llm: llama_cpp.Llama, wanted: Sequence[Request], heads: native.Heads 
     ``autodeco.batch.answer``, and for a top-k or min-p, which only that one has.
     """
     wanted = list(wanted)
+    if slots < 1:
+        raise InputError(f"slots {slots}: must be at least 1")
     check(wanted, llm, heads)
     if any(request.sampling.top_k or request.sampling.min_p for request in wanted):
         raise InputError("answers with a top-k or min-p cannot share what they begin with")

@@ -49,7 +49,7 @@ def generate(llm: autodeco.Llama, heads: Path, i: int) -> None:
         case 0:
             llm(f"Number {i % 7}", **settings)
         case 1:
-            llm("Once", repeat_penalty=1.1, min_p=0.05, **settings)
+            llm("Once", repeat_penalty=1.1, min_p=0.05, xtc_probability=0.5, dry_multiplier=0.8, **settings)
         case 2:
             list(llm("Once upon", stream=True, autodeco=True, **settings))
         case _:

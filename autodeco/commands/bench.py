@@ -125,7 +125,13 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.atomic import replacing
     from autodeco.errors import InputError
     from autodeco.export.layout import open_layout
+    from autodeco.values import check_machine, check_whole
 
+    check_whole("--tokens", args.tokens, 1)
+    check_whole("--rounds", args.rounds, 1)
+    check_machine(args.threads, args.gpu_layers)
+    if args.output and (args.output.is_dir() or not args.output.parent.is_dir()):
+        raise InputError(f"{args.output}: cannot be written; give a file in a folder that exists")
     if args.heads is None and open_layout(args.model).kind != "merged":
         raise InputError(f"{args.model}: has no heads; give --heads")
     result = measure(args.model, args.heads, args.tokens, args.rounds, args.threads, args.gpu_layers)

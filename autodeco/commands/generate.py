@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+DEFAULT_CONTEXT = 4096
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``autodeco generate``."""
@@ -27,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=0, help="keep only so many tokens, 0: all (default: %(default)s)")
     parser.add_argument("--min-p", type=float, default=0.0, help="keep tokens of at least this share of the likeliest")
     parser.add_argument("--repeat-penalty", type=float, default=1.0, help="1.0: none (default: %(default)s)")
-    parser.add_argument("--context", type=int, default=4096, help="tokens, 0: as trained (default: %(default)s)")
+    parser.add_argument(
+        "--context", type=int, default=DEFAULT_CONTEXT, help="tokens, 0: as trained (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="(default: half of the machine's)")
     parser.add_argument("--gpu-layers", type=int, default=0, help="layers on the GPU, -1: all (default: %(default)s)")
 
@@ -47,10 +51,13 @@ def run(args: argparse.Namespace) -> None:
     text = sys.stdin.read() if args.prompt in (None, "-") else args.prompt
     if not text:
         raise InputError("the prompt is empty; give it as an argument or on standard input")
+    _check(args)
     if args.system and not args.chat:
         raise InputError("--system needs --chat; a plain prompt has no system message")
+    model = args.model or default_model()
+    _check_context(model, args.context)
     llm = open_llama(
-        args.model or default_model(),
+        model,
         args.heads,
         n_ctx=args.context,
         n_threads=args.threads,
@@ -72,13 +79,16 @@ def run(args: argparse.Namespace) -> None:
         "repeat_penalty": args.repeat_penalty,
     }
     console = Console(highlight=False, soft_wrap=True)
-    for _, piece in stream(llm, prompt, args.max_tokens, seed, **settings):
-        if args.show:
-            row = llm.last_decoding
-            value = row.temperature if args.show == "temperature" else row.top_p
-            console.print(colored(piece, value, SCALES[args.show]), end="")
-        else:
-            print(piece, end="", flush=True)
+    try:
+        for _, piece in stream(llm, prompt, args.max_tokens, seed, **settings):
+            if args.show:
+                row = llm.last_decoding
+                value = row.temperature if args.show == "temperature" else row.top_p
+                console.print(colored(piece, value, SCALES[args.show]), end="")
+            else:
+                print(piece, end="", flush=True)
+    except ValueError as error:  # logits that are no numbers
+        raise InputError(f"{llm.model_path}: {error}; the model may be damaged") from None
     print()
     decoding = llm.decoding
     if llm.heads is not None and len(decoding):
@@ -89,3 +99,29 @@ def run(args: argparse.Namespace) -> None:
             f"{len(decoding)} tokens; temperature {decoding.temperature.mean():.2f} "
             f"(+-{decoding.temperature.std():.2f}), top-p {decoding.top_p.mean():.2f} (+-{decoding.top_p.std():.2f})"
         )
+
+
+def _check(args: argparse.Namespace) -> None:
+    from autodeco.values import check_machine, check_number, check_whole
+
+    check_whole("--max-tokens", args.max_tokens, 1)
+    check_whole("--context", args.context, 0, hint="0 is as trained")
+    check_whole("--top-k", args.top_k, 0, hint="0 keeps all tokens")
+    check_machine(args.threads, args.gpu_layers)
+    if args.seed is not None:
+        check_whole("--seed", args.seed, -1, 2**32 - 1, hint="-1 is a random one")
+    check_number("--temperature", args.temperature, 0.0, 1e6)
+    check_number("--top-p", args.top_p, 0.0, 1e6)
+    check_number("--min-p", args.min_p, 0.0, 1.0)
+    check_number("--repeat-penalty", args.repeat_penalty, 0.01, 100.0)
+
+
+def _check_context(model: str, context: int) -> None:
+    from autodeco.base_model import check_gguf
+    from autodeco.errors import InputError
+    from autodeco.export.layout import open_layout
+
+    layout = open_layout(check_gguf(model))
+    trained = layout.gguf.get(f"{layout.architecture}.context_length")
+    if isinstance(trained, int) and context > max(trained, DEFAULT_CONTEXT):
+        raise InputError(f"--context {context}: the model was trained on {trained} tokens; give at most that, or 0")

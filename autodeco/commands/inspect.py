@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from autodeco.export.schema import DESCRIPTION_KEYS
 
     layout = open_layout(args.file)
+    base = _base(args, layout) if args.base else None
     gguf = layout.gguf
     console = Console(highlight=False, soft_wrap=True)
 
@@ -60,12 +61,11 @@ def run(args: argparse.Namespace) -> int:
             shape = " x ".join(map(str, reversed(info.shape)))
             table.add_row(Text(_printable(name)), types.TYPE_NAMES[info.kind], shape, str(info.nbytes))
         console.print(table)
-    return _compare(args, layout, say) if args.base else 0
+    return _compare(args, layout, base, say) if base else 0
 
 
-def _compare(args: argparse.Namespace, layout, say) -> int:
+def _base(args: argparse.Namespace, layout):
     from autodeco.errors import InputError
-    from autodeco.export.fit import check_fit
     from autodeco.export.layout import open_layout
 
     if layout.kind == "plain":
@@ -73,6 +73,13 @@ def _compare(args: argparse.Namespace, layout, say) -> int:
     base = open_layout(args.base)
     if not base.has_base:
         raise InputError(f"{args.base}: holds no model; give a model with --base")
+    return base
+
+
+def _compare(args: argparse.Namespace, layout, base, say) -> int:
+    from autodeco.errors import InputError
+    from autodeco.export.fit import check_fit
+
     try:
         warning = check_fit(layout, base)
     except InputError as error:

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import gguf_files as files
 from autodeco import native
 from autodeco.batch import Request, Sampling, answer, generate, requests, seed_of
 from autodeco.errors import InputError
+from autodeco.export import cli as export_cli
 from autodeco.tokenizing import Tokenizer
 from test_nucleus import exact
 
@@ -156,6 +158,8 @@ def test_answers_end_by_themselves_at_a_stop_string_or_at_the_limit(llm):
     stopped = next(iter(generate(llm, [QUESTIONS[1]], 1, GREEDY, max_tokens=60, stop=["never there", stop])))
     assert (stopped.finish, stopped.text) == ("stop", whole.text[: whole.text.index(stop)])
     assert len(stopped.decoding) < len(whole.decoding)
+    (one,) = generate(llm, [QUESTIONS[1]], 1, GREEDY, max_tokens=60, stop=stop)
+    assert one.text == stopped.text, "one text is one stop string"
 
 
 def test_the_context_is_freed_however_the_answers_end(llm, monkeypatch):
@@ -200,12 +204,35 @@ def test_other_heads_than_the_models_own(smollm2, llm, exported, prompt, state):
         ({"prompts": [[1]], "slots": 0}, "slots 0"),
         ({"prompts": [[1]], "sampling": []}, "0 settings for 1 prompts"),
         ({"prompts": [[1]], "heads": "none.gguf"}, "none.gguf: no such heads file"),
+        ({"prompts": "Hello"}, "prompts is one text; give a list"),
+        ({"prompts": QUESTIONS[0]}, "prompts is one chat; give a list of chats"),
+        ({"prompts": [1, 2, 3]}, "prompt 0: 1 is no text, chat or list of token ids"),
+        ({"prompts": [[1]], "n": -1}, "n -1: must be a whole number of at least 1"),
+        ({"prompts": [[1]], "n": 1.5}, "n 1.5"),
+        ({"prompts": [[1]], "seed": -1}, "seed -1: must be a whole number of at least 0"),
+        ({"prompts": [[1]], "max_tokens": None}, "max_tokens None"),
+        ({"prompts": [[1]], "stop": [".", ""]}, "stop .*must be texts that are not empty"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_computed(llm, monkeypatch, settings, message):
     monkeypatch.setattr(llama_cpp, "llama_init_from_model", None)
     with pytest.raises(InputError, match=message):
         generate(llm, **settings)
+
+
+def test_heads_of_another_model_are_named(llm, tmp_path):
+    def other(hidden: int) -> str:
+        (tmp_path / "other.gguf").write_bytes(files.model(hidden=hidden, vocab=49152))
+        (tmp_path / "other.safetensors").write_bytes(files.safetensors(files.head_arrays(hidden=hidden)))
+        path = tmp_path / f"heads-{hidden}.gguf"
+        arguments = [tmp_path / "other.safetensors", "--base", tmp_path / "other.gguf", "-o", path]
+        assert export_cli.main([str(argument) for argument in arguments]) == 0
+        return path
+
+    with pytest.raises(InputError, match=r"heads-64\.gguf: .*hidden size of 64, .*Q4_1\.gguf has 576"):
+        generate(llm, [[1]], heads=other(64))
+    with pytest.warns(UserWarning, match=r"heads-576\.gguf: the heads were exported for Tiny"):
+        generate(llm, [[1]], heads=other(576))
 
 
 def test_more_sequences_than_llama_cpp_has_are_refused(llm):
@@ -219,6 +246,8 @@ def test_more_sequences_than_llama_cpp_has_are_refused(llm):
         ({"temperature": -1.0}, "temperature -1.0"),
         ({"top_p": float("nan")}, "top_p nan"),
         ({"top_k": -1}, "top_k -1"),
+        ({"top_k": 1.5}, "top_k 1.5: must be a whole number"),
+        ({"temperature": "hot"}, "temperature 'hot': must be a number"),
         ({"min_p": 2.0}, "min_p 2.0"),
         ({"heads": "all"}, "heads 'all'"),
     ],

@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+import gguf_files as files
+from autodeco.export import cli as export_cli
+
 
 def autodeco(*arguments, stdin="") -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", "import sys; from autodeco.cli import main; sys.exit(main())"]
@@ -62,9 +65,61 @@ def test_generate_names_what_is_wrong(smollm2, exported, tmp_path):
     assert "nothing to --show" in refused("generate", "-m", smollm2, "--show", "top-p", "hello")
     assert "the prompt is empty" in refused("generate", "-m", smollm2)
     assert "fills the context" in refused("generate", "-m", smollm2, "--context", 64, "word " * 300)
+    assert "a folder" in refused("generate", "-m", tmp_path, "hello")
+    assert "a folder, no heads file" in refused("generate", "-m", smollm2, "--heads", tmp_path, "hello")
+    assert "trained on 8192 tokens" in refused("generate", "-m", smollm2, "--context", 2_000_000_000, "hello")
     short = tmp_path / "short.gguf"
     short.write_bytes(smollm2.read_bytes()[:50_000_000])
     assert "short.gguf: " in refused("generate", "-m", short, "hello")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-n", 0], "--max-tokens 0: must be a whole number of at least 1"),
+        (["--temperature", -1], "--temperature -1.0: must be a number from 0"),
+        (["--temperature", "nan"], "--temperature nan"),
+        (["--top-p", -1], "--top-p -1.0"),
+        (["--top-k", -1], "--top-k -1"),
+        (["--min-p", 2], "--min-p 2.0: must be a number from 0 to 1"),
+        (["--repeat-penalty", 0], "--repeat-penalty 0.0"),
+        (["--context", -5], "--context -5"),
+        (["--threads", 0], "--threads 0: must be a whole number from 1 to 512"),
+        (["--threads", 100_000], "--threads 100000"),
+        (["--gpu-layers", -2], "--gpu-layers -2"),
+        (["--seed", 2**32], "--seed 4294967296"),
+    ],
+    ids=str,
+)
+def test_generate_names_values_that_make_no_sense(smollm2, exported, arguments, message):
+    assert message in refused("generate", "-m", smollm2, "--heads", exported(), *arguments, "hello")
+
+
+def test_generate_warns_of_the_heads_of_another_model_in_one_line(smollm2, tmp_path):
+    (tmp_path / "other.gguf").write_bytes(files.model(hidden=576, vocab=49152))
+    (tmp_path / "other.safetensors").write_bytes(files.safetensors(files.head_arrays(hidden=576)))
+    heads = tmp_path / "heads.gguf"
+    arguments = [tmp_path / "other.safetensors", "--base", tmp_path / "other.gguf", "-o", heads]
+    assert export_cli.main([str(argument) for argument in arguments]) == 0
+    result = autodeco("generate", "-m", smollm2, "--heads", heads, "-n", 2, "hello")
+    assert result.returncode == 0, result.stderr
+    warning, summary = result.stderr.splitlines()
+    assert warning.startswith(f"autodeco: warning: {heads}: the heads were exported for Tiny")
+    assert summary.startswith("2 tokens; ")
+
+
+def test_inspect_names_what_is_wrong_before_it_says_anything(smollm2, exported, tmp_path):
+    (tmp_path / "text.gguf").write_text("hello")
+    for arguments, message in (
+        ([tmp_path / "none.gguf"], "none.gguf: cannot be read"),
+        ([tmp_path], "cannot be read (Is a directory)"),
+        ([tmp_path / "text.gguf"], "text.gguf: not a GGUF file"),
+        ([exported(), "--base", tmp_path / "none.gguf"], "none.gguf: cannot be read"),
+        ([exported(), "--base", exported("f32")], "holds no model"),
+        ([smollm2, "--base", smollm2], "holds no heads to compare"),
+    ):
+        assert message in refused("inspect", *arguments)
+        assert autodeco("inspect", *arguments).stdout == ""
 
 
 def test_a_missing_optional_package_is_named(tmp_path):
@@ -90,6 +145,10 @@ def test_bench_measures_in_turn_and_writes_json(smollm2, exported, tmp_path):
         figures["median"]["autodeco"] / figures["median"]["stock_static"], rel=1e-3
     )
     assert "has no heads" in refused("bench", smollm2)
+    assert "--tokens 0" in refused("bench", smollm2, "--heads", exported(), "-n", 0)
+    assert "--rounds 0" in refused("bench", smollm2, "--heads", exported(), "--rounds", 0)
+    assert "--threads -1" in refused("bench", smollm2, "--heads", exported(), "--threads", -1)
+    assert "cannot be written" in refused("bench", smollm2, "--heads", exported(), "-o", tmp_path / "none" / "x.json")
 
 
 @pytest.mark.slow
