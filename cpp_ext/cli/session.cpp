@@ -6,6 +6,7 @@
 #include "ggml-backend.h"
 
 #include <algorithm>
+#include <cstdio>
 
 namespace cli {
 
@@ -60,6 +61,9 @@ session::session(const options & o) : o(o), started_us(ggml_time_us()) {
     }
     if (heads && !autodeco_heads_fit(heads.get(), llama.get(), &error)) {
         throw input_error(heads_path + ": " + error.message);
+    }
+    if (heads && !o.heads.empty() && !autodeco_heads_made_for(heads.get(), o.model.c_str(), &error) && error.code == AUTODECO_ERROR_OTHER_FILE) {
+        fprintf(stderr, "autodeco-cli: warning: %s: %s\n", o.heads.c_str(), error.message);
     }
     if (!heads && o.show) {
         throw input_error(o.model + ": has no heads, so there is nothing to --show; give --heads");

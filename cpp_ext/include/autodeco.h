@@ -5,11 +5,16 @@
 // A C interface in the manner of llama.h, with llama.cpp's own types: a model, a context and a sampler chain are llama.cpp's.
 //
 // Errors. A function that can fail returns NULL (or false) and fills the `struct autodeco_error` it was given: a code for
-// the program, one line for the user. NULL in its place is allowed, and a NULL that is needed elsewhere is an error
-// (AUTODECO_ERROR_ARGUMENT) in these functions. Nothing here throws or aborts on bad input.
+// the program, one line for the user; AUTODECO_OK and an empty line when it did not fail. NULL in its place is allowed. Each
+// such function names its codes; AUTODECO_ERROR_ARGUMENT, for a NULL where something is needed, and AUTODECO_ERROR_MEMORY
+// can come from all of them. The others do nothing, or return 0, false or "", when they are given NULL or, where a sampler
+// is wanted, a sampler that is not of this library. Nothing here throws, or aborts on bad input.
 //
 // Threads. Nothing here is global. Loaded heads are read-only: any number of threads and samplers may share them. A sampler
-// belongs to one sequence of one context, and is used by one thread at a time, the one that drives that context.
+// belongs to one sequence of one context, and is used by one thread at a time, the one that drives that context. Different
+// samplers may be used by different threads at once, and everything about heads and models by any.
+//
+// Language. C99 and C++11, as far as this header goes; llama.h, which it includes, is C11 and C++11.
 //
 // Stability. Functions and fields keep their meaning within a major version (AUTODECO_VERSION_MAJOR); new codes may come.
 
@@ -47,6 +52,8 @@ enum autodeco_code {
     AUTODECO_ERROR_FIT      = 5, // the heads were made for another model
     AUTODECO_ERROR_MODEL    = 6, // llama.cpp does not load the model; its log says why
     AUTODECO_ERROR_MEMORY   = 7, // memory cannot be had
+
+    AUTODECO_ERROR_OTHER_FILE = 8, // the heads were exported for another file of the same shape
 };
 
 struct autodeco_error {
@@ -60,26 +67,40 @@ struct autodeco_error {
 
 struct autodeco_heads;
 
-// Read heads from a GGUF file: a sidecar, or a merged file (the base model's tensors in it are not read).
+// Read heads from a GGUF file: a sidecar, or a merged file (the base model's tensors in it are not read). Free them with
+// autodeco_heads_free(). Errors: _FILE, _FORMAT, _NO_HEADS.
 AUTODECO_API struct autodeco_heads * autodeco_heads_load(const char * path, struct autodeco_error * error);
 
-// The same from the bytes of such a file, which may be freed afterwards. `size` is in bytes.
+// The same from the bytes of such a file, which may be freed afterwards. `size` is in bytes. Errors: _FORMAT, _NO_HEADS.
 AUTODECO_API struct autodeco_heads * autodeco_heads_load_from_memory(const void * data, size_t size, struct autodeco_error * error);
 
-// Samplers keep what they need: heads may be freed while samplers that use them live on.
+// Samplers keep what they need: heads may be freed while samplers that use them live on. NULL is allowed.
 AUTODECO_API void autodeco_heads_free(struct autodeco_heads * heads);
 
+// Width of the hidden states and number of tokens of the model that the heads are for; which heads there are; whether the
+// top-p head reads the four statistics of the distribution.
 AUTODECO_API int32_t autodeco_heads_n_embd         (const struct autodeco_heads * heads);
 AUTODECO_API int32_t autodeco_heads_n_vocab        (const struct autodeco_heads * heads);
 AUTODECO_API bool    autodeco_heads_has_temperature(const struct autodeco_heads * heads);
 AUTODECO_API bool    autodeco_heads_has_top_p      (const struct autodeco_heads * heads);
 AUTODECO_API bool    autodeco_heads_has_prob_stats (const struct autodeco_heads * heads);
 
-// false when the heads were made for another width or vocabulary than the model's
+// Name and fingerprint of the model file that the heads were exported for, "" where theirs does not say; they live as long
+// as the heads. docs/export.md has the fingerprint's definition.
+AUTODECO_API const char * autodeco_heads_base_name       (const struct autodeco_heads * heads);
+AUTODECO_API const char * autodeco_heads_base_fingerprint(const struct autodeco_heads * heads);
+
+// Whether the heads can run with the model: false when its width or vocabulary is another. Errors: _FIT.
 AUTODECO_API bool autodeco_heads_fit(const struct autodeco_heads * heads, const struct llama_model * model, struct autodeco_error * error);
 
+// Whether the heads were exported for the very model in the file at `path`, plain or merged (of a split model, its first
+// part), by the fingerprint: a few milliseconds. Heads that fit run with another file too, such as another quantization, but
+// may choose badly: show the user the line. Errors: _OTHER_FILE, which names both; _FILE, _FORMAT.
+AUTODECO_API bool autodeco_heads_made_for(const struct autodeco_heads * heads, const char * path, struct autodeco_error * error);
+
 // Load a model by llama.cpp: a plain GGUF, or the model inside a merged file, mapped where it lies. Free it with
-// llama_model_free(). A merged file's heads come from autodeco_heads_load() of the same path.
+// llama_model_free(). A merged file's heads come from autodeco_heads_load() of the same path. llama.cpp itself can abort on
+// a file that was made to harm. Errors: _FILE, _FORMAT, _MODEL.
 AUTODECO_API struct llama_model * autodeco_model_load(const char * path, struct llama_model_params params, struct autodeco_error * error);
 
 //
@@ -88,8 +109,8 @@ AUTODECO_API struct llama_model * autodeco_model_load(const char * path, struct 
 
 struct autodeco_params {
     uint32_t seed;        // LLAMA_DEFAULT_SEED: a random one
-    float    temperature; // multiplies the predicted temperature; 0: greedy
-    float    top_p;       // multiplies the predicted top-p
+    float    temperature; // 0 or more, multiplies the predicted temperature; 0: greedy
+    float    top_p;       // 0 or more, multiplies the predicted top-p; the product is cut to 1
 };
 
 AUTODECO_API struct autodeco_params autodeco_default_params(void); // random seed, 1.0, 1.0
@@ -104,15 +125,18 @@ struct autodeco_decoding {
     int32_t status;      // 0: ok, else autodeco_status_message() says what was wrong with the logits
 };
 
-// status of a sampler whose chain no context has attached
+// status of a sampler whose chain no context has attached, and of what is no sampler of this library
 #define AUTODECO_STATUS_NOT_ATTACHED 100
+#define AUTODECO_STATUS_NO_SAMPLER   101
 
+// A line that need not be freed; "unknown" for a status that is none.
 AUTODECO_API const char * autodeco_status_message(int32_t status);
 
 // A sampler that decides everything inside the compute graph: temperature, top-p, and the token. Add it to a chain as the
 // only member, and attach the chain to a sequence with llama_context_params.samplers or llama_set_sampler. After each
 // decode, llama_sampler_sample() on the chain returns the token. Only graph sampling is possible: on a chain that is not
-// attached to a context, the hidden state cannot be seen. NULL when memory cannot be had, like every sampler here.
+// attached to a context, the hidden state cannot be seen. Like every sampler here it is NULL when an argument is or memory
+// cannot be had, and is freed by the chain that it was added to.
 AUTODECO_API struct llama_sampler * autodeco_sampler_init(const struct autodeco_heads * heads, struct autodeco_params params);
 
 // The same without heads: temperature and top-p are those of the params, for the sequences of a batch that use none.

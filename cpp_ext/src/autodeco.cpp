@@ -4,6 +4,7 @@
 #include "sampler_state.h"
 
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <string>
@@ -44,6 +45,20 @@ template <typename F> auto guarded(autodeco_error * error, std::initializer_list
     return {};
 }
 
+// The state of one of our samplers; null for NULL and for another's.
+sampler_state * ours(const llama_sampler * smpl) {
+    const bool is_ours = smpl && smpl->iface && smpl->iface->name && std::strncmp(smpl->iface->name(smpl), "autodeco", 8) == 0;
+    return is_ours ? &state_of(smpl) : nullptr;
+}
+
+// Let `body` change the state of a sampler, if it is one of ours.
+template <typename F> void change(llama_sampler * smpl, F && body) {
+    guarded(nullptr, { ours(smpl) }, [&](failure &) {
+        body(state_of(smpl));
+        return true;
+    });
+}
+
 autodeco_heads * new_heads(std::shared_ptr<const heads_data> data) {
     return data ? new autodeco_heads{ std::move(data) } : nullptr;
 }
@@ -67,23 +82,31 @@ void autodeco_heads_free(autodeco_heads * heads) {
 }
 
 int32_t autodeco_heads_n_embd(const autodeco_heads * heads) {
-    return heads->data->n_embd;
+    return heads ? heads->data->n_embd : 0;
 }
 
 int32_t autodeco_heads_n_vocab(const autodeco_heads * heads) {
-    return heads->data->n_vocab;
+    return heads ? heads->data->n_vocab : 0;
 }
 
 bool autodeco_heads_has_temperature(const autodeco_heads * heads) {
-    return heads->data->has_temp;
+    return heads && heads->data->has_temp;
 }
 
 bool autodeco_heads_has_top_p(const autodeco_heads * heads) {
-    return heads->data->has_top_p;
+    return heads && heads->data->has_top_p;
 }
 
 bool autodeco_heads_has_prob_stats(const autodeco_heads * heads) {
-    return heads->data->prob_stats;
+    return heads && heads->data->prob_stats;
+}
+
+const char * autodeco_heads_base_name(const autodeco_heads * heads) {
+    return heads ? heads->data->base_name.c_str() : "";
+}
+
+const char * autodeco_heads_base_fingerprint(const autodeco_heads * heads) {
+    return heads ? heads->data->base_fingerprint.c_str() : "";
 }
 
 bool autodeco_heads_fit(const autodeco_heads * heads, const llama_model * model, autodeco_error * error) {
@@ -99,12 +122,30 @@ bool autodeco_heads_fit(const autodeco_heads * heads, const llama_model * model,
     });
 }
 
+bool autodeco_heads_made_for(const autodeco_heads * heads, const char * path, autodeco_error * error) {
+    return guarded(error, { heads, path }, [&](failure & what) {
+        const std::string found = model_fingerprint(path, what);
+        if (!found.empty() && found != heads->data->base_fingerprint) {
+            // "sha256:" and twelve digits tell enough
+            const auto shortened = [](const std::string & text) { return text.empty() ? "no fingerprint" : text.substr(0, 19); };
+            const std::string & name = heads->data->base_name;
+            what = { AUTODECO_ERROR_OTHER_FILE, "the heads were exported for " + (name.empty() ? "another model" : name) + " (" + shortened(heads->data->base_fingerprint) +
+                     "), " + path + " is another file (" + shortened(found) + "); they run, but may choose badly" };
+        }
+        return what.code == AUTODECO_OK;
+    });
+}
+
 autodeco_params autodeco_default_params(void) {
     return { /* .seed = */ LLAMA_DEFAULT_SEED, /* .temperature = */ 1.0f, /* .top_p = */ 1.0f };
 }
 
 const char * autodeco_status_message(int32_t status) {
-    return status == AUTODECO_STATUS_NOT_ATTACHED ? "the sampler is attached to no context: nothing to predict from" : row_status_message((row_status) status);
+    switch (status) {
+        case AUTODECO_STATUS_NOT_ATTACHED: return "the sampler is attached to no context: nothing to predict from";
+        case AUTODECO_STATUS_NO_SAMPLER:   return "this is no sampler of AutoDeco";
+        default:                           return row_status_message((row_status) status);
+    }
 }
 
 llama_sampler * autodeco_sampler_init(const autodeco_heads * heads, autodeco_params params) {
@@ -120,33 +161,42 @@ llama_sampler * autodeco_sampler_init_observer(const autodeco_heads * heads, aut
 }
 
 llama_sampler * autodeco_sampler_init_host_temperature(llama_sampler * observer) {
-    return guarded(nullptr, { observer }, [&](failure &) { return new_host_temperature(state_of(observer)); });
+    return guarded(nullptr, { ours(observer) }, [&](failure &) { return new_host_temperature(state_of(observer)); });
 }
 
 llama_sampler * autodeco_sampler_init_host(llama_sampler * observer) {
-    return guarded(nullptr, { observer }, [&](failure &) { return new_host_draw(state_of(observer)); });
+    return guarded(nullptr, { ours(observer) }, [&](failure &) { return new_host_draw(state_of(observer)); });
 }
 
 void autodeco_sampler_observe(llama_sampler * observer, float temperature, float top_p) {
-    state_of(observer).row(0).last = { -1, temperature, top_p, 0, 0.0f, 0 };
+    change(observer, [&](sampler_state & state) { state.row(0).last = { -1, temperature, top_p, 0, 0.0f, 0 }; });
 }
 
 void autodeco_sampler_set_params(llama_sampler * smpl, autodeco_params params) {
-    state_of(smpl).params = params;
-    state_of(smpl).restart();
+    change(smpl, [&](sampler_state & state) {
+        state.params = params;
+        state.restart();
+    });
 }
 
 void autodeco_sampler_set_fixed(llama_sampler * smpl, bool temperature, bool top_p) {
-    state_of(smpl).fixed_temperature = temperature;
-    state_of(smpl).fixed_top_p       = top_p;
+    change(smpl, [&](sampler_state & state) {
+        state.fixed_temperature = temperature;
+        state.fixed_top_p       = top_p;
+    });
 }
 
 void autodeco_sampler_set_cuts(llama_sampler * smpl, int32_t top_k, float min_p) {
-    state_of(smpl).top_k = top_k;
-    state_of(smpl).min_p = min_p;
+    change(smpl, [&](sampler_state & state) {
+        state.top_k = top_k;
+        state.min_p = min_p;
+    });
 }
 
 autodeco_decoding autodeco_sampler_last(const llama_sampler * smpl) {
-    const sampler_state & state = state_of(smpl);
-    return state.is_observer || state.draws_on_host ? state.host_last : observed(state);
+    const sampler_state * state = ours(smpl);
+    if (!state) {
+        return { -1, 0.0f, 0.0f, 0, 0.0f, AUTODECO_STATUS_NO_SAMPLER };
+    }
+    return state->is_observer || state->draws_on_host ? state->host_last : observed(*state);
 }

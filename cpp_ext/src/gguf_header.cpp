@@ -10,7 +10,7 @@ namespace autodeco {
 
 namespace {
 
-constexpr uint64_t MAX_NAME = 65535; // of a key (GGUF's specification); names of tensors are shorter
+constexpr uint64_t MAX_NAME = 65535; // of a key (GGUF's specification); names of tensors and our own texts are shorter
 
 // bytes of a value of each gguf_type; 0: not the same for all
 constexpr uint64_t SIZES[GGUF_TYPE_COUNT] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
@@ -98,8 +98,10 @@ bool read_value(cursor & from, gguf_header & header, uint64_t & alignment) {
     if (type >= GGUF_TYPE_COUNT || type == GGUF_TYPE_ARRAY) {
         return false;
     }
-    const bool is_number = value.type == type && SIZES[type] > 0;
-    if (is_number ? !from.read(value.bytes, SIZES[type]) : !from.skip(type, n)) {
+    const bool is_one    = value.type == type; // else an array
+    const bool is_number = is_one && SIZES[type] > 0;
+    const bool is_text   = is_one && type == GGUF_TYPE_STRING && is_ours(key);
+    if (is_number ? !from.read(value.bytes, SIZES[type]) : is_text ? !from.read(value.text) : !from.skip(type, n)) {
         return false;
     }
     if (key == GGUF_KEY_GENERAL_ALIGNMENT) {

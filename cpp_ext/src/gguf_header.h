@@ -23,8 +23,9 @@ struct gguf_bytes {
 };
 
 struct gguf_value {
-    uint32_t type;     // a gguf_type; the bytes are those of numbers and booleans only
-    uint8_t  bytes[8];
+    uint32_t    type;     // a gguf_type
+    uint8_t     bytes[8]; // of a number or a boolean
+    std::string text;     // of a string
 };
 
 struct gguf_tensor {

@@ -68,6 +68,10 @@ struct heads_data {
     bool    has_temp    = false;
     bool    has_top_p   = false;
 
+    // of the model that they were exported for; empty where the file does not say
+    std::string base_name;
+    std::string base_fingerprint;
+
     struct tensor_data {
         ggml_type            type;
         int64_t              ne[2];

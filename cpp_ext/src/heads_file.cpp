@@ -58,6 +58,18 @@ bool all_finite(ggml_type type, const std::vector<uint8_t> & bytes, int64_t n) {
     return true;
 }
 
+// The text of a key that need not be there, without what could drive a terminal; empty if there is none.
+std::string text_of(const gguf_header & header, const char * key) {
+    const auto it = header.values.find(key);
+    std::string text;
+    if (it != header.values.end() && it->second.type == GGUF_TYPE_STRING) {
+        for (char c : it->second.text) {
+            text += (unsigned char) c < 0x20 || c == 0x7f ? '?' : c;
+        }
+    }
+    return text;
+}
+
 struct heads_reader {
     const gguf_bytes &  bytes;
     const gguf_header & header;
@@ -140,6 +152,9 @@ struct heads_reader {
             error = "has autodeco.temperature.scale " + std::to_string(scale) + ", only 2.0 is defined";
             return false;
         }
+        heads.base_name        = text_of(header, "autodeco.base_model.name");
+        heads.base_fingerprint = text_of(header, "autodeco.base_model.fingerprint");
+
         heads.has_temp  = has("autodeco.temp_head.0.weight");
         heads.has_top_p = has("autodeco.top_p_head.0.weight");
         if (!heads.has_temp && !heads.has_top_p) {

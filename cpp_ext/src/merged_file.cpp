@@ -1,6 +1,7 @@
 #include "merged_file.h"
 
 #include "file.h"
+#include "fingerprint.h"
 #include "gguf_header.h"
 
 namespace autodeco {
@@ -18,6 +19,27 @@ int64_t base_offset(FILE * file) {
 }
 
 } // namespace
+
+std::string model_fingerprint(const std::string & path, failure & error) {
+    const file_ptr file = open_file(path, error);
+    if (!file) {
+        return {};
+    }
+    gguf_header header;
+    if (!gguf_header_read(gguf_bytes_of(file.get()), header)) {
+        error = { AUTODECO_ERROR_FORMAT, path + ": is not a valid GGUF file, or is cut short" };
+        return {};
+    }
+    const auto merged = header.values.find("autodeco.base_model.fingerprint");
+    if (header.tensors.count("autodeco.base_gguf") && merged != header.values.end()) {
+        return merged->second.text;
+    }
+    const std::string found = fingerprint(file.get());
+    if (found.empty()) {
+        error = { AUTODECO_ERROR_FILE, path + ": cannot be read" };
+    }
+    return found;
+}
 
 llama_model * load_model(const std::string & path, llama_model_params params, failure & error) {
     const file_ptr file = open_file(path, error);

@@ -57,7 +57,7 @@ def test_without_a_model(program):
 
 def test_the_interface(heads):
     claims = emulated("test_library", default_model(), heads["sidecar"], heads["merged"], ROOT / "README.md")
-    assert "20 passed, 0 failed" in claims
+    assert "35 passed, 0 failed" in claims
 
 
 def test_the_sampler(heads):

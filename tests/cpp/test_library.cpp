@@ -75,6 +75,26 @@ static void test_heads(const char * model_path, const char * heads_path, const c
     autodeco_heads_free(nullptr);
 }
 
+// what needs something is given NULL, or a sampler of llama.cpp's
+static void test_nothing() {
+    check(autodeco_heads_n_embd(nullptr) == 0 && autodeco_heads_n_vocab(nullptr) == 0 && !autodeco_heads_has_temperature(nullptr) &&
+          !autodeco_heads_has_top_p(nullptr) && !autodeco_heads_has_prob_stats(nullptr), "no heads have no sizes");
+    check(!*autodeco_heads_base_name(nullptr) && !*autodeco_heads_base_fingerprint(nullptr), "and were exported for nothing");
+    check(!autodeco_heads_made_for(nullptr, "x", nullptr) && !autodeco_model_load(nullptr, llama_model_default_params(), nullptr), "NULL is refused everywhere");
+
+    llama_sampler * greedy = llama_sampler_init_greedy();
+    for (llama_sampler * sampler : { (llama_sampler *) nullptr, greedy }) {
+        autodeco_sampler_set_params(sampler, autodeco_default_params());
+        autodeco_sampler_set_fixed(sampler, true, true);
+        autodeco_sampler_set_cuts(sampler, 1, 0.5f);
+        autodeco_sampler_observe(sampler, 1.0f, 1.0f);
+        check(!autodeco_sampler_init_host(sampler) && !autodeco_sampler_init_host_temperature(sampler), "what is no observer has no host stages");
+        check(autodeco_sampler_last(sampler).status == AUTODECO_STATUS_NO_SAMPLER, "and nothing that it decided");
+    }
+    llama_sampler_free(greedy);
+    check(std::strstr(autodeco_status_message(AUTODECO_STATUS_NO_SAMPLER), "no sampler") && !std::strcmp(autodeco_status_message(-7), "unknown"), "every status has a line");
+}
+
 static void test_models(const char * model_path, const char * heads_path, const char * merged_path, const char * text_path) {
     llama_model_params params = llama_model_default_params();
     autodeco_error     error;
@@ -90,10 +110,20 @@ static void test_models(const char * model_path, const char * heads_path, const 
     check(!autodeco_heads_fit(heads, nullptr, &error) && error.code == AUTODECO_ERROR_ARGUMENT, "no model is an error");
     check(!autodeco_sampler_init(nullptr, autodeco_default_params()), "no sampler without heads");
 
+    check(autodeco_heads_made_for(heads, model_path, &error) && error.code == AUTODECO_OK, "heads are told the file that they were exported for");
+    check(autodeco_heads_made_for(heads, merged_path, &error) && error.code == AUTODECO_OK, "and the same inside a merged file");
+    check(!autodeco_heads_made_for(heads, heads_path, &error) && error.code == AUTODECO_ERROR_OTHER_FILE, "another file is told apart, a small one too");
+    const std::string exported_for = autodeco_heads_base_name(heads);
+    check(!exported_for.empty() && std::strstr(error.message, exported_for.c_str()) && std::strstr(error.message, heads_path), "both are named");
+    check(std::string(autodeco_heads_base_fingerprint(heads)).size() == 7 + 64, "a fingerprint is sha256: and 64 digits");
+    check(!autodeco_heads_made_for(heads, "no-such-file.gguf", &error) && error.code == AUTODECO_ERROR_FILE, "a file that is missing is told from another");
+    check(!autodeco_heads_made_for(heads, text_path, &error) && error.code == AUTODECO_ERROR_FORMAT, "so is a text");
+
     llama_sampler * sampler = autodeco_sampler_init(heads, autodeco_default_params());
     check(autodeco_sampler_last(sampler).status == AUTODECO_STATUS_NOT_ATTACHED, "a sampler says that no context has attached it");
     llama_sampler_free(sampler);
     autodeco_heads_free(heads);
+    test_nothing();
     llama_model_free(merged);
     llama_model_free(plain);
 }

@@ -1,6 +1,7 @@
 """autodeco-cli, as `make strict` builds it: against autodeco.Llama, and with all that a user can do wrong."""
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -147,6 +148,19 @@ def test_without_heads_the_settings_are_the_values(smollm2, llm):
     tokens, _ = lines_of("-m", smollm2, "-p", STORY, "-n", 8, "--temp", 0)
     assert all(token.keys() == {"token", "text"} for token in tokens)
     assert len(tokens) == 8
+
+
+def test_heads_of_another_file_of_the_same_shape_run_with_a_warning(with_heads, smollm2, tmp_path):
+    other = tmp_path / "other.gguf"
+    data = bytearray(smollm2.read_bytes())
+    data[-1] ^= 1
+    other.write_bytes(data)
+    result = cli("-m", other, "--heads", with_heads[3], "-p", STORY, "-n", 2)
+    assert result.returncode == 0
+    warning = rf"autodeco-cli: warning: {re.escape(str(with_heads[3]))}: the heads were exported for Smollm2 .* "
+    warning += rf"\(sha256:\w{{12}}\), {re.escape(str(other))} is another file \(sha256:\w{{12}}\); .*\n"
+    assert re.fullmatch(warning, result.stderr)
+    assert cli(*with_heads, "-p", STORY, "-n", 2).stderr == ""
 
 
 WRONG = {

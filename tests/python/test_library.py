@@ -24,6 +24,29 @@ def run(*command, **options) -> subprocess.CompletedProcess:
     return result
 
 
+C, CXX = os.environ.get("CC", "cc"), os.environ.get("CXX", "c++")
+
+
+# llama.h, a header of the system here, is C11 itself.
+@pytest.mark.parametrize("compiler", [(C, "c", "c99"), (C, "c", "c17"), (CXX, "c++", "c++11"), (CXX, "c++", "c++20")])
+def test_the_header_compiles_by_itself_as_c_and_as_c_plus_plus(compiler, tmp_path):
+    program, language, standard = compiler
+    source = tmp_path / "source"
+    function = "int code(struct autodeco_error e);\nint code(struct autodeco_error e) { return e.code; }\n"
+    source.write_text(f'#include "autodeco.h"\n{function}')
+    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"] + (["-Wstrict-prototypes"] if language == "c" else [])
+    include = ["-I", REPOSITORY / "cpp_ext" / "include", "-isystem", PACKAGES / "include"]
+    run(program, f"-std={standard}", "-x", language, *warnings, *include, "-fsyntax-only", source)
+
+
+def test_every_function_of_the_header_is_in_the_library(prefix):
+    header = (REPOSITORY / "cpp_ext" / "include" / "autodeco.h").read_text()
+    declared = set(re.findall(r"^AUTODECO_API .*?(autodeco_\w+)\s*\(", header, re.MULTILINE))
+    symbols = run("nm", "--defined-only", next(prefix.rglob("libautodeco.a"))).stdout
+    assert declared <= set(re.findall(r" T (autodeco_\w+)", symbols))
+    assert len(declared) > 20
+
+
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory) -> Path:
     """Where the library that `make strict` built is installed."""
