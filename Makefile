@@ -98,6 +98,7 @@ bench: strict
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/losses.py -o benchmarks/results/losses.json
 	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/soak.py
 
 clean:

@@ -201,6 +201,8 @@ class Llama(llama_cpp.Llama):
                 except StopIteration:
                     return
                 more = yield token
+                if more is not None and not self._logits_all:
+                    raise InputError("tokens can be sent to a generation of a model with logits_all=True only")
                 if self._generation is not generation:
                     raise InputError(
                         f"{self.model_path}: another generation has begun since this one's last token; end one before "

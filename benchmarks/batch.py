@@ -2,8 +2,10 @@
 
     python benchmarks/batch.py
 
-Uses the golden heads of tests/golden. Also says how often an answer is the same text when it is generated in batches of
-another size, with the same random numbers. Writes benchmarks/results/batch.json.
+Uses the golden heads of tests/golden. The limit beside the figures is the rate at which llama.cpp reads a long prompt
+in the same rounds: a batch so large that the weights cost nothing, and no draw. Also says how often an answer is the
+same text when it is generated in batches of another size, with the same random numbers. Writes
+benchmarks/results/batch.json.
 """
 
 import argparse
@@ -29,12 +31,13 @@ ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "batch.json"
 TOPICS = ("the sea", "a garden", "two friends", "winter", "a lost letter", "the moon", "an old clock", "a long road")
 SLOTS = (1, 4, 16)
+READ = 448  # tokens of the prompt that is only read
 SETTINGS = {"heads": Sampling(), "static": Sampling(0.8, 0.95, heads="none"), "greedy": Sampling(0.0, heads="none")}
 
 
 def rates(llm, rounds: int, tokens: int) -> dict:
     """Tokens per second of one stream and of 16 sequences with each setting, prompts included: one of about 40 tokens
-    for the stream, and the same one, shared, for the sequences."""
+    for the stream, and the same one, shared, for the sequences; and tokens per second of a prompt of 448."""
     messages = [{"role": "user", "content": f"Tell me a long story about {TOPICS[0]}."}]
     prompt = Tokenizer(llm).prompt_ids(messages)
 
@@ -49,9 +52,16 @@ def rates(llm, rounds: int, tokens: int) -> dict:
         answers = generate(llm, [prompt], 16, sampling, max_tokens=tokens, seed=seed, slots=16)
         return sum(len(answer.decoding) for answer in answers) / (time.perf_counter() - start)
 
-    found: dict[str, list[float]] = {name: [] for name in ("one_stream", *SETTINGS)}
+    def reading(seed: int) -> float:
+        llm.reset()
+        start = time.perf_counter()
+        llm.eval([1 + (seed + i) % 1000 for i in range(READ)])
+        return READ / (time.perf_counter() - start)
+
+    found: dict[str, list[float]] = {name: [] for name in ("one_stream", *SETTINGS, "reading")}
     for seed in tqdm(range(rounds + 1), desc="rates", unit="round", disable=None):
         measured = {"one_stream": one_stream(seed), **{name: batch(s, seed) for name, s in SETTINGS.items()}}
+        measured["reading"] = reading(seed)
         if seed > 0:  # the first round warms up
             for name, value in measured.items():
                 found[name].append(round(value, 2))
@@ -60,6 +70,7 @@ def rates(llm, rounds: int, tokens: int) -> dict:
         "tokens_per_second": found,
         "median": median,
         "ratio_over_one_stream": {name: round(median[name] / median["one_stream"], 3) for name in SETTINGS},
+        "share_of_reading": {name: round(median[name] / median["reading"], 3) for name in SETTINGS},
     }
 
 
@@ -99,7 +110,8 @@ def main() -> None:
             "versions": versions(),
         }
         llm.close()
-    print(json.dumps({name: result[name] for name in ("median", "ratio_over_one_stream", "same_text_share")}, indent=2))
+    shown = ("median", "ratio_over_one_stream", "share_of_reading", "same_text_share")
+    print(json.dumps({name: result[name] for name in shown}, indent=2))
     with replacing(args.output) as part:
         part.write_text(json.dumps(result, indent=2) + "\n")
     print(f"wrote {args.output}")

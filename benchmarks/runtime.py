@@ -58,6 +58,7 @@ def heads_in_a_large_model(folder: Path, bandwidth: float) -> dict:
         seconds.append(time.perf_counter() - start)
     return result | {
         "load_ms": round(statistics.median(seconds) * 1e3, 2),
+        "load_limit_ms": round(heads.stat().st_size / bandwidth * 1e3, 2),
         "file_mb": round(heads.stat().st_size / 1e6, 2),
     }
 

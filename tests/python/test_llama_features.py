@@ -331,6 +331,23 @@ def test_a_logit_bias_and_a_logits_processor_both_work(llm):
     assert len(processors) == 1
 
 
+def test_tokens_are_sent_to_a_generation_as_in_llama_cpp(llm, smollm2, exported):
+    """There it ends the process without logits_all."""
+    generator = llm.generate(llm.tokenize(PROMPT.encode()))
+    next(generator)
+    with pytest.raises(InputError, match="logits_all=True only"):
+        generator.send([1, 2])
+    options = {"n_ctx": 128, "n_threads": 1, "n_threads_batch": 1, "verbose": False, "logits_all": True}
+    runs = []
+    for model in (autodeco.Llama(str(smollm2), exported("f32"), **options), llama_cpp.Llama(str(smollm2), **options)):
+        generator = model.generate(model.tokenize(PROMPT.encode()), temp=0.0)
+        tokens = [next(generator), next(generator), generator.send(model.tokenize(b" but then", add_bos=False))]
+        runs.append(tokens + [next(generator) for _ in range(5)])
+        generator.close()
+        model.close()
+    assert runs[0] == runs[1]
+
+
 def test_a_generation_left_alone_disturbs_no_other(llm):
     def chunks(seed):
         return llm(PROMPT, max_tokens=12, seed=seed, temperature=6.0, top_p=3.0, stream=True)
