@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint strict clang sanitize fuzz fuzz-heads edge edge-arm edge-bench bench clean
+.PHONY: setup demo test lint strict clang sanitize fuzz fuzz-heads edge edge-arm edge-cuda edge-bench bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -82,6 +82,20 @@ edge-arm: edge
 	$(BIN)/cmake --preset aarch64 $(EDGE_OPTIONS) > build/aarch64.log
 	$(BIN)/cmake --build build/aarch64
 	$(BIN)/python -m pytest -rA -s tests/arm
+
+# The program for CUDA, compiled and linked; only running it wants a GPU. Wants nvcc of CUDA 13.0; cuBLAS comes from PyPI
+# (570 MB), for toolkits without it. As code for the driver to finish, and without flash attention, which is most of the
+# compiling: an hour on two cores. `cmake --preset cuda` builds all of it, for the GPU that is there.
+CUDA_ARCHITECTURES ?= 90-virtual
+CUBLAS             := build/cuda-libraries/nvidia/cu13
+$(CUBLAS)/include/cublas_v2.h:
+	$(BIN)/python -m pip install --quiet --no-deps --target build/cuda-libraries "nvidia-cublas==13.0.*"
+
+edge-cuda: setup $(LLAMA_CPP)/CMakeLists.txt $(CUBLAS)/include/cublas_v2.h
+	$(BIN)/cmake --preset cuda $(EDGE_OPTIONS) -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) -DGGML_CUDA_FA=OFF -DGGML_CUDA_NO_VMM=ON \
+		-DCUDA_cublas_LIBRARY=$(abspath $(CUBLAS))/lib/libcublas.so.13 > build/cuda.log
+	CPLUS_INCLUDE_PATH=$(abspath $(CUBLAS))/include $(BIN)/cmake --build build/cuda
+	build/cuda/autodeco-cli --version
 
 # Figures of benchmarks/results/edge.json; wants a machine that does nothing else.
 edge-bench: edge
