@@ -29,9 +29,16 @@ EPILOG = """examples:
   autodeco-export --split MERGED.gguf -o DIR                      base.gguf and heads.gguf again"""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong argument in one line, as every other mistake."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}; see --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's argument parser."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="autodeco-export",
         description="Write AutoDeco heads into GGUF.",
         epilog=EPILOG,

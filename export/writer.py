@@ -211,6 +211,9 @@ def _pad(data: bytes, alignment: int) -> bytes:
 
 @contextlib.contextmanager
 def _writing(output: str | os.PathLike) -> Iterator:
+    if os.path.exists(output) and not os.path.isfile(output):
+        # Renaming would put a file into the place of /dev/null.
+        raise InputError(f"{output}: is no file, so none is put in its place; choose another -o")
     try:
         # Not "wb": ext4 writes a truncated file out when it is closed, which takes longer than the copying.
         with replacing(output) as part, open(part, "r+b") as file:

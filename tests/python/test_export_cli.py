@@ -143,6 +143,24 @@ def test_an_output_that_cannot_be_written_is_told_before_the_model_is_read(fails
         assert f"{path}: is read to make the new file; choose another -o" in fails(*arguments, "-o", path)
 
 
+def test_a_device_is_not_replaced_by_a_file(inputs, fails):
+    os.mkfifo("pipe")
+    for layout in ("sidecar", "merged"):
+        message = fails("heads.safetensors", "--base", "model.gguf", "--layout", layout, "-o", "pipe")
+        assert "pipe: is no file, so none is put in its place; choose another -o" in message
+
+
+@pytest.mark.parametrize("arguments", [["--type", "q4"], ["--nonsense"], ["--layout"]])
+def test_a_wrong_argument_is_told_in_one_line(inputs, capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["heads.safetensors", "--base", "model.gguf", *arguments])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("autodeco-export: error: ")
+    assert error.endswith("; see --help\n")
+    assert error.count("\n") == 1
+
+
 def test_an_output_that_is_a_folder_gets_the_file_by_its_usual_name(inputs):
     (inputs / "out").mkdir()
     assert cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", "merged", "-o", "out"]) == 0
