@@ -11,10 +11,14 @@ from pathlib import Path
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; rename it onto ``path`` on success, delete it on any failure.
 
-    Raises whatever the body raises; the old file at ``path`` is then untouched.
+    Raises whatever the body raises; the old file at ``path`` is then untouched. An OSError names ``path``.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
     os.close(handle)
     part = Path(name)
     try:
@@ -24,5 +28,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         part.chmod(0o666 & ~umask)
         yield part
         os.replace(part, path)
+    except OSError as error:
+        if error.filename in (None, name):
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
     finally:
         part.unlink(missing_ok=True)

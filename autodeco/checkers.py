@@ -13,12 +13,14 @@ import functools
 import importlib
 import math
 import re
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 
 from autodeco.errors import InputError
 
 Checker = Callable[[dict, str], float]
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
 def checker(spec: str) -> Checker:
@@ -40,7 +42,14 @@ def checker(spec: str) -> Checker:
 
 def check(check: Checker, problem: dict, text: str) -> float:
     """Return ``check``'s score of ``text``; raises InputError if that is no number from 0 to 1."""
-    score = check(problem, text)
+    try:
+        score = check(problem, text)
+    except InputError:
+        raise
+    except Exception as error:  # a function of a user's own; its line says more than our stack
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+        raise InputError(f"the checker fails on an answer, {text[:60]!r}: {what}") from error
     try:
         score = float(score)
     except (TypeError, ValueError):
@@ -48,6 +57,31 @@ def check(check: Checker, problem: dict, text: str) -> float:
     if not 0 <= score <= 1:
         raise InputError(f"the checker says {score} of an answer; it must return a number from 0 to 1")
     return score
+
+
+def check_problems(spec: str, problems: Iterable[dict], where: str) -> None:
+    """Raise InputError, with the place in ``where``, for a problem that the checker ``spec`` cannot judge answers to.
+
+    A function of a user's own is not asked: it judges answers.
+    """
+    score = checker(spec)
+    for index, problem in enumerate(problems, start=1):
+        try:
+            if spec == "reasoning-gym":
+                _entry(problem)
+            elif not spec.startswith("python:"):
+                check(score, problem, "")
+        except InputError as error:
+            raise InputError(f"{where}, problem {index}: {error}") from None
+
+
+def numbers(text: str) -> list[str]:
+    """Return the numbers in ``text``, without commas between thousands and with a plain minus."""
+    return NUMBER.findall(_plain(text))
+
+
+def _plain(text: str) -> str:
+    return _GROUPED.sub(lambda found: found[0].replace(",", ""), text.replace("\u2212", "-"))
 
 
 def _expected(problem: dict) -> str:
@@ -66,13 +100,17 @@ def _matches(pattern: re.Pattern, problem: dict, text: str) -> float:
 
 
 def _number(problem: dict, text: str) -> float:
-    found, expected = NUMBER.findall(text), _expected(problem).replace(",", "")
-    return float(bool(found) and NUMBER.fullmatch(expected) is not None and float(found[-1]) == float(expected))
+    found, expected = numbers(text), _plain(_expected(problem))
+    if not NUMBER.fullmatch(expected):
+        raise InputError(f"a problem's answer {_expected(problem)!r} is no number; choose another checker")
+    return float(bool(found) and float(found[-1]) == float(expected))
 
 
 def _choice(problem: dict, text: str) -> float:
-    found = re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z'])", text)
-    return float(bool(found) and found[-1] == _expected(problem).strip("().").upper())
+    found, expected = re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z'])", text), _expected(problem).strip("().").upper()
+    if not re.fullmatch("[A-Z]", expected):
+        raise InputError(f"a problem's answer {_expected(problem)!r} is no letter of a choice; choose another checker")
+    return float(bool(found) and found[-1] == expected)
 
 
 def _math(problem: dict, text: str) -> float:
@@ -86,17 +124,21 @@ def _math(problem: dict, text: str) -> float:
 def _reasoning_gym(problem: dict, text: str) -> float:
     import reasoning_gym
 
-    if not isinstance(problem.get("task"), str) or not isinstance(problem.get("entry"), dict):
-        raise InputError("a problem has no task and entry of reasoning-gym; make it with a .yaml file of tasks")
+    _entry(problem)
     try:
         score = reasoning_gym.get_score_answer_fn(problem["task"])
     except ValueError as error:
         raise InputError(f"task {problem['task']}: reasoning-gym has none of this name ({error})") from None
     if NUMBER.fullmatch(str(problem["entry"].get("answer"))):
         # Its scorers want the bare number; a sentence around it counts against the style, not the sum.
-        found = NUMBER.findall(text)
+        found = numbers(text)
         return score(found[-1], problem["entry"]) if found else 0.0
     return score(text.strip(), problem["entry"])
+
+
+def _entry(problem: dict) -> None:
+    if not isinstance(problem.get("task"), str) or not isinstance(problem.get("entry"), dict):
+        raise InputError("a problem has no task and entry of reasoning-gym; make it with a .yaml file of tasks")
 
 
 _PLAIN = {"exact": _exact, "number": _number, "choice": _choice, "math": _math, "reasoning-gym": _reasoning_gym}
@@ -105,7 +147,7 @@ _PLAIN = {"exact": _exact, "number": _number, "choice": _choice, "math": _math, 
 def _imported(spec: str, module: str, name: str) -> Checker:
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module does when it is imported
         raise InputError(f"checker {spec}: cannot be imported ({error}); is its folder on PYTHONPATH?") from None
     if not callable(function):
         raise InputError(f"checker {spec}: {name} is not callable; name a function of (problem, text)")

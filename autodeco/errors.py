@@ -13,6 +13,11 @@ OPTIONAL |= dict.fromkeys(("accelerate", "jinja2", "yaml"), "train") | dict.from
 )
 
 
+# a path that a user gave leads nowhere, or where one may not
+_PLACES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
+_PLACES += (errno.ENAMETOOLONG,)
+
+
 class InputError(ValueError):
     """Bad input: the message is one line that names the file, what is wrong and what to do."""
 
@@ -36,9 +41,12 @@ def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Seq
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                message = f"{error.filename or 'output'}: the disk is full; make room and run the same command again"
+            elif error.errno in _PLACES and error.filename:
+                message = f"{error.filename}: {error.strerror}; give a place that can be read and written"
+            else:
                 raise
-            message = f"{error.filename or 'output'}: the disk is full; make room and run the same command again"
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

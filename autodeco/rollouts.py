@@ -11,7 +11,7 @@ from autodeco import batch, native
 from autodeco.answers import Answer
 from autodeco.atomic import replacing
 from autodeco.base_model import open_base
-from autodeco.checkers import Checker, check, checker
+from autodeco.checkers import Checker, check, check_problems, checker
 from autodeco.errors import InputError
 from autodeco.problem_files import read_problems
 from autodeco.rollout_settings import RolloutSettings
@@ -51,10 +51,12 @@ def rollout(
         raise InputError(f"{output}: exists; remove it or name another file")
     score = checker(settings.checker)
     problems = read_problems(problems_path)
+    check_problems(settings.checker, problems, os.fspath(problems_path))
     chosen = list(range(shard[0] - 1, len(problems), shard[1]))
     heads = native.load_heads(heads_path) if heads_path else None
     made_by = asdict(settings) | {"model": model_fingerprint(model_path), "heads": heads_path and file_hash(heads_path)}
     made_by |= {"problems": file_hash(problems_path), "shard": list(shard)}
+    output.parent.mkdir(parents=True, exist_ok=True)
     log = Log(output.with_name(output.name + ".partial"), made_by, settings.n)
 
     threads = threads or os.cpu_count()
@@ -67,6 +69,7 @@ def rollout(
     kind = "both" if heads else "none"
     sampling = batch.Sampling(settings.temperature, settings.top_p, settings.top_k, settings.min_p, kind)
     setting = {name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "min_p", "max_tokens")}
+    setting |= {"model": Path(model_path).name, "checker": settings.checker}
     setting["heads"] = None if heads_path is None else os.fspath(heads_path)
     left = [index for index in chosen if index not in log.done]
     bar = tqdm(
@@ -121,10 +124,10 @@ class Log:
             part.write_text(text, encoding="utf-8")
 
     def _read(self, made_by: dict, n: int) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last was cut short
         try:
             found = json.loads(lines[0])
-            rows = [json.loads(line) for line in lines[1:] if line.endswith("}")]
+            rows = [json.loads(line) for line in lines[1:]]
             for row in rows:
                 self.done.setdefault(row["problem"], []).append(row)
         except (ValueError, KeyError, IndexError, TypeError) as error:

@@ -162,8 +162,8 @@ def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Eval
         loss += kept_first / max(kept, 1e-9)
     if not math.isfinite(loss):
         raise InputError(
-            f"{source.details['data']['file']}: the held-out loss is {loss} ({_where(scored.bad)}); the best heads so far are kept; "
-            "try a lower --learning-rate"
+            f"{source.details['data']['file']}: the held-out loss is {loss} ({_where(scored.bad)}); "
+            "the best heads so far are kept; try a lower --learning-rate"
         )
     evaluation = Evaluation(
         loss=loss,

@@ -65,7 +65,7 @@ def token_class(piece: str) -> str:
 
 
 def _curves(history: list[dict], updates: list[dict]) -> str:
-    """Draw what was measured on what is held out, and behind it the same figures of the ``updates``, where they have it."""
+    """Draw what was measured on what is held out, and behind it what the ``updates`` have of the same."""
     panels = {axis: [key for key in keys if key in history[0]] for axis, keys in CURVES.items()}
     panels = {axis: keys for axis, keys in panels.items() if keys}
     figure, axes = _figure(len(panels))

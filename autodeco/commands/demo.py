@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from autodeco.errors import InputError
 from autodeco.evaluation.tasks import Task, TaskSpec, question_of
 
 TASK = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
@@ -27,6 +28,13 @@ class Settings:
     compared_samples: int = 4  # answers to each of them, a method
     steps: int = 300
     seed: int = 0
+
+    def __post_init__(self):
+        for name, least in (("questions", 4), ("samples", 1), ("held_out", 1), ("compared_samples", 1), ("steps", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: must be at least 0")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,8 +146,9 @@ def _command(console, main, *arguments) -> None:
 def _claim(output: Path, settings: Settings) -> None:
     """Take the folder for these settings; what an interrupted run of the same settings left there is used again."""
     from autodeco.atomic import replacing
-    from autodeco.errors import InputError
 
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; choose a folder with -o")
     file = output / "demo.json"
     wanted = asdict(settings)
     if file.exists():
@@ -163,11 +172,10 @@ def _sample(task, settings: Settings, threads: int, output: Path) -> tuple[int, 
     from autodeco import batch
     from autodeco.atomic import replacing
     from autodeco.base_model import open_llama
-    from autodeco.errors import InputError
 
     log = output / "answers.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    done = {(row["problem"], row["sample"]): row for row in map(json.loads, (x for x in lines if x.endswith("}")))}
+    lines = log.read_text().split("\n")[:-1] if log.exists() else []  # what follows the last was cut short
+    done = {(row["problem"], row["sample"]): row for row in map(json.loads, lines)}
     with replacing(log) as part:
         part.write_text("".join(json.dumps(row) + "\n" for row in done.values()))
     llm = open_llama(settings.model, n_ctx=512, n_threads=threads, n_threads_batch=threads)

@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Answer what is not answered yet, write the report, print the comparison."""
     from autodeco.base_model import check_gguf, open_llama
+    from autodeco.errors import InputError
     from autodeco.evaluation import report
     from autodeco.evaluation.results import task_figures
     from autodeco.evaluation.running import Runner
@@ -74,9 +75,9 @@ def run(args: argparse.Namespace) -> None:
 
     settings = Settings(
         tasks=tuple(parse_specs(args.tasks)),
-        temperatures=tuple(args.temperatures),
-        top_ps=tuple(args.top_ps),
-        ks=tuple(args.ks),
+        temperatures=tuple(dict.fromkeys(args.temperatures)),
+        top_ps=tuple(dict.fromkeys(args.top_ps)),
+        ks=tuple(dict.fromkeys(args.ks)),
         stop=tuple(args.stop),
         without=tuple(dict.fromkeys(args.without)),
         **{name: getattr(args, name) for name in ("validation", "test", "samples", "max_tokens", "seed", "slots")},
@@ -87,6 +88,9 @@ def run(args: argparse.Namespace) -> None:
         heads = args.model
     excluded = read_questions(args.trained_on)
     training = args.training if args.training_problems else 0
+    for name, least in (("training", 1), ("context", 2), ("threads", 1)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise InputError(f"{name} {value}: must be at least {least}")
     tasks = [Task(s, settings.seed, settings.test, settings.validation, training, excluded) for s in settings.tasks]
     if args.training_problems:
         count = write_training(tasks, args.training_problems)

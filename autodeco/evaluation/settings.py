@@ -37,6 +37,12 @@ class Settings:
         for name in ("validation", "test", "samples", "max_tokens", "slots"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: must be at least 0")
+        if wrong := [t for t in self.temperatures if not 0 <= t < float("inf")]:
+            raise InputError(f"temperature {wrong[0]} of the grid: must be a number above 0")
+        if wrong := [p for p in self.top_ps if not 0 < p <= 1]:
+            raise InputError(f"top-p {wrong[0]} of the grid: must be above 0 and at most 1")
         if not self.tasks:
             raise InputError("no task is given; name a reasoning-gym family, a JSON lines or a YAML file")
         if wrong := [k for k in self.ks if not 1 <= k <= self.samples]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autodeco.atomic import replacing
-from autodeco.checkers import check, checker
+from autodeco.checkers import check, check_problems, checker
 from autodeco.errors import InputError
 from autodeco.problem_files import problem_of, read_problems
 
@@ -31,6 +31,10 @@ class TaskSpec:
     checker: str = ""
 
     def __post_init__(self):
+        for name, kind in (("name", str), ("source", str), ("config", dict), ("checker", str)):
+            if not isinstance(value := getattr(self, name), kind):
+                kinds = {str: "text", dict: "a table of settings"}
+                raise InputError(f"task {self.name!r}: its {name} {value!r} must be {kinds[kind]}")
         if not re.fullmatch(r"[\w.+-]+", self.name):
             raise InputError(f"task {self.name!r}: use letters, digits, '.', '+', '-' and '_' in its name")
 
@@ -117,7 +121,8 @@ class Task:
         configuration or a file that does not do, and when there are too few different questions."""
         self.spec = spec
         self.left_out = 0
-        self._checker = checker(spec.checker or ("exact" if spec.is_file else "reasoning-gym"))
+        how = spec.checker or ("exact" if spec.is_file else "reasoning-gym")
+        self._checker = checker(how)
         wanted = test + validation + training
         found: dict[str, dict] = {}
         for draws, problem in enumerate(_shuffled(spec, seed) if spec.is_file else _drawn(spec, seed)):
@@ -134,6 +139,8 @@ class Task:
                 "widen its config"
             )
         problems = list(found.values())
+        if spec.is_file:
+            check_problems(how, problems, spec.source)
         self.test = problems[:test]
         self.validation = problems[test : test + validation]
         self.training = problems[test + validation :]
@@ -188,6 +195,7 @@ def write_training(tasks: list[Task], path: Path) -> int:
     """Write the training problems of ``tasks``, taking turns, to ``path`` for rollouts and rewards; return how many."""
     turns = zip_longest(*(task.training for task in tasks))
     problems = [problem for turn in turns for problem in turn if problem is not None]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         part.write_text("".join(json.dumps(problem) + "\n" for problem in problems), encoding="utf-8")
     return len(problems)

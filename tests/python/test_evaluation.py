@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -100,6 +101,8 @@ def test_files_of_problems_are_shuffled_by_the_seed(tmp_path):
     assert task.is_right(task.test[0], f" {task.test[0]['answer']} ", finished=True)
     with pytest.raises(InputError, match="has 20 different questions and 21 are wanted"):
         Task(spec, 0, test=21)
+    with pytest.raises(InputError, match=r"problem 1: a problem's answer 'A\d+' is no number"):
+        Task(replace(spec, checker="number"), 0, test=10)
 
 
 def test_tasks_are_named_on_the_command_line_and_in_yaml(tmp_path):
@@ -119,6 +122,10 @@ def test_tasks_are_named_on_the_command_line_and_in_yaml(tmp_path):
         ("{", "not valid YAML"),
         ("a: 1", "expected a list of tasks"),
         ("- {name: ../a, source: chain_sum}", "use letters, digits"),
+        ("- {name: 3, source: chain_sum}", "its name 3 must be text"),
+        ("- {name: a, source: 5}", "its source 5 must be text"),
+        ("- {name: a, source: chain_sum, config: null}", "its config None must be a table"),
+        ("- {name: a, source: chain_sum, checker: 5}", "its checker 5 must be text"),
         ("- {name: a, source: chain_sum}\n- {name: a, source: chain_sum}", "task a: is there twice"),
     ],
 )
@@ -247,6 +254,9 @@ def test_settings_that_make_no_sense_are_refused():
         ({"samples": 4, "ks": (1, 8)}, "pass@8 needs k from 1 to the 4 samples"),
         ({"ks": (4,)}, "keep 1 among the k"),
         ({"temperatures": ()}, "at least one temperature"),
+        ({"temperatures": (float("nan"),)}, "temperature nan of the grid"),
+        ({"top_ps": (0.9, 1.5)}, "top-p 1.5 of the grid"),
+        ({"seed": -1}, "seed -1: must be at least 0"),
         ({"without": ("greedy",)}, "without greedy: is none of default, vendor, temperature-head, top-p-head"),
     ):
         with pytest.raises(InputError, match=message):
@@ -489,4 +499,6 @@ def test_bad_input_is_named_and_leaves_no_folder(smollm2, exported, tmp_path):
     assert "none.gguf: cannot be read" in refused(*start, "--tasks", TASK, "--heads", tmp_path / "none.gguf")
     assert "temperature 0 of the grid is greedy" in refused(*start, "--tasks", TASK, "--temperatures", 0)
     assert "exceed the context of 256" in refused(*start, "--tasks", TASK, "--max-tokens", 250)
+    (tmp_path / "file").write_text("")
+    assert "file/x/" in refused(*start[:-1], tmp_path / "file" / "x", "--tasks", TASK)
     assert not output.exists()

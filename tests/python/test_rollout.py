@@ -69,7 +69,7 @@ def test_an_interrupted_run_continues_to_the_same_answers(whole, smollm2, proble
 
     def interrupted(self, rows):
         if len(calls) == 2:
-            self._file.write('{"problem": 2, "samp')  # a line cut short
+            self._file.write('{"problem": 2, "setting": {"n": 3}')  # a line cut short, though it ends like a whole one
             raise KeyboardInterrupt
         calls.append(1)
         add(self, rows)
@@ -124,6 +124,10 @@ def weigh(problem, text):  # named by python:test_rollout:weigh
         ("number", {"answer": "4"}, "4 is 2 + 2", 0.0),
         ("number", {"answer": "4"}, "four", 0.0),
         ("number", {"answer": "1,200"}, "= 1200.0", 1.0),
+        ("number", {"answer": "1200"}, "It is 1,200.", 1.0),
+        ("number", {"answer": "200"}, "It is 1,200.", 0.0),
+        ("number", {"answer": "3"}, "one of 1,2,3", 1.0),
+        ("number", {"answer": "-4"}, "5 - 9 = \u22124", 1.0),
         (r"regex:Answer: (\w+)", {"answer": "yes"}, "Answer: no. Answer: yes", 1.0),
         (r"regex:Answer: (\w+)", {"answer": "yes"}, "yes", 0.0),
         ("math", {"answer": "1/2"}, r"so \boxed{\frac{2}{4}}", 1.0),
@@ -143,6 +147,43 @@ def test_checkers(spec, problem, text, score):
 def test_a_checker_that_is_none_is_refused(spec):
     with pytest.raises(InputError, match="checker"):
         checker(spec)
+
+
+def fail(problem, text):  # named by python:test_rollout:fail
+    return 1 / 0
+
+
+def test_a_function_that_fails_ends_the_command_with_one_line_that_names_its_own():
+    with pytest.raises(
+        InputError, match=r"ZeroDivisionError: division by zero \(.*test_rollout.py, line \d+\)"
+    ) as error:
+        check(checker("python:test_rollout:fail"), {}, "abc")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "answer", "message"),
+    [
+        ("exact", None, "problem 2: a problem has no answer"),
+        ("number", "four", "problem 2: a problem's answer 'four' is no number"),
+        ("choice", "both", "problem 2: a problem's answer 'both' is no letter"),
+        ("reasoning-gym", "4", "problem 2: a problem has no task"),
+    ],
+)
+def test_problems_that_no_answer_to_can_be_judged_are_refused_before_the_work(
+    smollm2, tmp_path, capsys, spec, answer, message
+):
+    entry = {"task": "chain_sum", "entry": {"answer": "4"}}
+    rows = [{"prompt": "a", "answer": "A" if spec == "choice" else "4"} | entry, {"prompt": "b", "answer": answer}]
+    if answer is None:
+        del rows[1]["answer"]
+    problems = write(tmp_path / "problems.jsonl", rows)
+    command = ["rollout", str(smollm2), "--problems", str(problems), "-o", str(tmp_path / "d.jsonl"), "--checker", spec]
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["problems.jsonl"]
 
 
 def test_a_score_out_of_range_and_a_problem_without_an_answer_are_refused():
