@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from autodeco import batch, native
 from autodeco.answers import Answer
-from autodeco.atomic import replacing
+from autodeco.atomic import naming, replacing
 from autodeco.base_model import open_base
 from autodeco.checkers import Checker, check, check_problems, checker
 from autodeco.errors import InputError
@@ -145,12 +145,14 @@ class Log:
         return self
 
     def __exit__(self, *error):
-        self._file.close()
+        with naming(self.path):
+            self._file.close()
 
     def add(self, rows: list[dict]) -> None:
         """Note all answers to one problem."""
-        self._file.write(_json_lines(rows))
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(_json_lines(rows))
+            self._file.flush()
         self.done[rows[0]["problem"]] = rows
 
     def mean_score(self) -> float:

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.evaluation.settings import ANSWERS, Settings, claim, describe
     from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
     from autodeco.export.layout import open_layout
+    from autodeco.provenance import provenance
 
     settings = Settings(
         tasks=tuple(parse_specs(args.tasks)),
@@ -110,7 +111,11 @@ def run(args: argparse.Namespace) -> None:
     folder = claim(args.output, description)
     passes = runner.run(tasks)
     llm.close()
-    figures = {"settings": description, "tasks": [task_figures(of_task, settings) for of_task in passes]}
+    figures = {
+        **provenance(),
+        "settings": description,
+        "tasks": [task_figures(of_task, settings) for of_task in passes],
+    }
     files = report.write(figures, folder)
     _print(figures)
     for file in files:

@@ -72,4 +72,18 @@ def vendor(llm: llama_cpp.Llama) -> Method | None:
             values["top_k"] = max(values["top_k"], 0)
         return Method(VENDOR, replace(Sampling(heads="none"), **values)) if values else None
     except ValueError:
-        raise InputError(f"{llm.model_path}: its recommended sampling settings are no numbers: {found}") from None
+        raise InputError(
+            f"{llm.model_path}: its recommended sampling settings are no numbers: {found}; use --without vendor"
+        ) from None
+
+
+def not_measured(llm: llama_cpp.Llama) -> list[str]:
+    """What else the model's file recommends, which ``vendor`` has not: penalties and other samplers."""
+    off = {"penalty_repeat": 1.0, "mirostat": 0.0, "xtc_probability": 0.0}
+    found = {name: llm.metadata.get(f"general.sampling.{name}") for name in off}
+    return [f"{name} {value}" for name, value in found.items() if value is not None and value not in _forms(off[name])]
+
+
+def _forms(value: float) -> tuple[str, ...]:
+    """How a metadata value of this number may be written."""
+    return f"{value:g}", f"{value:.1f}", f"{value:.6f}"

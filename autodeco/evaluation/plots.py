@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 matplotlib.rcParams.update({"svg.hashsalt": "autodeco", "svg.fonttype": "none", "font.family": "sans-serif"})
 
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.patches import Rectangle  # noqa: E402
 
 from autodeco.evaluation.methods import AUTODECO, MEAN_SHIFT  # noqa: E402
 from autodeco.evaluation.results import ORACLE  # noqa: E402
@@ -41,15 +42,20 @@ def accuracy(task: dict[str, Any]) -> str:
 
 
 def grid(task: dict[str, Any]) -> str:
-    """Pass@1 of the static settings on test as a heat map; where AutoDeco's mean lies on it, and what it reaches."""
+    """Pass@1 of the static settings on test as a heat map; where AutoDeco's mean lies on it, with a frame around 80% of
+    its temperatures and top-ps, and what it and its mean reach on the scale of the map."""
     values = task["grid"]["test"]
     temperatures, top_ps = task["grid"]["temperatures"], task["grid"]["top_ps"]
-    figure = Figure(figsize=(2.5 + 0.9 * len(top_ps), 1.5 + 0.5 * len(temperatures)))
+    marks = [100 * _value(task, name) for name in (AUTODECO.name, MEAN_SHIFT)] if "mean" in task else []
+    reached = [100 * value for row in values for value in row] + marks
+    low, high = min(reached), max(*reached, min(reached) + 1)  # a scale of no length has no colours
+    figure = Figure(figsize=(3.5 + 0.9 * len(top_ps), 1.5 + 0.5 * len(temperatures)))
     axes = figure.add_subplot()
-    image = axes.imshow([[100 * value for value in row] for row in values], cmap="viridis", aspect="auto")
+    scaled = [[100 * value for value in row] for row in values]
+    image = axes.imshow(scaled, cmap="viridis", aspect="auto", vmin=low, vmax=high)
     for i, row in enumerate(values):
         for j, value in enumerate(row):
-            dark = value > (max(map(max, values)) + min(map(min, values))) / 2  # on yellow
+            dark = 100 * value > (low + high) / 2  # on yellow
             color = "black" if dark else "white"
             axes.text(j, i, f"{100 * value:.1f}", ha="center", va="center", color=color, fontsize=8)
     axes.set_yticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])
@@ -62,14 +68,30 @@ def grid(task: dict[str, Any]) -> str:
         y = _place(task["mean"]["temperature"], temperatures)
         axes.plot(x, y, marker="*", markersize=16, color=OURS, markeredgecolor="white", clip_on=False)
         ours, shifted = _percent(task, AUTODECO.name), _percent(task, MEAN_SHIFT)
-        title = f"star: mean of AutoDeco; AutoDeco {ours}, mean shift {shifted},\n{title}"
+        (left, right), (top, bottom) = (
+            [_place(value, ticks) for value in task["spread"][name]]
+            for name, ticks in (("top_p", top_ps), ("temperature", temperatures))
+        )
+        frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=OURS, linewidth=1.5)
+        axes.add_patch(frame).set_clip_on(False)
+        title = (
+            "star: AutoDeco's mean, frame: its 10th to 90th percentiles\n"
+            f"on the scale: AutoDeco {ours} (red), mean shift {shifted} (blue)\n{title}"
+        )
     axes.set_title(title, fontsize=9)
-    figure.colorbar(image, label="pass@1, %")
+    bar = figure.colorbar(image, label="pass@1, %")
+    for value, color in zip(marks, (OURS, THEIRS), strict=False):
+        bar.ax.plot([0, 1], [value, value], color="white", linewidth=4, clip_on=False)
+        bar.ax.plot([0, 1], [value, value], color=color, linewidth=2, clip_on=False)
     return _svg(figure)
 
 
+def _value(task: dict[str, Any], name: str) -> float:
+    return task["methods"][name]["pass_at"]["1"]["value"]
+
+
 def _percent(task: dict[str, Any], name: str) -> str:
-    return f"{100 * task['methods'][name]['pass_at']['1']['value']:.1f}%"
+    return f"{100 * _value(task, name):.1f}%"
 
 
 def _place(value: float, ticks: list[float]) -> float:

@@ -9,7 +9,7 @@ import jinja2
 from autodeco.atomic import replacing
 from autodeco.colors import SCALES, color_of
 from autodeco.evaluation import plots
-from autodeco.evaluation.methods import AUTODECO
+from autodeco.evaluation.methods import AUTODECO, GREEDY, MEAN_SHIFT
 from autodeco.evaluation.results import BEST, ORACLE
 
 FILES = ("report.json", "report.md", "report.html")
@@ -25,8 +25,15 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": _percent, "points": _points, "setting": _setting, "cell": _cell}
+    environment.filters |= {
+        "percent": _percent,
+        "points": _points,
+        "setting": _setting,
+        "cell": _cell,
+        "verdict": _verdict,
+    }
     environment.globals |= {"AUTODECO": AUTODECO.name, "BEST": BEST, "ORACLE": ORACLE}
+    environment.globals["summary"] = (MEAN_SHIFT, BEST, ORACLE, GREEDY.name)
     drawn = {
         task["task"]: {
             "accuracy": plots.accuracy(task),
@@ -52,6 +59,11 @@ def _percent(value: float | None) -> str:
 
 def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
+
+
+def _verdict(difference: dict[str, float]) -> str:
+    """Whether the interval is clear of zero, and on which side."""
+    return "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else ""
 
 
 def _setting(method: dict[str, Any]) -> str:

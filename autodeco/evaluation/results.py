@@ -53,16 +53,29 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
         rivals = {name: name for name, answers in passes.test.items() if name not in (methods.AUTODECO.name, *static)}
         fixed = {m.name: m.name for m in (methods.GREEDY, methods.DEFAULT) if m.name in passes.test}
         rivals = {**fixed, BEST: figures[BEST], ORACLE: figures[ORACLE], **rivals}
-        mine = rates(ours, n, 1)
         figures["against"] = {
-            rival: {"method": name, **statistics.paired(mine, rates(passes.test[name], n, 1), settings.seed)}
-            for rival, name in rivals.items()
+            rival: {"method": name, **_against(ours, passes.test[name], n, settings)} for rival, name in rivals.items()
         }
-        mean = mean_of(passes.validation[methods.AUTODECO.name])
-        figures["mean"] = {"temperature": mean[0], "top_p": mean[1]}
+        predicted = passes.validation[methods.AUTODECO.name]
+        figures["mean"] = dict(zip(("temperature", "top_p"), mean_of(predicted), strict=True))
+        figures["spread"] = {name: _spread(predicted, name) for name in ("temperature", "top_p")}
         figures["positions"] = _positions(ours)
         figures["examples"] = _examples(passes, figures[BEST], settings.seed)
     return figures
+
+
+def _against(ours: Pass, theirs: Pass, problems: int, settings: Settings) -> dict[str, Any]:
+    """The paired difference at pass@1, and under ``pass_at`` at each k."""
+    pass_at = {
+        str(k): statistics.paired(rates(ours, problems, k), rates(theirs, problems, k), settings.seed)
+        for k in sorted(settings.ks)
+    }
+    return {**pass_at["1"], "pass_at": pass_at}
+
+
+def _spread(answers: Pass, name: str) -> list[float]:
+    """10th and 90th percentile of temperature or top-p over all tokens."""
+    return np.percentile([value for row in answers.rows for value in row[name]], [10, 90]).tolist()
 
 
 def _method_figures(answers: Pass, problems: int, settings: Settings) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from autodeco import batch, shared_batch
 from autodeco.answers import Answer
+from autodeco.atomic import naming
 from autodeco.errors import InputError
 from autodeco.evaluation import methods
 from autodeco.evaluation.methods import Method
@@ -70,7 +71,7 @@ class Runner:
         grid = [methods.static(t, p) for t in settings.temperatures for p in settings.top_ps]
         static = list(dict.fromkeys([methods.GREEDY, *self._kept(methods.DEFAULT), *grid]))
         of_heads = self._head_methods()
-        on_test = [*static, *self._kept(methods.vendor(self._llm)), *of_heads]
+        on_test = [*static, *self._vendor(), *of_heads]
         on_validation = [*static, *of_heads[:1]]
 
         def count(chosen: list[Method], problems: int) -> int:
@@ -95,6 +96,12 @@ class Runner:
         if self._heads.has_temperature and self._heads.has_top_p:
             alone = self._kept(methods.TEMPERATURE_HEAD, methods.TOP_P_HEAD)
         return [methods.AUTODECO, *alone]
+
+    def _vendor(self) -> list[Method]:
+        found = None if "vendor" in self._settings.without else methods.vendor(self._llm)
+        if found and (others := methods.not_measured(self._llm)):
+            tqdm.write(f"vendor: its {', '.join(others)} is not measured, only temperature, top-p, top-k and min-p")
+        return [found] if found else []
 
     def _kept(self, *optional: Method | None) -> list[Method]:
         left_out = [methods.OPTIONAL[name] for name in self._settings.without]
@@ -175,18 +182,23 @@ class _Log:
         return self
 
     def __exit__(self, *error) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
     def add(self, row: dict[str, Any]) -> None:
         self.done[_key(row)] = row
         self.new_tokens += row["tokens"]
-        self._file.write(json.dumps(row) + "\n")
+        self._write(row)
 
     def add_seconds(self, seconds: float) -> None:
         """Note what the new answers took; rounded, as a run that reads it back finds it."""
         if self.new_tokens:
             self._seconds += round(seconds, 3)
-            self._file.write(json.dumps({"seconds": round(seconds, 3)}) + "\n")
+            self._write({"seconds": round(seconds, 3)})
+
+    def _write(self, row: dict[str, Any]) -> None:
+        with naming(self._path):
+            self._file.write(json.dumps(row) + "\n")
 
     def result(self) -> Pass:
         return Pass(self.method, [self.done[key] for key in sorted(self.done)], self._seconds)

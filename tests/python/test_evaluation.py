@@ -1,5 +1,6 @@
 """Evaluation: problems and their splits, statistics against values worked out by hand, interruption, the report."""
 
+import io
 import json
 import math
 import re
@@ -17,7 +18,7 @@ import pytest
 from autodeco.batch import Sampling
 from autodeco.checkers import checker
 from autodeco.errors import InputError
-from autodeco.evaluation import methods, report, statistics
+from autodeco.evaluation import methods, report, running, statistics
 from autodeco.evaluation.methods import GREEDY, Method, mean_shift, static
 from autodeco.evaluation.results import rates
 from autodeco.evaluation.running import Pass, Runner, mean_of
@@ -172,6 +173,18 @@ def test_the_interval_covers_the_truth_95_times_in_100():
     assert statistics.interval(np.full(5, 0.25), 0) == (0.25, 0.25)
 
 
+def test_the_interval_and_the_p_value_are_those_of_own_resampling():
+    """Against 20,000 resamples and sign flips drawn here; the tolerances are their errors."""
+    rng = np.random.default_rng(3)
+    ours, theirs = (rng.binomial(16, rng.beta(1, b, 300)) / 16 for b in (2, 2.2))
+    drawn = np.percentile([ours[rng.integers(0, 300, 300)].mean() for _ in range(20_000)], [2.5, 97.5])
+    assert statistics.interval(ours, 0) == pytest.approx(tuple(drawn), abs=0.002)
+    difference = ours - theirs
+    flipped = np.abs((rng.choice([-1, 1], (20_000, 300)) * difference).mean(1))
+    p = np.mean(flipped >= abs(difference.mean()) - 1e-12)
+    assert statistics.paired(ours, theirs, 0)["p"] == pytest.approx(p, abs=0.02)
+
+
 def test_the_permutation_test_counts_sign_flips():
     """Five differences of one sign: 2 of the 32 flips are as extreme."""
     found = statistics.paired(np.array([0.5, 0.6, 0.7, 0.8, 0.9]), np.zeros(5), seed=0)
@@ -246,6 +259,9 @@ def test_the_vendors_setting_is_read_from_the_model():
     Model.metadata = {"general.sampling.temp": "warm"}
     with pytest.raises(InputError, match="are no numbers"):
         methods.vendor(Model())
+    Model.metadata = {"general.sampling.penalty_repeat": "1.1", "general.sampling.mirostat": "0"}
+    assert methods.vendor(Model()) is None
+    assert methods.not_measured(Model()) == ["penalty_repeat 1.1"]
 
 
 def test_settings_that_make_no_sense_are_refused():
@@ -364,6 +380,43 @@ def test_the_report_has_every_method_and_the_figures_of_the_answers(evaluated):
         "top-p head alone",
         "mean shift",
     }
+
+
+def test_differences_are_paired_at_each_k_and_the_page_begins_with_them(evaluated):
+    folder, _, _ = evaluated
+    found = json.loads((folder / "report.json").read_text())
+    (task,) = found["tasks"]
+    for rival in task["against"].values():
+        assert list(rival["pass_at"]) == ["1", "2"]
+        assert rival["pass_at"]["1"] == {key: rival[key] for key in ("difference", "low", "high", "p")}
+    mean = task["against"]["mean shift"]["pass_at"]["2"]["difference"]
+    ours, theirs = (task["methods"][name]["pass_at"]["2"]["value"] for name in ("AutoDeco", "mean shift"))
+    assert mean == pytest.approx(ours - theirs)
+    page = (folder / "report.html").read_text()
+    assert page.index("against mean shift") < page.index("<svg")
+    low, high = task["spread"]["temperature"]
+    assert low <= task["mean"]["temperature"] <= high
+
+
+def test_a_report_says_how_it_was_made(evaluated):
+    folder, arguments, _ = evaluated
+    found = json.loads((folder / "report.json").read_text())
+    assert str(arguments[-1]) in found["command"]
+    assert {"autodeco", "python", "llama-cpp-python", "reasoning-gym"} <= found["versions"].keys()
+
+
+def test_a_full_disk_names_the_answers_and_loses_none(tmp_path):
+    file = tmp_path / "answers.jsonl"
+    log = running._Log(GREEDY, file)
+    with log:
+        log.add({"problem": 0, "sample": 0, "right": True, "tokens": 1})
+        log._file.close()
+        log._file = open("/dev/full", "w", buffering=1)  # noqa: SIM115
+        with pytest.raises(OSError, match="No space left") as error:
+            log.add({"problem": 1, "sample": 0, "right": True, "tokens": 1})
+        assert error.value.filename == str(file)
+        log._file = io.StringIO()
+    assert list(running._read(file)[0]) == [(0, 0)]
 
 
 def test_the_page_needs_nothing_beside_it(evaluated):
