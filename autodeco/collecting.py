@@ -14,6 +14,7 @@ from autodeco.base_model import open_base
 from autodeco.control_commands import NO_COMMAND, Command, Control, commanded, read_commands
 from autodeco.errors import InputError
 from autodeco.output_matrix import OutputMatrix, read_output_matrix
+from autodeco.provenance import provenance
 from autodeco.records import Record, held_out_records, read_records
 from autodeco.tokenizing import Tokenizer
 from autodeco.traces import (
@@ -335,7 +336,8 @@ def _manifest(model_path: Path, data_path: Path, settings: CollectSettings, matr
         hidden_size=matrix.hidden_size,
         vocab_size=matrix.vocab_size,
     )
-    return Manifest(model, {"file": data_path.name, "sha256": file_hash(data_path)}, asdict(settings))
+    data = {"file": data_path.name, "sha256": file_hash(data_path)}
+    return Manifest(model, data, asdict(settings), made=provenance())
 
 
 def _continued(output_dir: Path, wanted: Manifest) -> Manifest:

@@ -45,7 +45,8 @@ class TraceSource:
         if self.commands:
             self.made_of["commands"] = [asdict(command) for command in self.commands]
         self.details = {"data": manifest.data, "collect_settings": manifest.settings} | {
-            "logits_error": manifest.logits_error
+            "logits_error": manifest.logits_error,
+            "collected": manifest.made,
         }
         self._traces = TraceTokens(directory, manifest)
         self._training, self._validation = self._traces.split(arguments.validation_share, arguments.seed)

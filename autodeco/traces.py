@@ -62,6 +62,7 @@ class Manifest:
     logits_checked: int = 0  # positions
     shards: list[Shard] = field(default_factory=list)
     control: Control | None = None  # where the prompts were given commands too
+    made: dict = field(default_factory=dict)  # the command that began them, and the versions of what ran it
 
     @property
     def columns(self) -> list[str]:

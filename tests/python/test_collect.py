@@ -105,6 +105,8 @@ def test_the_manifest_says_what_was_run_and_how_exact_the_logits_are(traces, smo
     assert [(shard.first_record, shard.next_record) for shard in manifest.shards] == [(0, 2), (2, 4), (4, 5)]
     assert 1e-4 < manifest.logits_error < 0.03  # quantized by quantized products: about 1.4% here, never exact
     assert manifest.logits_checked == 16  # all tokens of the first shard, fewer than 64
+    assert manifest.made["command"]
+    assert {"autodeco", "python", "llama-cpp-python", "numpy"} <= manifest.made["versions"].keys()
 
 
 def test_an_interrupted_run_continues_to_the_same_traces(traces, smollm2, data, settings, tmp_path, monkeypatch):

@@ -173,6 +173,61 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_heads(traces, t
     Heads.from_pretrained(tmp_path)
 
 
+def test_a_held_out_loss_that_is_not_finite_names_the_record_and_keeps_the_heads_before(traces, tmp_path, monkeypatch):
+    score, calls = training._score, []
+
+    def broken(*args):
+        scored = score(*args)
+        if not torch.is_grad_enabled():
+            calls.append(scored.records[7])
+            if len(calls) == 2:
+                scored.first[7] = torch.nan
+        return scored
+
+    monkeypatch.setattr(training, "_score", broken)
+    with pytest.raises(InputError, match="the held-out loss is nan") as error:
+        train(traces, tmp_path, SHORT, progress=False)
+    assert f"(record {calls[1] + 1} of the data)" in str(error.value)
+    first = Heads.from_pretrained(tmp_path)
+    assert not first.temp_head.mlp[2].weight.any()  # those of the measurement before training
+    monkeypatch.setattr(training, "_score", score)
+    assert not train(traces, tmp_path, SHORT, resume=True, progress=False).interrupted
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_heads_take_it(traces, tmp_path, monkeypatch):
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def broken(parameters, *rest):
+        parameters = list(parameters)
+        parameters[0].grad[0, 0] = torch.inf
+        return clip(parameters, *rest)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", broken)
+    with pytest.raises(InputError, match="the gradient of step 0 has the norm inf"):
+        train(traces, tmp_path, SHORT, progress=False)
+    Heads.from_pretrained(tmp_path)
+
+
+def test_a_second_interrupt_ends_at_once_and_the_run_goes_on_from_its_last_measurement(
+    traces, trained, tmp_path, monkeypatch
+):
+    learning_rate = training.learning_rate
+
+    def pressed(at, arguments):
+        if at == 16:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return learning_rate(at, arguments)
+
+    monkeypatch.setattr(training, "learning_rate", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        train(traces, tmp_path, SHORT, progress=False)
+    monkeypatch.setattr(training, "learning_rate", learning_rate)
+    train(traces, tmp_path, SHORT, resume=True, progress=False)
+    for name, tensor in weights(trained[0]).items():
+        assert torch.equal(weights(tmp_path)[name], tensor), name
+
+
 @pytest.mark.parametrize("options", [{"temperature": False}, {"top_p": False}, {"prob_stats": False}])
 def test_each_head_can_be_trained_alone_and_without_statistics(traces, tmp_path, options):
     result = train(traces, tmp_path, replace(SHORT, **options), progress=False)
@@ -309,6 +364,9 @@ def test_one_record_cannot_be_split(tmp_path):
         (["--learning-rate", "nan"], "learning-rate nan: must be at least 0"),
         (["--easy-token-drop", "1.5"], "must be between 0.0 and 1.0"),
         (["--no-temperature", "--no-top-p"], "leave nothing to train"),
+        (["--data", "data.jsonl", "--model", "model"], "TRACES: has no meaning in training with --data"),
+        (["--problems", "problems.jsonl"], "--problems: has no meaning in training with TRACES"),
+        (["--threads", "-1"], "threads -1: must be at least 0"),
     ],
 )
 def test_settings_that_make_no_sense_end_the_command_with_one_line(traces, tmp_path, capsys, flags, message):

@@ -38,7 +38,7 @@ def trained(traces, tmp_path_factory):
 def test_a_file_of_settings_gives_what_the_same_flags_give(traces, tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(
-        f"traces: {traces}\noutput: {tmp_path / 'file'}\nsteps: 6\nbatch-tokens: 32\nlearning_rate: 1e-2\n"
+        f"traces: {traces}\noutput: {tmp_path / 'file'}\nsteps: 6\nbatch-tokens: 32\nlearning_rate: 1e-2\nthreads: 1\n"
         "schedule: linear\nfine-tuning-weight: false\n"
     )
     assert cli.main(["train", "--config", str(file)]) == 0
