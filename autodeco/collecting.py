@@ -73,6 +73,8 @@ def collect(
     states differ from llama.cpp's own by more than 5%.
     """
     settings = settings or CollectSettings()
+    if threads is not None and threads < 1:
+        raise InputError(f"threads {threads}: must be at least 1")
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: is a file; give a folder for the traces")

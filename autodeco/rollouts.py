@@ -47,6 +47,8 @@ def rollout(
     ``output``.partial. Raises InputError for bad input.
     """
     settings, output = settings or RolloutSettings(), Path(output)
+    if threads is not None and threads < 1:
+        raise InputError(f"threads {threads}: must be at least 1")
     if output.exists():
         raise InputError(f"{output}: exists; remove it or name another file")
     score = checker(settings.checker)

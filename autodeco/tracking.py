@@ -34,13 +34,18 @@ class Tracker:
         self._tracker.finish()
 
 
-def open_tracker(arguments, directory: Path) -> Tracker | None:
-    """Return the tracker that ``arguments`` name, writing into ``directory``; raises InputError if it is missing."""
+def check_tracker(arguments) -> None:
+    """Raise InputError if the tracker that ``arguments`` name is not installed."""
     if arguments.tracker == "none":
-        return None
+        return
     for package in ("accelerate", PACKAGES[arguments.tracker]):
         try:
             importlib.import_module(package)
         except ImportError:
             raise InputError(f"tracker {arguments.tracker}: pip install {package}") from None
-    return Tracker(arguments.tracker, directory, asdict(arguments))
+
+
+def open_tracker(arguments, directory: Path) -> Tracker | None:
+    """Return the tracker that ``arguments`` name, writing into ``directory``; raises InputError if it is missing."""
+    check_tracker(arguments)
+    return None if arguments.tracker == "none" else Tracker(arguments.tracker, directory, asdict(arguments))

@@ -17,7 +17,7 @@ from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.heads import Heads
 from autodeco.provenance import provenance
-from autodeco.tracking import open_tracker
+from autodeco.tracking import check_tracker, open_tracker
 from autodeco.training_source import Source
 
 RUN_FILE = "training.json"  # how the heads were made
@@ -75,7 +75,8 @@ class TrainingResult:
 
 
 def check_run(output_dir: str | os.PathLike, arguments) -> None:
-    """Raise InputError where a run cannot begin: no folder to be had, no such device."""
+    """Raise InputError where a run cannot begin: no folder to be had, no such device, no such tracker."""
+    check_tracker(arguments)
     if Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise InputError(f"{output_dir}: is a file; give a folder for the heads")
     if arguments.device != "cpu" and not torch.cuda.is_available():

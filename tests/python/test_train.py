@@ -367,13 +367,18 @@ def test_one_record_cannot_be_split(tmp_path):
         (["--data", "data.jsonl", "--model", "model"], "TRACES: has no meaning in training with --data"),
         (["--problems", "problems.jsonl"], "--problems: has no meaning in training with TRACES"),
         (["--threads", "-1"], "threads -1: must be at least 0"),
+        (["--tracker", "wandb"], "tracker wandb: pip install wandb"),
     ],
 )
-def test_settings_that_make_no_sense_end_the_command_with_one_line(traces, tmp_path, capsys, flags, message):
+def test_settings_that_make_no_sense_end_the_command_with_one_line(
+    traces, tmp_path, capsys, monkeypatch, flags, message
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
     assert cli.main(["train", str(traces), "-o", str(tmp_path / "heads"), *flags]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "heads").exists()
 
 
 def test_the_command_shows_losses_before_and_after(traces, tmp_path, capsys):
