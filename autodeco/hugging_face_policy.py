@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autodeco.answer_trees import Tokens
 from autodeco.errors import InputError
-from autodeco.exact_losses import chunk_tokens
 from autodeco.hugging_face_decoding import Decoder
 from autodeco.hugging_face_model import HuggingFaceModel
 from autodeco.nucleus import draw
 from autodeco.policy import Sampled, Wanted
-from autodeco.prefix_tree import Tokens
 
 Predictor = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # heads: (hidden, logits) to (temperature, top-p)
 LOOK_EVERY = 8  # steps between looks whether all answers have ended, for which a GPU has to be waited for
@@ -72,7 +71,7 @@ class HuggingFacePolicy:
         self._states = torch.cat(states)
         return answers
 
-    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, Tokens]]]]:
+    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, list[tuple[int, Tokens]]]]:
         found = []
         for index, (prompt, edges) in enumerate(wanted):
             left = set(edges)
@@ -83,11 +82,9 @@ class HuggingFacePolicy:
                         found.append((first + t * stride, index, edge))
             if left:
                 raise ValueError("states are kept of the answers drawn last only")
-        size = chunk_tokens(self.model.vocab_size, self.device)
-        for begin in range(0, len(found), size):
-            places, indices, edges = zip(*found[begin : begin + size], strict=True)
-            hidden = self._states[torch.tensor(places, device=self.device)]
-            yield hidden.float(), self._logits(hidden), list(zip(indices, edges, strict=True))
+        if found:
+            places, indices, edges = zip(*found, strict=True)
+            yield self._states[torch.tensor(places, device=self.device)].float(), list(zip(indices, edges, strict=True))
 
     def summed(self, values: Tensor) -> Tensor:
         return values
@@ -107,7 +104,7 @@ class HuggingFacePolicy:
         states, columns = [], []
         ended = torch.zeros(len(owners), dtype=torch.bool, device=self.device)
         for step in range(self._max_tokens):
-            logits = self._logits(hidden)
+            logits = self.logits(hidden)
             temperature, top_p = heads(hidden.float(), logits)
             tokens = draw(logits, temperature, top_p, uniforms[:, step])
             states.append(hidden.clone())
@@ -142,7 +139,7 @@ class HuggingFacePolicy:
             self._decoder = Decoder(self._frozen, rows, prompt_tokens, self._max_tokens)
 
     @torch.no_grad()
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits [n, V] of hidden states [n, H], float32."""
         logits = torch.nn.functional.linear(hidden.float(), self._matrix, self._bias)
         cap = getattr(self._frozen.language_model.config.get_text_config(), "final_logit_softcapping", None)
@@ -153,7 +150,7 @@ class HuggingFacePolicy:
         """Raise InputError if the model does to its logits what ``_logits`` does not know."""
         tokens = torch.arange(8, device=self.device)[None]
         theirs = self._frozen.language_model(input_ids=tokens, use_cache=False).logits[0].float()
-        ours = self._logits(self._frozen.hidden[0])
+        ours = self.logits(self._frozen.hidden[0])
         if not torch.allclose(theirs, ours, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
             raise InputError(
                 f"{self.model.name}: its logits are not its output matrix times the hidden state; draw with llama.cpp"

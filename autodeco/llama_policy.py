@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autodeco import batch
+from autodeco import batch, native, shared_batch
+from autodeco.answer_trees import Tokens, paths
 from autodeco.base_model import open_base
 from autodeco.collecting import StateReader
 from autodeco.export.checkpoint import read_heads
@@ -16,21 +17,26 @@ from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
 from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
+from autodeco.output_matrix import read_output_matrix
 from autodeco.policy import Sampled, Wanted
-from autodeco.prefix_tree import Tokens, paths
+from autodeco.rebuilt_logits import RebuiltLogits
 from autodeco.tokenizing import Tokenizer
 from autodeco.traces import Model, model_fingerprint
 
 
 class LlamaPolicy:
-    """The GGUF at ``path`` answering in at most ``max_tokens`` tokens; ``context`` holds prompt and answer."""
+    """The GGUF at ``path`` answering in at most ``max_tokens`` tokens, ``slots`` answers at a time.
+
+    What answers to a prompt begin with in common is computed once. Logits for training are rebuilt with the output
+    matrix, on ``device``.
+    """
 
     rank = 0
 
     def __init__(self, path: str | os.PathLike, max_tokens: int, slots: int, device: str, threads: int | None = None):
         self._path, self._max_tokens, self._slots, self.device = path, max_tokens, slots, device
         self._threads = threads or os.cpu_count()
-        self._layout = open_layout(path)
+        self._layout, self._rebuilt = open_layout(path), None
         self._open(512)
         self.model = Model(
             str(Path(path).resolve()),
@@ -53,26 +59,29 @@ class LlamaPolicy:
             sidecar = Path(folder) / "heads.gguf"
             heads.save_pretrained(folder)
             write_sidecar(sidecar, head_tensors(read_heads(folder, heads.hidden_size), "f32"), self._layout)
-            for answer in batch.generate(
-                self._llm, prompts, n, max_tokens=self._max_tokens, seed=seed, heads=sidecar, slots=self._slots
-            ):
+            requests = batch.requests(self._llm, prompts, n, batch.Sampling(), self._max_tokens, seed=seed)
+            for answer in shared_batch.answer(self._llm, requests, native.load_heads(sidecar), self._slots):
                 decoding = answer.decoding
                 answers[answer.prompt][answer.sample] = Sampled(
                     tuple(decoding.token.tolist()), answer.text, answer.finished, decoding.temperature, decoding.top_p
                 )
         return answers
 
-    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, Tokens]]]]:
+    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, list[tuple[int, Tokens]]]]:
         for index, (prompt, edges) in enumerate(wanted):
             edges = set(edges)
             for tokens, first in paths(edges):
                 read = self._states.read([*prompt, *tokens[:first]], list(tokens[first:]))
-                for offset, hidden, logits in read:
+                for offset, hidden, _ in read:
                     beginnings = [tokens[: first + offset + row + 1] for row in range(len(hidden))]
                     rows = [row for row, beginning in enumerate(beginnings) if beginning in edges]
                     if rows:
-                        which = [(index, beginnings[row]) for row in rows]
-                        yield torch.from_numpy(hidden[rows]), torch.from_numpy(logits[rows]), which
+                        yield torch.from_numpy(hidden[rows]), [(index, beginnings[row]) for row in rows]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        if self._rebuilt is None:
+            self._rebuilt = RebuiltLogits(read_output_matrix(self._path), self.device)
+        return self._rebuilt(hidden)
 
     def summed(self, values: Tensor) -> Tensor:
         return values

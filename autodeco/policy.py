@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from autodeco.answer_trees import Tokens
 from autodeco.heads import Heads
-from autodeco.prefix_tree import Tokens
 from autodeco.training_source import Source
 
 # for some prompts (token ids), which tokens were drawn: each as the answer up to and including it
@@ -35,6 +35,10 @@ class Policy(Source, Protocol):
     def sample(self, prompts: Sequence[Sequence[int]], n: int, heads: Heads, seed: int) -> list[list[Sampled]]:
         """Return ``n`` answers to each prompt (token ids), drawn with ``heads`` and their hard top-p."""
 
-    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, Tokens]]]]:
-        """Yield (hidden [n, H], logits [n, V], which): what predicts the last token of each answer's beginning in
-        ``wanted``, once each. ``which`` says by (index in ``wanted``, beginning) what the rows are."""
+    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, list[tuple[int, Tokens]]]]:
+        """Yield (hidden [n, H], which): what predicts the last token of each answer's beginning in ``wanted``, once
+        each, of answers that the last ``sample`` gave. ``which``: (index in ``wanted``, beginning) of each row.
+        """
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits [n, V] of ``hidden`` [n, H], float32 on ``device``."""

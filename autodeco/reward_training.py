@@ -1,15 +1,16 @@
 """Training heads on rewards: the heads are the policy, the base stays as it is, a checker scores the answers.
 
-Answers are drawn with the hard top-p of the runtime. The gradient goes through the log-probability of each token under
-the soft top-p, whose derivatives by temperature and top-p are exact (exact_losses): loss = - advantage * log p_soft,
-mean over the tokens of problems that were solved sometimes. Advantages are not divided by the group's deviation, which
-would reward problems for being hard. See prefix_tree for the baseline.
+Answers are drawn by the heads as they are, and kept, those that are right with the states behind them. What is then
+raised is what answers are expected to be worth (``answer_trees``), under the hard top-p that decoding cuts with
+(``hard_top_p``), without a draw or a run of the model between updates. ``rounds`` draws again by the heads as they have
+become.
 """
 
+import copy
 import math
 import os
+import shutil
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,25 +19,31 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from autodeco.answer_trees import AnswerTrees, Edges, Values, part_of, read_part, values, write_part
 from autodeco.checkers import check, checker
 from autodeco.errors import InputError
-from autodeco.exact_losses import predict_and_score
-from autodeco.heads import TEMPERATURE_SCALE, Heads
-from autodeco.interrupts import deferred_interrupt
+from autodeco.exact_losses import CHUNK_TOKENS_CPU
+from autodeco.hard_top_p import log_probability
+from autodeco.heads import TEMPERATURE_SCALE, Heads, prob_stats
+from autodeco.interrupts import noted_interrupt
 from autodeco.policy import Policy, Sampled
-from autodeco.prefix_tree import Tokens, advantages, edges
 from autodeco.problem_files import read_problems
 from autodeco.reward_arguments import RewardArguments
 from autodeco.traces import file_hash
 from autodeco.training_report import write_report
 from autodeco.training_state import TrainingResult, TrainingState
 
+ANSWERS = "answers"  # folder of the right answers, there while a run is unfinished
+PART_PROBLEMS = 32  # answered between two writes; an interruption loses at most these
+CHUNK_BYTES = 256 * 2**20  # of logits on a GPU, of which some arrays are alive
 LOW_TEMPERATURE = 0.1
+GREEDY_BIAS = -40.0  # of a temperature head: sigmoid gives 4e-18
 
 
 @dataclass(frozen=True)
 class RewardEvaluation:
-    """Means over answers to held-out problems, and over their tokens."""
+    """Of the held-out problems: the reward to expect by the answers that are known, and what is predicted where these
+    part, means as often as decoding comes there."""
 
     loss: float  # 1 - reward
     reward: float
@@ -45,7 +52,6 @@ class RewardEvaluation:
     top_p: float
     top_p_deviation: float
     low_temperature: float  # share of tokens with a temperature below 0.1
-    answer_tokens: float  # in an answer
 
 
 def train_on_rewards(
@@ -59,184 +65,261 @@ def train_on_rewards(
 ) -> TrainingResult:
     """Train heads to have ``policy`` answer the problems right; write the best ones, by held-out reward, and a report.
 
-    Start from heads trained on likelihood (``init``). Problems that those solve never or always teach nothing and are
-    left out. An interrupt keeps the best heads so far; ``resume`` goes on with the same problems. Raises InputError for
-    bad input and if there is no problem left to learn from.
+    Start from heads trained on likelihood (``init``), which answer in more ways than one. An interrupt keeps the best
+    heads so far and the answers drawn; ``resume`` goes on with the same problems. Raises InputError for bad input and
+    if no answer is right.
     """
-    problems = _Problems(problems_path, policy, arguments)
+    problems = _Problems(problems_path, policy, arguments, Path(output_dir) / ANSWERS)
     policy.made_of, policy.details = {"problems": problems.hash}, {"data": problems.described}
     run = TrainingState(Path(output_dir), policy, arguments, RewardEvaluation, init, resume)
-    start_heads = run.first_heads if arguments.keep_close else None
-    start, interrupted, seconds, tokens = run.step, False, 0.0, 0
-    hidden = None if progress else True
-    try:
-        if not run.history:
-            run.extra = {"learnable": problems.learnable(run.heads, hidden), "updates": []}
-            run.evaluated(problems.evaluate(run.heads))
-        if _due(run):  # an interrupt came in between
-            run.evaluated(problems.evaluate(run.averaged_heads()))
-        with tqdm(total=arguments.steps, initial=start, unit="step", desc="train", disable=hidden) as bar:
-            while run.step < arguments.steps:
-                began = time.perf_counter()
-                update = _update(run, problems, start_heads)
-                seconds += time.perf_counter() - began
-                tokens += update["tokens"]
-                if _due(run):
-                    run.evaluated(problems.evaluate(run.averaged_heads()))
-                bar.update()
-                shown = {"reward": f"{update['reward']:.3f}", "held out": f"{run.history[-1]['reward']:.3f}"}
-                shown |= {"T": f"{update['temperature']:.2f}±{update['temperature_deviation']:.2f}"}
-                shown |= {"P": f"{update['top_p']:.2f}±{update['top_p_deviation']:.2f}"}
-                bar.set_postfix({"tokens/s": f"{tokens / seconds:.0f}"} | shown, refresh=False)
-    except KeyboardInterrupt:
-        interrupted = True
-        if not run.history:
-            raise
+    if not resume:
+        shutil.rmtree(problems.folder, ignore_errors=True)
+        run.extra = {"updates": [], "rounds": []}
         run.save_resume()
-    sizes = len(run.extra["learnable"]), len(problems.validation)
-    result = run.finish(*sizes, "problems", seconds, tokens / seconds if seconds else 0.0, interrupted)
+    first = run.first_heads if arguments.keep_close else None
+    said = "stopping after this step; the same command with --resume goes on"
+    seconds, edges = 0.0, 0
+    with (
+        noted_interrupt(said) as interrupts,
+        tqdm(
+            total=arguments.steps, initial=run.step, unit="step", desc="train", disable=None if progress else True
+        ) as bar,
+    ):
+        for number in range(min(run.step, arguments.steps - 1) * arguments.rounds // arguments.steps):
+            problems.draw(number, run, interrupts, progress)  # what an interrupted run has drawn before
+        while run.step < arguments.steps and not interrupts:
+            number = run.step * arguments.rounds // arguments.steps
+            problems.draw(number, run, interrupts, progress)
+            if interrupts:
+                break
+            if not run.history:
+                run.evaluated(problems.evaluate(run.heads))
+            began = time.perf_counter()
+            update = _update(run, problems, first)
+            seconds += time.perf_counter() - began
+            edges += update["tokens"]
+            if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
+                run.evaluated(problems.evaluate(run.averaged_heads()))
+            bar.update()
+            shown = {"tokens/s": f"{edges / seconds:.0f}", "reward": f"{update['reward']:.3f}"}
+            shown |= {"held out": f"{run.history[-1]['reward']:.3f}"}
+            shown |= {"T": f"{update['temperature']:.2f}±{update['temperature_deviation']:.2f}"}
+            shown |= {"P": f"{update['top_p']:.2f}±{update['top_p_deviation']:.2f}"}
+            bar.set_postfix(shown, refresh=False)
+    interrupted = run.step < arguments.steps
+    if interrupted:
+        run.save_resume()
+        if not run.history:
+            raise KeyboardInterrupt
+    else:
+        answers, reward = problems.measured(run.best_heads())
+        run.extra["sampled_reward"] = {"before": run.extra["rounds"][0]["held_out_reward"], "after": reward}
+    sizes = len(problems.learnable), len(problems.validation)
+    result = run.finish(*sizes, "problems", seconds, edges / seconds if seconds else 0.0, interrupted)
     if not interrupted:
-        write_report(run, policy, problems.predictions(run.best_heads()))
+        shutil.rmtree(problems.folder, ignore_errors=True)
+        write_report(run, policy, _predictions(answers))
     return result
 
 
 class _Problems:
-    """The problems of a run, split into those to train and to validate on."""
+    """The problems of a run, split into those to train and to validate on, and their known right answers."""
 
-    def __init__(self, path: str | os.PathLike, policy: Policy, arguments: RewardArguments):
-        self._problems, self._policy, self._arguments = read_problems(path), policy, arguments
-        self.score, self.hash = checker(arguments.checker), file_hash(path)
+    def __init__(self, path: str | os.PathLike, policy: Policy, arguments: RewardArguments, folder: Path):
+        self._problems, self._policy, self._arguments, self.folder = read_problems(path), policy, arguments, folder
+        self._score, self.hash = checker(arguments.checker), file_hash(path)
         self.described = {"file": Path(path).name, "sha256": self.hash, "problems": len(self._problems)}
         if len(self._problems) < 2:
             raise InputError(f"{path}: holds one problem; give at least two, one of them to validate on")
-        self.prompts = [policy.prompt_ids(problem["prompt"]) for problem in self._problems]
-        order = np.random.default_rng([arguments.seed, 0]).permutation(len(self._problems)).tolist()
-        held_out = min(arguments.validation_problems, len(order) // 2)
-        self.validation, self.training = sorted(order[:held_out]), order[held_out:]
+        self._prompts = [policy.prompt_ids(problem["prompt"]) for problem in self._problems]
+        self._order = np.random.default_rng([arguments.seed, 0]).permutation(len(self._problems)).tolist()
+        held_out = min(arguments.validation_problems, len(self._order) // 2)
+        self.validation, self._training = sorted(self._order[:held_out]), self._order[held_out:]
+        self.trees = AnswerTrees(policy.model.hidden_size)
+        self.learnable: list[int] = []
+        self._rounds = 0  # that the trees hold
 
-    def answers(self, indices: list[int], n: int, heads: Heads, seed: int) -> tuple[list[list[Sampled]], np.ndarray]:
-        """Return answers to the problems at ``indices`` and their rewards [len(indices), n]."""
-        answers = self._policy.sample([self.prompts[index] for index in indices], n, heads, seed)
-        rewards = [
-            [check(self.score, self._problems[index], a.text) if a.finished else 0.0 for a in group]
-            for index, group in zip(indices, answers, strict=True)
-        ]
-        return answers, np.array(rewards)
+    def draw(self, number: int, run: TrainingState, interrupts: list, progress: bool) -> None:
+        """Have the answers of round ``number``: read those that are there, draw the others by the heads as they are.
 
-    def learnable(self, heads: Heads, hidden: bool | None) -> list[int]:
-        """Return the training problems that ``heads`` solve sometimes."""
-        found, size = [], max(1, self._arguments.slots // self._arguments.measured_samples)
-        with tqdm(total=len(self.training), unit="problem", desc="measure", disable=hidden) as bar:
-            for begin in range(0, len(self.training), size):
-                some = self.training[begin : begin + size]
-                seed = _seed(self._arguments.seed, 1, begin)
-                _, rewards = self.answers(some, self._arguments.measured_samples, heads, seed)
-                found += [i for i, row in zip(some, rewards, strict=True) if row.min() < row.max()]
+        The first round has a greedy answer to each problem too, which heads can always choose to give.
+        """
+        if number < self._rounds:
+            return
+        order, rewards = self._order, {}
+        size = max(PART_PROBLEMS, self._arguments.slots // self._arguments.samples)
+        parts = [order[begin : begin + size] for begin in range(0, len(order), size)]
+        ways = [(run.averaged_heads(), self._arguments.samples)]
+        if number == 0:
+            ways.append((_greedy(run.heads), 1))
+        with tqdm(
+            total=len(order), unit="problem", desc="draw", disable=None if progress else True, leave=False
+        ) as bar:
+            for place, some in enumerate(parts):
+                path = self.folder / f"{number:03d}-{place:05d}.safetensors"
+                if not path.exists():
+                    self._draw_part(path, some, ways, _seed(self._arguments.seed, 4, number, place))
+                part = read_part(path, self._policy.model.hidden_size)
+                self.trees.add(part)
+                rewards |= dict(zip(some, part["mean_reward"].tolist(), strict=True))
                 bar.update(len(some))
-                bar.set_postfix(learnable=len(found), refresh=False)
-        if not found:
+                bar.set_postfix(right=f"{np.mean(list(rewards.values())):.1%}", refresh=False)
+                if interrupts:
+                    return
+        self._rounds = number + 1
+        self.learnable = [index for index in self._training if self.trees.right(index)]
+        if not self.learnable or not any(self.trees.right(index) for index in self.validation):
+            what = "training" if not self.learnable else "held-out"
             raise InputError(
-                "no training problem is solved sometimes and not always: there is nothing to learn from; give easier "
-                "or harder ones, more --measured-samples, or better first heads with --init"
+                f"no answer to any {what} problem is right: there is nothing to learn from; give easier problems, more "
+                "--samples or --validation-problems, or better first heads with --init"
             )
-        return found
+        if len(run.extra["rounds"]) == number:
+            mean = {name: float(np.mean([rewards[i] for i in which])) for name, which in self._splits()}
+            known = sum(self.trees.right(index) for index in order)
+            run.extra["rounds"].append(
+                {
+                    "step": run.step,
+                    "reward": mean["training"],
+                    "held_out_reward": mean["held out"],
+                    "known_answers": known,
+                }
+            )
 
+    def _splits(self):
+        return ("training", self._training), ("held out", self.validation)
+
+    def _draw_part(self, path: Path, some: list[int], ways: list, seed: int) -> None:
+        """Draw answers to the problems ``some`` and write them, with the mean reward that the first way has."""
+        drawn = {index: {} for index in some}
+        known, states, hidden, mean = {index: set() for index in some}, [], [], None
+        for way, (heads, n) in enumerate(ways):
+            answers, scores = self._answers(some, n, heads, seed + way)
+            mean = scores.mean(1) if mean is None else mean
+            for index, group, row in zip(some, answers, scores, strict=True):
+                drawn[index] |= {answer.tokens: float(score) for answer, score in zip(group, row, strict=True)}
+            wanted = []
+            for index, group in zip(some, answers, strict=True):
+                new = {answer.tokens: drawn[index][answer.tokens] for answer in group}
+                edges = [edge for edge in self.trees.missing(index, new) if edge[:-1] not in known[index]]
+                known[index] |= {edge[:-1] for edge in edges}
+                if edges:
+                    wanted.append((index, edges))
+            for rows, which in self._policy.states([(self._prompts[index], edges) for index, edges in wanted]):
+                hidden.append(rows.float().cpu().numpy())
+                states += [(wanted[place][0], edge) for place, edge in which]
+        answers = [(index, tokens, score) for index, each in drawn.items() for tokens, score in each.items()]
+        size = self._policy.model.hidden_size
+        part = part_of(answers, states, np.concatenate(hidden) if hidden else np.zeros((0, size)))
+        write_part(path, part | {"mean_reward": np.array(mean, np.float32)})
+
+    def _answers(self, indices: list[int], n: int, heads: Heads, seed: int) -> tuple[list[list[Sampled]], np.ndarray]:
+        """Return answers to the problems at ``indices`` and their rewards [len(indices), n]."""
+        answers = self._policy.sample([self._prompts[index] for index in indices], n, heads, seed)
+        scores = np.array(
+            [
+                [check(self._score, self._problems[index], a.text) if a.finished else 0.0 for a in group]
+                for index, group in zip(indices, answers, strict=True)
+            ]
+        )
+        return answers, np.where(scores >= self._arguments.least_score, scores, 0.0)
+
+    def measured(self, heads: Heads) -> tuple[dict[int, Sampled], float]:
+        """Return an answer to each held-out problem and the mean reward of ``samples`` of each, by ``heads``."""
+        answers, rewards = self._answers(
+            self.validation, self._arguments.samples, heads, _seed(self._arguments.seed, 2, 0)
+        )
+        return {index: group[0] for index, group in zip(self.validation, answers, strict=True)}, float(rewards.mean())
+
+    def batch(self, step: int) -> list[int]:
+        """Return the problems of update ``step``: every one that has an answer once before any again."""
+        size = min(self._arguments.batch_problems, len(self.learnable))
+        places = range(step * size, (step + 1) * size)
+        rounds = {place // len(self.learnable) for place in places}
+        orders = {r: np.random.default_rng([self._arguments.seed, 3, r]).permutation(self.learnable) for r in rounds}
+        return [int(orders[place // len(self.learnable)][place % len(self.learnable)]) for place in places]
+
+    @torch.no_grad()
     def evaluate(self, heads: Heads) -> RewardEvaluation:
-        """Measure ``heads`` on the held-out problems, with the same seeds every time."""
-        answers, rewards = self._validated(heads)
-        spread = _spread([answer for group in answers for answer in group])
-        lengths = [len(answer.tokens) for group in answers for answer in group]
-        reward = float(rewards.mean())
-        return RewardEvaluation(loss=1 - reward, reward=reward, **spread, answer_tokens=float(np.mean(lengths)))
-
-    def predictions(self, heads: Heads) -> dict[str, list]:
-        """Return the tokens of the first answer to each held-out problem, and what was predicted for them."""
-        answers, _ = self._validated(heads)
-        firsts = [(index, group[0]) for index, group in zip(self.validation, answers, strict=True)]
-        return {
-            "token": [token for _, answer in firsts for token in answer.tokens],
-            "temperature": [float(value) for _, answer in firsts for value in answer.temperature],
-            "top_p": [float(value) for _, answer in firsts for value in answer.top_p],
-            "record": [index for index, answer in firsts for _ in answer.tokens],
-        }
-
-    def _validated(self, heads: Heads):
-        seed = _seed(self._arguments.seed, 2, 0)
-        return self.answers(self.validation, self._arguments.measured_samples, heads, seed)
+        """Measure ``heads`` on the held-out problems, with nothing added to their temperatures."""
+        edges = self.trees.edges(self.validation, self._policy.device)
+        log_p, temperature, top_p, _ = score(heads, edges, self._policy, 0.0, self._arguments.blur)
+        found = values(log_p, edges, len(self.validation))
+        reward = found.expected.mean().item()
+        return RewardEvaluation(loss=1 - reward, reward=reward, **_spread(temperature, top_p, found, edges))
 
 
-def _due(run: TrainingState) -> bool:
-    """Whether the heads as they are should be measured, and were not."""
-    at_end = run.step == run.arguments.steps
-    return (at_end or run.step % run.arguments.evaluate_every == 0) and run.history[-1]["step"] != run.step
+def score(
+    heads: Heads, edges: Edges, policy: Policy, explore: float, blur: float, first: Heads | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (log-probability, temperature, top-p, distance to what ``first`` predicts), each [n], of ``edges``.
+
+    All are 0 where heads have no choice. ``explore`` is added to the temperatures that are drawn with, not to those
+    that the top-p head reads. All carry gradients to ``heads``.
+    """
+    on_cpu = edges.token.device.type == "cpu"
+    size = CHUNK_TOKENS_CPU if on_cpu else max(64, CHUNK_BYTES // (4 * policy.model.vocab_size))
+    parted, columns = edges.parted(), []
+    for places in parted.split(size):
+        hidden = edges.hidden[edges.state[places]].float()
+        with torch.no_grad():
+            logits = policy.logits(hidden)
+        temperature, stats = heads.temperature(hidden), None
+        if heads.prob_stats and heads.top_p_head is not None:
+            with torch.no_grad():
+                stats = prob_stats(logits, temperature)
+        top_p = heads.top_p(hidden, temperature, stats)
+        log_p = log_probability(logits, temperature + explore, top_p, edges.token[places], blur)
+        distance = torch.zeros_like(log_p)
+        if first is not None:
+            with torch.no_grad():
+                start = first.temperature(hidden), first.top_p(hidden, temperature, stats)
+            distance = _distance((temperature, top_p), start)
+        columns.append(torch.stack((log_p, temperature, top_p, distance)))
+    zeros = torch.zeros(4, len(edges.token), device=edges.token.device)
+    return tuple(zeros.index_copy(1, parted, torch.cat(columns, 1)) if columns else zeros)
 
 
-def _update(run: TrainingState, problems: _Problems, start_heads: Heads | None) -> dict[str, float]:
-    """Sample, score and make one step of the optimiser; return its figures."""
-    arguments, learnable = run.arguments, run.extra["learnable"]
-    size = min(arguments.batch_problems, len(learnable))
-    # Every problem once before any again: one endless list of shuffled rounds, of which this update has a piece.
-    places = range(run.step * size, (run.step + 1) * size)
-    rounds = {place // len(learnable) for place in places}
-    orders = {r: np.random.default_rng([arguments.seed, 3, r]).permutation(learnable) for r in rounds}
-    indices = [int(orders[place // len(learnable)][place % len(learnable)]) for place in places]
-    answers, rewards = problems.answers(indices, arguments.samples, run.heads, _seed(arguments.seed, 4, run.step))
-
+def _update(run: TrainingState, problems: _Problems, first: Heads | None) -> dict[str, float]:
+    """Make one step of the optimiser; return its figures."""
+    arguments, chosen = run.arguments, problems.batch(run.step)
+    edges = problems.trees.edges(chosen, run.source.device)
+    explore = arguments.explore * (1 - run.step / arguments.steps)
+    log_p, temperature, top_p, distance = score(run.heads, edges, run.source, explore, arguments.blur, first)
+    found = values(log_p.detach(), edges, len(chosen))
+    losses = -found.weights * log_p
+    if first is not None:
+        losses = losses + arguments.keep_close * distance * len(chosen) / len(distance)
+    if not losses.isfinite().all():
+        place = int((~losses.isfinite()).nonzero()[0])
+        raise InputError(
+            f"{run.directory}: the loss of step {run.step} is {losses[place].item()} (problem "
+            f"{chosen[int(edges.problem[place])] + 1}, token {edges.depth[place] + 1} of an answer); the best heads so "
+            "far are kept; try a lower --learning-rate"
+        )
     run.optimizer.zero_grad(set_to_none=True)
-    live = [row for row in range(len(indices)) if rewards[row].min() < rewards[row].max()]
-    tokens = sum(len(answer.tokens) for row in live for answer in answers[row])
-    wanted, squares = [], defaultdict(float)
-    for row in live:
-        sequences = [answer.tokens for answer in answers[row]]
-        values = {name: advantages(sequences, rewards[row], name) for name in ("prefix", "group")}
-        for name, rows in values.items():
-            squares[name] += sum(value * value for each in rows for value in each)
-        wanted.append((problems.prompts[indices[row]], edges(sequences, values[arguments.baseline])))
-    _add_gradient(run, wanted, [indices[row] for row in live], tokens, start_heads)
-    with deferred_interrupt():
-        # Between updates the heads, the optimiser and the history agree with the number of steps.
-        if live:
-            run.update(arguments.learning_rate * min(1.0, (run.step + 1) / max(1, arguments.warmup_steps)))
-        else:
-            run.step += 1
-        figures = {"step": run.step, "reward": float(rewards.mean()), "live_problems": len(live)}
-        figures |= _spread([answer for group in answers for answer in group])
-        figures["tokens"] = sum(len(answer.tokens) for group in answers for answer in group)
-        figures["advantage_squares_prefix"] = squares["prefix"] / max(1, tokens)
-        figures["advantage_squares_group"] = squares["group"] / max(1, tokens)
-        run.extra["updates"].append(figures)
-        run.track({name: value for name, value in figures.items() if name != "step"})
+    (losses.sum() / len(chosen)).backward()
+    run.update(_learning_rate(run.step, arguments))
+    figures = {"step": run.step, "reward": found.expected.mean().item(), "tokens": len(edges.token)}
+    figures |= _spread(temperature.detach(), top_p.detach(), found, edges)
+    run.extra["updates"].append(figures)
+    run.track({name: value for name, value in figures.items() if name != "step"})
     return figures
 
 
-def _add_gradient(
-    run: TrainingState,
-    wanted: list[tuple[list[int], dict[Tokens, float]]],
-    problems: list[int],
-    tokens: int,
-    start_heads: Heads | None,
-) -> None:
-    """Add the gradient of answers to some prompts, whose advantages are ``wanted`` by edge, over ``tokens`` tokens;
-    ``problems`` are the prompts' places in the file."""
-    device = run.arguments.device
-    for hidden, logits, which in run.source.states(wanted):
-        hidden, logits = hidden.to(device), logits.to(device)
-        labels = torch.tensor([edge[-1] for _, edge in which], device=device)
-        weights = torch.tensor([wanted[index][1][edge] for index, edge in which], device=device)
-        temperature, top_p, _, nll, _ = predict_and_score(run.heads, hidden, logits, labels, weighted=False)
-        losses = weights * nll / tokens
-        if start_heads is not None:
-            with torch.no_grad():
-                first = start_heads(hidden, logits)
-            losses = losses + run.arguments.keep_close * _distance((temperature, top_p), first) / tokens
-        loss = losses.sum()
-        if not math.isfinite(loss.item()):
-            index, edge = which[int(torch.where(losses.isfinite(), losses.abs(), torch.inf).argmax())]
-            raise InputError(
-                f"{run.directory}: the loss of step {run.step} is {loss.item()} (problem {problems[index] + 1}, token "
-                f"{len(edge)} of an answer); the best heads so far are kept; try a lower --learning-rate"
-            )
-        loss.backward()
+def _learning_rate(step: int, arguments: RewardArguments) -> float:
+    warm = min(1.0, (step + 1) / max(1, arguments.warmup_steps))
+    return arguments.learning_rate * warm * (1 + math.cos(math.pi * step / arguments.steps)) / 2
+
+
+def _greedy(heads: Heads) -> Heads:
+    """Return heads of the same kind that take the likeliest token everywhere."""
+    heads = copy.deepcopy(heads)
+    with torch.no_grad():
+        last = (heads.temp_head or heads.top_p_head).mlp[2]
+        last.weight.zero_()
+        last.bias.fill_(GREEDY_BIAS)
+    return heads
 
 
 def _distance(now: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor]) -> Tensor:
@@ -248,14 +331,25 @@ def _distance(now: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor]) -> Tenso
     )
 
 
-def _spread(answers: list[Sampled]) -> dict[str, float]:
-    temperature, top_p = (np.concatenate([getattr(a, name) for a in answers]) for name in ("temperature", "top_p"))
+def _spread(temperature: Tensor, top_p: Tensor, found: Values, edges: Edges) -> dict[str, float]:
+    """Return means and deviations where heads have a choice, each beginning as often as decoding comes to it."""
+    behind = torch.bincount(edges.state)[edges.state]
+    share = torch.where(behind > 1, found.reach / behind, 0.0)
+    share = share / share.sum().clamp(min=1e-30)
+    figures = {}
+    for name, each in (("temperature", temperature), ("top_p", top_p)):
+        mean = (each * share).sum()
+        figures |= {name: mean.item(), f"{name}_deviation": ((each - mean) ** 2 * share).sum().sqrt().item()}
+    return figures | {"low_temperature": ((temperature < LOW_TEMPERATURE) * share).sum().item()}
+
+
+def _predictions(answers: dict[int, Sampled]) -> dict[str, list]:
+    """Return the tokens of an answer to each held-out problem, and what was predicted for them."""
     return {
-        "temperature": float(temperature.mean()),
-        "temperature_deviation": float(temperature.std()),
-        "top_p": float(top_p.mean()),
-        "top_p_deviation": float(top_p.std()),
-        "low_temperature": float((temperature < LOW_TEMPERATURE).mean()),
+        "token": [token for answer in answers.values() for token in answer.tokens],
+        "temperature": [float(value) for answer in answers.values() for value in answer.temperature],
+        "top_p": [float(value) for answer in answers.values() for value in answer.top_p],
+        "record": [index for index, answer in answers.items() for _ in answer.tokens],
     }
 
 

@@ -1,22 +1,19 @@
 """From nothing to reward-trained heads on one GPU: python3 benchmarks/gpu/full_run.py MODEL TRAINING TEST OUT
 
-MODEL is a GGUF or a Hugging Face folder; TRAINING and TEST are files of problems whose answers are numbers. The model
-answers at a fixed temperature, its right answers train OUT/likelihood, rewards train OUT/reward for --reward-seconds,
-and both are measured on TEST beside static settings and their own means. OUT/full_run.json has figures and times.
+MODEL is a GGUF or a Hugging Face folder; TRAINING and TEST are files of problems. The model answers at a fixed
+temperature, its right answers train OUT/likelihood, rewards train OUT/reward, and both are measured on TEST beside
+static settings and their own means. OUT/full_run.json has figures and times.
 """
 
 import argparse
 import json
-import os
-import signal
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from autodeco.checkers import check, checker
+from autodeco.checkers import NUMBER
 from autodeco.heads import Heads
 from autodeco.hugging_face import HuggingFaceSource
 from autodeco.hugging_face_model import HuggingFaceModel
@@ -28,7 +25,15 @@ from autodeco.reward_training import train_on_rewards
 from autodeco.training import train_from
 from autodeco.training_arguments import TrainingArguments
 
-SCORE = checker("number")
+
+def right(problem: dict, text: str) -> float:
+    """Return 1 for an answer whose last number is the problem's, or that is the problem's if this is no number."""
+    expected = str(problem["answer"]).strip()
+    if NUMBER.fullmatch(expected):
+        found = NUMBER.findall(text)
+        return float(bool(found) and float(found[-1]) == float(expected))
+    return float(text.strip() == expected)
+
 
 
 def fixed(temperature: float, top_p: float):
@@ -44,7 +49,7 @@ def answer(policy: HuggingFacePolicy, problems: list[dict], n: int, heads, seed:
     """Return ``n`` answers to each problem and their rewards."""
     answers = policy.sample([policy.prompt_ids(problem["prompt"]) for problem in problems], n, heads, seed)
     rewards = [
-        [check(SCORE, problem, each.text) if each.finished else 0.0 for each in group]
+        [right(problem, each.text) if each.finished else 0.0 for each in group]
         for problem, group in zip(problems, answers, strict=True)
     ]
     return answers, np.array(rewards)
@@ -94,9 +99,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1536)
     parser.add_argument("--answers", type=int, default=8, help="to a problem, to train on and to measure")
     parser.add_argument("--likelihood-steps", type=int, default=150)
-    parser.add_argument("--reward-seconds", type=float, default=110)
-    parser.add_argument("--batch-problems", type=int, default=48)
-    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--reward-steps", type=int, default=600)
+    parser.add_argument("--batch-problems", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=24)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="other heads to measure")
     args = parser.parse_args()
@@ -129,22 +134,18 @@ def main() -> None:
     done("likelihood")
 
     reward = RewardArguments(
-        checker="number",
+        checker="python:full_run:right",
         rollouts="hugging-face",
         dtype=args.dtype,
-        steps=100_000,
+        steps=args.reward_steps,
         batch_problems=args.batch_problems,
         samples=args.samples,
         max_tokens=args.max_tokens,
         learning_rate=args.learning_rate,
-        measured_samples=16,
-        validation_problems=args.slots // 16,
+        validation_problems=300,
         slots=args.slots,
         device=args.device,
     )
-    # The time is what is given; training stops as if someone had interrupted it, with the best heads kept.
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells set it to be ignored in background jobs
-    threading.Timer(args.reward_seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
     result = train_on_rewards(policy, args.training, args.out / "reward", reward, init=args.out / "likelihood")
     report["reward"] = {"steps": result.steps, "best_step": result.best_step, "history": result.history}
     report["peak_bytes"] = torch.cuda.max_memory_allocated() if args.device == "cuda" else None

@@ -1,21 +1,20 @@
-"""Training on rewards: unbiased advantages, each state scored once, heads that learn what a checker wants."""
+"""Training on rewards: known right answers as trees, their chance, heads that learn what a checker wants."""
 
 import json
+import signal
 from collections import Counter
 from dataclasses import replace
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from autodeco import Heads, cli, reward_training  # noqa: E402
+from autodeco import Heads, answer_trees, cli, reward_training  # noqa: E402
+from autodeco.answer_trees import ROOT, AnswerTrees, part_of, paths, values  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
-from autodeco.exact_losses import token_losses  # noqa: E402
 from autodeco.llama_policy import LlamaPolicy  # noqa: E402
 from autodeco.policy import Sampled  # noqa: E402
-from autodeco.prefix_tree import advantages, edges, paths  # noqa: E402
 from autodeco.reward_arguments import RewardArguments  # noqa: E402
 from autodeco.reward_training import train_on_rewards  # noqa: E402
 from autodeco.traces import Model  # noqa: E402
@@ -24,13 +23,13 @@ from test_train import weights  # noqa: E402
 HIDDEN, VOCAB, END = 8, 12, 0
 SHORT = RewardArguments(
     checker="python:test_reward:ends_right",
-    steps=25,
+    steps=40,
+    rounds=2,
     batch_problems=6,
     samples=8,
     max_tokens=2,
     learning_rate=2e-2,
     warmup_steps=2,
-    measured_samples=8,
     validation_problems=8,
     evaluate_every=10,
     prob_stats=False,
@@ -79,8 +78,11 @@ class ToyPolicy:
 
     def states(self, wanted):
         for index, (prompt, beginnings) in enumerate(wanted):
-            pairs = [self.state([*prompt, *tokens[:-1]]) for tokens in beginnings]
-            yield *(torch.stack(column) for column in zip(*pairs, strict=True)), [(index, each) for each in beginnings]
+            hidden = torch.stack([self.state([*prompt, *tokens[:-1]])[0] for tokens in beginnings])
+            yield hidden, [(index, each) for each in beginnings]
+
+    def logits(self, hidden):
+        return hidden @ self._matrix.T
 
     def summed(self, values):
         return values
@@ -100,88 +102,108 @@ def problems(tmp_path):
     return path
 
 
-def test_the_group_baseline_is_the_mean_of_the_others():
-    rewards = [1.0, 0.0, 0.0, 1.0]
-    values = advantages([(1,), (2,), (3,), (1, 2)], rewards, "group")
-    assert [row[0] for row in values] == pytest.approx([(r - 0.5) * 4 / 3 for r in rewards])
+def test_values_by_hand():
+    """Behind 1 follow 5 (right), 6 (worth 0.5) and 7 (wrong); 2 is wrong at once; what leaves the right ones is 0."""
+    trees = trees_of({0: {(1, 5): 1.0, (1, 6): 0.5, (1, 7, 5): 0.0, (2, 5): 0.0}, 3: {(2,): 1.0}, 4: {(9,): 0.0}})
+    edges = trees.edges([3, 4, 0], "cpu")
+    assert edges.token.tolist() == [2, 1, 2, 5, 6, 7]
+    assert edges.parent.tolist() == [ROOT, ROOT, ROOT, 1, 1, 1]
+    assert edges.problem.tolist() == [0, 2, 2, 2, 2, 2]
+    assert edges.parted().tolist() == [1, 2, 3, 4, 5]
+    p = torch.tensor([0.9, 0.3, 0.1, 0.2, 0.1, 0.1])  # what is missing to 1 was never drawn, and has no say
+    found = values(torch.log(p), edges, 3)
+    behind = 0.5 * 1 + 0.25 * 0.5
+    assert found.expected.tolist() == pytest.approx([1.0, 0.0, 0.75 * behind])
+    assert found.reach.tolist() == pytest.approx([1, 1, 1, 0.75, 0.75, 0.75])
+    expected = 0.75 * (behind - 0.75 * behind), 0.25 * (0 - 0.75 * behind)
+    expected += tuple(0.75 * rho * (worth - behind) for rho, worth in ((0.5, 1), (0.25, 0.5), (0.25, 0)))
+    assert found.weights.tolist() == pytest.approx([0, *expected])
 
 
-def test_the_prefix_baseline_by_hand():
-    # Two answers begin with 1, one of them right; the others are wrong. At the root: others' mean.
-    values = advantages([(1, 5), (1, 6), (2, 5)], [1.0, 0.0, 0.0], "prefix")
-    assert values[0][0] == pytest.approx(1.0)  # others 0, 0
-    assert values[0][1] == pytest.approx(1 - (0.0 + 2 * 0.0) / 3)
-    assert values[1][1] == pytest.approx(0 - (1.0 + 2 * 0.5) / 3)
-    assert values[2][1] == pytest.approx(0 - 0.5)  # nobody else is there: what was expected before
+def test_weights_are_the_derivatives_of_what_is_expected():
+    rng = np.random.default_rng(3)
+    answers = {(*rng.integers(0, 3, rng.integers(0, 5)).tolist(), 9): round(float(rng.random())) for _ in range(60)}
+    edges = trees_of({0: answers, 1: {(1, 9): 1.0, (2, 9): 0.0}}).edges([0, 1], "cpu")
+    log_p = torch.from_numpy(np.log(rng.random(len(edges.token))))
+    weights = values(log_p, edges, 2).weights
+    for place in range(len(log_p)):
+        step = torch.zeros_like(log_p)
+        step[place] = 1e-5
+        up, down = (values(log_p + sign * step, edges, 2).expected.sum() for sign in (1, -1))
+        assert weights[place].item() == pytest.approx(((up - down) / 2e-5).item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("baseline", ["prefix", "group"])
-def test_both_baselines_give_the_true_gradient_on_average_and_the_prefix_varies_less(baseline):
-    """Answers of two binary tokens, each 1 with probability 0.4; only (1, 1) is right. J = p q, and by the logits:
-    dJ/da = p (1 - p) q at the first token, dJ/db = p q (1 - q) at the second one behind a first 1."""
-    rng, p = np.random.default_rng(0), 0.4
-    sums, squares = np.zeros(2), 0.0
-    rounds, n = 6000, 8
-    for _ in range(rounds):
-        answers = [tuple((rng.random(2) < p).astype(int).tolist()) for _ in range(n)]
-        values = advantages(answers, [float(a == (1, 1)) for a in answers], baseline)
-        first = sum(v[0] * (a[0] - p) for a, v in zip(answers, values, strict=True)) / n
-        second = sum(v[1] * (a[1] - p) for a, v in zip(answers, values, strict=True) if a[0] == 1) / n
-        wasted = sum(v[1] * (a[1] - p) for a, v in zip(answers, values, strict=True) if a[0] == 0) / n
-        sums += first, second
-        squares += wasted**2
-    error = 4 * 0.2 / rounds**0.5  # a gradient of one round varies by less than 0.2
-    assert sums / rounds == pytest.approx([p * (1 - p) * p, p * p * (1 - p)], abs=error)
-    # Behind a first 0 all is lost and nothing should be learned; the group's baseline learns noise there.
-    noise = (squares / rounds) ** 0.5
-    assert noise < 0.012 if baseline == "prefix" else noise > 0.014
+def trees_of(answers):
+    trees = AnswerTrees(2)
+    drawn = [(problem, tokens, reward) for problem, each in answers.items() for tokens, reward in each.items()]
+    states = [(problem, edge) for problem, each in answers.items() for edge in trees.missing(problem, each)]
+    trees.add(part_of(drawn, states, np.zeros((len(states), 2))))
+    return trees
 
 
-def test_edges_sum_advantages_and_drop_what_cancels():
-    answers = [(1, 2), (1, 3), (1, 2)]
-    assert edges(answers, [[0.5, 1.0], [-0.5, -1.0], [0.0, 0.25]]) == {(1, 2): 1.25, (1, 3): -1.0}
+def test_a_right_answer_that_comes_late_turns_a_wrong_token_into_a_choice():
+    trees = trees_of({0: {(1, 9): 1.0, (2, 9): 0.0}})
+    assert trees.missing(0, {(1, 9): 1.0, (2, 5, 9): 1.0, (3, 9): 0.0}) == [(2, 5), (2, 5, 9)]
+    trees.add(part_of([(0, (2, 5, 9), 1.0)], [(0, (2, 5)), (0, (2, 5, 9))], np.zeros((2, 2))))
+    edges = trees.edges([0], "cpu")
+    assert sorted(zip(edges.token.tolist(), edges.depth.tolist(), strict=True)) == [
+        (1, 0),
+        (2, 0),
+        (5, 1),
+        (9, 1),
+        (9, 1),
+        (9, 2),
+    ]
+    assert (trees.right(0), trees.right(1)) == (2, 0)
+
+
+def test_a_damaged_file_of_answers_is_refused(tmp_path):
+    part = part_of([(0, (1, 2), 1.0)], [(0, (1,)), (0, (1, 2))], np.ones((2, 3)))
+    answer_trees.write_part(tmp_path / "part", part)
+    assert answer_trees.read_part(tmp_path / "part", 3)["state_tokens"].tolist() == [1, 1, 2]
+    for damage in ({"reward": part["reward"][:0]}, {"state_length": part["state_length"] + 1}):
+        answer_trees.write_part(tmp_path / "part", part | damage)
+        with pytest.raises(InputError, match="do not belong together"):
+            answer_trees.read_part(tmp_path / "part", 3)
+    answer_trees.write_part(tmp_path / "part", part)
+    with pytest.raises(InputError, match="are not 4 wide"):
+        answer_trees.read_part(tmp_path / "part", 4)
+    (tmp_path / "part").write_bytes(b"no safetensors")
+    with pytest.raises(InputError, match="not readable"):
+        answer_trees.read_part(tmp_path / "part", 3)
 
 
 def test_paths_visit_every_edge_once():
     rng = np.random.default_rng(3)
     answers = [tuple(rng.integers(0, 3, rng.integers(1, 6)).tolist()) for _ in range(30)]
-    wanted = edges(answers, [[1.0] * len(a) for a in answers])
-    for tokens in list(wanted)[::3]:
-        del wanted[tokens]
+    wanted = {answer[: t + 1] for answer in answers for t in range(len(answer))}
+    wanted -= set(sorted(wanted)[::3])
     visited = Counter(
         tokens[: t + 1]
         for tokens, first in paths(wanted)
         for t in range(first, len(tokens))
         if tokens[: t + 1] in wanted
     )
-    assert visited == Counter(wanted.keys())
+    assert visited == Counter(wanted)
 
 
-def test_the_gradient_is_that_of_all_answers_token_by_token():
-    """What is summed over shared states equals the plain sum over every token of every answer."""
-    policy, heads, prompt = ToyPolicy(), Heads(HIDDEN), [3, 1]
+def test_what_is_expected_is_what_draws_come_to():
+    """Nearly all answers of a toy model are known after many draws, so that other draws are right as often as told."""
+    policy, heads, prompt = ToyPolicy(), Heads(HIDDEN, prob_stats=False), [3, 1]
+    (group,) = policy.sample([prompt], 4000, heads, seed=0)
+    trees, answers = AnswerTrees(HIDDEN), {answer.tokens: float(answer.tokens[1] > 5) for answer in group}
+    edges = trees.missing(0, answers)
+    hidden = np.stack([policy.state([*prompt, *edge[:-1]])[0].numpy() for edge in edges])
+    trees.add(part_of([(0, *item) for item in answers.items()], [(0, edge) for edge in edges], hidden))
+    edges = trees.edges([0], "cpu")
     with torch.no_grad():
-        for parameter in heads.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)) * 0.1)
-    (group,) = policy.sample([prompt], 16, heads, seed=0)
-    answers = [answer.tokens for answer in group]
-    values = advantages(answers, [float(tokens[0] > 5) for tokens in answers])
-    run = SimpleNamespace(heads=heads, source=policy, arguments=SHORT, directory="", step=0)
-    reward_training._add_gradient(run, [(prompt, edges(answers, values))], [0], 48, None)
-    found = {name: parameter.grad.clone() for name, parameter in heads.named_parameters()}
-    heads.zero_grad()
-    total = 0.0
-    for tokens, row in zip(answers, values, strict=True):
-        for t, value in enumerate(row):
-            hidden, logits = (part[None] for part in policy.state([*prompt, *tokens[:t]]))
-            nll = token_losses(logits, *heads(hidden, logits), torch.tensor([tokens[t]]), weighted=False)[1]
-            total = total + value * nll.sum()
-    (total / 48).backward()
-    for name, parameter in heads.named_parameters():
-        assert torch.norm(found[name] - parameter.grad) <= 1e-4 * torch.norm(parameter.grad), name
+        log_p, *_ = reward_training.score(heads, edges, policy, explore=0.0, blur=0.01)
+    (group,) = policy.sample([prompt], 4000, heads, seed=1)
+    seen = np.mean([answer.tokens[1] > 5 for answer in group])
+    assert values(log_p, edges, 1).expected.item() == pytest.approx(seen, abs=4 * (seen * (1 - seen) / 4000) ** 0.5)
 
 
-def test_heads_learn_to_be_right_and_only_where_it_matters(problems, tmp_path):
+def test_heads_learn_to_be_right(problems, tmp_path):
     policy = ToyPolicy()
     result = train_on_rewards(policy, problems, tmp_path, SHORT, progress=False)
     assert result.before.reward < 0.6
@@ -192,44 +214,52 @@ def test_heads_learn_to_be_right_and_only_where_it_matters(problems, tmp_path):
         first = torch.stack([heads.temperature(policy.state(prompt)[0]) for prompt in prompts])
     assert first.mean() < 0.6
     made = json.loads((tmp_path / "training.json").read_text())
-    assert len(made["updates"]) == 25
-    assert {"reward", "temperature", "temperature_deviation", "top_p", "top_p_deviation", "low_temperature"} <= made[
-        "updates"
-    ][0].keys()
-    squares = [sum(update[f"advantage_squares_{kind}"] for update in made["updates"]) for kind in ("prefix", "group")]
-    assert squares[0] < squares[1]
+    assert len(made["updates"]) == 40
+    figures = {"reward", "temperature", "temperature_deviation", "top_p", "top_p_deviation", "low_temperature"}
+    assert figures <= made["updates"][0].keys()
+    assert made["sampled_reward"]["after"] > made["sampled_reward"]["before"] + 0.2
+    assert [row["step"] for row in made["rounds"]] == [0, 20]
+    assert made["rounds"][1]["known_answers"] >= made["rounds"][0]["known_answers"]
     assert (tmp_path / "report.html").exists()
+    assert not (tmp_path / "answers").exists()
 
 
-def test_an_interrupted_run_resumes_to_the_same_heads(problems, tmp_path, monkeypatch):
-    arguments = replace(SHORT, steps=9, evaluate_every=4, keep_close=0.01)
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [("write_part", 2), ("_learning_rate", 3), ("write_part", 4)],
+    ids=["drawing", "updating", "drawing again"],
+)
+def test_an_interrupted_run_resumes_to_the_same_heads(problems, tmp_path, monkeypatch, name, at):
+    arguments = replace(SHORT, steps=9, evaluate_every=4, keep_close=0.01, slots=8)
+    monkeypatch.setattr(reward_training, "PART_PROBLEMS", 8)
     whole = train_on_rewards(ToyPolicy(), problems, tmp_path / "whole", arguments, progress=False)
-    for at in (7, 8):  # in the middle of an update, and between an update and its measurement
-        monkeypatch.setattr(reward_training, "_seed", interrupting(reward_training._seed, at))
-        assert train_on_rewards(ToyPolicy(), problems, tmp_path / f"{at}", arguments, progress=False).interrupted
-        monkeypatch.undo()
-        with pytest.raises(InputError, match="holds an unfinished run"):
-            train_on_rewards(ToyPolicy(), problems, tmp_path / f"{at}", arguments, progress=False)
-        resumed = train_on_rewards(ToyPolicy(), problems, tmp_path / f"{at}", arguments, resume=True, progress=False)
-        assert resumed.history == whole.history
-        for name, tensor in weights(tmp_path / "whole").items():
-            assert torch.equal(weights(tmp_path / f"{at}")[name], tensor), name
+    with monkeypatch.context() as patched:
+        patched.setattr(reward_training, name, interrupting(getattr(reward_training, name), at))
+        if (name, at) == ("write_part", 2):  # before there are heads to keep
+            with pytest.raises(KeyboardInterrupt):
+                train_on_rewards(ToyPolicy(), problems, tmp_path / "part", arguments, progress=False)
+        else:
+            assert train_on_rewards(ToyPolicy(), problems, tmp_path / "part", arguments, progress=False).interrupted
+    assert len(list((tmp_path / "part" / "answers").iterdir())) == {2: 2, 3: 3, 4: 4}[at]
+    with pytest.raises(InputError, match="holds an unfinished run"):
+        train_on_rewards(ToyPolicy(), problems, tmp_path / "part", arguments, progress=False)
+    resumed = train_on_rewards(ToyPolicy(), problems, tmp_path / "part", arguments, resume=True, progress=False)
+    assert resumed.history == whole.history
+    for name, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "part")[name], tensor), name
 
 
-def interrupting(seed_of, at):
-    """Press Ctrl-C before the answers of update ``at`` are drawn; at a measured one (8) in its measurement instead."""
-    updates = []
+def interrupting(function, at):
+    """Press Ctrl-C in call ``at`` of ``function``."""
+    calls = []
 
-    def seed(seed, kind, number):
-        if kind == 4:
-            updates.append(number)
-        if updates and updates[-1] == 7 and at == 8 and kind == 2:
-            raise KeyboardInterrupt
-        if kind == 4 and number == at:
-            raise KeyboardInterrupt
-        return seed_of(seed, kind, number)
+    def called(*args):
+        calls.append(args)
+        if len(calls) == at:
+            signal.raise_signal(signal.SIGINT)
+        return function(*args)
 
-    return seed
+    return called
 
 
 def test_a_bound_keeps_the_heads_near_their_start(problems, tmp_path):
@@ -242,28 +272,17 @@ def test_a_bound_keeps_the_heads_near_their_start(problems, tmp_path):
     assert moved[1] < 0.5 * moved[0]
 
 
-def test_a_loss_that_is_no_number_names_its_problem():
-    policy, heads = ToyPolicy(), Heads(HIDDEN, VOCAB)
-
-    def states(wanted):
-        for index, (_, beginnings) in enumerate(wanted):
-            beginnings = sorted(beginnings, key=len)
-            hidden, logits = torch.ones(len(beginnings), HIDDEN), torch.ones(len(beginnings), VOCAB)
-            if index == 1:
-                hidden[-1, 0] = torch.nan
-            yield hidden, logits, [(index, beginning) for beginning in beginnings]
-
-    policy.states = states
-    run = SimpleNamespace(heads=heads, source=policy, arguments=SHORT, directory="folder", step=5)
-    wanted = [([1], {(3,): 1.0}), ([2], {(3,): 1.0, (3, 4): -1.0})]
-    with pytest.raises(InputError, match=r"^folder: the loss of step 5 is nan \(problem 8, token 2 of an answer\)"):
-        reward_training._add_gradient(run, wanted, [2, 7], 3, None)
+def test_a_loss_that_is_no_number_names_its_problem(problems, tmp_path, monkeypatch):
+    policy = ToyPolicy()
+    monkeypatch.setattr(policy, "logits", lambda hidden: hidden @ policy._matrix.T * torch.nan)
+    with pytest.raises(InputError, match=r"the held-out loss is nan after 0 steps"):
+        train_on_rewards(policy, problems, tmp_path, SHORT, progress=False)
 
 
 def test_problems_that_teach_nothing_are_refused(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text('{"prompt": "1", "best": 99}\n{"prompt": "2", "best": 99}\n')
-    with pytest.raises(InputError, match="nothing to learn from"):
+    with pytest.raises(InputError, match="no answer to any training problem is right"):
         train_on_rewards(ToyPolicy(), path, tmp_path / "heads", SHORT, progress=False)
     path.write_text('{"prompt": "1", "best": 99}\n')
     with pytest.raises(InputError, match="at least two"):
@@ -279,13 +298,13 @@ def test_the_states_of_llama_cpp_belong_to_the_tokens_they_predict(smollm2):
     assert all(np.allclose(answer.temperature, 1.0) for answer in group)
     greedy = []
     for _ in range(3):
-        ((_, logits, _),) = policy.states([(prompt, [(*greedy, 0)])])
-        greedy.append(int(logits[0].argmax()))
+        ((hidden, _),) = policy.states([(prompt, [(*greedy, 0)])])
+        greedy.append(int(policy.logits(hidden)[0].argmax()))
     tokens = (*greedy, 0)
     seen = {
         which: int(row.argmax())
-        for _, logits, every in policy.states([(prompt, [tokens[: t + 1] for t in range(4)])])
-        for row, which in zip(logits, every, strict=True)
+        for hidden, every in policy.states([(prompt, [tokens[: t + 1] for t in range(4)])])
+        for row, which in zip(policy.logits(hidden), every, strict=True)
     }
     assert [seen[0, tokens[: t + 1]] for t in range(3)] == greedy
     assert policy.pieces(greedy[:1]) == [" Paris"]
@@ -299,7 +318,7 @@ def test_the_command_trains_on_rewards(smollm2, tmp_path, capsys):
         f"train --objective reward --model {smollm2} --problems {path} -o {tmp_path / 'heads'} --threads 1".split()
     )
     command += ["--checker", "python:test_reward:length_score", "--max-tokens", "20", "--steps", "1", "--samples", "4"]
-    command += ["--measured-samples", "4", "--batch-problems", "2", "--validation-problems", "2"]
+    command += ["--batch-problems", "2", "--validation-problems", "2"]
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
     assert "low temperature" in shown
