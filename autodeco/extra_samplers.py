@@ -65,10 +65,12 @@ class ExtraSamplers:
             return
         draws = settings["temp"] > 0.0 and settings["mirostat_mode"] == 0
         last = [taken_off(chain) for _ in range(STOCK_CUTS + STOCK_DRAW if draws else 1)][::-1]
-        stages = [*self.penalties(llm), *last]
+        stages = self.penalties(llm)
         if draws:
             cuts, draw = last[:STOCK_CUTS], last[STOCK_CUTS:]
-            stages = [*self.penalties(llm), *self.first_cuts(), *cuts, *self.last_cuts(seed), *draw]
+            stages += [*self.first_cuts(), *cuts, *self.last_cuts(seed), *draw]
+        else:
+            stages += last
         for stage in stages:
             llama_cpp.llama_sampler_chain_add(chain.sampler, stage)
 

@@ -260,6 +260,22 @@ def test_without_heads_extra_samplers_work_on_stock_sampling(smollm2):
     plain.close()
 
 
+def test_extra_samplers_are_made_once_a_generation(llm, smollm2, monkeypatch):
+    """The chain frees what is in it, and nothing else would."""
+    plain = autodeco.Llama(str(smollm2), n_ctx=64, n_threads=1, n_threads_batch=1, verbose=False)
+    made = []
+    for name in ("dry", "xtc", "top_n_sigma"):
+        init = getattr(llama_cpp, f"llama_sampler_init_{name}")
+        monkeypatch.setattr(
+            llama_cpp, f"llama_sampler_init_{name}", lambda *a, name=name, init=init: made.append(name) or init(*a)
+        )
+    for model in (plain, llm):
+        made.clear()
+        model("One,", max_tokens=3, dry_multiplier=0.5, xtc_probability=0.5, top_n_sigma=2.0)
+        assert sorted(made) == ["dry", "top_n_sigma", "xtc"]
+    plain.close()
+
+
 def test_every_method_of_llama_cpp_has_all_its_parameters_and_ours():
     ours = {"generate", "sample", "create_completion", "__call__", "create_chat_completion"}
     own = {field.name for field in fields(ExtraSamplers)}
