@@ -2,19 +2,17 @@
 
 import errno
 import os
-from collections.abc import Callable
 
-STEP = 64 << 20  # bytes a system call; small enough for a progress bar to move
+# Bytes a system call: as many as Linux takes at once. Smaller steps took up to four times as long on a virtual machine.
+STEP = 1 << 31
 BUFFER = 256 << 10  # larger ones measured slower, up to six times
 
 # Where copy_file_range may refuse: other file systems, old kernels, files that are no plain files.
 _REFUSALS = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY}
 
 
-def copy_range(
-    source: int, source_offset: int, target: int, target_offset: int, size: int, progress: Callable[[int], object]
-) -> None:
-    """Copy ``size`` bytes between two open file descriptors; ``progress`` is called with the bytes of each step.
+def copy_range(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
+    """Copy ``size`` bytes between two open file descriptors.
 
     The kernel copies (copy_file_range), sharing the extents instead where the file system can and both offsets lie on
     its blocks; else a buffer does. Raises OSError as the system reports it, EOFError if the source ends early."""
@@ -31,7 +29,6 @@ def copy_range(
         if copied == 0:  # some file systems say so instead of refusing
             break
         done += copied
-        progress(copied)
     buffer = memoryview(bytearray(BUFFER)) if done < size else None
     while done < size:
         count = os.preadv(source, [buffer[: size - done]], source_offset + done)
@@ -41,4 +38,3 @@ def copy_range(
         while written < count:
             written += os.pwrite(target, buffer[written:count], target_offset + done + written)
         done += count
-        progress(count)

@@ -18,7 +18,7 @@ from autodeco.export.gguf_file import DEFAULT_ALIGNMENT, GgufFile, TensorInfo, p
 from autodeco.export.head_tensors import HeadTensor
 from autodeco.export.heads_in_gguf import head_tensor_names
 from autodeco.export.layout import MERGED, Layout, open_layout
-from autodeco.export.progress import progress_bar
+from autodeco.export.progress import growth_bar
 from autodeco.export.schema import (
     ADAPTER_TYPE,
     BASE_GGUF,
@@ -102,8 +102,8 @@ def write_merged(
         with _writing(output) as file:
             file.write(head)
             file.flush()
-            with progress_bar(Path(output).name, model.size) as update:
-                copy_range(source.fileno(), model.start, file.fileno(), len(head), model.size, update)
+            with growth_bar(Path(output).name, file.name, len(head) + model.size):
+                copy_range(source.fileno(), model.start, file.fileno(), len(head), model.size)
             file.seek(len(head) + model.size)
             file.write(bytes(end - model.size))
             for tensor in tensors:
@@ -136,8 +136,8 @@ def split_merged(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[Pa
         for key in DESCRIPTION_KEYS
         if isinstance(outer.get(key), str) and outer.get(key) != inner.get(key)
     }
-    with open(path, "rb") as source, _writing(base_path) as file, progress_bar(base_path.name, inner.size) as update:
-        copy_range(source.fileno(), inner.start, file.fileno(), 0, inner.size, update)
+    with open(path, "rb") as source, _writing(base_path) as file, growth_bar(base_path.name, file.name, inner.size):
+        copy_range(source.fileno(), inner.start, file.fileno(), 0, inner.size)
     write_sidecar(heads_path, tensors, layout, description)
     return base_path, heads_path
 

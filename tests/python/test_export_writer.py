@@ -224,11 +224,9 @@ def test_copying_falls_back_to_a_buffer_where_the_kernel_refuses(tmp_path, monke
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr("os.copy_file_range", refuse, raising=False)
-    steps = []
     with open(tmp_path / "from", "rb") as source, open(tmp_path / "to", "wb") as target:
-        copy_range(source.fileno(), 1000, target.fileno(), 10, len(data) - 2000, steps.append)
+        copy_range(source.fileno(), 1000, target.fileno(), 10, len(data) - 2000)
     assert (tmp_path / "to").read_bytes() == bytes(10) + data[1000:-1000]
-    assert sum(steps) == len(data) - 2000
 
 
 @pytest.fixture(scope="module")
