@@ -12,5 +12,5 @@ source=$("$python" cmake/llama_cpp_source.py)
 tar -C "$source" -czf "$to/llama.cpp.tar.gz" .
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --dest "$to" gguf
 cp "$("$python" -c 'from autodeco.default_model import default_model; print(default_model())')" "$to/smollm2.gguf"
-"$python" -m autodeco.export.cli tests/golden/smollm2.heads.safetensors --base "$to/smollm2.gguf" -o "$to/smollm2.heads.gguf"
+"$(dirname "$python")/autodeco-export" tests/golden/smollm2.heads.safetensors --base "$to/smollm2.gguf" -o "$to/smollm2.heads.gguf"
 "$python" benchmarks/gpu/problems.py "$to"
