@@ -24,14 +24,24 @@ void stats_node(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
     }
 }
 
+// The product [m, n] of a matrix with every column of [k, n], in float32. CUDA has kernels that do so for one column at a
+// time, and rounds several to float16 or TF32 first, which moves a temperature by 1e-3: so each is a batch of its own. And
+// unless told not to, it adds up products with float16 weights in float16.
+ggml_tensor * mul_columns(ggml_context * ctx, ggml_tensor * matrix, ggml_tensor * columns) {
+    const int64_t n       = columns->ne[1];
+    ggml_tensor * batch   = n == 1 ? columns : ggml_reshape_3d(ctx, columns, columns->ne[0], 1, n);
+    ggml_tensor * product = ggml_mul_mat(ctx, matrix, batch);
+    ggml_prec_set_acc(product, GGML_PREC_F32);
+    return n == 1 ? product : ggml_reshape_2d(ctx, product, matrix->ne[1], n);
+}
+
 ggml_tensor * build_mlp(ggml_context * ctx, const mlp_tensors & mlp, ggml_tensor * hidden, ggml_tensor * extra) {
-    ggml_tensor * cur = ggml_mul_mat(ctx, mlp.w1, hidden);
-    ggml_prec_set_acc(cur, GGML_PREC_F32); // CUDA would add up products with float16 weights in float16
+    ggml_tensor * cur = mul_columns(ctx, mlp.w1, hidden);
     if (extra) {
         cur = ggml_add(ctx, cur, ggml_mul_mat(ctx, mlp.w1_extra, extra));
     }
     cur = ggml_relu(ctx, ggml_add(ctx, cur, mlp.b1));
-    cur = ggml_add(ctx, ggml_mul_mat(ctx, mlp.w2, cur), mlp.b2);
+    cur = ggml_add(ctx, mul_columns(ctx, mlp.w2, cur), mlp.b2);
     return ggml_sigmoid(ctx, cur);
 }
 
