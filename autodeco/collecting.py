@@ -160,7 +160,7 @@ def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manif
                     if check:
                         check.offer(hidden, logits)
             if check and first and pending.hidden:
-                _refuse_if_wrong(check.relative_error(matrix), matrix)
+                refuse_if_wrong(check.relative_error(matrix), matrix)
         bar.update()
         bar.set_postfix(tokens=manifest.tokens + pending.tokens, refresh=False)
         if pending.tokens >= settings.shard_tokens:
@@ -210,7 +210,7 @@ def _flush(pending: _Pending, next_record: int, check, matrix: OutputMatrix, out
         if check:
             manifest.logits_error = check.relative_error(matrix)
             manifest.logits_checked = len(check.kept)
-            _refuse_if_wrong(manifest.logits_error, matrix)
+            refuse_if_wrong(manifest.logits_error, matrix)
             check = None
         shard = Shard(
             f"shard-{len(manifest.shards):05d}.safetensors", pending.tokens, pending.first_record, next_record
@@ -314,7 +314,8 @@ class LogitsCheck:
         return float(np.linalg.norm(rebuilt - theirs) / np.linalg.norm(theirs))
 
 
-def _refuse_if_wrong(error: float, matrix: OutputMatrix) -> None:
+def refuse_if_wrong(error: float, matrix: OutputMatrix) -> None:
+    """Raise InputError if logits are off by more than quantized arithmetic explains."""
     if not error <= LARGEST_LOGITS_ERROR:
         raise InputError(
             f"{matrix.path}: logits rebuilt from hidden states are {error:.1%} off llama.cpp's own (at most "

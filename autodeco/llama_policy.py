@@ -5,13 +5,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from autodeco import batch, native, shared_batch
 from autodeco.answer_trees import Tokens, paths
 from autodeco.base_model import open_base
-from autodeco.collecting import StateReader
+from autodeco.collecting import CHECKED_POSITIONS, LogitsCheck, StateReader, refuse_if_wrong
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
@@ -36,7 +37,9 @@ class LlamaPolicy:
     def __init__(self, path: str | os.PathLike, max_tokens: int, slots: int, device: str, threads: int | None = None):
         self._path, self._max_tokens, self._slots, self.device = path, max_tokens, slots, device
         self._threads = threads or os.cpu_count()
-        self._layout, self._rebuilt = open_layout(path), None
+        self._layout, self._matrix = open_layout(path), read_output_matrix(path)
+        self._rebuilt: RebuiltLogits | None = None
+        self._check: LogitsCheck | None = LogitsCheck(seed=0)
         self._open(512)
         self.model = Model(
             str(Path(path).resolve()),
@@ -72,7 +75,8 @@ class LlamaPolicy:
             edges = set(edges)
             for tokens, first in paths(edges):
                 read = self._states.read([*prompt, *tokens[:first]], list(tokens[first:]))
-                for offset, hidden, _ in read:
+                for offset, hidden, logits in read:
+                    self._compare(hidden, logits)
                     beginnings = [tokens[: first + offset + row + 1] for row in range(len(hidden))]
                     rows = [row for row, beginning in enumerate(beginnings) if beginning in edges]
                     if rows:
@@ -80,8 +84,16 @@ class LlamaPolicy:
 
     def logits(self, hidden: Tensor) -> Tensor:
         if self._rebuilt is None:
-            self._rebuilt = RebuiltLogits(read_output_matrix(self._path), self.device)
+            self._rebuilt = RebuiltLogits(self._matrix, self.device)
         return self._rebuilt(hidden)
+
+    def _compare(self, hidden: np.ndarray, logits: np.ndarray) -> None:
+        """Compare the first logits with rebuilt ones; raises InputError for a model whose logits are more than that."""
+        if self._check is not None:
+            self._check.offer(hidden, logits)
+            if len(self._check.kept) == CHECKED_POSITIONS:
+                refuse_if_wrong(self._check.relative_error(self._matrix), self._matrix)
+                self._check = None
 
     def summed(self, values: Tensor) -> Tensor:
         return values
