@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.base_model import check_gguf, open_llama
     from autodeco.errors import InputError
     from autodeco.evaluation import report
-    from autodeco.evaluation.results import task_figures
+    from autodeco.evaluation.results import task_figures, together
     from autodeco.evaluation.running import Runner
     from autodeco.evaluation.settings import ANSWERS, Settings, claim, describe
     from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
@@ -111,10 +111,12 @@ def run(args: argparse.Namespace) -> None:
     folder = claim(args.output, description)
     passes = runner.run(tasks)
     llm.close()
+    of_tasks = [task_figures(of_task, settings) for of_task in passes]
     figures = {
         **provenance(),
         "settings": description,
-        "tasks": [task_figures(of_task, settings) for of_task in passes],
+        "tasks": of_tasks,
+        "together": together(passes, of_tasks, settings),
     }
     files = report.write(figures, folder)
     _print(figures)
@@ -137,4 +139,16 @@ def _print(figures: dict) -> None:
             difference = f"{100 * against[name]['difference']:+.1f}" if name in against else ""
             interval = f"{100 * at['low']:.1f} to {100 * at['high']:.1f}"
             table.add_row(name, f"{100 * at['value']:.1f}", interval, difference)
+        console.print(table)
+    if figures["together"]:
+        whole = figures["together"]
+        at = whole["pass_at_1"]
+        range_ = f"{100 * at['low']:.1f} to {100 * at['high']:.1f}"
+        title = f"all tasks together: AutoDeco {100 * at['value']:.1f} ({range_}), in points"
+        table = Table(title=title, title_justify="left")
+        for column, justify in (("against", "left"), ("AutoDeco is", "right"), ("95%", "right"), ("p", "right")):
+            table.add_column(column, justify=justify)
+        for rival, d in whole["against"].items():
+            range_ = f"{100 * d['low']:+.1f} to {100 * d['high']:+.1f}"
+            table.add_row(rival, f"{100 * d['difference']:+.1f}", range_, f"{d['p']:.4f}")
         console.print(table)

@@ -10,7 +10,7 @@ from autodeco.atomic import replacing
 from autodeco.colors import SCALES, color_of
 from autodeco.evaluation import plots
 from autodeco.evaluation.methods import AUTODECO, GREEDY, MEAN_SHIFT
-from autodeco.evaluation.results import BEST, ORACLE
+from autodeco.evaluation.results import BEST, ONE_FOR_ALL, ORACLE
 
 FILES = ("report.json", "report.md", "report.html")
 
@@ -32,7 +32,7 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
         "cell": _cell,
         "verdict": _verdict,
     }
-    environment.globals |= {"AUTODECO": AUTODECO.name, "BEST": BEST, "ORACLE": ORACLE}
+    environment.globals |= {"AUTODECO": AUTODECO.name, "BEST": BEST, "ORACLE": ORACLE, "ONE_FOR_ALL": ONE_FOR_ALL}
     environment.globals["summary"] = (MEAN_SHIFT, BEST, ORACLE, GREEDY.name)
     drawn = {
         task["task"]: {

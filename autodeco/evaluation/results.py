@@ -12,6 +12,7 @@ from autodeco.evaluation.tasks import question_of
 
 BEST = "best on validation"
 ORACLE = "best on test (oracle)"
+ONE_FOR_ALL = "best for all tasks on test (oracle)"
 EXAMPLES = 6
 LEAST_ANSWERS = 10  # at a position, for its mean to be shown
 
@@ -62,6 +63,32 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
         figures["positions"] = _positions(ours)
         figures["examples"] = _examples(passes, figures[BEST], settings.seed)
     return figures
+
+
+def together(passes: list[TaskPasses], tasks: list[dict[str, Any]], settings: Settings) -> dict[str, Any] | None:
+    """The figures at pass@1 of all ``tasks`` together, whose rivals have a setting for each, and of the static setting
+    that is best on all of them (ONE_FOR_ALL); None for a single task, and without heads."""
+    if len(tasks) < 2 or "against" not in tasks[0]:
+        return None
+
+    def joined(names: list[str]) -> np.ndarray:
+        pairs = zip(passes, names, strict=True)
+        return np.concatenate([rates(of_task.test[name], settings.test, 1) for of_task, name in pairs])
+
+    ours = joined([methods.AUTODECO.name] * len(tasks))
+    static = [name for name, answers in passes[0].validation.items() if answers.method.is_static]
+    one = max(static, key=lambda name: joined([name] * len(tasks)).mean())
+    chosen = {rival: [task["against"][rival]["method"] for task in tasks] for rival in tasks[0]["against"]}
+    chosen[ONE_FOR_ALL] = [one] * len(tasks)
+    low, high = statistics.interval(ours, settings.seed)
+    return {
+        "problems": len(ours),
+        "pass_at_1": {"value": float(ours.mean()), "low": low, "high": high},
+        "against": {
+            rival: {"methods": names, **statistics.paired(ours, joined(names), settings.seed)}
+            for rival, names in chosen.items()
+        },
+    }
 
 
 def _against(ours: Pass, theirs: Pass, problems: int, settings: Settings) -> dict[str, Any]:

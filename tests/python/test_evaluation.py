@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -19,9 +20,9 @@ from autodeco.batch import Sampling
 from autodeco.checkers import checker
 from autodeco.errors import InputError
 from autodeco.evaluation import methods, report, running, statistics
-from autodeco.evaluation.methods import GREEDY, Method, mean_shift, static
-from autodeco.evaluation.results import rates
-from autodeco.evaluation.running import Pass, Runner, mean_of
+from autodeco.evaluation.methods import AUTODECO, GREEDY, Method, mean_shift, static
+from autodeco.evaluation.results import ONE_FOR_ALL, rates, together
+from autodeco.evaluation.running import Pass, Runner, TaskPasses, mean_of
 from autodeco.evaluation.settings import Settings, claim, describe, describe_answers
 from autodeco.evaluation.tasks import (
     Task,
@@ -242,6 +243,30 @@ def test_rates_are_by_problem_and_greedy_answers_count_as_they_are():
     assert rates(Pass(GREEDY, rows_of([0, 1], 1), 1.0), 2, 1).tolist() == [0.0, 1.0]
     assert mean_of(sampled) == (0.75, 0.5)
     assert mean_shift(*mean_of(sampled)).sampling == Sampling(0.75, 0.5, heads="none")
+
+
+def test_tasks_together_are_all_problems_with_each_tasks_own_rival():
+    static_one, n = static(0.5, 0.9), 2
+    passes = [
+        TaskPasses(
+            None,
+            {method.name: Pass(method, [], 0.0) for method in (GREEDY, static_one, AUTODECO)},
+            {
+                AUTODECO.name: Pass(AUTODECO, rows_of(ours, n), 0.0),
+                static_one.name: Pass(static_one, rows_of(theirs, n), 0.0),
+                GREEDY.name: Pass(GREEDY, rows_of(greedy, 1), 0.0),
+            },
+        )
+        for ours, theirs, greedy in (([2, 1], [0, 2], [1, 0]), ([0, 2], [1, 1], [0, 0]))
+    ]
+    best = [{"greedy": {"method": "greedy"}, "best": {"method": name}} for name in ("greedy", static_one.name)]
+    tasks, settings = [{"against": against} for against in best], SimpleNamespace(test=2, seed=0)
+    found = together(passes, tasks, settings)
+    assert (found["problems"], found["pass_at_1"]["value"]) == (4, 0.625)
+    differences = {rival: d["difference"] for rival, d in found["against"].items()}
+    assert differences == {"greedy": 0.375, "best": 0.125, ONE_FOR_ALL: 0.125}
+    assert found["against"][ONE_FOR_ALL]["methods"] == [static_one.name] * 2
+    assert together(passes[:1], tasks[:1], settings) is None
 
 
 def test_the_vendors_setting_is_read_from_the_model():
