@@ -4,8 +4,9 @@
 
 Uses the golden heads of tests/golden. The limit beside the figures is the rate at which llama.cpp reads a long prompt
 in the same rounds: a batch so large that the weights cost nothing, and no draw. Also says how often an answer is the
-same text when it is generated in batches of another size, with the same random numbers. Writes
-benchmarks/results/batch.json.
+same text when it is generated in batches of another size, with the same random numbers. With --busy it counts the
+processor time of one thread, which other work on the machine disturbs little; two threads that share their cores with
+other work wait for each other most of the time. Writes benchmarks/results/batch.json.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -35,28 +37,28 @@ READ = 448  # tokens of the prompt that is only read
 SETTINGS = {"heads": Sampling(), "static": Sampling(0.8, 0.95, heads="none"), "greedy": Sampling(0.0, heads="none")}
 
 
-def rates(llm, rounds: int, tokens: int) -> dict:
-    """Tokens per second of one stream and of 16 sequences with each setting, prompts included: one of about 40 tokens
-    for the stream, and the same one, shared, for the sequences; and tokens per second of a prompt of 448."""
+def rates(llm, rounds: int, tokens: int, clock: Callable[[], float]) -> dict:
+    """Tokens per second, by ``clock``, of one stream and of 16 sequences with each setting, prompts included: one of
+    about 40 tokens for the stream, and the same one, shared, for the sequences; and of reading a prompt of 448."""
     messages = [{"role": "user", "content": f"Tell me a long story about {TOPICS[0]}."}]
     prompt = Tokenizer(llm).prompt_ids(messages)
 
     def one_stream(seed: int) -> float:
         llm.reset()
-        start = time.perf_counter()
+        start = clock()
         count = sum(1 for _ in stream(llm, prompt, tokens, seed))
-        return count / (time.perf_counter() - start)
+        return count / (clock() - start)
 
     def batch(sampling: Sampling, seed: int) -> float:
-        start = time.perf_counter()
+        start = clock()
         answers = generate(llm, [prompt], 16, sampling, max_tokens=tokens, seed=seed, slots=16)
-        return sum(len(answer.decoding) for answer in answers) / (time.perf_counter() - start)
+        return sum(len(answer.decoding) for answer in answers) / (clock() - start)
 
     def reading(seed: int) -> float:
         llm.reset()
-        start = time.perf_counter()
+        start = clock()
         llm.eval([1 + (seed + i) % 1000 for i in range(READ)])
-        return READ / (time.perf_counter() - start)
+        return READ / (clock() - start)
 
     found: dict[str, list[float]] = {name: [] for name in ("one_stream", *SETTINGS, "reading")}
     for seed in tqdm(range(rounds + 1), desc="rates", unit="round", disable=None):
@@ -94,17 +96,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--busy", action="store_true", help="one thread, by its processor time")
     parser.add_argument("-o", "--output", type=Path, default=RESULT)
     args = parser.parse_args()
+    threads = 1 if args.busy else args.threads
     model = default_model()
     with tempfile.TemporaryDirectory() as folder:
         heads = Path(folder) / "heads.gguf"
         export_cli.main([str(ROOT / "tests/golden/smollm2.heads.safetensors"), "--base", str(model), "-o", str(heads)])
-        llm = open_llama(model, heads, n_ctx=512, n_threads=args.threads, n_threads_batch=args.threads)
+        llm = open_llama(model, heads, n_ctx=512, n_threads=threads, n_threads_batch=threads)
         result = {
             "model": model.name,
-            "settings": {"tokens": args.tokens, "rounds": args.rounds, "threads": args.threads},
-            **rates(llm, args.rounds, args.tokens),
+            "settings": {"tokens": args.tokens, "rounds": args.rounds, "threads": threads},
+            "clock": "processor time" if args.busy else "wall",
+            **rates(llm, args.rounds, args.tokens, time.process_time if args.busy else time.perf_counter),
             "same_text_share": same_texts(llm, 24),
             "machine": machine(),
             "versions": versions(),
