@@ -261,7 +261,8 @@ def score(
     size = CHUNK_TOKENS_CPU if on_cpu else max(64, CHUNK_BYTES // (4 * policy.model.vocab_size))
     parted, columns = edges.parted(), []
     for places in parted.split(size):
-        hidden = edges.hidden[edges.state[places]].float()
+        states, state = edges.state[places].unique(return_inverse=True)  # neighbours have them in common
+        hidden = edges.hidden[states].float()
         with torch.no_grad():
             logits = policy.logits(hidden)
         temperature, stats = heads.temperature(hidden), None
@@ -269,12 +270,13 @@ def score(
             with torch.no_grad():
                 stats = prob_stats(logits, temperature)
         top_p = heads.top_p(hidden, temperature, stats)
-        log_p = log_probability(logits, temperature + explore, top_p, edges.token[places], blur)
-        distance = torch.zeros_like(log_p)
+        distance = torch.zeros_like(temperature)
         if first is not None:
             with torch.no_grad():
                 start = first.temperature(hidden), first.top_p(hidden, temperature, stats)
             distance = _distance((temperature, top_p), start)
+        temperature, top_p, distance = temperature[state], top_p[state], distance[state]
+        log_p = log_probability(logits[state], temperature + explore, top_p, edges.token[places], blur)
         columns.append(torch.stack((log_p, temperature, top_p, distance)))
     zeros = torch.zeros(4, len(edges.token), device=edges.token.device)
     return tuple(zeros.index_copy(1, parted, torch.cat(columns, 1)) if columns else zeros)
