@@ -19,11 +19,17 @@ LEAST_ANSWERS = 10  # at a position, for its mean to be shown
 
 def rates(answers: Pass, problems: int, k: int) -> np.ndarray:
     """Pass@k of each problem [problems]; greedy answers, all alike, count as any number of samples."""
+    right = _right(answers, problems)
+    samples = len(answers.rows) // problems
+    return right.astype(np.float64) if answers.method.is_greedy else statistics.pass_at_k(right, samples, k)
+
+
+def _right(answers: Pass, problems: int) -> np.ndarray:
+    """How many answers to each problem are right."""
     right = np.zeros(problems, int)
     for row in answers.rows:
         right[row["problem"]] += row["right"]
-    samples = len(answers.rows) // problems
-    return right.astype(np.float64) if answers.method.is_greedy else statistics.pass_at_k(right, samples, k)
+    return right
 
 
 def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
@@ -121,6 +127,7 @@ def _method_figures(answers: Pass, problems: int, settings: Settings) -> dict[st
         "min_p": method.sampling.min_p,
         "heads": method.sampling.heads,
         "answers": len(answers.rows),
+        "right": _right(answers, problems).tolist(),
         "pass_at": pass_at,
         "finished": sum(row["finish"] != "length" for row in answers.rows) / len(answers.rows),
         "tokens": tokens,
