@@ -35,7 +35,6 @@ def right(problem: dict, text: str) -> float:
     return float(text.strip() == expected)
 
 
-
 def fixed(temperature: float, top_p: float):
     """Return a static setting in the place of heads."""
 
