@@ -34,6 +34,7 @@ class Shape:
 
 
 SHAPES = {
+    "tiny": Shape(64, 2, 128, 4, 2, 49152, Type.F16, Type.F16),  # for tests
     "1.5b": Shape(1536, 28, 8960, 12, 2, 151936, Type.F16, Type.F16),  # Qwen2.5-1.5B
     "8b": Shape(4096, 32, 14336, 32, 8, 128256, Type.Q4_0, Type.Q8_0),  # Llama-3.1-8B
 }

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,20 @@ def passes(program: str, *args, **environment) -> None:
 def test_the_sampler_from_cpp(smollm2, exported, nucleus):
     # the operations meant for devices run on the CPU too
     passes("test_sampler", smollm2, exported("f32"), AUTODECO_NUCLEUS=nucleus)
+
+
+@pytest.mark.parametrize("nucleus", ["cpu", "device"])
+def test_the_sampler_on_a_generated_model(tmp_path, nucleus):
+    generate = [
+        sys.executable,
+        REPOSITORY / "benchmarks" / "gpu" / "generate_model.py",
+        "tiny",
+        "peaked",
+        "-o",
+        tmp_path,
+    ]
+    subprocess.run(generate, check=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    passes("test_sampler", tmp_path / "tiny-peaked.gguf", tmp_path / "tiny-peaked.heads.gguf", AUTODECO_NUCLEUS=nucleus)
 
 
 def test_the_interface(smollm2, exported):
