@@ -526,11 +526,20 @@ static void test_life_cycle(llama_model * model, const char * heads_path) {
         llama_free(ctx);
         return tokens;
     };
-    llama_sampler * twin = llama_sampler_clone(chain);
-    const auto      first = run(chain);
+    llama_sampler * twin  = llama_sampler_clone(chain);
+    llama_sampler * other = llama_sampler_clone(chain);
+    autodeco_sampler_set_params(llama_sampler_chain_get(other, 0), { 8, 1.0f, 1.0f });
+    llama_sampler * from = llama_sampler_chain_get(twin, 0);
+    from->iface->copy_state(from, llama_sampler_chain_get(other, 0));
+    const auto first = run(chain);
     check(run(twin) == first, "a clone draws what its original would have drawn", first[0]);
-    llama_sampler_free(chain);
-    llama_sampler_free(twin);
+    check(run(other) == first, "so does a sampler that takes its state, whatever its seed and settings were", first[0]);
+    llama_sampler * again = llama_sampler_clone(chain);
+    llama_sampler_reset(again);
+    check(run(again) == first, "a sampler that is reset begins its random numbers again", first[0]);
+    for (llama_sampler * each : { chain, twin, other, again }) {
+        llama_sampler_free(each);
+    }
 
     check(autodeco_heads_load("no-such-file.gguf", &error) == nullptr, "a missing file is an error", 0);
     check(std::string(error.message).find("no-such-file.gguf") == 0, "which names the file", 0);
