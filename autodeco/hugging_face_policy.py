@@ -147,7 +147,7 @@ class HuggingFacePolicy:
 
     @torch.no_grad()
     def _check_logits(self) -> None:
-        """Raise InputError if the model does to its logits what ``_logits`` does not know."""
+        """Raise InputError if the model does to its logits what ``logits`` does not know."""
         tokens = torch.arange(8, device=self.device)[None]
         theirs = self._frozen.language_model(input_ids=tokens, use_cache=False).logits[0].float()
         ours = self.logits(self._frozen.hidden[0])
