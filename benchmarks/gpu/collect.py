@@ -36,8 +36,8 @@ def decoding(out: Path) -> list:
 
 
 def training(out: Path) -> dict:
-    """Return the full run to reward-trained heads, and the memory of training, as far as they were made."""
-    found = {name: out / f"{name}.json" for name in ("full_run", "train_memory")}
+    """Return the losses, the full run to reward-trained heads, and the memory of training, as far as they were made."""
+    found = {name: out / f"{name}.json" for name in ("losses", "full_run", "train_memory")}
     return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
 
 
@@ -53,7 +53,6 @@ def main() -> None:
         "tests": tests(out),
         "operations_microseconds": operations(out),
         "decoding": decoding(out),
-        "losses": json.loads((out / "losses.json").read_text()),
         **training(out),
     }
     result.write_text(json.dumps(report, indent=2) + "\n")

@@ -7,7 +7,7 @@
 # python3 with numpy; `losses` needs torch, `train` transformers too. Stages, all of them in this order if none is named:
 #
 #   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
-#   test        the C++ tests: none, 10 and all layers on the GPU, the nucleus where it can be and on the CPU
+#   test        the C++ tests: none, 10 and all layers on the GPU, the nucleus where it can be and on the CPU; autodeco-cli
 #   operations  what single ggml operations cost
 #   models      the generated models, 8 GB in build/cuda-models, or $MODELS
 #   decode      decoding speed
@@ -44,6 +44,17 @@ test_sampler() {
     return $passed
 }
 
+# autodeco-cli LAYERS: the likeliest tokens, as JSON lines
+greedy() {
+    $programs/autodeco-cli -m "$carried/smollm2.gguf" --heads "$carried/smollm2.heads.gguf" -g "$1" --temp 0 -n 20 --ignore-eos --json \
+        -p "The capital of France is" > "$out/cli_$1.jsonl"
+}
+
+# Text, and temperature and top-p, of the program on the GPU and on the CPU.
+test_cli() {
+    greedy 0 && greedy 99 && python3 benchmarks/gpu/compare_answers.py "$out/cli_0.jsonl" "$out/cli_99.jsonl" > "$out/test_cli.log"
+}
+
 # the C++ tests
 test_() {
     local failed=0
@@ -55,6 +66,8 @@ test_() {
     done
     test_sampler 0  device || failed=1
     test_sampler 99 auto no-kv-offload || failed=1
+    test_cli || failed=1
+    echo "autodeco-cli on the GPU and on the CPU: $(tail -1 "$out/test_cli.log")"
     return $failed
 }
 
