@@ -117,8 +117,11 @@ class HuggingFaceSource:
             yield Chunk(hidden[part].float(), logits[part], labels[part], *here)
 
     def _load(self, path: str | os.PathLike | HuggingFaceModel) -> None:
+        from accelerate.utils import broadcast_object_list
+
         self._frozen = path if isinstance(path, HuggingFaceModel) else HuggingFaceModel(path, self._settings.dtype)
-        self.model, self._tokenizer = self._frozen.model, self._frozen.tokenizer
+        self._tokenizer = self._frozen.tokenizer
+        self.model = broadcast_object_list([self._frozen.model])[0]  # by the first process, which has its weights
         if self._accelerator.distributed_type.value == "FSDP":
             # FSDP2 wants an optimizer with the model; this one gets no gradients.
             model = self._frozen.language_model

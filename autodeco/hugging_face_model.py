@@ -79,7 +79,8 @@ class HuggingFaceModel:
         ends = model.generation_config.eos_token_id
         ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
         self.tokenizer = HuggingFaceTokenizer(tokenizer, ends)
-        first = output.weight[:256].float().cpu().numpy().tobytes()
+        # Of processes that share a model, the first one may be the only one that has been given its weights.
+        first = b"" if output.weight.is_meta else output.weight[:256].float().cpu().numpy().tobytes()
         digest = hashlib.sha256(model.config.to_json_string().encode() + first).hexdigest()
         name, fingerprint = (Path(path).stem, model_fingerprint(path)) if gguf else (Path(path).name, digest)
         self.model = Model(str(path), fingerprint, model.config.model_type, name, hidden, vocab)

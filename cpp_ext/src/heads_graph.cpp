@@ -38,7 +38,7 @@ ggml_tensor * mul_columns(ggml_context * ctx, ggml_tensor * matrix, ggml_tensor 
 ggml_tensor * build_mlp(ggml_context * ctx, const mlp_tensors & mlp, ggml_tensor * hidden, ggml_tensor * extra) {
     ggml_tensor * cur = mul_columns(ctx, mlp.w1, hidden);
     if (extra) {
-        cur = ggml_add(ctx, cur, ggml_mul_mat(ctx, mlp.w1_extra, extra));
+        cur = ggml_add(ctx, cur, mul_columns(ctx, mlp.w1_extra, extra));
     }
     cur = ggml_relu(ctx, ggml_add(ctx, cur, mlp.b1));
     cur = ggml_add(ctx, mul_columns(ctx, mlp.w2, cur), mlp.b2);

@@ -3,16 +3,18 @@
 //   test_sampler MODEL.gguf HEADS.gguf [GPU_LAYERS [no-kv-offload]]
 //
 // Heads must fit the model; their values are scaled so that the nucleus holds several tokens. Every value is compared with
-// the heads run on the host over the hidden state and logits that the same device computed.
+// the heads in float64 over the hidden state and logits that the same device computed.
 
 #include "check.h"
+#include "crowd.h"
+#include "decoding.h"
+#include "exact.h"
 #include "nodes.h"
 
 #include "autodeco.h"
 
 #include "distribution.h"
 #include "heads.h"
-#include "heads_predict.h"
 
 #include <algorithm>
 #include <cmath>
@@ -24,48 +26,11 @@
 #include <string>
 #include <vector>
 
-static const std::vector<std::vector<llama_token>> PROMPTS = {
-    { 1, 504, 3575, 282, 4649, 314 }, { 1, 19, 216, 34, 446, 216, 35, 5 }, { 1, 28, 30, 42 }, { 1, 1000, 2000, 3000, 4000 },
-};
-
 struct model_state {
     std::vector<float> hidden;
     std::vector<float> logits;
-    float              temperature;
-    float              top_p;
+    exact_prediction   predicted;
 };
-
-static bool kv_offload = true;
-
-static llama_context * new_context(llama_model * model, bool embeddings, uint32_t n_seq, uint32_t n_outputs_max_per_seq = 1) {
-    llama_context_params params  = llama_context_default_params();
-    params.n_ctx                 = 256 * n_seq;
-    params.n_batch               = 256;
-    params.n_seq_max             = n_seq;
-    params.n_threads             = 1;
-    params.n_threads_batch       = 1;
-    params.embeddings            = embeddings;
-    params.offload_kqv           = kv_offload;
-    params.kv_unified            = n_seq > 1; // else sequences that are not neighbours go through graphs of their own
-    params.n_outputs_max_per_seq = n_outputs_max_per_seq;
-    return llama_init_from_model(model, params);
-}
-
-// decode tokens of one sequence from position `pos`; the last one is an output unless told otherwise
-static int decode(llama_context * ctx, const std::vector<llama_token> & tokens, llama_pos pos, llama_seq_id seq, bool output = true) {
-    llama_batch batch = llama_batch_init((int32_t) tokens.size(), 0, 1);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-        batch.token[i]     = tokens[i];
-        batch.pos[i]       = pos + (llama_pos) i;
-        batch.n_seq_id[i]  = 1;
-        batch.seq_id[i][0] = seq;
-        batch.logits[i]    = output && i + 1 == tokens.size();
-    }
-    batch.n_tokens = (int32_t) tokens.size();
-    const int rc = llama_decode(ctx, batch);
-    llama_batch_free(batch);
-    return rc;
-}
 
 // decode prompts as sequences 0, 1, ...: each but for its last token, then all last tokens in one batch
 static int decode_prompts(llama_context * ctx, const std::vector<std::vector<llama_token>> & prompts) {
@@ -98,11 +63,7 @@ static std::vector<model_state> states_of(llama_model * model, const autodeco_he
         const float * z = llama_get_logits_ith(ctx, (int32_t) i);
         states[i].hidden.assign(h, h + n_embd);
         states[i].logits.assign(z, z + n_vocab);
-        std::string error;
-        if (!autodeco::heads_predict(*heads->data, h, z, 1, n_vocab, &states[i].temperature, &states[i].top_p, error)) {
-            fprintf(stderr, "%s\n", error.c_str());
-            exit(1);
-        }
+        states[i].predicted = exact_heads(*heads->data, h, z);
     }
     llama_free(ctx);
     return states;
@@ -115,36 +76,12 @@ static llama_sampler * new_chain(const autodeco_heads * heads, autodeco_params p
     return chain;
 }
 
-// probabilities of the nucleus in float64, by a full sort
-static std::vector<double> exact(const std::vector<float> & z, double temperature, double top_p) {
-    std::vector<int32_t> order(z.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return z[a] > z[b]; });
-    std::vector<double> p(z.size(), 0.0);
-    double              sum = 0.0;
-    for (size_t i = 0; i < z.size(); ++i) {
-        p[i] = std::exp(((double) z[i] - z[order[0]]) / temperature);
-        sum += p[i];
-    }
-    double cum = 0.0;
-    for (int32_t i : order) {
-        if (cum >= top_p * sum) {
-            p[i] = 0.0;
-        } else {
-            cum += p[i];
-        }
-    }
-    for (double & v : p) {
-        v /= cum;
-    }
-    return p;
-}
 
 static void test_distribution(llama_model * model, const autodeco_heads * heads) {
     const auto &      prompt = PROMPTS[0];
     const model_state s      = states_of(model, heads, { prompt })[0];
-    const float       warm   = 1.5f / s.temperature;
-    const float       wide   = 0.9f / s.top_p;
+    const float       warm   = 1.5f / (float) s.predicted.temperature;
+    const float       wide   = 0.9f / (float) s.predicted.top_p;
 
     llama_sampler * smpl;
     llama_sampler * chain = new_chain(heads, { 1, warm, wide }, &smpl);
@@ -154,11 +91,11 @@ static void test_distribution(llama_model * model, const autodeco_heads * heads)
     decode_prompts(ctx, { prompt });
     llama_get_sampled_token_ith(ctx, -1);
     autodeco_decoding d = autodeco_sampler_last(smpl);
-    check(std::fabs(d.temperature - s.temperature) < 1e-3, "temperature from the graph is that of the host", d.temperature - s.temperature);
-    check(std::fabs(d.top_p - s.top_p) < 1e-3, "top-p from the graph is that of the host", d.top_p - s.top_p);
+    check(std::fabs(d.temperature - s.predicted.temperature) < 1e-3, "temperature from the graph is that of the host", d.temperature - s.predicted.temperature);
+    check(std::fabs(d.top_p - s.predicted.top_p) < 1e-3, "top-p from the graph is that of the host", d.top_p - s.predicted.top_p);
 
     // the last token is decoded again and again, each time with another seed
-    const std::vector<double> p = exact(s.logits, 1.5, 0.9);
+    const std::vector<double> p = exact_nucleus(s.logits, 1.5, 0.9);
     const int                 n = 600;
     std::vector<int>          counts(p.size(), 0);
     int                       outside = 0;
@@ -217,7 +154,7 @@ static void test_sequences(llama_model * model, const autodeco_heads * heads) {
         const llama_token       token = llama_get_sampled_token_ith(ctx, (int32_t) i);
         const autodeco_decoding d     = autodeco_sampler_last(smpl[i]);
         const model_state &     s     = states[i];
-        worst = std::max({ worst, (double) std::fabs(d.temperature - s.temperature), (double) std::fabs(d.top_p - s.top_p) });
+        worst = std::max({ worst, std::fabs(d.temperature - s.predicted.temperature), std::fabs(d.top_p - s.predicted.top_p) });
         const auto best = (llama_token) (std::max_element(s.logits.begin(), s.logits.end()) - s.logits.begin());
         greedy += i % 2 == 0 || (token == best && d.nucleus == 1);
     }
@@ -229,167 +166,6 @@ static void test_sequences(llama_model * model, const autodeco_heads * heads) {
     }
     llama_free(ctx);
 }
-
-// Many sequences of one context, each with a sampler of its own or none, beside a context that says what each batch gives.
-class crowd {
-public:
-    struct member {
-        const autodeco_heads * heads; // null: static
-        autodeco_params        params;
-        int32_t                top_k   = 0;
-        float                  min_p   = 0.0f;
-        llama_sampler *        chain   = nullptr;
-        llama_sampler *        smpl    = nullptr;
-        llama_pos              pos     = 0;
-        llama_token            next    = 0;
-        double                 uniform = 0.0;
-        std::mt19937           rng     = std::mt19937();
-        autodeco_decoding      last    = {};
-        bool                   drawn   = false;
-
-        void next_uniform() { uniform = std::uniform_real_distribution<double>(0.0, 1.0)(rng); }
-    };
-
-    crowd(llama_model * model, std::vector<member> them, uint32_t n_outputs_max_per_seq = 1) : members(std::move(them)) {
-        ctx    = new_context(model, false, (uint32_t) members.size(), n_outputs_max_per_seq);
-        mirror = new_context(model, true, (uint32_t) members.size());
-        for (size_t i = 0; i < members.size(); ++i) {
-            attach(i);
-        }
-    }
-
-    ~crowd() {
-        llama_free(ctx);
-        llama_free(mirror);
-        for (member & m : members) {
-            llama_sampler_free(m.chain);
-        }
-    }
-
-    void attach(size_t i) {
-        member & m = members[i];
-        m.chain    = llama_sampler_chain_init(llama_sampler_chain_default_params());
-        m.smpl     = m.heads ? autodeco_sampler_init(m.heads, m.params) : autodeco_sampler_init_static(m.params);
-        llama_sampler_chain_add(m.chain, m.smpl);
-        autodeco_sampler_set_cuts(m.smpl, m.top_k, m.min_p);
-        m.rng.seed(m.params.seed);
-        m.next_uniform();
-        m.drawn  = false;
-        refused += !llama_set_sampler(ctx, (llama_seq_id) i, m.chain);
-    }
-
-    void detach(size_t i) {
-        llama_set_sampler(ctx, (llama_seq_id) i, nullptr);
-        llama_sampler_free(members[i].chain);
-        members[i].chain = nullptr;
-    }
-
-    // put a prompt but its last token into a sequence, which has then no output to draw from
-    void load(size_t i, const std::vector<llama_token> & prompt) {
-        const std::vector<llama_token> tokens(prompt.begin(), prompt.end() - 1);
-        refused += decode(ctx, tokens, members[i].pos, (llama_seq_id) i, false);
-        refused += decode(mirror, tokens, members[i].pos, (llama_seq_id) i, false);
-        members[i].pos += (llama_pos) tokens.size();
-        members[i].next = prompt.back();
-        compare_others({});
-    }
-
-    // decode the next token of some sequences, in this order, and look at what is drawn
-    void step(const std::vector<size_t> & order) {
-        llama_batch batch = llama_batch_init((int32_t) order.size(), 0, 1);
-        for (const size_t i : order) {
-            batch.token[batch.n_tokens]     = members[i].next;
-            batch.pos[batch.n_tokens]       = members[i].pos++;
-            batch.n_seq_id[batch.n_tokens]  = 1;
-            batch.seq_id[batch.n_tokens][0] = (llama_seq_id) i;
-            batch.logits[batch.n_tokens++]  = true;
-        }
-        refused += llama_decode(ctx, batch) != 0;
-        refused += llama_decode(mirror, batch) != 0;
-        llama_batch_free(batch);
-        for (size_t k = 0; k < order.size(); ++k) {
-            compare(members[order[k]], (int32_t) k);
-        }
-        compare_others(order);
-    }
-
-    void compare(member & m, int32_t k) {
-        const float * z = llama_get_logits_ith(mirror, k);
-        n_vocab         = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
-        if (!m.chain) {
-            const float * own = llama_get_logits_ith(ctx, k);
-            m.next            = (llama_token) (std::max_element(z, z + n_vocab) - z);
-            for (int32_t i = 0; own && i < n_vocab; ++i) {
-                apart = std::max(apart, (double) std::fabs(own[i] - z[i]) / 100.0);
-            }
-            refused += !own;
-            return;
-        }
-        m.next  = llama_get_sampled_token_ith(ctx, k);
-        m.last  = autodeco_sampler_last(m.smpl);
-        m.drawn = true;
-        float temperature = m.params.temperature;
-        float top_p       = m.params.top_p;
-        if (m.heads) {
-            std::string error;
-            refused += !autodeco::heads_predict(*m.heads->data, llama_get_embeddings_ith(mirror, k), z, 1, n_vocab, &temperature, &top_p, error);
-        }
-        if (m.heads) {
-            apart = std::max({ apart, (double) std::fabs(m.last.temperature - temperature), (double) std::fabs(m.last.top_p - top_p) });
-        }
-        drawn += 1;
-        unlike += m.next != expected(m, z) || m.last.token != m.next || m.last.status != 0;
-        llama_sampler_accept(m.chain, m.next);
-        m.next_uniform();
-    }
-
-    // the host's draw at the temperature and top-p that the sampler tells
-    llama_token expected(const member & m, const float * logits) {
-        const float        temperature = m.heads ? m.last.temperature * m.params.temperature : m.params.temperature;
-        const float        top_p       = m.heads ? std::min(m.last.top_p * m.params.top_p, 1.0f) : m.params.top_p;
-        std::vector<float> z(logits, logits + n_vocab);
-        std::vector<float> sorted = z;
-        std::sort(sorted.begin(), sorted.end(), std::greater<float>());
-        const float least = std::max(m.top_k > 0 ? sorted[m.top_k - 1] : -INFINITY, m.min_p > 0.0f ? sorted[0] + temperature * std::log(m.min_p) : -INFINITY);
-        for (float & value : z) {
-            value = value < least ? -INFINITY : value;
-        }
-        return autodeco::nucleus_sample(z.data(), n_vocab, temperature, top_p, m.uniform, ws).token;
-    }
-
-    // what the samplers of other sequences tell is what they told before
-    void compare_others(const std::vector<size_t> & order) {
-        for (size_t i = 0; i < members.size(); ++i) {
-            const member & m = members[i];
-            if (m.chain && m.drawn && std::find(order.begin(), order.end(), i) == order.end()) {
-                const autodeco_decoding now = autodeco_sampler_last(m.smpl);
-                disturbed += now.token != m.last.token || now.temperature != m.last.temperature || now.top_p != m.last.top_p;
-            }
-        }
-    }
-
-    void report(const char * who) const {
-        printf("%s\n", who);
-        check(refused == 0, "every batch decodes", refused);
-        check(apart < 1e-3, "each sequence gets its own temperature and top-p, whoever else is in the batch", apart);
-        // the cut itself may fall to either side by a rounding
-        check(drawn > 0 && unlike * 50 <= drawn, "each draws what the host draws for its random number", unlike);
-        check(disturbed == 0, "samplers of sequences that are not in the batch are left alone", disturbed);
-    }
-
-    std::vector<member> members;
-
-private:
-    llama_context *         ctx;
-    llama_context *         mirror;
-    autodeco::row_workspace ws;
-    int32_t                 n_vocab   = 0;
-    int                     refused   = 0;
-    int                     drawn     = 0;
-    int                     unlike    = 0;
-    int                     disturbed = 0;
-    double                  apart     = 0.0;
-};
 
 static std::vector<size_t> all_of(size_t n) {
     std::vector<size_t> order(n);
@@ -484,15 +260,14 @@ static void test_outputs_of_one_sequence(llama_model * model, const autodeco_hea
         std::uniform_real_distribution<double> uniform(0.0, 1.0);
         for (int k = 0; k < n_each; ++k) {
             const int32_t row = i * n_each + k;
-            float         temperature, top_p;
-            std::string   error;
-            const float * z = llama_get_logits_ith(mirror, row);
-            autodeco::heads_predict(*heads->data, llama_get_embeddings_ith(mirror, row), z, 1, n_vocab, &temperature, &top_p, error);
+            const float * z   = llama_get_logits_ith(mirror, row);
+            const auto    p   = exact_heads(*heads->data, llama_get_embeddings_ith(mirror, row), z);
             if (k == 0) { // the sampler tells of the first
                 const autodeco_decoding d = autodeco_sampler_last(smpl[i]);
-                apart = std::max({ apart, (double) std::fabs(d.temperature - temperature), (double) std::fabs(d.top_p - top_p) });
+                apart = std::max({ apart, std::fabs(d.temperature - p.temperature), std::fabs(d.top_p - p.top_p) });
             }
-            unlike += llama_get_sampled_token_ith(ctx, row) != autodeco::nucleus_sample(z, n_vocab, temperature, top_p, uniform(rng), ws).token;
+            const auto host = autodeco::nucleus_sample(z, n_vocab, (float) p.temperature, (float) p.top_p, uniform(rng), ws);
+            unlike += llama_get_sampled_token_ith(ctx, row) != host.token;
         }
     }
     check(apart < 1e-3, "a sampler tells of its first output", apart);

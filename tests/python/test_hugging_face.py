@@ -145,7 +145,7 @@ def test_both_sources_see_the_same_tokens_and_train_alike(source, folder, data, 
     }
 
 
-def launch(folder, data, output, processes, *flags, program=Path(sys.executable).parent / "autodeco"):
+def launch(folder, data, output, processes, *flags, program=Path(sys.executable).parent / "autodeco", **environment):
     # what `accelerate launch` starts on GPUs; on CPUs it wants MPI for more than one process
     run = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
     run += [f"--master_port={29500 + os.getpid() % 500}"]
@@ -169,7 +169,9 @@ def launch(folder, data, output, processes, *flags, program=Path(sys.executable)
         "--control-tokens=4",
         *flags,
     ]
-    return subprocess.run(run, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    return subprocess.run(
+        run, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, timeout=300
+    )
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +196,13 @@ def test_two_processes_train_the_same_heads_as_one(tiny, data, two, tmp_path):
     assert two[1].count("held-out tokens") == 1  # one of them shows the result
 
 
-def test_processes_that_share_the_model_too_train_the_same_heads(tiny, data, two, tmp_path):
+@pytest.mark.parametrize("loaded_by", ["each process", "the first process"])
+def test_processes_that_share_the_model_too_train_the_same_heads(tiny, data, two, tmp_path, loaded_by):
     program = Path(__file__).parent / "sharded_on_cpu.py"
-    done = launch(tiny, data, tmp_path, 2, "--tracker=tensorboard", program=program)
+    # what `accelerate launch --use_fsdp` sets: transformers then gives weights to the first process only
+    first_only = str(loaded_by == "the first process").lower()
+    environment = {"ACCELERATE_USE_FSDP": first_only, "FSDP_CPU_RAM_EFFICIENT_LOADING": first_only}
+    done = launch(tiny, data, tmp_path, 2, "--tracker=tensorboard", program=program, **environment)
     assert done.returncode == 0, done.stderr
     for name, tensor in weights(two[0]).items():
         torch.testing.assert_close(weights(tmp_path)[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
