@@ -119,10 +119,14 @@ class HuggingFaceSource:
     def _load(self, path: str | os.PathLike | HuggingFaceModel) -> None:
         from accelerate.utils import broadcast_object_list
 
-        self._frozen = path if isinstance(path, HuggingFaceModel) else HuggingFaceModel(path, self._settings.dtype)
+        shared = self._accelerator.distributed_type.value == "FSDP"
+        # accelerate then hands out the weights of the first process; a copy for each could fill the memory
+        empty = shared and self.rank > 0 and self._accelerator.state.fsdp_plugin.cpu_ram_efficient_loading
+        given = isinstance(path, HuggingFaceModel)
+        self._frozen = path if given else HuggingFaceModel(path, self._settings.dtype, empty)
         self._tokenizer = self._frozen.tokenizer
-        self.model = broadcast_object_list([self._frozen.model])[0]  # by the first process, which has its weights
-        if self._accelerator.distributed_type.value == "FSDP":
+        self.model = broadcast_object_list([self._frozen.model])[0]
+        if shared:
             # FSDP2 wants an optimizer with the model; this one gets no gradients.
             model = self._frozen.language_model
             self._language_model, _ = self._accelerator.prepare(model, torch.optim.SGD(model.parameters()))

@@ -56,19 +56,19 @@ class HuggingFaceTokenizer(RecordTokenizer):
 class HuggingFaceModel:
     """The model at ``path`` with weights of ``dtype``, frozen; a ``.gguf`` is dequantized by transformers.
 
-    The hidden state is by definition what the output matrix reads, so ``hidden`` is what it read last.
-    Raises InputError for a model that transformers cannot load.
+    ``empty``: without weights, which another process has. The hidden state is by definition what the output matrix
+    reads, so ``hidden`` is what it read last. Raises InputError for a model that transformers cannot load.
     """
 
-    def __init__(self, path: str | os.PathLike, dtype: str):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    def __init__(self, path: str | os.PathLike, dtype: str, empty: bool = False):
+        from transformers import AutoTokenizer
 
         gguf = Path(path).suffix == ".gguf"
         where = {"gguf_file": Path(path).name} if gguf else {}
         folder = str(Path(path).parent if gguf else path)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **where)
+            model = (_empty_model if empty else _whole_model)(folder, getattr(torch, dtype), where)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise InputError(f"{path}: transformers cannot load it ({error})") from None
         self.language_model = model.eval().requires_grad_(False)
@@ -79,8 +79,7 @@ class HuggingFaceModel:
         ends = model.generation_config.eos_token_id
         ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
         self.tokenizer = HuggingFaceTokenizer(tokenizer, ends)
-        # Of processes that share a model, the first one may be the only one that has been given its weights.
-        first = b"" if output.weight.is_meta else output.weight[:256].float().cpu().numpy().tobytes()
+        first = b"" if empty else output.weight[:256].float().cpu().numpy().tobytes()
         digest = hashlib.sha256(model.config.to_json_string().encode() + first).hexdigest()
         name, fingerprint = (Path(path).stem, model_fingerprint(path)) if gguf else (Path(path).name, digest)
         self.model = Model(str(path), fingerprint, model.config.model_type, name, hidden, vocab)
@@ -89,3 +88,19 @@ class HuggingFaceModel:
 
     def _keep(self, module, inputs) -> None:
         self.hidden = inputs[0]
+
+
+def _whole_model(folder: str, dtype: torch.dtype, where: dict[str, str]):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **where)
+
+
+def _empty_model(folder: str, dtype: torch.dtype, where: dict[str, str]):
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with init_empty_weights():  # not of buffers: they come with no file
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **where), dtype=dtype)
+    model.tie_weights()  # which being emptied has parted
+    return model

@@ -4,7 +4,7 @@
 
 For each SHAPE `autodeco train` runs on one GPU, on all with a copy of the model each, and on all that share one copy
 (FSDP2), as far as the model fits. Models have real shapes and random weights, the same in each layer, and are written
-to FOLDER; TOKENIZER is a folder or a GGUF file.
+to FOLDER; the layers of one that no GPU holds are zeros, which take no disk. TOKENIZER is a folder or a GGUF file.
 """
 
 import gc
@@ -33,8 +33,20 @@ FSDP = ["--use_fsdp", "--fsdp_version=2", "--fsdp_auto_wrap_policy=TRANSFORMER_B
 FSDP += ["--fsdp_reshard_after_forward=true"]
 
 
-def write_model(folder: Path, shape: dict, tokenizer: Path) -> None:
-    """Write a model, layer by layer: it may be larger than the memory of a GPU."""
+def write_zeros(tensors: dict, path: Path) -> None:
+    """Write a safetensors file of zeros of the shapes of ``tensors``, all bfloat16, as one hole."""
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
+        end += tensor.nbytes
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    path.write_bytes(len(encoded).to_bytes(8, "little") + encoded)
+    os.truncate(path, 8 + len(encoded) + end)
+
+
+def write_model(folder: Path, shape: dict, tokenizer: Path, memory: int) -> None:
+    """Write a model, layer by layer: it may be larger than ``memory``, that of a GPU, in bytes."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
@@ -56,12 +68,15 @@ def write_model(folder: Path, shape: dict, tokenizer: Path) -> None:
         {name.replace(".layers.0.", f".layers.{i}."): tensor for name, tensor in layer.items()}
         for i in range(shape["num_hidden_layers"])
     ]
-    places, size = {}, 0
+    size = sum(tensor.nbytes for part in parts for tensor in part.values())
+    places = {}
     for i, part in enumerate(parts):
         file = f"model-{i:05}-of-{len(parts):05}.safetensors"
-        save_file(part, folder / file, metadata={"format": "pt"})
+        if i and size > memory:
+            write_zeros(part, folder / file)
+        else:
+            save_file(part, folder / file, metadata={"format": "pt"})
         places |= dict.fromkeys(part, file)
-        size += sum(tensor.nbytes for tensor in part.values())
     index = {"metadata": {"total_size": size}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     where = {"gguf_file": tokenizer.name} if tokenizer.suffix == ".gguf" else {}
@@ -79,6 +94,7 @@ def train(model: Path, data: Path, output: Path, processes: int, sharded: bool, 
     command += FSDP if sharded else []
     command += [__file__, "worker", f"--model={model}", f"--data={data}", "-o", str(output), "--device=cuda"]
     command += [f"--steps={steps}", f"--batch-tokens={BATCH}", f"--pack-tokens={PACK}", f"--evaluate-every={steps}"]
+    command += [f"--validation-tokens={BATCH}"]
     output.mkdir(parents=True)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     run = {"model": model.name, "gpus": processes, "sharded": sharded, "steps": steps}
@@ -111,7 +127,7 @@ def main() -> None:
     import torch
 
     tokenizer, folder, result, shapes = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
-    gpus, free = torch.cuda.device_count(), torch.cuda.get_device_properties(0).total_memory
+    gpus, memory = torch.cuda.device_count(), torch.cuda.get_device_properties(0).total_memory
     report = {"device": f"{gpus} x {torch.cuda.get_device_name()}", "batch_tokens": BATCH, "pack_tokens": PACK}
     report |= {"torch": torch.__version__, "models_mib": {}, "runs": []}
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,11 +137,11 @@ def main() -> None:
     for shape in shapes:
         model = folder / shape
         if not (model / "tokenizer.json").exists():
-            write_model(model, SHAPES[shape], tokenizer)
+            write_model(model, SHAPES[shape], tokenizer, memory)
             gc.collect()
         size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
         report["models_mib"][shape] = round(size / 2**20)
-        ways = [(1, False), (gpus, False)] if size < 0.9 * free else []
+        ways = [(1, False), (gpus, False)] if size < 0.9 * memory else []
         if not report["runs"] and ways:
             train(
                 model, data, folder / "heads" / "first", 1, False, 2
