@@ -148,7 +148,7 @@ def main() -> None:
             )  # compiles kernels, which later runs find on disk
         for processes, sharded in [*ways, (gpus, True)]:
             output = folder / "heads" / f"{shape}-{processes}-{sharded}"
-            report["runs"].append(train(model, data, output, processes, sharded, 30 if ways else 6))
+            report["runs"].append(train(model, data, output, processes, sharded, 20 if ways else 6))
             print(report["runs"][-1], flush=True)
             result.write_text(json.dumps(report, indent=2) + "\n")
 

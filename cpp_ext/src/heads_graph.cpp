@@ -25,14 +25,14 @@ void stats_node(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
 }
 
 // The product [m, n] of a matrix with every column of [k, n], in float32. CUDA has kernels that do so for one column at a
-// time, and rounds several to float16 or TF32 first, which moves a temperature by 1e-3: so each is a batch of its own. And
-// unless told not to, it adds up products with float16 weights in float16.
+// time, and rounds several to float16 or TF32 first, which moves a temperature by 1e-3: so each is a batch of its own. Unless
+// told not to, it adds up products with float16 weights in float16; and it forgets that it was told where it joins a product
+// and the addition behind it, which the last reshape keeps apart.
 ggml_tensor * mul_columns(ggml_context * ctx, ggml_tensor * matrix, ggml_tensor * columns) {
     const int64_t n       = columns->ne[1];
-    ggml_tensor * batch   = n == 1 ? columns : ggml_reshape_3d(ctx, columns, columns->ne[0], 1, n);
-    ggml_tensor * product = ggml_mul_mat(ctx, matrix, batch);
+    ggml_tensor * product = ggml_mul_mat(ctx, matrix, ggml_reshape_3d(ctx, columns, columns->ne[0], 1, n));
     ggml_prec_set_acc(product, GGML_PREC_F32);
-    return n == 1 ? product : ggml_reshape_2d(ctx, product, matrix->ne[1], n);
+    return ggml_reshape_2d(ctx, product, matrix->ne[1], n);
 }
 
 ggml_tensor * build_mlp(ggml_context * ctx, const mlp_tensors & mlp, ggml_tensor * hidden, ggml_tensor * extra) {
