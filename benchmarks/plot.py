@@ -52,18 +52,17 @@ def main() -> None:
     models = [next(model for model in gpu["decoding"] if model["model"] == name) for name in ON_GPU]
 
     figure = Figure(figsize=(12, 4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3, width_ratios=[2, 4, 1.5])
+    left, middle, right = figure.subplots(1, 3, width_ratios=[2, 4, 4])
     rivals = {"ratio_over_static": "temp + top-p", "ratio_over_defaults": "defaults"}
     groups = {rival: [model[key] for model in cpu] for key, rival in rivals.items()}
     bars(left, "CPU, 2 threads", groups, [NAMES[model["model"]] for model in cpu])
-    together = [model for model in models if model["chains"] == "one for all sequences"]
-    for axes, shown, sequences in ((middle, models, 1), (right, together, 32)):
+    card = gpu["machine"].split()[1]
+    for axes, sequences in ((middle, 1), (right, 32)):
         groups = {
-            "sampling on the host": gpu_ratios(shown, sequences, "host_static"),
-            "static sampling in the graph": gpu_ratios(shown, sequences, "graph_static"),
+            "sampling on the host": gpu_ratios(models, sequences, "host_static"),
+            "static sampling in the graph": gpu_ratios(models, sequences, "graph_static"),
         }
-        labels = [f"{NAMES[model['model']]}\n{model['machine'].split()[1]}" for model in shown]
-        bars(axes, f"GPU, batch of {sequences}", groups, labels)
+        bars(axes, f"{card}, batch of {sequences}", groups, [NAMES[model["model"]] for model in models])
         axes.set_yscale("log")
         axes.set_ylim(top=2 * axes.get_ylim()[1])
     with replacing(args.output) as part:

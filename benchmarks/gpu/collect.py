@@ -36,8 +36,8 @@ def decoding(out: Path) -> list:
 
 
 def training(out: Path) -> dict:
-    """Return the losses, the full run to reward-trained heads, and the memory of training, as far as they were made."""
-    found = {name: out / f"{name}.json" for name in ("losses", "full_run", "train_memory")}
+    """Return what the stages that train left, as far as they ran."""
+    found = {name: out / f"{name}.json" for name in ("losses", "full_run", "train_memory", "many_gpus")}
     return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
 
 

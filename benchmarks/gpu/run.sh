@@ -13,6 +13,7 @@
 #   decode      decoding speed
 #   losses      training speed and memory, against the plain losses
 #   train       heads for SmolLM2 from nothing: answers, likelihood, rewards, test (4 minutes); memory at 1.5B parameters
+#   many        where there are several GPUs: training at 1.5B and 8B parameters, and at 43B, which two of 80 GB hold (6 minutes)
 #
 # CUDA_ARCHITECTURES (default: native) and CMAKE_FLAGS are handed to CMake.
 set -euo pipefail
@@ -20,7 +21,7 @@ carried=$(realpath "${1:?usage: run.sh CARRIED OUT [STAGE ...]}")
 mkdir -p "${2:?usage: run.sh CARRIED OUT [STAGE ...]}"
 out=$(realpath "$2")
 stages=${*:3}
-stages=${stages:-build test operations models decode losses train}
+stages=${stages:-build test operations models decode losses train many}
 cd "$(dirname "$0")/../.."
 programs=build/cuda
 models=${MODELS:-build/cuda-models}
@@ -94,15 +95,23 @@ losses() {
     python3 benchmarks/losses.py --device cuda --tokens ${TOKENS:-4096 12288 32768} --vocab 151936 --hidden 3584 -o "$out/losses.json" > /dev/null
 }
 
-# Our package without its native module, which training on a Hugging Face model does not need.
-train() {
+# python3 with our package less its native module, which training on a Hugging Face model does not need
+with_autodeco() {
     mkdir -p build/cuda-python
     cp -r autodeco build/cuda-python/
     cp -r export build/cuda-python/autodeco/
-    local python=(env PYTHONPATH="$PWD/build/cuda-python:$(ls "$carried"/gguf-*.whl)" python3)
-    "${python[@]}" benchmarks/gpu/full_run.py "$carried/smollm2.gguf" "$carried/training.jsonl" "$carried/test.jsonl" "$out/heads"
+    PYTHONPATH="$PWD/build/cuda-python:$(ls "$carried"/gguf-*.whl)" python3 "$@"
+}
+
+train() {
+    with_autodeco benchmarks/gpu/full_run.py "$carried/smollm2.gguf" "$carried/training.jsonl" "$carried/test.jsonl" "$out/heads"
     cp "$out/heads/full_run.json" "$out/"
-    "${python[@]}" benchmarks/gpu/train_memory.py "$carried/smollm2.gguf" "$out/train_memory.json"
+    with_autodeco benchmarks/gpu/train_memory.py "$carried/smollm2.gguf" "$out/train_memory.json"
+}
+
+many() {
+    [ "$(nvidia-smi --list-gpus | wc -l)" -gt 1 ] || return 0
+    with_autodeco benchmarks/gpu/many_gpus.py "$carried/smollm2.gguf" "$models" "$out/many_gpus.json" 1.5b 8b 43b
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader > "$out/machine.txt"
