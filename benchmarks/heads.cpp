@@ -22,7 +22,6 @@ int main(int argc, char ** argv) {
     const int  n_threads = atoi(argv[3]);
 
     const auto               heads   = random_heads(true, true, true, n_vocab, n_embd, GGML_TYPE_F16);
-    const auto               weights = heads->weights(ggml_backend_cpu_buffer_type());
     const std::vector<float> z       = random_row(n_vocab, 3.0f);
     const std::vector<float> hidden  = random_row(n_embd, 1.0f);
     row_graph                graph(z);
@@ -31,7 +30,7 @@ int main(int argc, char ** argv) {
     cpu_heads_row row   = { heads.get(), &ws };
     ggml_tensor * input = ggml_new_tensor_2d(graph.ctx, GGML_TYPE_F32, n_embd, 1);
     ggml_set_input(input);
-    const predictions pred = build_cpu_heads(graph.ctx, weights->tensors, input, graph.logits, row);
+    const predictions pred = build_cpu_heads(graph.ctx, input, graph.logits, row);
     graph.plan(ggml_cont(graph.ctx, pred.top_p));
     graph.allocate();
     ggml_backend_tensor_set(input, hidden.data(), 0, ggml_nbytes(input));

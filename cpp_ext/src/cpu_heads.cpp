@@ -1,5 +1,6 @@
 #include "cpu_heads.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace autodeco {
@@ -27,11 +28,63 @@ float second_layer(const mlp_values & mlp, const float * first, const float * ex
     return sum;
 }
 
-// sources of the nodes: logits, then the first layers in one tensor, the temperature head's before the top-p head's
-float temperature_of(const heads_data & heads, const ggml_tensor * first) {
-    return heads.has_temp ? TEMPERATURE_SCALE * sigmoid(second_layer(heads.temperature, (const float *) first->data, nullptr)) : 1.0f;
+int64_t n_first(const heads_data & heads) {
+    return HEAD_WIDTH * ((heads.has_temp ? 1 : 0) + (heads.has_top_p ? 1 : 0));
 }
 
+dot_product * dot_of(ggml_type type) {
+    const row_passes & passes = best_passes();
+    switch (type) {
+        case GGML_TYPE_F16:  return passes.dot_f16;
+        case GGML_TYPE_BF16: return passes.dot_bf16;
+        case GGML_TYPE_Q8_0: return passes.dot_q8_0;
+        default:             return passes.dot_f32; // the reader lets no other type pass
+    }
+}
+
+// values begin to end of both heads' W1 hidden, one behind the other, the temperature head's first
+void first_layers(const heads_data & heads, const float * hidden, int64_t begin, int64_t end, float * out) {
+    int64_t first = 0;
+    for (const mlp_values * mlp : { &heads.temperature, &heads.top_p }) {
+        if (!mlp->w1) {
+            continue;
+        }
+        dot_product * const dot  = dot_of(mlp->w1->type);
+        const size_t        size = ggml_row_size(mlp->w1->type, heads.n_embd);
+        for (int64_t i = std::max(begin, first); i < std::min(end, first + HEAD_WIDTH); ++i) {
+            out[i] = dot(mlp->w1->bytes.data() + (i - first) * size, hidden, heads.n_embd);
+        }
+        first += HEAD_WIDTH;
+    }
+}
+
+float temperature_of(const heads_data & heads, const float * first) {
+    return heads.has_temp ? TEMPERATURE_SCALE * sigmoid(second_layer(heads.temperature, first, nullptr)) : 1.0f;
+}
+
+void predict(const heads_data & heads, const float * first, const float * logits, row_workspace & ws, float & temperature, float & top_p) {
+    temperature = temperature_of(heads, first);
+    if (!heads.has_top_p) {
+        return;
+    }
+    float extra[1 + N_PROB_STATS] = { temperature };
+    if (heads.prob_stats) {
+        prob_stats stats = { 0.0f, 0.0f, 0.0f, 0.0f }; // logits that are no numbers are reported by whoever draws
+        distribution_stats(logits, heads.n_vocab, temperature, ws, stats);
+        extra[1] = stats.max_prob;
+        extra[2] = stats.entropy;
+        extra[3] = stats.prob_var;
+        extra[4] = stats.top5_sum;
+    }
+    top_p = sigmoid(second_layer(heads.top_p, first + (heads.has_temp ? HEAD_WIDTH : 0), extra));
+}
+
+void first_layers_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
+    const int64_t n = dst->ne[0];
+    first_layers(*((cpu_heads_row *) userdata)->heads, (const float *) dst->src[0]->data, n * ith / nth, n * (ith + 1) / nth, (float *) dst->data);
+}
+
+// sources of the other nodes: logits, then the first layers
 void maxima_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * logits = dst->src[0];
     row_maxima((const float *) logits->data, logits->ne[0], ith, nth, *((cpu_heads_row *) userdata)->ws);
@@ -41,7 +94,8 @@ void exponentials_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const cpu_heads_row & row    = *(cpu_heads_row *) userdata;
     const ggml_tensor *   logits = dst->src[0];
     // every thread computes the temperature, rather than wait for one that does
-    row_exponentials((const float *) logits->data, logits->ne[0], temperature_of(*row.heads, dst->src[1]), ith, nth, *row.ws);
+    const float temperature = temperature_of(*row.heads, (const float *) dst->src[1]->data);
+    row_exponentials((const float *) logits->data, logits->ne[0], temperature, ith, nth, *row.ws);
 }
 
 // temperature and top-p [2]
@@ -49,42 +103,15 @@ void predict_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     if (ith != 0) {
         return;
     }
-    const cpu_heads_row & row    = *(cpu_heads_row *) userdata;
-    const heads_data &    heads  = *row.heads;
-    const ggml_tensor *   logits = dst->src[0];
-    const ggml_tensor *   first  = dst->src[1];
-    float *               out    = (float *) dst->data;
-
-    out[0] = temperature_of(heads, first);
-    if (heads.has_top_p) {
-        float extra[1 + N_PROB_STATS] = { out[0] };
-        if (heads.prob_stats) {
-            prob_stats stats = { 0.0f, 0.0f, 0.0f, 0.0f }; // logits that are no numbers are reported by whoever draws
-            distribution_stats((const float *) logits->data, logits->ne[0], out[0], *row.ws, stats);
-            extra[1] = stats.max_prob;
-            extra[2] = stats.entropy;
-            extra[3] = stats.prob_var;
-            extra[4] = stats.top5_sum;
-        }
-        const float * own = (const float *) first->data + (heads.has_temp ? HEAD_WIDTH : 0);
-        out[1]            = sigmoid(second_layer(heads.top_p, own, extra));
-    }
+    const cpu_heads_row & row = *(cpu_heads_row *) userdata;
+    float *               out = (float *) dst->data;
+    predict(*row.heads, (const float *) dst->src[1]->data, (const float *) dst->src[0]->data, *row.ws, out[0], out[1]);
 }
 
 } // namespace
 
-predictions build_cpu_heads(ggml_context * ctx, const head_tensors & heads, ggml_tensor * hidden, ggml_tensor * logits, cpu_heads_row & row) {
-    ggml_tensor * first = nullptr;
-    if (heads.first) {
-        first = ggml_mul_mat(ctx, heads.first, hidden);
-    } else {
-        for (const mlp_tensors * mlp : { &heads.temperature, &heads.top_p }) {
-            if (mlp->w1) {
-                ggml_tensor * part = ggml_mul_mat(ctx, mlp->w1, hidden);
-                first              = first ? ggml_concat(ctx, first, part, 0) : part;
-            }
-        }
-    }
+predictions build_cpu_heads(ggml_context * ctx, ggml_tensor * hidden, ggml_tensor * logits, cpu_heads_row & row) {
+    ggml_tensor * first  = ggml_custom_4d(ctx, GGML_TYPE_F32, n_first(*row.heads), 1, 1, 1, &hidden, 1, first_layers_node, GGML_N_TASKS_MAX, &row);
     ggml_tensor * args[] = { logits, first, nullptr };
     int           n_args = 2;
     if (row.heads->has_top_p && row.heads->prob_stats && logits->ne[0] > LONG_ROW) {
@@ -95,6 +122,13 @@ predictions build_cpu_heads(ggml_context * ctx, const head_tensors & heads, ggml
     ggml_tensor * both = ggml_custom_4d(ctx, GGML_TYPE_F32, 2, 1, 1, 1, args, n_args, predict_node, 1, &row);
     ggml_set_name(both, "autodeco_predictions");
     return { ggml_view_1d(ctx, both, 1, 0), row.heads->has_top_p ? ggml_view_1d(ctx, both, 1, sizeof(float)) : nullptr };
+}
+
+void cpu_heads_of(const heads_data & heads, const float * hidden, const float * logits, row_workspace & ws, float & temperature, float & top_p) {
+    float first[2 * HEAD_WIDTH];
+    first_layers(heads, hidden, 0, n_first(heads), first);
+    top_p = 1.0f;
+    predict(heads, first, logits, ws, temperature, top_p);
 }
 
 } // namespace autodeco

@@ -1,5 +1,6 @@
 // The heads of one token on a CPU, in as few nodes as can be: threads meet after every node of a graph, which for vectors
-// this short takes longer than the arithmetic.
+// this short takes longer than the arithmetic. Hidden states are multiplied as they are, where ggml would round them to the
+// type of the weights first.
 
 #pragma once
 
@@ -14,7 +15,10 @@ struct cpu_heads_row {
 };
 
 // Nodes that compute temperature [1] and top-p [1] (null where there is no top-p head) from hidden [n_embd] and raw logits
-// [n_vocab]. Weights in host memory.
-predictions build_cpu_heads(ggml_context * ctx, const head_tensors & heads, ggml_tensor * hidden, ggml_tensor * logits, cpu_heads_row & row);
+// [n_vocab].
+predictions build_cpu_heads(ggml_context * ctx, ggml_tensor * hidden, ggml_tensor * logits, cpu_heads_row & row);
+
+// The same of arrays, on one thread. The workspace is reserved; a row of logits must hold numbers.
+void cpu_heads_of(const heads_data & heads, const float * hidden, const float * logits, row_workspace & ws, float & temperature, float & top_p);
 
 } // namespace autodeco

@@ -37,12 +37,19 @@ struct mlp_tensors {
 struct head_tensors {
     mlp_tensors   temperature;
     mlp_tensors   top_p;
-    ggml_tensor * first = nullptr; // [n_embd, 2 * HEAD_WIDTH], both w1 in one; null unless there are two of one type
     ggml_tensor * one = nullptr; // [1], the temperature where there is no temperature head
 };
 
-// All of a perceptron but w1, in float32 in host memory.
+// A tensor as it was read.
+struct tensor_data {
+    ggml_type            type;
+    int64_t              ne[2];
+    std::vector<uint8_t> bytes;
+};
+
+// A perceptron in host memory, all but w1 in float32.
 struct mlp_values {
+    const tensor_data * w1 = nullptr; // null where the head is absent
     std::vector<float> w1_extra; // [HEAD_WIDTH, 1 or 5] rows
     std::vector<float> b1;
     std::vector<float> w2;
@@ -72,14 +79,9 @@ struct heads_data {
     std::string base_name;
     std::string base_fingerprint;
 
-    struct tensor_data {
-        ggml_type            type;
-        int64_t              ne[2];
-        std::vector<uint8_t> bytes;
-    };
     std::map<std::string, tensor_data> tensors;
 
-    // the same tensors once more, for the nodes of the CPU
+    // the same for the nodes of the CPU
     mlp_values temperature;
     mlp_values top_p;
 

@@ -107,7 +107,7 @@ struct heads_reader {
             error = "tensor " + name + " reaches past the end of the file, which is cut short: fetch or export it again";
             return false;
         }
-        heads_data::tensor_data data = { type, { ne0, ne1 }, std::vector<uint8_t>(size) };
+        tensor_data data = { type, { ne0, ne1 }, std::vector<uint8_t>(size) };
         if (!bytes.read(data.bytes.data(), tensor.offset, size)) {
             code  = AUTODECO_ERROR_FILE;
             error = "tensor " + name + " cannot be read";

@@ -1,4 +1,4 @@
-// The heads run on given arrays: the graph of the sampler, without a model.
+// The heads run on given arrays, without a model.
 
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace autodeco {
 
 // Temperature and top-p [n] for hidden [n, n_embd] and logits [n, n_vocab], row by row in memory, on the CPU.
-// Returns false with one line in `error` when memory is short or logits hold NaN or +inf.
+// Returns false with one line in `error` when hidden states hold NaN or inf, or logits NaN or +inf.
 bool heads_predict(const heads_data & heads, const float * hidden, const float * logits, int64_t n, int64_t n_vocab,
                    float * temperature, float * top_p, std::string & error);
 

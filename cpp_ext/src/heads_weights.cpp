@@ -13,7 +13,7 @@ namespace {
 const std::string TEMPERATURE = "autodeco.temp_head";
 const std::string TOP_P       = "autodeco.top_p_head";
 
-std::vector<float> in_float32(const heads_data::tensor_data & tensor) {
+std::vector<float> in_float32(const tensor_data & tensor) {
     std::vector<float> values(tensor.ne[0] * tensor.ne[1]);
     if (tensor.type == GGML_TYPE_F32) {
         std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
@@ -31,6 +31,7 @@ void heads_data::take_values() {
         if (extra != tensors.end()) {
             mlp.w1_extra = in_float32(extra->second);
         }
+        mlp.w1 = &tensors.at(head + ".0.weight");
         mlp.b1 = in_float32(tensors.at(head + ".0.bias"));
         mlp.w2 = in_float32(tensors.at(head + ".2.weight"));
         mlp.b2 = in_float32(tensors.at(head + ".2.bias"))[0];
@@ -55,23 +56,12 @@ std::shared_ptr<const device_weights> heads_data::weights(ggml_backend_buffer_ty
     }
 
     auto result = std::make_shared<device_weights>();
-    result->ctx = ggml_init({ /* .mem_size = */ (tensors.size() + 2) * ggml_tensor_overhead(), /* .mem_buffer = */ nullptr, /* .no_alloc = */ true });
+    result->ctx = ggml_init({ /* .mem_size = */ (tensors.size() + 1) * ggml_tensor_overhead(), /* .mem_buffer = */ nullptr, /* .no_alloc = */ true });
     if (!result->ctx) {
         return nullptr;
     }
     std::map<std::string, ggml_tensor *> placed;
-    const auto temperature_w1 = tensors.find(TEMPERATURE + ".0.weight");
-    const auto top_p_w1       = tensors.find(TOP_P + ".0.weight");
-    if (temperature_w1 != tensors.end() && top_p_w1 != tensors.end() && temperature_w1->second.type == top_p_w1->second.type) {
-        ggml_tensor * first = ggml_new_tensor_2d(result->ctx, top_p_w1->second.type, n_embd, 2 * HEAD_WIDTH);
-        placed[temperature_w1->first] = ggml_view_2d(result->ctx, first, n_embd, HEAD_WIDTH, first->nb[1], 0);
-        placed[top_p_w1->first]       = ggml_view_2d(result->ctx, first, n_embd, HEAD_WIDTH, first->nb[1], HEAD_WIDTH * first->nb[1]);
-        result->tensors.first         = first;
-    }
     for (const auto & [name, data] : tensors) {
-        if (placed.count(name)) {
-            continue;
-        }
         ggml_tensor * tensor = data.ne[1] == 1 ? ggml_new_tensor_1d(result->ctx, data.type, data.ne[0])
                                                : ggml_new_tensor_2d(result->ctx, data.type, data.ne[0], data.ne[1]);
         placed[name] = tensor;

@@ -1,4 +1,4 @@
-// The passes over a row of logits that distribution.cpp is made of, as a table so that one build holds several versions of
+// The passes over a row of logits that distribution.cpp is made of, and products with the weights of heads, as a table so that one build holds several versions of
 // them: row_passes_avx512.cpp, row_passes_avx2.cpp and row_passes_baseline.cpp compile the same row_passes.inl.
 
 #pragma once
@@ -52,6 +52,8 @@ struct split_sums {
     int64_t n_in;    // tokens within
 };
 
+using dot_product = float(const void * weights, const float * x, int64_t n);
+
 struct row_passes {
     const char * isa;
 
@@ -80,6 +82,12 @@ struct row_passes {
 
     // id of the k-th token (from 0) whose logit is z
     int32_t (*nth_equal)(const row & r, float z, int64_t k);
+
+    // sum of weights[i] * x[i] over n values, in float32; weights as ggml stores a row of the type
+    dot_product * dot_f32;
+    dot_product * dot_f16;
+    dot_product * dot_bf16;
+    dot_product * dot_q8_0;
 };
 
 // those for the machine that runs this

@@ -10,6 +10,8 @@
 #include <limits>
 #if defined(__AVX__)
 #    include <immintrin.h>
+#elif defined(__aarch64__)
+#    include <arm_neon.h>
 #endif
 
 namespace autodeco {
@@ -23,6 +25,8 @@ typedef float   vfloat __attribute__((vector_size(W * sizeof(float))));
 typedef int32_t vint   __attribute__((vector_size(W * sizeof(int32_t))));
 typedef float   vfloat_half __attribute__((vector_size(W / 2 * sizeof(float))));
 typedef double  vdouble     __attribute__((vector_size(W / 2 * sizeof(double))));
+typedef uint16_t vshort     __attribute__((vector_size(W * sizeof(uint16_t))));
+typedef int8_t   vchar      __attribute__((vector_size(W)));
 
 constexpr float NEG_INF = -std::numeric_limits<float>::infinity();
 
@@ -393,6 +397,85 @@ int32_t nth_equal(const row & r, float z, int64_t k) {
     return found;
 }
 
+template <typename V> V load_as(const void * p) {
+    V v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+inline vfloat from_f16(const void * p) {
+#if defined(__F16C__)
+    return (vfloat) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
+#elif defined(__aarch64__)
+    const float16x8_t h = vreinterpretq_f16_u16(vld1q_u16((const uint16_t *) p));
+    vfloat            v;
+    vst1q_f32((float *) &v, vcvt_f32_f16(vget_low_f16(h)));
+    vst1q_f32((float *) &v + W / 2, vcvt_high_f32_f16(h));
+    return v;
+#else
+    const vint h = __builtin_convertvector(load_as<vshort>(p), vint);
+    return bits_to_float(float_to_bits(bits_to_float((h & 0x7fff) << 13) * 0x1p112f) | (h & 0x8000) << 16);
+#endif
+}
+
+inline vfloat from_bf16(const void * p) {
+    return bits_to_float(__builtin_convertvector(load_as<vshort>(p), vint) << 16);
+}
+
+// several sums at a time, as an addition waits for the one before it
+constexpr int64_t N_SUMS = 4;
+
+// `convert` reads W weights; what is left of a row is padded with zeros
+template <int64_t SIZE, vfloat (*convert)(const void *)> float dot(const void * weights, const float * x, int64_t n) {
+    const auto * w = (const char *) weights;
+    vfloat       sums[N_SUMS] = {};
+    int64_t      i            = 0;
+    for (; i + N_SUMS * W <= n; i += N_SUMS * W) {
+        for (int64_t k = 0; k < N_SUMS; ++k) {
+            sums[k] += convert(w + (i + k * W) * SIZE) * load(x + i + k * W);
+        }
+    }
+    for (; i < n; i += W) {
+        const int64_t left             = n - i < W ? n - i : W;
+        char          rest_w[W * SIZE] = {};
+        float         rest_x[W]        = {};
+        std::memcpy(rest_w, w + i * SIZE, left * SIZE);
+        std::memcpy(rest_x, x + i, left * sizeof(float));
+        sums[0] += convert(rest_w) * load(rest_x);
+    }
+    const vfloat all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    float        sum = 0.0f;
+    for (int k = 0; k < W; ++k) {
+        sum += all[k];
+    }
+    return sum;
+}
+
+// blocks of a float16 scale and 32 integers
+float dot_q8_0(const void * weights, const float * x, int64_t n) {
+    constexpr int64_t N    = 32;
+    const auto *      w    = (const char *) weights;
+    vfloat            sums = vfloat{};
+    for (int64_t i = 0; i < n; i += N, w += sizeof(uint16_t) + N) {
+        uint16_t scale[W] = {};
+        std::memcpy(scale, w, sizeof(uint16_t));
+        vfloat block = vfloat{};
+        for (int64_t k = 0; k < N; k += W) {
+            block += __builtin_convertvector(load_as<vchar>(w + sizeof(uint16_t) + k), vfloat) * load(x + i + k);
+        }
+        sums += block * from_f16(scale)[0];
+    }
+    float sum = 0.0f;
+    for (int k = 0; k < W; ++k) {
+        sum += sums[k];
+    }
+    return sum;
+}
+
+inline vfloat from_f32(const void * p) {
+    return load_as<vfloat>(p);
+}
+
 } // namespace
 
 const row_passes AUTODECO_ROW_PASSES = {
@@ -405,6 +488,10 @@ const row_passes AUTODECO_ROW_PASSES = {
     /* .gather        = */ gather,
     /* .split         = */ split,
     /* .nth_equal     = */ nth_equal,
+    /* .dot_f32       = */ dot<sizeof(float), from_f32>,
+    /* .dot_f16       = */ dot<sizeof(uint16_t), from_f16>,
+    /* .dot_bf16      = */ dot<sizeof(uint16_t), from_bf16>,
+    /* .dot_q8_0      = */ dot_q8_0,
 };
 
 } // namespace autodeco

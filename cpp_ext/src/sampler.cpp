@@ -123,9 +123,9 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     if (!state.heads) {
         return true;
     }
-    state.weights       = state.heads->weights(buft);
     state.heads_on_host = !state.on_device && ggml_backend_buft_is_host(buft);
-    return state.weights != nullptr;
+    state.weights       = state.heads_on_host ? nullptr : state.heads->weights(buft);
+    return state.heads_on_host || state.weights;
 }
 
 void observe(ggml_context * ctx, ggml_cgraph * gf, const predictions & pred, graph_row & row) {
@@ -160,7 +160,7 @@ predictions predict(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & 
     ggml_tensor * hidden = hidden_of(ctx, gf, outputs, state.heads->n_embd, outputs.row, 1);
     if (state.heads_on_host) {
         row.heads = { state.heads.get(), &row.ws };
-        return build_cpu_heads(ctx, state.weights->tensors, hidden, logits, row.heads);
+        return build_cpu_heads(ctx, hidden, logits, row.heads);
     }
     return build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
         return state.on_device ? device_stats(ctx, sort_rows(ctx, logits), temperature) : cpu_stats(ctx, logits, temperature);

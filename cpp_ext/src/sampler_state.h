@@ -48,7 +48,7 @@ struct sampler_state {
     double       uniform; // for the next token; drawn again only when a token is accepted, so that decoding a prompt in
                           // pieces, or decoding what is then not sampled, changes nothing
 
-    bool heads_on_host = false; // the weights are where the nodes of the CPU can read them
+    bool heads_on_host = false; // hidden state and logits are where the nodes of the CPU can read them
     bool on_device     = false; // what a draw needs is computed by the device that has the logits
     int64_t n_outputs_max = 1;  // of one sequence in one graph
     bool draws_on_host = false; // the node of the CPU keeps the logits for host stages instead of drawing

@@ -94,7 +94,7 @@ inline std::shared_ptr<heads_data> random_heads(bool temperature, bool top_p, bo
     heads->prob_stats = prob_stats;
     const auto add    = [&](const std::string & name, int64_t ne0, int64_t ne1) {
         const std::vector<float>  values = random_row(ne0 * ne1 + (int64_t) heads->tensors.size(), 0.1f);
-        heads_data::tensor_data & tensor = heads->tensors[name];
+        tensor_data & tensor = heads->tensors[name];
         const bool                is_half = type == GGML_TYPE_F16 && ne1 == HEAD_WIDTH && ne0 == heads->n_embd;
         tensor = { is_half ? type : GGML_TYPE_F32, { ne0, ne1 }, std::vector<uint8_t>(ne0 * ne1 * (is_half ? 2 : 4)) };
         if (is_half) {

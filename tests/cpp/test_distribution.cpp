@@ -1,10 +1,13 @@
 // The kernel that this machine's vector instructions run, against the same written out for one number at a time in double
-// precision: statistics, nucleus and draws over random rows of logits. No model is needed, so that it runs on an emulated
-// processor too.
+// precision: statistics, nucleus and draws over random rows of logits, and products with weights of every type. No model is
+// needed, so that it runs on an emulated processor too.
 
 #include "check.h"
 
 #include "distribution.h"
+#include "row_passes.h"
+
+#include "ggml.h"
 
 #include <algorithm>
 #include <cmath>
@@ -63,8 +66,54 @@ static void compare(const std::vector<float> & z, const std::vector<int32_t> & o
     }
 }
 
+// the largest error of a product, in units of the sum of the magnitudes that are added
+static double error_of_products(dot_product * dot, ggml_type type, int64_t n, std::mt19937 & rng) {
+    const ggml_type_traits *        traits = ggml_get_type_traits(type);
+    std::normal_distribution<float> normal(0.0f, 1.0f);
+    double                          worst = 0.0;
+    for (const float scale : { 1.0f, 1e-5f, 1e3f }) { // float16 has no full precision below 6e-5
+        std::vector<float>   w((size_t) n), x((size_t) n);
+        std::vector<uint8_t> stored(ggml_row_size(type, n));
+        std::generate(w.begin(), w.end(), [&] { return scale * normal(rng); });
+        std::generate(x.begin(), x.end(), [&] { return normal(rng); });
+        if (type == GGML_TYPE_F32) {
+            std::copy_n((const uint8_t *) w.data(), stored.size(), stored.begin());
+        } else {
+            traits->from_float_ref(w.data(), stored.data(), n);
+            traits->to_float(stored.data(), w.data(), n);
+        }
+        double sum = 0.0, size = 0.0;
+        for (int64_t i = 0; i < n; ++i) {
+            sum += (double) w[i] * x[i];
+            size += std::abs((double) w[i] * x[i]);
+        }
+        worst = std::max(worst, std::abs(dot(stored.data(), x.data(), n) - sum) / size);
+    }
+    return worst;
+}
+
+static void test_products(std::mt19937 & rng) {
+    for (const row_passes * passes : { &row_passes_baseline, &best_passes() }) {
+        const struct {
+            dot_product * dot;
+            ggml_type     type;
+        } kinds[] = { { passes->dot_f32, GGML_TYPE_F32 }, { passes->dot_f16, GGML_TYPE_F16 }, { passes->dot_bf16, GGML_TYPE_BF16 }, { passes->dot_q8_0, GGML_TYPE_Q8_0 } };
+        for (const auto & kind : kinds) {
+            double worst = 0.0;
+            for (const int64_t n : { 1, 7, 8, 31, 33, 32, 576, 4096 }) {
+                if (n % ggml_blck_size(kind.type) == 0) {
+                    worst = std::max(worst, error_of_products(kind.dot, kind.type, n, rng));
+                }
+            }
+            const std::string claim = std::string("products with ") + ggml_type_name(kind.type) + " weights (" + passes->isa + ")";
+            check(worst < 1e-6, claim.c_str(), worst);
+        }
+    }
+}
+
 int main() {
     std::mt19937 rng(1);
+    test_products(rng);
     for (const int64_t n : { 3, 300, 49152, 151937 }) {
         worst_case worst;
         for (const float deviation : { 0.5f, 2.0f, 5.0f }) {

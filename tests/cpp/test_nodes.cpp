@@ -74,7 +74,7 @@ static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool 
         cpu_heads_row row   = { heads.get(), &ws };
         ggml_tensor * input = ggml_new_tensor_2d(graph.ctx, GGML_TYPE_F32, heads->n_embd, 1);
         ggml_set_input(input);
-        const predictions found  = build_cpu_heads(graph.ctx, weights->tensors, input, graph.logits, row);
+        const predictions found  = build_cpu_heads(graph.ctx, input, graph.logits, row);
         const predictions wanted = build_heads(graph.ctx, weights->tensors, prob_stats, input, [&](ggml_tensor * t) {
             return cpu_stats(graph.ctx, graph.logits, t);
         });

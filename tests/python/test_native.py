@@ -43,7 +43,7 @@ def test_predictions_without_statistics_are_the_official_ones(tiny_plain):
     check_golden("tiny_plain", tiny_plain, 1e-4)
 
 
-@pytest.mark.parametrize(("weight_type", "tolerance"), [("f16", 2e-3), ("bf16", 2e-2), ("q8_0", 2e-2)])
+@pytest.mark.parametrize(("weight_type", "tolerance"), [("f16", 1e-3), ("bf16", 5e-3), ("q8_0", 2e-2)])
 def test_predictions_with_smaller_weights_stay_close(exported, weight_type, tolerance):
     check_golden("smollm2", exported(weight_type), tolerance)
 
