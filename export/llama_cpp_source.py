@@ -19,6 +19,8 @@ _ROOT = _PACKAGE + "vendor/llama.cpp/"
 _CONVERTER = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
 _TESTS = ("tests/", "vendor/llama.cpp/models/ggml-vocab-llama-spm.gguf")
 _LIBRARY = ("CMakeLists.txt", "LICENSE", "licenses/", "cmake/", "common/", "ggml/", "include/", "src/", "vendor/")
+_BUILDABLE = ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE.md", "llama_cpp/")
+_BUILDABLE += tuple(f"vendor/llama.cpp/{part}" for part in _LIBRARY)
 
 
 def cache_folder() -> Path:
@@ -39,6 +41,12 @@ def library_source(folder: Path) -> Path:
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
     return _fetched(folder, _LIBRARY)
+
+
+def package_source(folder: Path) -> Path:
+    """``folder`` with llama-cpp-python of the pinned version as pip builds it, less what building does not need; its
+    ``vendor/llama.cpp`` is as of `library_source`. Fetched (77 MB) if it is not there; raises InputError likewise."""
+    return _fetched(folder, _BUILDABLE, _PACKAGE)
 
 
 def package_tests() -> Path:

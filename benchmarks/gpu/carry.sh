@@ -1,16 +1,23 @@
 #!/usr/bin/env bash
 # Gather what run.sh needs on a machine without network: carry.sh FOLDER
 #
-# llama.cpp's source of the pinned version, SmolLM2 with the golden heads exported for it, problems, and the gguf wheel.
-# Run it where `make setup` has been run; then take FOLDER and this repository to the GPU.
+# The source of llama-cpp-python of the pinned version, with llama.cpp in it; SmolLM2 with the golden heads exported for it;
+# problems; and as wheels what building and testing need that is pure Python. Run it where `make setup` has been run; then
+# take FOLDER and this repository to the GPU.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 to=${1:?usage: carry.sh FOLDER}
 python=${PYTHON:-.venv/bin/python}
 mkdir -p "$to"
-source=$("$python" cmake/llama_cpp_source.py)
-tar -C "$source" -czf "$to/llama.cpp.tar.gz" .
-"$python" -m pip download --quiet --no-deps --only-binary=:all: --dest "$to" gguf
+"$python" - build/llama-cpp-python <<'PYTHON'
+import sys
+from pathlib import Path
+from autodeco.export.llama_cpp_source import package_source
+package_source(Path(sys.argv[1]))
+PYTHON
+tar -C build/llama-cpp-python -czf "$to/llama-cpp-python.tar.gz" .
+"$python" -m pip download --quiet --no-deps --only-binary=:all: --dest "$to" \
+    gguf scikit-build-core pathspec packaging pybind11 diskcache rich markdown-it-py mdurl pygments pytest pluggy iniconfig
 cp "$("$python" -c 'from autodeco.default_model import default_model; print(default_model())')" "$to/smollm2.gguf"
 "$(dirname "$python")/autodeco-export" tests/golden/smollm2.heads.safetensors --base "$to/smollm2.gguf" -o "$to/smollm2.heads.gguf"
 "$python" benchmarks/gpu/problems.py "$to"

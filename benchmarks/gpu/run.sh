@@ -8,6 +8,7 @@
 #
 #   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
 #   test        the C++ tests: none, 10 and all layers on the GPU, the nucleus where it can be and on the CPU; autodeco-cli
+#   python      llama-cpp-python with CUDA and the Python package against it, in build/cuda-site, and their tests (4 minutes)
 #   operations  what single ggml operations cost
 #   models      the generated models, 8 GB in build/cuda-models, or $MODELS
 #   decode      decoding speed
@@ -21,18 +22,23 @@ carried=$(realpath "${1:?usage: run.sh CARRIED OUT [STAGE ...]}")
 mkdir -p "${2:?usage: run.sh CARRIED OUT [STAGE ...]}"
 out=$(realpath "$2")
 stages=${*:3}
-stages=${stages:-build test operations models decode losses train many}
+stages=${stages:-build test python operations models decode losses train many}
 cd "$(dirname "$0")/../.."
 programs=build/cuda
 models=${MODELS:-build/cuda-models}
 export PYTHONPATH="$PWD:$(ls "$carried"/gguf-*.whl)"
 
+cuda="-DGGML_CUDA=ON -DGGML_CUDA_GRAPHS=ON -DGGML_CUDA_FA=${CUDA_FA:-ON} -DCMAKE_CUDA_ARCHITECTURES=${CUDA_ARCHITECTURES:-native} ${CMAKE_FLAGS:-}"
+
+unpack() {
+    mkdir -p build/cuda-source
+    tar -C build/cuda-source -xf "$carried/llama-cpp-python.tar.gz"
+}
+
 build() {
-    mkdir -p build/cuda-llama.cpp
-    tar -C build/cuda-llama.cpp -xf "$carried/llama.cpp.tar.gz"
-    cmake -S . -B $programs -G Ninja -DLLAMA_CPP_DIR="$PWD/build/cuda-llama.cpp" -DAUTODECO_TESTS=ON -DAUTODECO_BENCHMARKS=ON \
-        -DGGML_CUDA=ON -DGGML_CUDA_GRAPHS=ON -DGGML_CUDA_FA="${CUDA_FA:-ON}" -DCMAKE_CUDA_ARCHITECTURES="${CUDA_ARCHITECTURES:-native}" \
-        ${CMAKE_FLAGS:-} > "$out/build.log" 2>&1
+    unpack
+    cmake -S . -B $programs -G Ninja -DLLAMA_CPP_DIR="$PWD/build/cuda-source/vendor/llama.cpp" -DAUTODECO_TESTS=ON \
+        -DAUTODECO_BENCHMARKS=ON $cuda > "$out/build.log" 2>&1
     cmake --build $programs >> "$out/build.log" 2>&1
 }
 
@@ -71,6 +77,26 @@ test_() {
     echo "autodeco-cli on the GPU and on the CPU: $(tail -1 "$out/test_cli.log")"
     return $failed
 }
+
+# pip install, from what was carried alone
+install() {
+    python3 -m pip install --quiet --no-index --find-links "$carried" --no-deps --no-build-isolation --target build/cuda-site "$@"
+}
+
+# the Python package as it is installed, with its native module
+python() (
+    unpack
+    rm -rf build/cuda-site
+    export PYTHONPATH="$PWD/build/cuda-site"
+    {
+        install gguf scikit-build-core pathspec packaging pybind11 diskcache rich markdown-it-py mdurl pygments pytest pluggy iniconfig
+        CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF $cuda" install build/cuda-source
+        install .
+    } > "$out/python-build.log" 2>&1
+    AUTODECO_MODEL="$carried/smollm2.gguf" AUTODECO_HEADS="$carried/smollm2.heads.gguf" AUTODECO_GPU_LAYERS="${GPU_LAYERS:--1}" \
+        python3 -m pytest -q -p no:cacheprovider tests/gpu > "$out/test_python.log" || { cat "$out/test_python.log"; exit 1; }
+    tail -1 "$out/test_python.log"
+)
 
 operations() {
     $programs/bench_operations 151936 1  | tee "$out/operations_1.txt"

@@ -1,0 +1,121 @@
+"""autodeco.Llama with the model on a GPU: `benchmarks/gpu/run.sh CARRIED OUT python`.
+
+Not part of `make test`. AUTODECO_MODEL and AUTODECO_HEADS name the files, AUTODECO_GPU_LAYERS the number of layers on
+the GPU (default -1: all); with 0 the same claims are made of the CPU.
+"""
+
+import os
+
+import llama_cpp
+import numpy as np
+import pytest
+from scipy import stats
+
+import autodeco
+from autodeco import native
+from autodeco.batch import Sampling, generate
+
+MODEL, HEADS = os.environ["AUTODECO_MODEL"], os.environ["AUTODECO_HEADS"]
+LAYERS = int(os.environ.get("AUTODECO_GPU_LAYERS", -1))
+PROMPT = "Once upon a time, in a small village by the sea, there lived"
+OPTIONS = {"n_ctx": 1024, "n_gpu_layers": LAYERS, "n_threads": 4, "n_threads_batch": 4, "verbose": False}
+# a logits processor, even one that changes nothing, forces the draw onto the host
+HOST = {"logits_processor": llama_cpp.LogitsProcessorList([lambda input_ids, logits: logits])}
+
+
+@pytest.fixture(scope="module")
+def llm():
+    model = autodeco.Llama(MODEL, HEADS, **OPTIONS)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def tokens(llm):
+    return llm.tokenize(PROMPT.encode())
+
+
+@pytest.fixture(scope="module")
+def state(tokens):
+    """Hidden state [H] and logits [V] of the prompt's last token, as plain llama.cpp computes them there."""
+    model = llama_cpp.Llama(MODEL, **OPTIONS)
+    llama_cpp.llama_set_embeddings(model.ctx, True)
+    model.eval(tokens)
+    hidden = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings_ith(model.ctx, -1), (model.n_embd(),)).copy()
+    logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),)).copy()
+    model.close()
+    return hidden, logits
+
+
+@pytest.fixture(scope="module")
+def predicted(state):
+    """Temperature and top-p that the heads say of ``state`` on the host."""
+    (temperature,), (top_p,) = native.predict(HEADS, state[0][None], state[1][None])
+    return float(temperature), float(top_p)
+
+
+def nucleus(logits, temperature, top_p):
+    """Probabilities [V] within the nucleus, by a full sort in float64."""
+    p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    p /= p.sum()
+    order = np.argsort(-logits, kind="stable")
+    kept = order[: np.searchsorted(np.cumsum(p[order]), top_p) + 1]
+    result = np.zeros_like(p)
+    result[kept] = p[kept] / p[kept].sum()
+    return result
+
+
+def check_draws(drawn, expected):
+    """Chi-square of the ``drawn`` tokens, rare ones together."""
+    order = np.argsort(-expected, kind="stable")
+    frequent = order[expected[order] * len(drawn) >= 5]
+    assert len(frequent) >= 3, "the nucleus is too small to test anything"
+    observed = np.array([drawn.count(token) for token in frequent])
+    wanted = expected[frequent] * len(drawn)
+    observed, wanted = (np.append(part, len(drawn) - part.sum()) for part in (observed, wanted))
+    assert stats.chisquare(observed, wanted).pvalue > 1e-4
+
+
+def first_token(llm, tokens, **settings):
+    generator = llm.generate(tokens, **settings)
+    next(generator)
+    generator.close()
+    return llm.decoding
+
+
+@pytest.mark.skipif(LAYERS == 0, reason="nothing is asked to be on the GPU")
+def test_llama_cpp_has_a_gpu():
+    assert llama_cpp.llama_supports_gpu_offload()
+
+
+@pytest.mark.parametrize("settings", [{}, HOST], ids=["in the graph", "on the host"])
+def test_temperature_and_top_p_are_what_the_heads_say(llm, tokens, predicted, settings):
+    llm.reset()
+    decoding = first_token(llm, tokens, **settings)
+    assert decoding.temperature[0] == pytest.approx(predicted[0], abs=1e-3)
+    assert decoding.top_p[0] == pytest.approx(predicted[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{}, HOST], ids=["in the graph", "on the host"])
+def test_draws_follow_the_exact_distribution(llm, tokens, state, predicted, settings):
+    scale, widen = 2.0 / predicted[0], 0.9 / predicted[1]
+    drawn = []
+    for seed in range(400):
+        llm.set_seed(seed)
+        drawn.append(int(first_token(llm, tokens, temp=scale, top_p=widen, **settings).token[0]))
+    check_draws(drawn, nucleus(state[1], 2.0, 0.9))
+
+
+def test_batches_follow_it_too(llm, tokens, state, predicted):
+    sampling = Sampling(2.0 / predicted[0], 0.9 / predicted[1])
+    answers = list(generate(llm, [tokens], 400, [sampling], max_tokens=1, seed=3))
+    assert len(answers) == 400
+    check_draws([int(answer.decoding.token[0]) for answer in answers], nucleus(state[1], 2.0, 0.9))
+
+
+def test_a_seed_gives_a_text(llm):
+    def text(seed):
+        llm.reset()
+        return llm(PROMPT, max_tokens=32, seed=seed, temperature=6.0, top_p=3.0)["choices"][0]["text"]
+
+    assert text(1) == text(1) != text(2)
