@@ -94,7 +94,7 @@ python() (
         install .
     } > "$out/python-build.log" 2>&1
     AUTODECO_MODEL="$carried/smollm2.gguf" AUTODECO_HEADS="$carried/smollm2.heads.gguf" AUTODECO_GPU_LAYERS="${GPU_LAYERS:--1}" \
-        python3 -m pytest -q -p no:cacheprovider tests/gpu > "$out/test_python.log" || { cat "$out/test_python.log"; exit 1; }
+        python3 -P -m pytest -q -p no:cacheprovider tests/gpu > "$out/test_python.log" || { cat "$out/test_python.log"; exit 1; }
     tail -1 "$out/test_python.log"
 )
 
@@ -142,6 +142,8 @@ many() {
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader > "$out/machine.txt"
 nvcc --version | tail -2 | head -1 >> "$out/machine.txt"
+set -o errtrace
+trap 'echo "stage $stage failed: see the logs in $out" >&2' ERR
 for stage in $stages; do
     [ "$stage" = test ] && stage=test_
     began=$SECONDS
