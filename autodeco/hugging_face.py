@@ -125,7 +125,8 @@ class HuggingFaceSource:
         given = isinstance(path, HuggingFaceModel)
         self._frozen = path if given else HuggingFaceModel(path, self._settings.dtype, empty)
         self._tokenizer = self._frozen.tokenizer
-        self.model = broadcast_object_list([self._frozen.model])[0]
+        # an empty model knows neither its fingerprint nor what its generation config adds
+        self.model, self._tokenizer.ends = broadcast_object_list([self._frozen.model, self._tokenizer.ends])
         if shared:
             # FSDP2 wants an optimizer with the model; this one gets no gradients.
             model = self._frozen.language_model

@@ -19,6 +19,7 @@ from autodeco.collecting import CollectSettings, collect  # noqa: E402
 from autodeco.control_commands import Control, read_commands  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.hugging_face import HuggingFaceSource  # noqa: E402
+from autodeco.hugging_face_model import HuggingFaceModel  # noqa: E402
 from autodeco.hugging_face_settings import HuggingFaceSettings  # noqa: E402
 from autodeco.packed_answers import PackedAnswers  # noqa: E402
 from autodeco.packing import Labelled, pack, row  # noqa: E402
@@ -207,6 +208,15 @@ def test_processes_that_share_the_model_too_train_the_same_heads(tiny, data, two
     for name, tensor in weights(two[0]).items():
         torch.testing.assert_close(weights(tmp_path)[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
     assert len(list(tmp_path.glob("autodeco/events.out.tfevents*"))) == 1
+
+
+def test_a_model_without_weights_has_the_shape_of_one_with(tiny):
+    empty, whole = (HuggingFaceModel(tiny, "bfloat16", empty).language_model for empty in (True, False))
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    shapes = [{name: (p.shape, p.dtype) for name, p in model.named_parameters()} for model in (empty, whole)]
+    assert shapes[0] == shapes[1]
+    for (name, mine), (_, theirs) in zip(empty.named_buffers(), whole.named_buffers(), strict=True):
+        assert torch.equal(mine, theirs), name  # nobody hands these out
 
 
 def test_processes_of_which_one_is_interrupted_stop_together_and_resume_to_the_same_heads(tiny, data, two, tmp_path):
