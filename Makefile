@@ -85,7 +85,7 @@ edge-arm: edge
 
 # The program for CUDA, compiled and linked; only running it wants a GPU. Wants nvcc of CUDA 13.0; cuBLAS comes from PyPI
 # (570 MB), for toolkits without it. As code for the driver to finish, and without flash attention, which is most of the
-# compiling: an hour on two cores. `cmake --preset cuda` builds all of it, for the GPU that is there.
+# compiling: 40 minutes on two cores. `cmake --preset cuda` builds all of it, for the GPU that is there.
 CUDA_ARCHITECTURES ?= 90-virtual
 CUBLAS             := build/cuda-libraries/nvidia/cu13
 $(CUBLAS)/include/cublas_v2.h:
