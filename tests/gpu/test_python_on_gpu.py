@@ -14,6 +14,8 @@ from scipy import stats
 import autodeco
 from autodeco import native
 from autodeco.batch import Sampling, generate
+from plain_states import last_state
+from test_nucleus import exact
 
 MODEL, HEADS = os.environ["AUTODECO_MODEL"], os.environ["AUTODECO_HEADS"]
 LAYERS = int(os.environ.get("AUTODECO_GPU_LAYERS", -1))
@@ -38,13 +40,7 @@ def tokens(llm):
 @pytest.fixture(scope="module")
 def state(tokens):
     """Hidden state [H] and logits [V] of the prompt's last token, as plain llama.cpp computes them there."""
-    model = llama_cpp.Llama(MODEL, **OPTIONS)
-    llama_cpp.llama_set_embeddings(model.ctx, True)
-    model.eval(tokens)
-    hidden = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings_ith(model.ctx, -1), (model.n_embd(),)).copy()
-    logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),)).copy()
-    model.close()
-    return hidden, logits
+    return last_state(MODEL, tokens, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +48,6 @@ def predicted(state):
     """Temperature and top-p that the heads say of ``state`` on the host."""
     (temperature,), (top_p,) = native.predict(HEADS, state[0][None], state[1][None])
     return float(temperature), float(top_p)
-
-
-def nucleus(logits, temperature, top_p):
-    """Probabilities [V] within the nucleus, by a full sort in float64."""
-    p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
-    p /= p.sum()
-    order = np.argsort(-logits, kind="stable")
-    kept = order[: np.searchsorted(np.cumsum(p[order]), top_p) + 1]
-    result = np.zeros_like(p)
-    result[kept] = p[kept] / p[kept].sum()
-    return result
 
 
 def check_draws(drawn, expected):
@@ -103,14 +88,14 @@ def test_draws_follow_the_exact_distribution(llm, tokens, state, predicted, sett
     for seed in range(400):
         llm.set_seed(seed)
         drawn.append(int(first_token(llm, tokens, temp=scale, top_p=widen, **settings).token[0]))
-    check_draws(drawn, nucleus(state[1], 2.0, 0.9))
+    check_draws(drawn, exact(state[1], 2.0, 0.9))
 
 
 def test_batches_follow_it_too(llm, tokens, state, predicted):
     sampling = Sampling(2.0 / predicted[0], 0.9 / predicted[1])
     answers = list(generate(llm, [tokens], 400, [sampling], max_tokens=1, seed=3))
     assert len(answers) == 400
-    check_draws([int(answer.decoding.token[0]) for answer in answers], nucleus(state[1], 2.0, 0.9))
+    check_draws([int(answer.decoding.token[0]) for answer in answers], exact(state[1], 2.0, 0.9))
 
 
 def test_a_seed_gives_a_text(llm):

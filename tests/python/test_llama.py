@@ -15,6 +15,7 @@ import gguf_files as files
 from autodeco import native
 from autodeco.errors import InputError
 from autodeco.export import cli as export_cli
+from plain_states import last_state
 from test_nucleus import exact
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
@@ -26,17 +27,6 @@ def keep(input_ids, logits):
 
 
 HOST = {"logits_processor": llama_cpp.LogitsProcessorList([keep])}
-
-
-def last_state(model_path, tokens):
-    """Hidden state [H] and logits [V] of the last of ``tokens`` as plain llama.cpp computes them."""
-    model = llama_cpp.Llama(str(model_path), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
-    llama_cpp.llama_set_embeddings(model.ctx, True)
-    model.eval(tokens)
-    hidden = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings_ith(model.ctx, -1), (model.n_embd(),)).copy()
-    logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),)).copy()
-    model.close()
-    return hidden, logits
 
 
 @pytest.fixture(scope="module")
