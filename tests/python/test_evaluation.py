@@ -1,4 +1,4 @@
-"""Evaluation: problems and their splits, statistics against values worked out by hand, interruption, the report."""
+"""Evaluation: methods and their results, interruption, the report."""
 
 import io
 import json
@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -17,9 +16,8 @@ import numpy as np
 import pytest
 
 from autodeco.batch import Sampling
-from autodeco.checkers import checker
 from autodeco.errors import InputError
-from autodeco.evaluation import methods, report, running, statistics
+from autodeco.evaluation import methods, report, running
 from autodeco.evaluation.methods import AUTODECO, GREEDY, Method, mean_shift, static
 from autodeco.evaluation.results import ONE_FOR_ALL, rates, together
 from autodeco.evaluation.running import Pass, Runner, TaskPasses, mean_of
@@ -27,191 +25,10 @@ from autodeco.evaluation.settings import Settings, claim, describe, describe_ans
 from autodeco.evaluation.tasks import (
     Task,
     TaskSpec,
-    normalized,
-    parse_specs,
-    question_of,
-    read_questions,
-    write_training,
 )
-from autodeco.problem_files import read_problems
 from test_commands import refused
 
 SUMS = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
-
-
-def questions(problems):
-    return {normalized(question_of(problem)) for problem in problems}
-
-
-# tasks
-
-
-def test_splits_have_no_question_in_common_and_do_not_depend_on_each_others_size():
-    task = Task(SUMS, 0, test=40, validation=30, training=60)
-    splits = [questions(split) for split in (task.test, task.validation, task.training)]
-    assert [len(split) for split in splits] == [40, 30, 60]
-    assert len(set.union(*splits)) == 130
-    assert Task(SUMS, 0, test=40, validation=30).test == task.test
-    assert Task(SUMS, 1, test=40).test != task.test
-
-
-def test_questions_that_were_trained_on_are_left_out(tmp_path):
-    task = Task(SUMS, 0, test=20)
-    trained = [{"prompt": p["prompt"], "completion": [{"role": "assistant", "content": "0"}]} for p in task.test[:5]]
-    trained.append({"prompt": "  Another\nQUESTION ", "completion": "0"})
-    file = tmp_path / "trained.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in trained))
-    excluded = read_questions([file])
-    assert "another question" in excluded
-    clean = Task(SUMS, 0, test=20, excluded=excluded)
-    assert not questions(clean.test) & excluded
-    assert clean.left_out >= 5
-    assert len(clean.test) == 20
-
-
-def test_training_problems_are_written_for_rollouts(tmp_path):
-    tasks = [Task(SUMS, 0, test=5, training=3), Task(TaskSpec("three", "chain_sum"), 0, test=5, training=2)]
-    assert write_training(tasks, tmp_path / "problems.jsonl") == 5
-    problems = read_problems(tmp_path / "problems.jsonl")
-    assert [p["prompt"] for p in problems[:2]] == [tasks[0].training[0]["prompt"], tasks[1].training[0]["prompt"]]
-    assert checker("reasoning-gym")(problems[0], f"It is {problems[0]['answer']}") == 1.0
-    assert read_questions([tmp_path / "problems.jsonl"]) == questions(tasks[0].training + tasks[1].training)
-
-
-def test_a_family_with_too_few_questions_is_refused():
-    """Sums and differences of two digits: 2 x 10 x 10 questions."""
-    with pytest.raises(InputError, match="task sums: has 200 different questions and 400 are wanted"):
-        Task(SUMS, 0, test=400)
-
-
-def test_answers_are_judged_by_the_familys_own_scorer():
-    task = Task(SUMS, 0, test=10)
-    problem = next(p for p in task.test if len(p["answer"]) == 1)
-    text = f"{question_of(problem)} {problem['answer']}."
-    assert task.is_right(problem, text, finished=True)
-    assert not task.is_right(problem, text, finished=False), "cut off by the limit"
-    assert not task.is_right(problem, f"{problem['answer']} or 99", finished=True)
-    assert not task.is_right(problem, "I do not know", finished=True)
-
-
-def test_files_of_problems_are_shuffled_by_the_seed(tmp_path):
-    file = tmp_path / "capitals.jsonl"
-    file.write_text("".join(json.dumps({"prompt": f"Question {i}?", "answer": f"A{i}"}) + "\n" for i in range(20)))
-    (spec,) = parse_specs([f"{file}:exact"])
-    task = Task(spec, 0, test=10, validation=5)
-    assert questions(task.test) != {f"question {i}?" for i in range(10)}
-    assert task.is_right(task.test[0], f" {task.test[0]['answer']} ", finished=True)
-    with pytest.raises(InputError, match="has 20 different questions and 21 are wanted"):
-        Task(spec, 0, test=21)
-    with pytest.raises(InputError, match=r"problem 1: a problem's answer 'A\d+' is no number"):
-        Task(replace(spec, checker="number"), 0, test=10)
-
-
-def test_tasks_are_named_on_the_command_line_and_in_yaml(tmp_path):
-    file = tmp_path / "tasks.yaml"
-    file.write_text("- {name: small, source: chain_sum, config: {max_terms: 2}}\n- {name: mine, source: mine.jsonl}\n")
-    specs = parse_specs(["chain_sum:min_terms=2,max_terms=3", str(file)])
-    assert specs[0] == TaskSpec("chain_sum", "chain_sum", {"min_terms": 2, "max_terms": 3})
-    assert specs[1] == TaskSpec("small", "chain_sum", {"max_terms": 2})
-    assert specs[2].source == str(tmp_path / "mine.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("yaml", "message"),
-    [
-        ("- {name: a}", "a task has name; it needs name and source"),
-        ("- {name: a, source: chain_sum, terms: 2}", "a task has name, source, terms"),
-        ("{", "not valid YAML"),
-        ("a: 1", "expected a list of tasks"),
-        ("- {name: ../a, source: chain_sum}", "use letters, digits"),
-        ("- {name: 3, source: chain_sum}", "its name 3 must be text"),
-        ("- {name: a, source: 5}", "its source 5 must be text"),
-        ("- {name: a, source: chain_sum, config: null}", "its config None must be a table"),
-        ("- {name: a, source: chain_sum, checker: 5}", "its checker 5 must be text"),
-        ("- {name: a, source: chain_sum}\n- {name: a, source: chain_sum}", "task a: is there twice"),
-    ],
-)
-def test_bad_task_files_are_refused(tmp_path, yaml, message):
-    (tmp_path / "tasks.yaml").write_text(yaml)
-    with pytest.raises(InputError, match=message):
-        parse_specs([str(tmp_path / "tasks.yaml")])
-
-
-def test_a_choice_is_the_last_letter_that_stands_alone():
-    right = checker("choice")
-    assert right({"answer": "B"}, "A is near, but the answer is (B).") == 1
-    assert right({"answer": "(c)"}, "**C**") == 1
-    assert right({"answer": "A"}, "I think it is B") == 0
-    assert right({"answer": "A"}, "no letter") == 0
-
-
-# statistics
-
-
-def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_answer():
-    """Against every subset of 3 of 6 answers, counted."""
-    from itertools import combinations
-
-    for right in range(7):
-        answers = [True] * right + [False] * (6 - right)
-        counted = np.mean([any(subset) for subset in combinations(answers, 3)])
-        assert statistics.pass_at_k(right, 6, 3) == pytest.approx(counted)
-    assert statistics.pass_at_k([2, 4], 8, 1).tolist() == [0.25, 0.5]
-    with pytest.raises(ValueError, match="k must be from 1"):
-        statistics.pass_at_k(1, 4, 5)
-
-
-def test_the_interval_covers_the_truth_95_times_in_100():
-    """400 samples of 60 problems with rates of a beta distribution of mean 0.3; binomial error of the coverage 1.1%,
-    and percentiles of so few problems are a little narrow."""
-    rng = np.random.default_rng(0)
-    statistics_resamples, statistics.RESAMPLES = statistics.RESAMPLES, 500
-    try:
-        covered = [low <= 0.3 <= high for low, high in (statistics.interval(rng.beta(3, 7, 60), i) for i in range(400))]
-    finally:
-        statistics.RESAMPLES = statistics_resamples
-    assert 0.91 <= np.mean(covered) <= 0.98
-    assert statistics.interval(np.full(5, 0.25), 0) == (0.25, 0.25)
-
-
-def test_the_interval_and_the_p_value_are_those_of_own_resampling():
-    """Against 20,000 resamples and sign flips drawn here; the tolerances are their errors."""
-    rng = np.random.default_rng(3)
-    ours, theirs = (rng.binomial(16, rng.beta(1, b, 300)) / 16 for b in (2, 2.2))
-    drawn = np.percentile([ours[rng.integers(0, 300, 300)].mean() for _ in range(20_000)], [2.5, 97.5])
-    assert statistics.interval(ours, 0) == pytest.approx(tuple(drawn), abs=0.002)
-    difference = ours - theirs
-    flipped = np.abs((rng.choice([-1, 1], (20_000, 300)) * difference).mean(1))
-    p = np.mean(flipped >= abs(difference.mean()) - 1e-12)
-    assert statistics.paired(ours, theirs, 0)["p"] == pytest.approx(p, abs=0.02)
-
-
-def test_the_permutation_test_counts_sign_flips():
-    """Five differences of one sign: 2 of the 32 flips are as extreme."""
-    found = statistics.paired(np.array([0.5, 0.6, 0.7, 0.8, 0.9]), np.zeros(5), seed=0)
-    assert found["difference"] == pytest.approx(0.7)
-    assert found["p"] == pytest.approx(2 / 32)
-    assert found["low"] < 0.7 < found["high"]
-    assert statistics.paired(np.ones(5), np.ones(5), 0) == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
-
-
-def test_equal_methods_are_rarely_found_different():
-    rng = np.random.default_rng(1)
-    ps = []
-    resamples, statistics.RESAMPLES = statistics.RESAMPLES, 199
-    try:
-        for i in range(200):
-            problems = rng.beta(1, 2, 40)
-            ps.append(statistics.paired(rng.binomial(8, problems) / 8, rng.binomial(8, problems) / 8, i)["p"])
-    finally:
-        statistics.RESAMPLES = resamples
-    assert 0.01 <= np.mean(np.array(ps) < 0.05) <= 0.1
-
-
-def test_distinct_n_counts_different_word_groups():
-    assert statistics.distinct(["a b a b", "a b"], 1) == pytest.approx(2 / 6)
-    assert statistics.distinct(["a b a b", "a b"], 2) == pytest.approx(2 / 4)
-    assert statistics.distinct(["a"], 2) == 0.0
 
 
 # methods and results
