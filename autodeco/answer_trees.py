@@ -22,7 +22,7 @@ is known all is worth 0, so that wrong answers are kept up to the token with whi
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,22 +197,6 @@ def values(log_p: Tensor, edges: Edges, problems: int) -> Values:
     first = edges.parent == ROOT
     expected = worth.new_zeros(problems).index_add(0, edges.problem[first], (rho * worth)[first])
     return Values(expected, reach * rho * (worth - of_state[edges.state]), reach)
-
-
-def paths(wanted: Collection[Tokens]) -> list[tuple[Tokens, int]]:
-    """Return token sequences that visit each edge of ``wanted`` once: (tokens, from which of them on), in an order in
-    which neighbours begin alike."""
-    ordered = sorted(wanted)
-    result, seen = [], ()
-    for tokens, following in zip(ordered, [*ordered[1:], ()], strict=True):
-        if following[: len(tokens)] == tokens:  # part of a longer one
-            continue
-        pairs = enumerate(zip(seen, tokens, strict=False))
-        shared = next((t for t, (a, b) in pairs if a != b), len(seen))  # neither is the beginning of the other
-        first = next(t for t in range(shared, len(tokens)) if tokens[: t + 1] in wanted)
-        result.append((tokens, first))
-        seen = tokens
-    return result
 
 
 def _levels(edges: Edges) -> list[Tensor]:

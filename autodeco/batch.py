@@ -278,6 +278,10 @@ class PartialAnswer:
             return "stop"
         return "length" if len(self._rows) == self.request.max_tokens else None
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return tuple(row[0] for row in self._rows)
+
     def answer(self, finish: str) -> Answer:
         request = self.request
         return Answer(self._text, finish, Decoding.from_rows(self._rows), request.index, request.sample, request.seed)

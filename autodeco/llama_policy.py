@@ -1,4 +1,4 @@
-"""The quantized file itself as a policy: answers batched in llama.cpp, states read back from it."""
+"""The quantized file itself as a policy: answers batched in llama.cpp, and the states that they were drawn from."""
 
 import os
 import tempfile
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from autodeco import batch, native, shared_batch
-from autodeco.answer_trees import Tokens, paths
+from autodeco.answer_trees import Tokens
 from autodeco.base_model import open_base
-from autodeco.collecting import CHECKED_POSITIONS, LogitsCheck, StateReader, refuse_if_wrong
+from autodeco.collecting import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
@@ -40,6 +40,7 @@ class LlamaPolicy:
         self._layout, self._matrix = open_layout(path), read_output_matrix(path)
         self._rebuilt: RebuiltLogits | None = None
         self._check: LogitsCheck | None = LogitsCheck(seed=0)
+        self._drawn: dict[tuple[int, ...], dict[Tokens, np.ndarray]] = {}  # by prompt: the state behind each beginning
         self._open(512)
         self.model = Model(
             str(Path(path).resolve()),
@@ -58,12 +59,18 @@ class LlamaPolicy:
         if longest > self._llm.n_ctx():
             self._open(longest)
         answers = [[None] * n for _ in prompts]
+        self._drawn = {tuple(prompt): {} for prompt in prompts}
+
+        def seen(index: int, beginnings: list[Tokens], hidden: np.ndarray, logits: np.ndarray) -> None:
+            self._compare(hidden, logits)
+            self._drawn[tuple(prompts[index])] |= dict.fromkeys(beginnings, hidden[0].copy())
+
         with tempfile.TemporaryDirectory() as folder:
             sidecar = Path(folder) / "heads.gguf"
             heads.save_pretrained(folder)
             write_sidecar(sidecar, head_tensors(read_heads(folder, heads.hidden_size), "f32"), self._layout)
             requests = batch.requests(self._llm, prompts, n, batch.Sampling(), self._max_tokens, seed=seed)
-            for answer in shared_batch.answer(self._llm, requests, native.load_heads(sidecar), self._slots):
+            for answer in shared_batch.answer(self._llm, requests, native.load_heads(sidecar), self._slots, seen):
                 decoding = answer.decoding
                 answers[answer.prompt][answer.sample] = Sampled(
                     tuple(decoding.token.tolist()), answer.text, answer.finished, decoding.temperature, decoding.top_p
@@ -72,15 +79,11 @@ class LlamaPolicy:
 
     def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, list[tuple[int, Tokens]]]]:
         for index, (prompt, edges) in enumerate(wanted):
-            edges = set(edges)
-            for tokens, first in paths(edges):
-                read = self._states.read([*prompt, *tokens[:first]], list(tokens[first:]))
-                for offset, hidden, logits in read:
-                    self._compare(hidden, logits)
-                    beginnings = [tokens[: first + offset + row + 1] for row in range(len(hidden))]
-                    rows = [row for row, beginning in enumerate(beginnings) if beginning in edges]
-                    if rows:
-                        yield torch.from_numpy(hidden[rows]), [(index, beginnings[row]) for row in rows]
+            drawn, edges = self._drawn.get(tuple(prompt), {}), list(edges)
+            if not drawn.keys() >= set(edges):
+                raise ValueError("states are kept of the answers drawn last only")
+            if edges:
+                yield torch.from_numpy(np.stack([drawn[edge] for edge in edges])), [(index, edge) for edge in edges]
 
     def logits(self, hidden: Tensor) -> Tensor:
         if self._rebuilt is None:
@@ -104,4 +107,3 @@ class LlamaPolicy:
     def _open(self, context: int) -> None:
         self._llm = open_base(self._path, n_ctx=context, n_threads=self._threads, n_threads_batch=self._threads)
         self._tokenizer = Tokenizer(self._llm)
-        self._states = StateReader(self._llm)

@@ -6,7 +6,7 @@ of the graph, computed beside it, which costs less than a token of any model.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import llama_cpp
@@ -18,8 +18,18 @@ from autodeco.batch import PartialAnswer, Pieces, Request, check
 from autodeco.batch_context import BatchContext, Slot
 from autodeco.errors import InputError
 
+# is told of every state that is drawn from: the prompt's index, what was drawn, each as the answer up to and including
+# it, hidden state [1, H] and logits [1, V], valid until it returns
+Seen = Callable[[int, list[tuple[int, ...]], np.ndarray, np.ndarray], None]
 
-def answer(llm: llama_cpp.Llama, wanted: Sequence[Request], heads: native.Heads | None, slots: int) -> Iterator[Answer]:
+
+def answer(
+    llm: llama_cpp.Llama,
+    wanted: Sequence[Request],
+    heads: native.Heads | None,
+    slots: int,
+    seen: Seen | None = None,
+) -> Iterator[Answer]:
     """Yield an answer to each request as it finishes, ``slots`` at a time; those to one prompt best follow each other.
 
     The ``decoding`` of these answers knows no nucleus (0) and no probability (NaN). Raises InputError as
@@ -31,22 +41,28 @@ def answer(llm: llama_cpp.Llama, wanted: Sequence[Request], heads: native.Heads 
     check(wanted, llm, heads)
     if any(request.sampling.top_k or request.sampling.min_p for request in wanted):
         raise InputError("answers with a top-k or min-p cannot share what they begin with")
-    return _answers(llm, wanted, heads, min(slots, len(wanted)))
+    return _answers(llm, wanted, heads, min(slots, len(wanted)), seen)
 
 
-def _answers(llm: llama_cpp.Llama, wanted: list[Request], heads: native.Heads | None, slots: int) -> Iterator[Answer]:
+def _answers(
+    llm: llama_cpp.Llama, wanted: list[Request], heads: native.Heads | None, slots: int, seen: Seen | None
+) -> Iterator[Answer]:
     if not wanted:
         return
     cells = sum(sorted(len(request.prompt) + request.max_tokens for request in wanted)[-slots:])
     context = _StateContext(llm, None, slots, cells)
     try:
-        yield from _run(context, llm, heads, _groups(wanted, slots))
+        yield from _run(context, llm, heads, _groups(wanted, slots), seen)
     finally:
         context.close()
 
 
 def _run(
-    context: "_StateContext", llm: llama_cpp.Llama, heads: native.Heads | None, queue: deque[list[Request]]
+    context: "_StateContext",
+    llm: llama_cpp.Llama,
+    heads: native.Heads | None,
+    queue: deque[list[Request]],
+    seen: Seen | None,
 ) -> Iterator[Answer]:
     pieces = Pieces(llm)
     active: dict[Slot, list[_Draws]] = {}  # the answers of a slot have all their tokens in common
@@ -55,18 +71,24 @@ def _run(
         slots = list(active)
         hidden, logits = context.states(slots, [active[slot][0].last for slot in slots])
         rows = iter(_drawn([active[slot] for slot in slots], hidden, logits, heads))
-        for slot in slots:
+        for place, slot in enumerate(slots):
             branches: dict[int, list[_Draws]] = {}
-            for drawing in active.pop(slot):
+            group, ended = active.pop(slot), []
+            for drawing in group:
                 row = next(rows)
                 if finish := drawing.add(row):
-                    yield drawing.answer(finish)
+                    ended.append((drawing, finish))
                 else:
                     branches.setdefault(row[0], []).append(drawing)
+            if seen:
+                beginnings = list({drawing.tokens for drawing in group})
+                seen(group[0].request.index, beginnings, hidden[place : place + 1], logits[place : place + 1])
+            for drawing, finish in ended:
+                yield drawing.answer(finish)
             if not branches:
                 context.release(slot, queue[0][0].prompt if queue else ())
-            for place, drawings in zip(context.branches(slot, len(branches)), branches.values(), strict=True):
-                active[place] = drawings
+            for branch, drawings in zip(context.branches(slot, len(branches)), branches.values(), strict=True):
+                active[branch] = drawings
 
 
 def _admit(
