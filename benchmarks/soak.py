@@ -10,12 +10,16 @@ after a warm-up, in MB. Exit code 1 if either grows by 5 MB or more. Linux only.
 import argparse
 import gc
 import json
+import os
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
+
+# Before numpy is imported: it asks for huge pages, of which the kernel gives as many as it has at the time.
+os.environ["NUMPY_MADVISE_HUGEPAGE"] = "0"
 
 import autodeco
 from autodeco.atomic import replacing
