@@ -4,7 +4,7 @@
 #   benchmarks/gpu/run.sh CARRIED OUT [STAGE ...]
 #
 # CARRIED is the folder that carry.sh made; OUT receives logs and gpu.json, which joins them. Needs CMake, Ninja, nvcc and
-# python3 with numpy; `losses` needs torch, `train` transformers too. Stages, all of them in this order if none is named:
+# python3 with numpy, `python` with scipy too; `losses` needs torch, `train` and `many` transformers. Stages, all of them in this order if none is named:
 #
 #   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
 #   test        the C++ tests: none, 10 and all layers on the GPU, the nucleus where it can be and on the CPU; autodeco-cli
@@ -16,7 +16,7 @@
 #   train       heads for SmolLM2 from nothing: answers, likelihood, rewards, test (4 minutes); memory at 1.5B parameters
 #   many        where there are several GPUs: training at 1.5B and 8B parameters, and at 43B, which two of 80 GB hold (6 minutes)
 #
-# CUDA_ARCHITECTURES (default: native) and CMAKE_FLAGS are handed to CMake.
+# CUDA_ARCHITECTURES (default: native) and CMAKE_FLAGS are handed to CMake; GPU_LAYERS (default: all) to the Python tests.
 set -euo pipefail
 carried=$(realpath "${1:?usage: run.sh CARRIED OUT [STAGE ...]}")
 mkdir -p "${2:?usage: run.sh CARRIED OUT [STAGE ...]}"
@@ -126,7 +126,7 @@ with_autodeco() {
     mkdir -p build/cuda-python
     cp -r autodeco build/cuda-python/
     cp -r export build/cuda-python/autodeco/
-    PYTHONPATH="$PWD/build/cuda-python:$(ls "$carried"/gguf-*.whl)" python3 "$@"
+    PYTHONPATH="$PWD/build/cuda-python:$(ls "$carried"/{gguf,rich,markdown_it_py,mdurl,pygments}-*.whl | paste -sd:)" python3 "$@"
 }
 
 train() {
