@@ -27,7 +27,6 @@
 #include <vector>
 
 struct model_state {
-    std::vector<float> hidden;
     std::vector<float> logits;
     exact_prediction   predicted;
 };
@@ -55,13 +54,11 @@ static int decode_prompts(llama_context * ctx, const std::vector<std::vector<lla
 static std::vector<model_state> states_of(llama_model * model, const autodeco_heads * heads, const std::vector<std::vector<llama_token>> & prompts) {
     llama_context * ctx = new_context(model, true, (uint32_t) prompts.size());
     decode_prompts(ctx, prompts);
-    const int32_t            n_embd  = autodeco_heads_n_embd(heads);
     const int32_t            n_vocab = autodeco_heads_n_vocab(heads);
     std::vector<model_state> states(prompts.size());
     for (size_t i = 0; i < prompts.size(); ++i) {
         const float * h = llama_get_embeddings_ith(ctx, (int32_t) i);
         const float * z = llama_get_logits_ith(ctx, (int32_t) i);
-        states[i].hidden.assign(h, h + n_embd);
         states[i].logits.assign(z, z + n_vocab);
         states[i].predicted = exact_heads(*heads->data, h, z);
     }
