@@ -83,9 +83,20 @@ install() {
     python3 -m pip install --quiet --no-index --find-links "$carried" --no-deps --no-build-isolation --target build/cuda-site "$@"
 }
 
+# Some compilers put a C++ library of their own into every shared library. Two of them in one process, llama.cpp's and the
+# one that scipy brings, crash.
+check_compiler() {
+    local probe=build/probe.so
+    printf '#include <iostream>\nvoid f() { std::cout << 1; }\n' | ${CXX:-c++} -shared -fPIC -x c++ - -o $probe
+    readelf -d $probe | grep -q 'NEEDED.*c++' && return
+    echo "${CXX:-c++} links the C++ library statically, and Python would crash: set CC, CXX and CUDAHOSTCXX to another, as /usr/bin/g++" >&2
+    exit 1
+}
+
 # the Python package as it is installed, with its native module
 python() (
     unpack
+    check_compiler
     rm -rf build/cuda-site
     export PYTHONPATH="$PWD/build/cuda-site"
     {

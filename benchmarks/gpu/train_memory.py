@@ -1,7 +1,7 @@
 """GPU memory of likelihood training on a running model: python3 benchmarks/gpu/train_memory.py TOKENIZER RESULT.json
 
-The model has the shape of Qwen2.5-1.5B and random weights; TOKENIZER is a GGUF or a folder with any tokenizer of at
-most 151,936 tokens. Reported is the peak beside the size of the frozen model.
+The model is that of 1.5B parameters of random_models.py; TOKENIZER is a GGUF file or a folder with any tokenizer of
+at most 151,936 tokens. Reported is the peak beside the size of the frozen model.
 """
 
 import json
@@ -11,16 +11,14 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from random_models import SHAPES, write_data, write_model
 
 from autodeco.hugging_face import HuggingFaceSource
 from autodeco.hugging_face_settings import HuggingFaceSettings
 from autodeco.training import train_from
 from autodeco.training_arguments import TrainingArguments
 
-SHAPE = {"hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960, "vocab_size": 151936}
-SHAPE |= {"num_attention_heads": 12, "num_key_value_heads": 2, "tie_word_embeddings": True}
-SENTENCE = "The quick brown fox jumps over the lazy dog, and 12 sheep count themselves to sleep. "
+SHAPE = "1.5b"
 
 
 def main() -> None:
@@ -28,18 +26,15 @@ def main() -> None:
     tokenizer, result = Path(sys.argv[1]), Path(sys.argv[2])
     with tempfile.TemporaryDirectory() as name:
         folder, data = Path(name) / "model", Path(name) / "data.jsonl"
-        torch.set_default_dtype(torch.bfloat16)
-        with torch.device("cuda"):
-            model = Qwen2ForCausalLM(Qwen2Config(**SHAPE))
-        torch.set_default_dtype(torch.float32)
-        size = sum(parameter.nbytes for parameter in model.parameters())
-        model.save_pretrained(folder)
-        del model
-        where = {"gguf_file": tokenizer.name} if tokenizer.suffix == ".gguf" else {}
-        AutoTokenizer.from_pretrained(tokenizer.parent if where else tokenizer, **where).save_pretrained(folder)
-        rows = [{"prompt": f"{i}:", "completion": SENTENCE * (10 + i % 7)} for i in range(200)]
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        report = {"device": torch.cuda.get_device_name(), "shape": SHAPE, "model_mib": round(size / 2**20), "runs": []}
+        write_model(folder, SHAPE, tokenizer, torch.cuda.get_device_properties(0).total_memory)
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        write_data(data, 200)
+        report = {
+            "device": torch.cuda.get_device_name(),
+            "shape": SHAPES[SHAPE],
+            "model_mib": round(size / 2**20),
+            "runs": [],
+        }
         for pack_tokens in (1024, 2048):
             torch.cuda.empty_cache()
             arguments = TrainingArguments(steps=6, batch_tokens=4096, device="cuda", evaluate_every=6)

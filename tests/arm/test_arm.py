@@ -12,6 +12,7 @@ import pytest
 
 from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
+from stock_llama import requantize
 
 ROOT = Path(__file__).parents[2]
 ARM, X86 = ROOT / "build" / "aarch64", ROOT / "build" / "x86-64"
@@ -68,9 +69,7 @@ def test_the_sampler(heads):
 def unquantized(tmp_path_factory) -> Path:
     """SmolLM2 with float32 weights: llama.cpp then rounds no activations to 8 bits, which each kernel does its way."""
     path = tmp_path_factory.mktemp("f32") / "model.gguf"
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.allow_requantize, params.nthread = llama_cpp.LLAMA_FTYPE_ALL_F32, True, 1
-    assert llama_cpp.llama_model_quantize(str(default_model()).encode(), str(path).encode(), params) == 0
+    assert requantize(default_model(), path, llama_cpp.LLAMA_FTYPE_ALL_F32)
     return path
 
 

@@ -33,8 +33,9 @@ inline std::array<double, autodeco::N_PROB_STATS> exact_statistics(const float *
         entropy -= value * std::log(value + 1e-8);
         squares += (value - 1.0 / (double) n_vocab) * (value - 1.0 / (double) n_vocab);
     }
-    std::partial_sort(q.begin(), q.begin() + 5, q.end(), std::greater<double>());
-    return { q[0], entropy, squares / (double) (n_vocab - 1), std::accumulate(q.begin(), q.begin() + 5, 0.0) };
+    const auto fifth = q.begin() + std::min<int64_t>(5, n_vocab);
+    std::partial_sort(q.begin(), fifth, q.end(), std::greater<double>());
+    return { q[0], entropy, squares / (double) (n_vocab - 1), std::accumulate(q.begin(), fifth, 0.0) };
 }
 
 // sigmoid(W2 relu(W1 [hidden, extra] + b1) + b2)

@@ -2,6 +2,7 @@
 // their place on devices, here on the CPU. The reference is written out in double precision.
 
 #include "check.h"
+#include "exact.h"
 #include "nodes.h"
 
 #include "cpu_heads.h"
@@ -10,6 +11,7 @@
 #include "heads_graph.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -40,21 +42,8 @@ static std::vector<double> sorted_softmax(const std::vector<float> & z, double t
     return q;
 }
 
-static std::vector<double> exact_stats(const std::vector<float> & z, double temperature) {
-    std::vector<int32_t>      id;
-    const std::vector<double> q = sorted_softmax(z, temperature + 1e-8, id);
-    const double              n = (double) q.size();
-    double entropy = 0.0;
-    double var     = 0.0;
-    for (const double value : q) {
-        entropy -= value * std::log(value + 1e-8);
-        var += (value - 1.0 / n) * (value - 1.0 / n) / (n - 1.0);
-    }
-    return { q[0], entropy, var, std::accumulate(q.begin(), q.begin() + std::min<ptrdiff_t>(5, (ptrdiff_t) q.size()), 0.0) };
-}
-
 // largest error of statistics, relative where they are large
-static double error_of(const std::vector<float> & found, const std::vector<double> & wanted) {
+static double error_of(const std::vector<float> & found, const std::array<double, N_PROB_STATS> & wanted) {
     double error = 0.0;
     for (size_t i = 0; i < wanted.size(); ++i) {
         error = std::max(error, std::abs(found[i] - wanted[i]) / std::max(1.0, std::abs(wanted[i])));
@@ -100,10 +89,10 @@ static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool 
 
 static void test_stats(const std::vector<float> & z) {
     for (const float temperature : { 1.0f, 0.3f, 1.9f }) {
-        const std::vector<double> wanted = exact_stats(z, temperature);
-        row_graph                 graph(z);
-        ggml_tensor *             on_cpu = cpu_stats(graph.ctx, graph.logits, graph.scalar);
-        ggml_tensor *             stats  = device_stats(graph.ctx, sort_rows(graph.ctx, graph.logits), graph.scalar);
+        const auto    wanted = exact_statistics(z.data(), (int64_t) z.size(), temperature);
+        row_graph     graph(z);
+        ggml_tensor * on_cpu = cpu_stats(graph.ctx, graph.logits, graph.scalar);
+        ggml_tensor * stats  = device_stats(graph.ctx, sort_rows(graph.ctx, graph.logits), graph.scalar);
         graph.plan(on_cpu);
         graph.plan(stats);
         graph.allocate();
@@ -162,13 +151,13 @@ struct row_case {
 };
 
 // what may be drawn from a row, written out
-struct exact_nucleus {
+struct sorted_nucleus {
     std::vector<int32_t> id;
     std::vector<double>  q;
     size_t               size;
     double               mass = 0.0;
 
-    exact_nucleus(const std::vector<float> & z, const row_case & row) {
+    sorted_nucleus(const std::vector<float> & z, const row_case & row) {
         const double t = std::max(1e-5, (double) row.given.temperature_scale * row.temperature + row.given.temperature);
         const double p = (double) row.given.top_p_scale * row.top_p + row.given.top_p;
         q = sorted_softmax(z, t, id);
@@ -207,7 +196,7 @@ static void test_draws(const std::vector<float> & z, const std::vector<row_case>
     graph.plan(draw.token);
     graph.allocate();
 
-    std::vector<exact_nucleus> wanted;
+    std::vector<sorted_nucleus> wanted;
     std::vector<float>         temperatures, top_ps;
     for (size_t i = 0; i < n; ++i) {
         wanted.emplace_back(rows_of(z, n)[i], cases[i]);
@@ -311,7 +300,7 @@ static void test_many(int64_t n_vocab, int64_t n, int rounds) {
     double                   error = 0.0;
     for (int64_t i = 0; i < n; ++i) {
         const std::vector<float> own(found.begin() + i * N_PROB_STATS, found.begin() + (i + 1) * N_PROB_STATS);
-        error = std::max(error, error_of(own, exact_stats(rows_of(z, (size_t) n)[(size_t) i], temperatures[(size_t) i])));
+        error = std::max(error, error_of(own, exact_statistics(z.data() + i * n_vocab, n_vocab, temperatures[(size_t) i])));
     }
     check(error < 2e-3, "statistics of each row at its temperature", error);
 }

@@ -11,23 +11,12 @@ from autodeco.batch import Request, Sampling, answer, generate, requests, seed_o
 from autodeco.errors import InputError
 from autodeco.export import cli as export_cli
 from autodeco.tokenizing import Tokenizer
+from stock_llama import last_state
 from test_nucleus import exact
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
 QUESTIONS = [[{"role": "user", "content": f"What is {i} + {i + 3}?"}] for i in range(5)]
 GREEDY = Sampling(temperature=0.0, heads="none")
-
-
-def state_of(model_path, tokens):
-    """Hidden state [H] and logits [V] of the last token, decoded after the others as batches decode it."""
-    model = llama_cpp.Llama(str(model_path), n_ctx=512, n_threads=1, n_threads_batch=1, flash_attn=True, verbose=False)
-    model.eval(tokens[:-1])
-    llama_cpp.llama_set_embeddings(model.ctx, True)
-    model.eval(tokens[-1:])
-    hidden = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings_ith(model.ctx, -1), (model.n_embd(),)).copy()
-    logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),)).copy()
-    model.close()
-    return hidden, logits
 
 
 def in_order(answers):
@@ -41,7 +30,7 @@ def prompt(llm):
 
 @pytest.fixture(scope="module")
 def state(smollm2, prompt):
-    return state_of(smollm2, prompt)
+    return last_state(smollm2, prompt, alone=True, flash_attn=True)
 
 
 def cut(logits, temperature, top_k, min_p):

