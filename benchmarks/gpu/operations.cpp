@@ -95,6 +95,7 @@ int main(int argc, char ** argv) {
         { "scale",    [](ggml_context * ctx, const inputs & in) { return ggml_scale(ctx, in.logits, 2.0f); } },
         { "div",      [](ggml_context * ctx, const inputs & in) { return ggml_div(ctx, in.logits, in.scalar); } },
         { "step",     [](ggml_context * ctx, const inputs & in) { return ggml_step(ctx, in.logits); } },
+        { "exp",      [](ggml_context * ctx, const inputs & in) { return ggml_exp(ctx, in.logits); } },
         { "soft_max", [](ggml_context * ctx, const inputs & in) { return ggml_soft_max(ctx, in.logits); } },
         { "sum",      [](ggml_context * ctx, const inputs & in) { return ggml_sum(ctx, in.logits); } },
         { "sum_rows", [](ggml_context * ctx, const inputs & in) { return ggml_sum_rows(ctx, in.logits); } },

@@ -110,8 +110,11 @@ python() (
 )
 
 operations() {
-    $programs/bench_operations 151936 1  | tee "$out/operations_1.txt"
-    $programs/bench_operations 151936 32 | tee "$out/operations_32.txt"
+    for n_vocab in 49152 151936; do
+        for rows in 1 32; do
+            $programs/bench_operations $n_vocab $rows | tee "$out/operations_${n_vocab}_$rows.txt"
+        done
+    done
 }
 
 models() {

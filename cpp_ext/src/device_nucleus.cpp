@@ -68,15 +68,10 @@ ggml_tensor * sums(ggml_context * ctx, ggml_tensor * rows) {
     return ggml_sum_rows(ctx, rows);
 }
 
-// softmax of sorted rows at temperature [1, n]
-ggml_tensor * softmax(ggml_context * ctx, const sorted_rows & rows, ggml_tensor * temperature) {
-    ggml_tensor * scaled = ggml_div(ctx, rows.logits, temperature);
-    if (scaled->ne[1] == 1) {
-        return ggml_soft_max(ctx, scaled);
-    }
-    // of several rows CUDA gives each to a block of threads; the largest of each is 0 already
-    ggml_tensor * weights = ggml_exp(ctx, scaled);
-    return ggml_div(ctx, weights, sums(ctx, weights));
+// softmax of sorted rows at temperature [1, n], but for a factor: the first is 1. CUDA's own softmax gives a row to one
+// block of threads if that can hold it, as most vocabularies can be: five times the other operations of a row each.
+ggml_tensor * weights_at(ggml_context * ctx, const sorted_rows & rows, ggml_tensor * temperature) {
+    return ggml_exp(ctx, ggml_div(ctx, rows.logits, temperature));
 }
 
 // smaller of two scalars
@@ -118,15 +113,16 @@ sorted_rows sort_rows(ggml_context * ctx, ggml_tensor * logits) {
     // Each logit is put where it belongs. Fetching them by id reads better, but on CUDA get_rows starts a block of threads
     // for every single number: five times the sort itself at 152k of them (benchmarks/gpu/operations.cpp).
     ggml_tensor * ranks  = counting(ctx, logits);
-    ggml_tensor * rank   = ggml_cast(ctx, scattered(ctx, ranks, id, counting(ctx, logits)), GGML_TYPE_I32);
+    ggml_tensor * rank = ggml_cast(ctx, scattered(ctx, ranks, id, counting(ctx, logits)), GGML_TYPE_I32);
     ggml_tensor * sorted = scattered(ctx, logits, rank, ranks); // which are done with
-    return { id, logits->ne[1] == 1 ? sorted : ggml_sub(ctx, sorted, column(ctx, sorted, 0)) };
+    return { id, ggml_sub(ctx, sorted, column(ctx, sorted, 0)) };
 }
 
 ggml_tensor * device_stats(ggml_context * ctx, const sorted_rows & rows, ggml_tensor * temperature) {
     const auto  n = (double) rows.logits->ne[0];
     const auto  k = (int64_t) std::min(n, 5.0);
-    ggml_tensor * q       = softmax(ctx, rows, ggml_scale_bias(ctx, temperature, 1.0f, 1e-8f));
+    ggml_tensor * weights = weights_at(ctx, rows, ggml_scale_bias(ctx, temperature, 1.0f, 1e-8f));
+    ggml_tensor * q       = ggml_div(ctx, weights, sums(ctx, weights));
     ggml_tensor * top     = column(ctx, q, 0);
     ggml_tensor * log_q   = ggml_log(ctx, ggml_scale_bias(ctx, q, 1.0f, 1e-8f));
     ggml_tensor * entropy = ggml_neg(ctx, sums(ctx, ggml_mul(ctx, q, log_q)));
@@ -150,32 +146,31 @@ device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, pred
     ggml_tensor * temperature = apply_setting(ctx, pred.temperature, get(offsetof(device_settings, temperature_scale)),
                                               get(offsetof(device_settings, temperature)));
     ggml_tensor * top_p = apply_setting(ctx, pred.top_p, get(offsetof(device_settings, top_p_scale)), get(offsetof(device_settings, top_p)));
-    top_p               = ggml_clamp(ctx, top_p, 0.0f, 1.0f);
 
     // greedy is the coldest temperature that divides, with a uniform number of 0
-    ggml_tensor * q   = softmax(ctx, rows, ggml_clamp(ctx, temperature, GREEDY_TEMPERATURE, FLT_MAX));
-    ggml_tensor * cum = ggml_cumsum(ctx, q);
+    ggml_tensor * weights = weights_at(ctx, rows, ggml_clamp(ctx, temperature, GREEDY_TEMPERATURE, FLT_MAX));
+    ggml_tensor * cum     = ggml_cumsum(ctx, weights);
 
     // In descending order every cut keeps a prefix, so that all of them are one rank, that of the last token kept. Clamped,
     // for no index may leave its row whatever the settings are. Min-p and top-k first,
-    ggml_tensor * least_q = ggml_mul(ctx, column(ctx, q, 0), get(offsetof(device_settings, min_p)));
-    ggml_tensor * kept    = ggml_scale_bias(ctx, count_above(ctx, q, least_q), 1.0f, -1.0f);
-    kept                  = ggml_clamp(ctx, least(ctx, kept, get(offsetof(device_settings, last))), 0.0f, n_vocab - 1.0f);
-    ggml_tensor * mass    = element(ctx, cum, kept);
-    // then the tokens before which the mass has not reached top-p; a top-p of 1 is never reached
-    ggml_tensor * target = ggml_mul(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -TOP_P_ROUNDING), mass);
-    target               = ggml_add(ctx, target, ggml_step(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -1.0f + TOP_P_ROUNDING)));
+    ggml_tensor * kept = ggml_scale_bias(ctx, count_above(ctx, weights, get(offsetof(device_settings, min_p))), 1.0f, -1.0f);
+    kept               = ggml_clamp(ctx, least(ctx, kept, get(offsetof(device_settings, last))), 0.0f, n_vocab - 1.0f);
+    // then the tokens before which the mass has not reached top-p; a top-p of 1, here 2, is never reached
+    ggml_tensor * share = ggml_add(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -TOP_P_ROUNDING),
+                                   ggml_step(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -1.0f + TOP_P_ROUNDING)));
+    ggml_tensor * target = ggml_mul(ctx, share, element(ctx, cum, kept));
     // one token after each at which it has not
-    ggml_tensor * last   = least(ctx, count_rest(ctx, cum, target), kept);
+    ggml_tensor * last = least(ctx, count_rest(ctx, cum, target), kept);
 
-    ggml_tensor * weight = element(ctx, cum, last);
-    ggml_tensor * drawn  = ggml_mul(ctx, weight, get(offsetof(device_settings, uniform)));
+    ggml_tensor * mass  = element(ctx, cum, last);
+    ggml_tensor * drawn = ggml_mul(ctx, mass, get(offsetof(device_settings, uniform)));
     // count_rest is all where what is drawn rounds up to the whole mass
-    ggml_tensor * rank   = ggml_cast(ctx, least(ctx, count_rest(ctx, cum, drawn), last), GGML_TYPE_I32);
-    ggml_tensor * prob   = ggml_div(ctx, element(ctx, q, rank), weight);
+    ggml_tensor * rank = ggml_cast(ctx, least(ctx, count_rest(ctx, cum, drawn), last), GGML_TYPE_I32);
+    ggml_tensor * prob = ggml_div(ctx, element(ctx, weights, rank), mass);
 
     ggml_tensor * values = ggml_cast(ctx, element(ctx, rows.id, rank), GGML_TYPE_F32);
-    for (ggml_tensor * value : { pred.temperature ? pred.temperature : temperature, pred.top_p ? pred.top_p : top_p, last, prob }) {
+    for (ggml_tensor * value : { pred.temperature ? pred.temperature : temperature, pred.top_p ? pred.top_p : top_p, last, prob,
+                                  column(ctx, cum, (int64_t) n_vocab - 1) }) {
         values = ggml_concat(ctx, values, value, 0);
     }
     ggml_set_output(values);

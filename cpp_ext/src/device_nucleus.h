@@ -29,12 +29,13 @@ struct device_values {
     float top_p;
     float last; // rank of the last token in the nucleus, from 0
     float prob;
+    float total; // no number where one of the logits is none
 };
 
-// Rows of logits in descending order. Of several rows, each less its largest.
+// Rows of logits in descending order, each less its largest.
 struct sorted_rows {
     ggml_tensor * id;     // [n_vocab, n] I32
-    ggml_tensor * logits; // [n_vocab, n] F32
+    ggml_tensor * logits; // [n_vocab, n] F32, 0 first
 };
 
 // From this many rows on they are sorted by one operation, and one by one before. CUDA's sort of rows gives each to a block
@@ -48,7 +49,7 @@ ggml_tensor * device_stats(ggml_context * ctx, const sorted_rows & rows, ggml_te
 
 struct device_draw {
     ggml_tensor * settings; // input, [n, 7], see write_settings; rows that are not written draw something, and disturb nobody
-    ggml_tensor * values;   // output, [5, n], a device_values for each row
+    ggml_tensor * values;   // output, [6, n], a device_values for each row
     ggml_tensor * token;    // [1, n] I32
 };
 

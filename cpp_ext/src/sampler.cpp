@@ -285,7 +285,7 @@ autodeco_decoding observed(const sampler_state & state) {
     if (!row.drawn.rows || !row.drawn.rows->read(row.drawn.row, values)) {
         return row.last;
     }
-    const bool is_real = std::isfinite(values.temperature) && std::isfinite(values.top_p) && std::isfinite(values.prob);
+    const bool is_real = std::isfinite(values.temperature) && std::isfinite(values.top_p) && std::isfinite(values.prob) && std::isfinite(values.total);
     const bool  has_top_p   = state.heads && state.heads->has_top_p;
     const float temperature = state.fixed_temperature ? state.params.temperature : values.temperature;
     const float top_p       = state.fixed_top_p ? state.params.top_p : has_top_p ? values.top_p : 1.0f;

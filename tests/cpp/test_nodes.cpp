@@ -255,6 +255,25 @@ static void test_draws(const std::vector<float> & z, const std::vector<row_case>
     check(unlike == 0, "each row gives a token of its own, and tells what was predicted for it", unlike);
 }
 
+// sorts differ in where they leave a logit that is no number: here beyond all that can be drawn
+static void test_no_number_at_the_end() {
+    std::vector<float> z(300, 0.0f);
+    for (size_t i = 0; i < z.size(); ++i) {
+        z[i] = -0.5f * (float) i;
+    }
+    z.back() = NAN;
+    row_graph         graph(z);
+    ggml_tensor *     id   = ggml_cast(graph.ctx, ggml_arange(graph.ctx, 0.0f, (float) z.size(), 1.0f), GGML_TYPE_I32);
+    const device_draw draw = build_device_draw(graph.ctx, { ggml_reshape_2d(graph.ctx, id, (int64_t) z.size(), 1), graph.logits }, { graph.scalar, nullptr });
+    graph.plan(draw.token);
+    graph.allocate();
+    write_settings(draw.settings, 0, { 1.0f, 0.0f, 0.0f, 0.5f, 0.5f, 1e6f, 0.0f });
+    graph.compute(1.0f, 1);
+    device_values found;
+    ggml_backend_tensor_get(draw.values, &found, 0, sizeof(found));
+    check(std::isfinite(found.prob) && !std::isfinite(found.total), "a draw tells that one of the logits is no number", found.token);
+}
+
 // n rows at once: no two neighbours alike in shape, temperature, top-p or settings
 static void test_many(int64_t n_vocab, int64_t n, int rounds) {
     const auto   all   = (float) n_vocab;
@@ -371,5 +390,6 @@ int main() {
     test_many_heads(true, false, false);
     test_many_heads(false, true, true);
     test_no_numbers();
+    test_no_number_at_the_end();
     return report();
 }
