@@ -77,7 +77,7 @@ def main() -> None:
             gc.collect()
         size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
         report["models_mib"][shape] = round(size / 2**20)
-        ways = [(1, False), (gpus, False)] if size < 0.9 * memory else []
+        ways = list(dict.fromkeys([(1, False), (gpus, False)])) if size < 0.9 * memory else []
         if not report["runs"] and ways:
             train(
                 model, data, folder / "heads" / "first", 1, False, 2

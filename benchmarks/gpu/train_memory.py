@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from random_models import SHAPES, write_data, write_model
+from random_models import SHAPES, VOCABULARY, write_data, write_model
 
 from autodeco.hugging_face import HuggingFaceSource
 from autodeco.hugging_face_settings import HuggingFaceSettings
@@ -31,7 +31,7 @@ def main() -> None:
         write_data(data, 200)
         report = {
             "device": torch.cuda.get_device_name(),
-            "shape": SHAPES[SHAPE],
+            "shape": SHAPES[SHAPE] | {"vocab_size": VOCABULARY},
             "model_mib": round(size / 2**20),
             "runs": [],
         }
