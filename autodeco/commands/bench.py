@@ -84,7 +84,14 @@ def measure(
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "model": model.name,
-        "settings": {"static": STATIC, "multipliers": scaled, "tokens": tokens, "rounds": rounds, "threads": threads},
+        "settings": {
+            "static": STATIC,
+            "multipliers": scaled,
+            "tokens": tokens,
+            "rounds": rounds,
+            "threads": threads,
+            "gpu_layers": gpu_layers,
+        },
         "tokens_per_second": {name: [round(value, 2) for value in values] for name, values in rates.items()},
         "median": {name: round(value, 2) for name, value in medians.items()},
         "ratio_over_static": round(medians["autodeco"] / medians["stock_static"], 4),

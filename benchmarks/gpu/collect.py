@@ -35,6 +35,11 @@ def decoding(out: Path) -> list:
     return found
 
 
+def python(out: Path) -> list:
+    """Return what ``autodeco bench`` found."""
+    return [json.loads(path.read_text()) for path in sorted(out.glob("bench-*.json"))]
+
+
 def training(out: Path) -> dict:
     """Return what the stages that train left, as far as they ran."""
     found = {name: out / f"{name}.json" for name in ("losses", "full_run", "train_memory", "many_gpus")}
@@ -53,6 +58,7 @@ def main() -> None:
         "tests": tests(out),
         "operations_microseconds": operations(out),
         "decoding": decoding(out),
+        "decoding_in_python": python(out),
         **training(out),
     }
     result.write_text(json.dumps(report, indent=2) + "\n")

@@ -8,7 +8,7 @@
 #
 #   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
 #   test        the C++ tests: none, 10 and all layers on the GPU, the nucleus where it can be and on the CPU; autodeco-cli
-#   python      llama-cpp-python with CUDA and the Python package against it, in build/cuda-site, and their tests (4 minutes)
+#   python      llama-cpp-python with CUDA and the Python package against it, in build/cuda-site, their tests and their speed (4 minutes)
 #   operations  what single ggml operations cost
 #   models      the generated models, 8 GB in build/cuda-models, or $MODELS
 #   decode      decoding speed
@@ -104,9 +104,12 @@ python() (
         CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF $cuda" install build/cuda-source
         install .
     } > "$out/python-build.log" 2>&1
-    AUTODECO_MODEL="$carried/smollm2.gguf" AUTODECO_HEADS="$carried/smollm2.heads.gguf" AUTODECO_GPU_LAYERS="${GPU_LAYERS:--1}" \
+    local layers=${GPU_LAYERS:--1}
+    AUTODECO_MODEL="$carried/smollm2.gguf" AUTODECO_HEADS="$carried/smollm2.heads.gguf" AUTODECO_GPU_LAYERS=$layers \
         python3 -P -m pytest -q -p no:cacheprovider tests/gpu > "$out/test_python.log" || { cat "$out/test_python.log"; exit 1; }
     tail -1 "$out/test_python.log"
+    build/cuda-site/bin/autodeco bench "$carried/smollm2.gguf" --heads "$carried/smollm2.heads.gguf" --gpu-layers "$layers" --threads 4 \
+        -o "$out/bench-smollm2.json"
 )
 
 operations() {
