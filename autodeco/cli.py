@@ -1,12 +1,12 @@
 """The ``autodeco`` command: one verb, one module under ``autodeco.commands``."""
 
-import argparse
 import importlib
 import sys
 import warnings
 from collections.abc import Sequence
 
-from autodeco.errors import reports_errors
+from autodeco import __version__
+from autodeco.errors import Parser, reports_errors
 
 VERBS = {
     "demo": "train heads on a small model, export them and generate: the whole way in one command",
@@ -23,9 +23,8 @@ VERBS = {
 @reports_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` (default: the process arguments), run one verb and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="autodeco", description="Language models that pick temperature and top-p for every token."
-    )
+    parser = Parser(prog="autodeco", description="Language models that pick temperature and top-p for every token.")
+    parser.add_argument("--version", action="version", version=f"autodeco {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
         command = importlib.import_module(f"autodeco.commands.{verb}")

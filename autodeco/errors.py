@@ -1,5 +1,6 @@
 """Errors that a user can cause, and how a command reports them."""
 
+import argparse
 import errno
 import functools
 import os
@@ -20,6 +21,13 @@ _PLACES += (errno.ENAMETOOLONG,)
 
 class InputError(ValueError):
     """Bad input: the message is one line that names the file, what is wrong and what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong argument in one line, as every other mistake."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}; see --help\n")
 
 
 def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:

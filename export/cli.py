@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autodeco import __version__
-from autodeco.errors import InputError, reports_errors
+from autodeco.errors import InputError, Parser, reports_errors
 from autodeco.export.checkpoint import HeadWeights, is_gguf, read_heads
 from autodeco.export.convert import hidden_size_of
 from autodeco.export.fit import check_fit
@@ -29,16 +29,9 @@ EPILOG = """examples:
   autodeco-export --split MERGED.gguf -o DIR                      base.gguf and heads.gguf again"""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a wrong argument in one line, as every other mistake."""
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}; see --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command's argument parser."""
-    made = _Parser(
+    made = Parser(
         prog="autodeco-export",
         description="Write AutoDeco heads into GGUF.",
         epilog=EPILOG,

@@ -108,7 +108,7 @@ python() (
     AUTODECO_MODEL="$carried/smollm2.gguf" AUTODECO_HEADS="$carried/smollm2.heads.gguf" AUTODECO_GPU_LAYERS=$layers \
         python3 -P -m pytest -q -p no:cacheprovider tests/gpu > "$out/test_python.log" || { cat "$out/test_python.log"; exit 1; }
     tail -1 "$out/test_python.log"
-    build/cuda-site/bin/autodeco bench "$carried/smollm2.gguf" --heads "$carried/smollm2.heads.gguf" --gpu-layers "$layers" --threads 4 \
+    python3 -P -m autodeco bench "$carried/smollm2.gguf" --heads "$carried/smollm2.heads.gguf" --gpu-layers "$layers" --threads 4 \
         -o "$out/bench-smollm2.json"
 )
 

@@ -7,14 +7,13 @@ import sys
 import pytest
 
 import gguf_files as files
+from autodeco import __version__
 from autodeco.export import cli as export_cli
 
 
 def autodeco(*arguments, stdin="") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", "import sys; from autodeco.cli import main; sys.exit(main())"]
-    return subprocess.run(
-        [*command, *(str(argument) for argument in arguments)], input=stdin, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "autodeco", *(str(argument) for argument in arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
 
 
 def refused(*arguments) -> str:
@@ -25,6 +24,22 @@ def refused(*arguments) -> str:
     assert result.stderr.count("\n") == 1, result.stderr
     assert "Traceback" not in result.stderr
     return result.stderr
+
+
+def test_it_tells_its_version():
+    assert autodeco("--version").stdout == f"autodeco {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "program"),
+    [((), "autodeco"), (("frob",), "autodeco"), (("bench",), "autodeco bench"), (("inspect", "x", "--y"), "autodeco")],
+)
+def test_a_wrong_argument_is_told_in_one_line(arguments, program):
+    result = autodeco(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"{program}: error: ")
+    assert result.stderr.endswith("; see --help\n")
+    assert result.stderr.count("\n") == 1
 
 
 def test_generate_streams_text_and_sums_up(smollm2, exported):
