@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import logging
+from collections.abc import Iterator
 
 import llama_cpp
 import numpy as np
@@ -24,6 +26,19 @@ class Slot:
         self.pending = 0  # of those, how many
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Let llama.cpp print nothing: it warns of a context that is longer than the model was trained for, which the room
+    of many sequences together is, and llama-cpp-python takes its warnings for errors and prints them."""
+    logger = logging.getLogger("llama-cpp-python")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class BatchContext:
     """``slots`` sequences in a second context of ``llm``'s model, freed by ``close``.
 
@@ -37,7 +52,8 @@ class BatchContext:
         self._model = llm.model
         self._stack = contextlib.ExitStack()
         params = self._params(llm, slots, cells)
-        with deferred_interrupt():  # llama.cpp logs through Python, and an interrupt raised in there would be lost
+        # llama.cpp logs through Python, and an interrupt raised in there would be lost
+        with deferred_interrupt(), contextlib.nullcontext() if llm.verbose else _silence():
             self._ctx = llama_cpp.llama_init_from_model(llm.model, params)
         if not self._ctx:
             raise InputError(

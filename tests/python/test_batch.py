@@ -8,6 +8,7 @@ from scipy import stats
 import gguf_files as files
 from autodeco import native
 from autodeco.batch import Request, Sampling, answer, generate, requests, seed_of
+from autodeco.batch_context import BatchContext
 from autodeco.errors import InputError
 from autodeco.export import cli as export_cli
 from autodeco.tokenizing import Tokenizer
@@ -90,6 +91,12 @@ def test_an_answer_depends_on_seed_prompt_and_sample_not_on_slots_or_company(llm
     again = [a.text for a in generate(llm, QUESTIONS, 3, sampling, max_tokens=3, seed=5)]
     assert again == [a.text for a in generate(llm, QUESTIONS, 3, sampling, max_tokens=3, seed=5)]
     assert again != [a.text for a in generate(llm, QUESTIONS, 3, sampling, max_tokens=3, seed=6)]
+
+
+def test_room_for_many_sequences_is_no_warning(llm, capfd):
+    trained = llama_cpp.llama_model_n_ctx_train(llm.model)
+    BatchContext(llm, None, 2, 2 * trained).close()
+    assert capfd.readouterr().err == ""
 
 
 def test_seeds_are_their_own_for_each_prompt_and_sample():
