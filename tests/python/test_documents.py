@@ -1,0 +1,28 @@
+"""What the documents point to is there, in a fresh checkout."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from autodeco import native
+from autodeco.export.fit import check_fit
+from autodeco.export.layout import open_layout
+
+REPOSITORY = Path(__file__).parent.parent.parent
+DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("examples/*/README.md")]
+HEADS = ("likelihood", "likelihood-traces", "reward", "reward-make")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(document):
+    links = re.findall(r"\]\(([^)#\s]+)", document.read_text())
+    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_heads_of_the_example_are_those_of_its_model(name, smollm2):
+    path = REPOSITORY / "examples" / "smollm2" / "results" / f"{name}.gguf"
+    assert check_fit(open_layout(path), open_layout(smollm2)) is None
+    native.load_heads(path)
