@@ -6,18 +6,17 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from autodeco.atomic import replacing
 from autodeco.errors import InputError
+from autodeco.export.checkpoint import read_config, read_heads
+from autodeco.export.schema import EXTRA_PLAIN, EXTRA_PROB_STATS, HEAD_WIDTH, TEMPERATURE_SCALE
 
-# arXiv 2510.26697 and its official implementation, which made the released checkpoints.
-HEAD_WIDTH = 256
-TEMPERATURE_SCALE = 2.0
-EPSILON = 1e-8  # added to T before the division and to q inside the logarithm of the statistics
-PROB_STATS = 4
+# The official implementation of arXiv 2510.26697 adds it to T before the division, and to q inside the logarithm of the
+# statistics.
+EPSILON = 1e-8
 
 # Heads that have learned nothing should decode like a sensible static setting: temperature 1, top-p 0.95.
 INITIAL_TOP_P = 0.95
@@ -75,7 +74,7 @@ class Heads(nn.Module):
         self.prob_stats = prob_stats
         self.base_config: dict = {}  # what config.json says about the base model
         self.temp_head = Head(hidden_size, 1 / TEMPERATURE_SCALE) if temperature else None
-        width = hidden_size + 1 + (PROB_STATS if prob_stats else 0)
+        width = hidden_size + (EXTRA_PROB_STATS if prob_stats else EXTRA_PLAIN)
         self.top_p_head = Head(width, INITIAL_TOP_P) if top_p else None
 
     def temperature(self, hidden: Tensor) -> Tensor:
@@ -124,104 +123,13 @@ class Heads(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike) -> "Heads":
-        """Read heads from a checkpoint folder (heads only or merged with a base) or from one .safetensors file.
+        """Read heads, as float32, from whatever ``autodeco-export`` reads: a folder, a safetensors file, a GGUF.
 
-        The widths of the tensors decide the sizes; config.json, where there is one, must agree.
-        Raises InputError for a missing or damaged file, wrong names or shapes, NaN or infinite weights.
+        The widths of the weights decide the sizes; what config.json says must agree. Raises InputError for anything
+        that is not a whole and finite set of heads.
         """
-        path = Path(path)
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder; give a checkpoint folder or a .safetensors file")
-        config = _read_config(path / "config.json") if path.is_dir() else {}
-        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-        tensors = {}
-        for file in files:
-            tensors |= _read_head_tensors(file)
-        for head, key in (("temp_head", "enable_temperature_head"), ("top_p_head", "enable_top_p_head")):
-            if config.get(key) is False:  # switched off there, even if its tensors were saved
-                tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(head)}
-            elif config.get(key) is True and not any(name.startswith(head) for name in tensors):
-                raise InputError(f"{path}: config.json has {key} but there is no {head}.mlp tensor; wrong folder?")
-        hidden_size, stats = _sizes(path, tensors, config)
-        heads = cls(hidden_size, stats, "temp_head.mlp.0.weight" in tensors, "top_p_head.mlp.0.weight" in tensors)
-        expected = heads.state_dict()
-        for name, tensor in expected.items():
-            if name not in tensors:
-                raise InputError(f"{path}: tensor {name} is missing; the checkpoint is incomplete")
-            if tensors[name].shape != tensor.shape:
-                raise InputError(
-                    f"{path}: tensor {name} has shape {list(tensors[name].shape)}, expected {list(tensor.shape)}"
-                )
-        heads.load_state_dict({name: tensors[name].float() for name in expected})
-        heads.base_config = {key: value for key, value in config.items() if key not in _OWN_KEYS}
+        weights = read_heads(path)
+        heads = cls(weights.hidden_size, weights.prob_stats, weights.has_temperature, weights.has_top_p)
+        heads.load_state_dict({name: torch.from_numpy(array) for name, array in weights.tensors.items()})
+        heads.base_config = read_config(path)
         return heads
-
-
-_OWN_KEYS = ("model_type", "enable_temperature_head", "enable_top_p_head", "use_enhanced_features", "hidden_size")
-
-
-def _read_config(path: Path) -> dict:
-    if not path.exists():
-        return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); fetch the checkpoint again") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected a JSON object; fetch the checkpoint again")
-    return config
-
-
-def _read_head_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(("temp_head.", "top_p_head."))]  # noqa: SIM118
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise InputError(f"{path}: tensor {name} is {tensor.dtype}, expected a float type")
-        if not torch.isfinite(tensor.float()).all():
-            raise InputError(f"{path}: tensor {name} holds NaN or infinite values; these heads cannot be used")
-    return tensors
-
-
-def _sizes(path: Path, tensors: dict[str, Tensor], config: dict) -> tuple[int, bool]:
-    """Return (hidden size, prob stats) from the first weights' widths, checked against ``config``."""
-    if not tensors:
-        raise InputError(f"{path}: holds no temp_head.mlp or top_p_head.mlp tensor; this is no AutoDeco checkpoint")
-    widths = {}
-    for head in ("temp_head", "top_p_head"):
-        weight = tensors.get(f"{head}.mlp.0.weight")
-        if weight is not None:
-            if weight.ndim != 2:
-                raise InputError(f"{path}: tensor {head}.mlp.0.weight has {weight.ndim} dimensions, expected 2")
-            widths[head] = weight.shape[1]
-    if not widths:
-        raise InputError(f"{path}: has head tensors but no mlp.0.weight; the checkpoint is incomplete")
-    said_hidden, said_stats = config.get("hidden_size"), config.get("use_enhanced_features")
-    top_p_width = widths.get("top_p_head")
-    if "temp_head" in widths:
-        hidden_size = widths["temp_head"]
-    elif isinstance(said_hidden, int):
-        hidden_size = said_hidden
-    else:
-        # One width alone cannot tell H+1 from H+5; with statistics is the official default.
-        hidden_size = top_p_width - 1 - (0 if said_stats is False else PROB_STATS)
-    if hidden_size < 1:
-        raise InputError(f"{path}: the heads' first weights are too narrow for any hidden state")
-    if said_hidden is not None and said_hidden != hidden_size:
-        raise InputError(f"{path}: config.json says hidden_size {said_hidden}, the tensors say {hidden_size}")
-    if top_p_width is None:
-        return hidden_size, bool(said_stats)
-    if top_p_width not in (hidden_size + 1, hidden_size + 1 + PROB_STATS):
-        raise InputError(
-            f"{path}: top_p_head.mlp.0.weight is {top_p_width} wide, expected {hidden_size + 1} or {hidden_size + 5}"
-        )
-    stats = top_p_width != hidden_size + 1
-    if said_stats is not None and bool(said_stats) != stats:
-        raise InputError(
-            f"{path}: config.json says use_enhanced_features {said_stats}, the width of the top-p head says {stats}"
-        )
-    return hidden_size, stats

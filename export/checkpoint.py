@@ -1,4 +1,7 @@
-"""Heads from every form they come in: safetensors folder or file, official merged checkpoint, GGUF."""
+"""Heads from every form they come in: safetensors folder or file, official merged checkpoint, GGUF.
+
+This is the only reader of checkpoints: training starts from what exporting accepts.
+"""
 
 import math
 import os
@@ -8,16 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from autodeco.errors import InputError
+from autodeco.export.gguf_file import read_gguf
 from autodeco.export.head_weights import HeadWeights, check_heads, check_size
 from autodeco.export.heads_in_gguf import read_gguf_heads
-from autodeco.export.safetensors_file import parse_json_object, read_array, read_header
-from autodeco.export.schema import HEADS, PARTS, TEMP_HEAD, TOP_P_HEAD, official_name
+from autodeco.export.safetensors_file import Entry, parse_json_object, read_array, read_header
+from autodeco.export.schema import HEADS, KEY_VOCAB_SIZE, PARTS, TEMP_HEAD, TOP_P_HEAD, official_name
 
-__all__ = ["HeadWeights", "is_gguf", "read_heads"]
+__all__ = ["HeadWeights", "is_gguf", "read_config", "read_heads"]
 
 INDEX = "model.safetensors.index.json"
 BASE_PREFIX = "llm."
 MAX_CONFIG_BYTES = 100_000_000
+MODEL_TYPE = "autodeco"
+SWITCHES = {TEMP_HEAD: "enable_temperature_head", TOP_P_HEAD: "enable_top_p_head"}
+PROB_STATS = "use_enhanced_features"
+HIDDEN_SIZE = "hidden_size"
+# What config.json says of the heads; everything else in it is about the base model.
+HEAD_KEYS = ("model_type", *SWITCHES.values(), PROB_STATS, HIDDEN_SIZE)
 _OFFICIAL = frozenset(official_name(head, part) for head in HEADS for part in PARTS)
 
 
@@ -31,12 +41,18 @@ def read_heads(path: str | os.PathLike, hidden_size: int | None = None) -> HeadW
         return _read_folder(path, hidden_size)
     if is_gguf(path):
         return read_gguf_heads(path)
-    config = path.parent / "config.json"
-    # A config beside a single file is of use only if it is of AutoDeco; a base model's may lie there by chance.
-    claims = _read_json(config) if config.is_file() else {}
-    if claims.get("model_type") != "autodeco":
-        claims = {}
-    return _make(_read_files({path: None}), str(path), claims, hidden_size)
+    return _make(_read_files({path: None}), str(path), _claims(path), hidden_size)
+
+
+def read_config(path: str | os.PathLike) -> dict:
+    """Return what the checkpoint at ``path`` says about its base model: config.json without the keys of the heads.
+
+    A GGUF says ``vocab_size`` only. Raises InputError as ``read_heads`` does."""
+    path = Path(path)
+    if path.is_dir() or not is_gguf(path):
+        return {key: value for key, value in _claims(path).items() if key not in HEAD_KEYS}
+    vocab_size = read_gguf(path).integer(KEY_VOCAB_SIZE)
+    return {} if vocab_size is None else {"vocab_size": vocab_size}
 
 
 def is_gguf(path: str | os.PathLike) -> bool:
@@ -48,9 +64,15 @@ def is_gguf(path: str | os.PathLike) -> bool:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
 
 
-def _read_folder(folder: Path, hidden_size: int | None) -> HeadWeights:
-    config = folder / "config.json"
+def _claims(path: Path) -> dict:
+    """What config.json of a folder, or beside a file, says; empty where there is none."""
+    config = (path if path.is_dir() else path.parent) / "config.json"
     claims = _read_json(config) if config.is_file() else {}
+    # Beside a single file a base model's config may lie by chance.
+    return claims if path.is_dir() or claims.get("model_type") == MODEL_TYPE else {}
+
+
+def _read_folder(folder: Path, hidden_size: int | None) -> HeadWeights:
     index = folder / INDEX
     if index.is_file():
         files = _indexed_files(index)
@@ -58,7 +80,7 @@ def _read_folder(folder: Path, hidden_size: int | None) -> HeadWeights:
         files = dict.fromkeys(sorted(folder.glob("*.safetensors")))
         if not files:
             raise InputError(f"{folder}: holds no *.safetensors file; give the folder of an AutoDeco checkpoint")
-    return _make(_read_files(files), str(folder), claims, hidden_size)
+    return _make(_read_files(files), str(folder), _claims(folder), hidden_size)
 
 
 def _indexed_files(index: Path) -> dict[Path, set[str]]:
@@ -81,15 +103,11 @@ def _read_files(files: dict[Path, set[str] | None]) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     for path, promised in files.items():
         header = read_header(path)
-        for name in sorted((promised or set()) - header.keys()):
-            raise InputError(f"{path}: the tensor {name!r} that the index promises is missing; fetch the file again")
-        for name, entry in header.items():
-            if name.startswith(BASE_PREFIX):
-                continue
-            if name not in _OFFICIAL:
-                raise InputError(
-                    f"{path}: the tensor {name!r} is not part of AutoDeco heads; give a checkpoint of them"
-                )
+        if missing := sorted((promised or set()) - header.keys()):
+            raise InputError(
+                f"{path}: the tensor {missing[0]!r} that the index promises is missing; fetch the file again"
+            )
+        for name, entry in _head_entries(path, header).items():
             if name in tensors:
                 raise InputError(f"{path}: the tensor {name!r} is in another file of the folder too; remove one")
             check_size(name, math.prod(entry.shape), str(path))
@@ -97,26 +115,46 @@ def _read_files(files: dict[Path, set[str] | None]) -> dict[str, np.ndarray]:
     return tensors
 
 
+def _head_entries(path: Path, header: dict[str, Entry]) -> dict[str, Entry]:
+    """The head tensors of one file: none in a file of something else, a shard of the model or the state of training."""
+    entries = {name: entry for name, entry in header.items() if not name.startswith(BASE_PREFIX)}
+    if not any(name.startswith(tuple(f"{head}." for head in HEADS)) for name in entries):
+        return {}
+    if unknown := entries.keys() - _OFFICIAL:
+        raise InputError(
+            f"{path}: the tensor {min(unknown)!r} is not part of AutoDeco heads; give a checkpoint of them"
+        )
+    return entries
+
+
 def _make(tensors: dict[str, np.ndarray], source: str, claims: dict, hidden_size: int | None) -> HeadWeights:
     notes = []
-    for head, switch in ((TEMP_HEAD, "enable_temperature_head"), (TOP_P_HEAD, "enable_top_p_head")):
+    for head, switch in SWITCHES.items():
         mine = [name for name in tensors if name.startswith(f"{head}.")]
-        if claims.get(switch) is False and mine:
+        enabled = _claim(claims, switch, bool, source)
+        if enabled is False and mine:
             # The official model class always has both heads and the switch says which one was trained.
             tensors = {name: array for name, array in tensors.items() if name not in mine}
             notes.append(f"config.json says {switch}: false, so the {head} is left out")
-        if claims.get(switch) is True and not mine:
+        if enabled and not mine:
             raise InputError(
                 f"{source}: config.json says {switch}: true but there is no {head}; fetch the folder again"
             )
-    claimed = claims.get("hidden_size")
-    claimed = claimed if type(claimed) is int else None
+    claimed = _claim(claims, HIDDEN_SIZE, int, source)
     if claimed is None and not any(name.startswith(f"{TEMP_HEAD}.") for name in tensors):
         claimed = hidden_size
-    stats = claims.get("use_enhanced_features")
-    heads = check_heads(tensors, source, claimed, stats if isinstance(stats, bool) else None)
+    heads = check_heads(tensors, source, claimed, _claim(claims, PROB_STATS, bool, source))
     named = claims.get("base_model_name_or_path")
     return replace(heads, notes=tuple(notes), base_model=named if isinstance(named, str) else None)
+
+
+def _claim(claims: dict, key: str, kind: type, source: str):
+    """Value of ``key`` in config.json, None if it is absent or null; raises InputError if it is not of ``kind``."""
+    value = claims.get(key)
+    if value is not None and type(value) is not kind:
+        expected = {bool: "true or false", int: "a whole number"}[kind]
+        raise InputError(f"{source}: config.json says {key}: {value!r}, expected {expected}; correct config.json")
+    return value
 
 
 def _read_json(path: Path) -> dict:

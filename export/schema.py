@@ -55,8 +55,3 @@ def official_name(head: str, part: str) -> str:
 def tensor_name(head: str, part: str) -> str:
     """Name of one parameter in a GGUF file, for example ``autodeco.temp_head.0.weight``."""
     return f"{TENSOR_PREFIX}{head}.{part}"
-
-
-def extra_width(prob_stats: bool) -> int:
-    """Columns of the top-p head's first weight after the hidden part: 5 with the probability statistics, else 1."""
-    return EXTRA_PROB_STATS if prob_stats else EXTRA_PLAIN

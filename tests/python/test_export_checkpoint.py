@@ -140,6 +140,16 @@ CONFIG_LIES = {
     ),
     "no statistics where they are": (CONFIG | {"use_enhanced_features": False}, {}, "has 69 columns (with statistics)"),
     "another hidden size": (CONFIG | {"hidden_size": 128}, {}, "has 64 columns but the hidden size is said to be 128"),
+    "a hidden size that is no number": (
+        CONFIG | {"hidden_size": "64"},
+        {},
+        "hidden_size: '64', expected a whole number",
+    ),
+    "a switch that is no switch": (
+        CONFIG | {"enable_top_p_head": 1},
+        {},
+        "enable_top_p_head: 1, expected true or false",
+    ),
     "a head that is missing": (CONFIG | {"enable_top_p_head": True}, {"top_p": False}, "there is no top_p_head"),
 }
 
@@ -169,6 +179,13 @@ def test_an_unknown_tensor_is_named(folder):
     arrays = files.head_arrays() | {"temp_head.mlp.4.weight": np.ones((1, 1), np.float32)}
     path = folder(None, {"h.safetensors": files.safetensors(arrays)})
     assert "'temp_head.mlp.4.weight' is not part of AutoDeco heads" in refusal(path)
+
+
+def test_a_file_without_heads_is_passed_over_in_a_folder_and_refused_alone(folder):
+    other = files.safetensors({"optimizer.step": np.ones(1, np.float32)})
+    path = folder(None, heads_file() | {"optimizer.safetensors": other})
+    assert set(read_heads(path).tensors) == set(files.head_arrays())
+    assert "holds no temp_head or top_p_head" in refusal(path / "optimizer.safetensors")
 
 
 def test_a_tensor_in_two_files_is_refused(folder):

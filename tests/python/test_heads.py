@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import gguf_files as files
+
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from autodeco import Heads  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
+from autodeco.export import cli as export_cli  # noqa: E402
 from autodeco.heads import prob_stats  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -110,9 +113,10 @@ def test_heads_are_found_among_the_shards_of_a_merged_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"hidden_size": 32}, "hidden_size 32, the tensors say 16"),
-        ({"use_enhanced_features": False}, "use_enhanced_features False"),
-        ({"hidden_size": "big"}, "hidden_size big"),
+        ({"enable_top_p_head": "yes"}, "enable_top_p_head: 'yes', expected true or false"),
+        ({"hidden_size": 32}, "has 16 columns but the hidden size is said to be 32"),
+        ({"use_enhanced_features": False}, "use_enhanced_features is false"),
+        ({"hidden_size": "big"}, "hidden_size: 'big', expected a whole number"),
         ([], "JSON object"),
     ],
 )
@@ -128,7 +132,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     tensors = load_file(GOLDEN / "tiny_plain.heads.safetensors")
     tensors["temp_head.mlp.2.weight"][0, 3] = value
     save_file(tensors, tmp_path / "bad.safetensors")
-    with pytest.raises(InputError, match=r"temp_head\.mlp\.2\.weight holds NaN or infinite"):
+    with pytest.raises(InputError, match=r"temp_head\.mlp\.2\.weight holds 1 NaN or infinite"):
         Heads.from_pretrained(tmp_path / "bad.safetensors")
 
 
@@ -136,9 +140,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     ("name", "tensor", "message"),
     [
         ("temp_head.mlp.0.bias", torch.zeros(255), r"temp_head\.mlp\.0\.bias has shape \[255\], expected \[256\]"),
-        ("top_p_head.mlp.0.weight", torch.zeros(256, 67), "67 wide, expected 65 or 69"),
-        ("top_p_head.mlp.0.weight", torch.zeros(256), "1 dimensions"),
-        ("temp_head.mlp.2.bias", torch.zeros(1, dtype=torch.int64), "expected a float type"),
+        ("top_p_head.mlp.0.weight", torch.zeros(256, 67), "has 67 columns, a hidden size of 64 needs 65 or 69"),
+        ("top_p_head.mlp.0.weight", torch.zeros(256), r"top_p_head\.mlp\.0\.weight has shape \[256\]"),
+        ("temp_head.mlp.2.bias", torch.zeros(1, dtype=torch.int64), "is I64; save the heads as F32, F16 or BF16"),
         ("temp_head.mlp.2.bias", None, r"temp_head\.mlp\.2\.bias is missing"),
     ],
 )
@@ -151,12 +155,87 @@ def test_wrong_shapes_and_types_are_refused(tmp_path, name, tensor, message):
 
 
 def test_files_that_are_no_heads_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file"):
         Heads.from_pretrained(tmp_path / "absent")
     whole = (GOLDEN / "tiny_plain.heads.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="not a readable safetensors"):
+    with pytest.raises(InputError, match="cut off"):
         Heads.from_pretrained(tmp_path / "cut.safetensors")
     save_file({"llm.model.norm.weight": torch.ones(4)}, tmp_path / "base.safetensors")
-    with pytest.raises(InputError, match="no AutoDeco checkpoint"):
+    with pytest.raises(InputError, match="holds no temp_head or top_p_head"):
         Heads.from_pretrained(tmp_path / "base.safetensors")
+
+
+def checkpoint(folder: Path, contents: dict[str, bytes], **config) -> Path:
+    """A checkpoint folder of the files ``contents``, with config.json if it is to say anything."""
+    folder.mkdir()
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    if config:
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_top_p_head_alone_is_not_read_with_an_assumed_width(tmp_path):
+    heads = {"heads.safetensors": files.safetensors(files.head_arrays(temperature=False, extra=1))}
+    with pytest.raises(InputError, match=r"does not tell the hidden size; put config\.json"):
+        Heads.from_pretrained(checkpoint(tmp_path / "unsaid", heads))
+    read = Heads.from_pretrained(checkpoint(tmp_path / "said", heads, hidden_size=64))
+    assert (read.hidden_size, read.prob_stats, read.temp_head) == (64, False, None)
+
+
+def test_two_files_with_the_same_tensor_are_refused(tmp_path):
+    contents = {f"{seed}.safetensors": files.safetensors(files.head_arrays(seed=seed)) for seed in (1, 2)}
+    with pytest.raises(InputError, match=r"2\.safetensors: .* is in another file of the folder too"):
+        Heads.from_pretrained(checkpoint(tmp_path / "heads", contents))
+
+
+def test_the_index_says_which_files_are_read(tmp_path):
+    arrays = files.head_arrays(seed=1)
+    index = {"weight_map": dict.fromkeys(arrays, "first.safetensors")}
+    contents = {
+        "first.safetensors": files.safetensors(arrays),
+        "second.safetensors": files.safetensors(files.head_arrays(seed=2)),
+        "model.safetensors.index.json": json.dumps(index).encode(),
+    }
+    weights = Heads.from_pretrained(checkpoint(tmp_path / "heads", contents)).state_dict()
+    for name, array in arrays.items():
+        assert weights[name].tolist() == array.tolist()
+
+
+def test_a_tensor_of_a_head_that_no_head_has_is_refused(tmp_path):
+    arrays = files.head_arrays() | {"temp_head.mlp.4.weight": files.head_arrays()["temp_head.mlp.2.weight"]}
+    with pytest.raises(InputError, match=r"'temp_head\.mlp\.4\.weight' is not part of AutoDeco heads"):
+        Heads.from_pretrained(checkpoint(tmp_path / "heads", {"heads.safetensors": files.safetensors(arrays)}))
+
+
+def test_a_file_of_something_else_beside_the_heads_is_passed_over(tmp_path):
+    arrays = files.head_arrays()
+    contents = {
+        "model.safetensors": files.safetensors(arrays),
+        "resume.safetensors": files.safetensors({f"average.{name}": array for name, array in arrays.items()}),
+    }
+    heads = Heads.from_pretrained(checkpoint(tmp_path / "heads", contents))
+    assert heads.state_dict()["temp_head.mlp.2.bias"].tolist() == arrays["temp_head.mlp.2.bias"].tolist()
+
+
+@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+@pytest.mark.parametrize(("weight_type", "tolerance"), [("f32", 0), ("f16", 1e-3), ("bf16", 1e-2), ("q8_0", 1e-2)])
+def test_heads_are_read_from_a_gguf(tmp_path, layout, weight_type, tolerance):
+    arrays, path = files.head_arrays(), tmp_path / "out.gguf"
+    (tmp_path / "model.gguf").write_bytes(files.model(hidden=64, vocab=1000))
+    (tmp_path / "heads.safetensors").write_bytes(files.safetensors(arrays))
+    arguments = [tmp_path / "heads.safetensors", "--base", tmp_path / "model.gguf", "--layout", layout]
+    assert export_cli.main([*map(str, arguments), "--type", weight_type, "-o", str(path)]) == 0
+    heads = Heads.from_pretrained(path)
+    assert (heads.hidden_size, heads.prob_stats, heads.base_config) == (64, True, {"vocab_size": 1000})
+    for name, tensor in heads.state_dict().items():
+        assert tensor.dtype == torch.float32
+        # of values spread by 0.05, the largest 0.2: half a step of each type
+        torch.testing.assert_close(tensor, torch.from_numpy(arrays[name]), rtol=tolerance / 2, atol=tolerance / 10)
+
+
+def test_a_damaged_gguf_is_refused_as_exporting_refuses_it(tmp_path, exported):
+    (tmp_path / "cut.gguf").write_bytes(exported("f32").read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"cut\.gguf: cut off"):
+        Heads.from_pretrained(tmp_path / "cut.gguf")

@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from autodeco import Heads, cli, training_state  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
+from autodeco.export import cli as export_cli  # noqa: E402
 from autodeco.training import learning_rate, train  # noqa: E402
 from autodeco.training_arguments import TrainingArguments  # noqa: E402
 from autodeco.training_config import read_config  # noqa: E402
@@ -103,6 +104,16 @@ def test_heads_go_on_from_finished_ones(traces, trained, tmp_path):
     assert result.before.loss == pytest.approx(first["loss"], abs=1e-9)
     made = json.loads((tmp_path / "more" / "training.json").read_text())
     assert len(made["first_heads_sha256"]) == 64
+
+
+def test_heads_go_on_from_a_gguf(traces, trained, tmp_path):
+    file = tmp_path / "heads.gguf"
+    arguments = [trained, "--base", traces / "model.gguf", "--type", "f32", "-o", file]
+    assert export_cli.main([str(argument) for argument in arguments]) == 0
+    arguments = [traces, "-o", tmp_path / "more", "--steps", 1, "--init", file]
+    assert cli.main(["train", *(str(argument) for argument in arguments)]) == 0
+    made, first = (json.loads((folder / "training.json").read_text()) for folder in (tmp_path / "more", trained))
+    assert made["result"]["before"]["loss"] == pytest.approx(first["result"]["after"]["loss"], abs=1e-9)
 
 
 def test_first_heads_that_do_not_fit_are_refused(traces, trained, tmp_path):
