@@ -14,13 +14,11 @@ from autodeco.errors import InputError
 
 VERSION = "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
-_PACKAGE = f"llama_cpp_python-{VERSION}/"
-_ROOT = _PACKAGE + "vendor/llama.cpp/"
-_CONVERTER = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
-_TESTS = ("tests/", "vendor/llama.cpp/models/ggml-vocab-llama-spm.gguf")
-_LIBRARY = ("CMakeLists.txt", "LICENSE", "licenses/", "cmake/", "common/", "ggml/", "include/", "src/", "vendor/")
-_BUILDABLE = ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE.md", "llama_cpp/")
-_BUILDABLE += tuple(f"vendor/llama.cpp/{part}" for part in _LIBRARY)
+# Folders of the package: its own, and llama.cpp's in it.
+PACKAGE = f"llama_cpp_python-{VERSION}/"
+LLAMA_CPP = PACKAGE + "vendor/llama.cpp/"
+CONVERTER = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
+LIBRARY = ("CMakeLists.txt", "LICENSE", "licenses/", "cmake/", "common/", "ggml/", "include/", "src/", "vendor/")
 
 
 def cache_folder() -> Path:
@@ -33,39 +31,30 @@ def converter_script() -> Path:
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
     folder = cache_folder() / f"llama.cpp-of-llama-cpp-python-{VERSION}"
-    return _fetched(folder, _CONVERTER) / "convert_hf_to_gguf.py"
+    return unpacked(folder, CONVERTER) / "convert_hf_to_gguf.py"
 
 
 def library_source(folder: Path) -> Path:
     """``folder`` with what CMake needs to build llama.cpp of the pinned version, fetched (77 MB) if it is not there.
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
-    return _fetched(folder, _LIBRARY)
+    return unpacked(folder, LIBRARY)
 
 
-def package_source(folder: Path) -> Path:
-    """``folder`` with llama-cpp-python of the pinned version as pip builds it, less what building does not need; its
-    ``vendor/llama.cpp`` is as of `library_source`. Fetched (77 MB) if it is not there; raises InputError likewise."""
-    return _fetched(folder, _BUILDABLE, _PACKAGE)
-
-
-def package_tests() -> Path:
-    """Folder with the tests of llama-cpp-python itself, of the pinned version, fetched (77 MB) if they are not there.
+def unpacked(folder: Path, wanted: tuple[str, ...], root: str = LLAMA_CPP) -> Path:
+    """``folder`` with the files of the package that begin with ``root`` and one of ``wanted``, less ``root``; fetched
+    (77 MB) unless ``wanted[0]`` is there.
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
-    return _fetched(cache_folder() / f"tests-of-llama-cpp-python-{VERSION}", _TESTS, _PACKAGE)
-
-
-def _fetched(folder: Path, wanted: tuple[str, ...], root: str = _ROOT) -> Path:
     marker = folder / wanted[0]
     if marker.exists():
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
-            unpacked = Path(scratch) / "unpacked"
-            _unpack(_fetch(Path(scratch)), unpacked, wanted, root)
-            unpacked.rename(folder)
+            parts = Path(scratch) / "parts"
+            _unpack(_fetch(Path(scratch)), parts, wanted, root)
+            parts.rename(folder)
     except (OSError, tarfile.TarError) as error:
         # Another process may have come first; then what it put there is as good.
         if not marker.exists():

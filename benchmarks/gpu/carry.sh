@@ -9,12 +9,7 @@ cd "$(dirname "$0")/../.."
 to=${1:?usage: carry.sh FOLDER}
 python=${PYTHON:-.venv/bin/python}
 mkdir -p "$to"
-"$python" - build/llama-cpp-python <<'PYTHON'
-import sys
-from pathlib import Path
-from autodeco.export.llama_cpp_source import package_source
-package_source(Path(sys.argv[1]))
-PYTHON
+"$python" benchmarks/gpu/package_source.py build/llama-cpp-python
 tar -C build/llama-cpp-python -czf "$to/llama-cpp-python.tar.gz" .
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --dest "$to" \
     gguf scikit-build-core pathspec packaging pybind11 diskcache rich markdown-it-py mdurl pygments pytest pluggy iniconfig
