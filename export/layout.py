@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from autodeco.errors import InputError
@@ -44,8 +45,11 @@ PLAIN, SIDECAR, MERGED = "plain", "sidecar", "merged"
 class Layout:
     """What a file holds. ``kind`` is "plain", "sidecar" or "merged"; ``base_offset`` and ``base_size`` (bytes) say
     where the model's own file lies (0 and 0 in a sidecar, which has none); ``embedding_length`` and ``vocab_size`` are
-    those of the model, or of the one the heads are for; ``split_count`` is above 1 for one part of a split model.
-    ``gguf`` is the file's header, ``model`` that of the model in it (None in a sidecar)."""
+    those of the model, or of the one the heads are for; ``named_fingerprint`` is that of the model which the heads name
+    (empty in a plain file); ``split_count`` is above 1 for one part of a split model. ``gguf`` is the file's header,
+    ``model`` that of the model in it (None in a sidecar).
+
+    Reading a header takes a walk along the vocabulary: open a file once and pass this on."""
 
     path: str
     kind: str
@@ -58,20 +62,27 @@ class Layout:
     has_top_p: bool
     prob_stats: bool
     base_name: str
-    base_fingerprint: str
+    named_fingerprint: str
+    gguf: GgufFile = field(repr=False, compare=False)
+    model: GgufFile | None = field(repr=False, compare=False)
     split_count: int = 1
-    gguf: GgufFile | None = field(default=None, repr=False, compare=False)
-    model: GgufFile | None = field(default=None, repr=False, compare=False)
 
     @property
     def has_base(self) -> bool:
         """Whether a model can be loaded from this file."""
         return self.kind != SIDECAR
 
+    @cached_property
+    def model_fingerprint(self) -> str:
+        """Fingerprint of the model's own bytes, read when first asked for; raises InputError if there are none."""
+        if self.model is None:
+            raise InputError(f"{self.path}: holds heads only; give the base model")
+        return fingerprint(self.path, self.model.start, self.model.size)
 
-def is_merged(path: str | os.PathLike) -> bool:
-    """Whether the file is a merged one; raises InputError if it is no readable GGUF. Does not check what it holds."""
-    return BASE_GGUF in read_gguf(path).tensors
+    @property
+    def base_fingerprint(self) -> str:
+        """Fingerprint of the model that the heads were exported for, as the file says; a plain model's own."""
+        return self.model_fingerprint if self.kind == PLAIN else self.named_fingerprint
 
 
 def open_layout(path: str | os.PathLike) -> Layout:
@@ -117,7 +128,7 @@ def _plain(gguf: GgufFile) -> Layout:
         has_top_p=False,
         prob_stats=False,
         base_name=name if isinstance(name, str) and name.strip() else Path(gguf.path).stem,
-        base_fingerprint=fingerprint(gguf.path, gguf.start, gguf.size),
+        named_fingerprint="",
         split_count=parts,
         gguf=gguf,
         model=gguf,
@@ -164,7 +175,7 @@ def _with_heads(gguf: GgufFile, model: GgufFile | None) -> Layout:
         has_top_p=has_top_p,
         prob_stats=has_top_p and bool(prob_stats),
         base_name=gguf.string(KEY_BASE_NAME) or "",
-        base_fingerprint=gguf.string(KEY_BASE_FINGERPRINT) or "",
+        named_fingerprint=gguf.string(KEY_BASE_FINGERPRINT) or "",
         gguf=gguf,
         model=model,
     )

@@ -1,5 +1,6 @@
-"""A reader of safetensors files that needs no torch (bfloat16 is widened here) and trusts nothing in the file.
+"""A reader of safetensors files that needs no torch and trusts nothing in the file.
 
+It exists because ``safetensors.numpy`` cannot read bfloat16 (looked at in 0.8.0), the type of released checkpoints.
 Format: u64 little-endian length of a JSON header, the header, the data (github.com/huggingface/safetensors).
 """
 

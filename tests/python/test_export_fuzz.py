@@ -13,7 +13,8 @@ import pytest
 
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
-from autodeco.export.layout import is_merged, open_layout
+from autodeco.export.gguf_file import read_gguf
+from autodeco.export.layout import open_layout
 from autodeco.export.writer import split_merged
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -71,7 +72,7 @@ def tried(read, *arguments):
 
 
 def read_gguf_every_way(path: Path) -> None:
-    tried(is_merged, path)
+    tried(read_gguf, path)
     tried(read_heads, path)
     layout = tried(open_layout, path)
     if layout is not None and layout.kind == "merged":

