@@ -234,7 +234,7 @@ def test_each_head_can_be_trained_alone_and_without_statistics(traces, tmp_path,
     heads = Heads.from_pretrained(tmp_path)
     assert (heads.temp_head is None) == (options.get("temperature") is False)
     assert (heads.top_p_head is None) == (options.get("top_p") is False)
-    assert heads.prob_stats == options.get("prob_stats", True)
+    assert heads.prob_stats == (options.get("prob_stats", True) and options.get("top_p", True))  # of the top-p head
     assert result.after.loss < result.before.loss
 
 
