@@ -28,7 +28,7 @@ examples:
 // more threads than this seldom help a small model, and a phone's other cores are slow ones
 constexpr unsigned DEFAULT_THREADS = 4;
 
-cxxopts::Options declared() {
+cxxopts::Options declare_options() {
     cxxopts::Options made("autodeco-cli", "Generate text with a model that picks temperature and top-p for every token.");
     made.custom_help("-m MODEL.gguf [--heads HEADS.gguf] [-p TEXT | -f FILE] [--chat] [options]");
     made.set_width(110);
@@ -80,7 +80,7 @@ void require(bool ok, const std::string & message) {
     }
 }
 
-options from(const cxxopts::ParseResult & args) {
+options to_options(const cxxopts::ParseResult & args) {
     options o;
     require(args.unmatched().empty(), "argument " + (args.unmatched().empty() ? "" : args.unmatched().front()) + " is not known; see --help");
     require(args.count("model") == 1, "-m MODEL.gguf is needed, once; see --help");
@@ -146,7 +146,7 @@ options from(const cxxopts::ParseResult & args) {
 } // namespace
 
 options parse_options(int argc, char ** argv) {
-    cxxopts::Options made = declared();
+    cxxopts::Options made = declare_options();
     try {
         const cxxopts::ParseResult args = made.parse(argc, argv);
         if (args.count("help")) {
@@ -157,7 +157,7 @@ options parse_options(int argc, char ** argv) {
             printf("autodeco-cli %s, llama.cpp %s\n", AUTODECO_VERSION, AUTODECO_LLAMA_CPP_VERSION);
             exit(0);
         }
-        return from(args);
+        return to_options(args);
     } catch (const cxxopts::exceptions::exception & e) {
         throw input_error(std::string(e.what()) + "; see --help");
     }

@@ -3,7 +3,7 @@
 
 #include "autodeco.h"
 
-#include "distribution.h"
+#include "kernel/distribution.h"
 #include "heads.h"
 #include "heads_predict.h"
 #include "sampler_state.h"

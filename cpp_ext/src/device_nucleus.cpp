@@ -12,8 +12,8 @@ namespace autodeco {
 
 namespace {
 
-// half a unit in the last place of a float32 near 1, as on the CPU: a mass that reaches top-p but for rounding reaches it
-constexpr float TOP_P_ROUNDING = 6e-8f;
+// as on the CPU, in what a device computes with: a mass that reaches top-p but for rounding reaches it
+constexpr auto ROUNDING = (float) TOP_P_ROUNDING;
 
 // forces one way or the other, for tests and for devices whose operations turn out to be broken
 constexpr const char * FORCE = "AUTODECO_NUCLEUS"; // "device" or "cpu"
@@ -121,10 +121,10 @@ sorted_rows sort_rows(ggml_context * ctx, ggml_tensor * logits) {
 ggml_tensor * device_stats(ggml_context * ctx, const sorted_rows & rows, ggml_tensor * temperature) {
     const auto  n = (double) rows.logits->ne[0];
     const auto  k = (int64_t) std::min(n, 5.0);
-    ggml_tensor * weights = weights_at(ctx, rows, ggml_scale_bias(ctx, temperature, 1.0f, 1e-8f));
+    ggml_tensor * weights = weights_at(ctx, rows, ggml_scale_bias(ctx, temperature, 1.0f, STATS_EPSILON));
     ggml_tensor * q       = ggml_div(ctx, weights, sums(ctx, weights));
     ggml_tensor * top     = column(ctx, q, 0);
-    ggml_tensor * log_q   = ggml_log(ctx, ggml_scale_bias(ctx, q, 1.0f, 1e-8f));
+    ggml_tensor * log_q   = ggml_log(ctx, ggml_scale_bias(ctx, q, 1.0f, STATS_EPSILON));
     ggml_tensor * entropy = ggml_neg(ctx, sums(ctx, ggml_mul(ctx, q, log_q)));
     // unbiased: the sum of (q - 1/n)^2 is that of q^2 less 1/n
     const double scale = n > 1.0 ? 1.0 / (n - 1.0) : 0.0;
@@ -156,8 +156,8 @@ device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, pred
     ggml_tensor * kept = ggml_scale_bias(ctx, count_above(ctx, weights, get(offsetof(device_settings, min_p))), 1.0f, -1.0f);
     kept               = ggml_clamp(ctx, least(ctx, kept, get(offsetof(device_settings, last))), 0.0f, n_vocab - 1.0f);
     // then the tokens before which the mass has not reached top-p; a top-p of 1, here 2, is never reached
-    ggml_tensor * share = ggml_add(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -TOP_P_ROUNDING),
-                                   ggml_step(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -1.0f + TOP_P_ROUNDING)));
+    ggml_tensor * share = ggml_add(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -ROUNDING),
+                                   ggml_step(ctx, ggml_scale_bias(ctx, top_p, 1.0f, -1.0f + ROUNDING)));
     ggml_tensor * target = ggml_mul(ctx, share, element(ctx, cum, kept));
     // one token after each at which it has not
     ggml_tensor * last = least(ctx, count_rest(ctx, cum, target), kept);

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "heads.h"
+#include "failure.h"
 
 #include <cerrno>
 #include <cstdio>

@@ -21,9 +21,9 @@ bool is_ours(const std::string & name) {
 }
 
 // Reads from the front to the back, in pieces that are larger than what is asked for.
-class cursor {
+class gguf_cursor {
 public:
-    explicit cursor(const gguf_bytes & bytes) : bytes(bytes), piece(MAX_NAME) {}
+    explicit gguf_cursor(const gguf_bytes & bytes) : bytes(bytes), piece(MAX_NAME) {}
 
     uint64_t position() const { return at; }
 
@@ -84,7 +84,7 @@ private:
     uint64_t             piece_size = 0;
 };
 
-bool read_value(cursor & from, gguf_header & header, uint64_t & alignment) {
+bool read_value(gguf_cursor & from, gguf_header & header, uint64_t & alignment) {
     std::string key;
     gguf_value  value = {};
     if (!from.read(key) || !from.read(value.type)) {
@@ -113,7 +113,7 @@ bool read_value(cursor & from, gguf_header & header, uint64_t & alignment) {
     return !is_ours(key) || header.values.emplace(key, value).second;
 }
 
-bool read_tensor(cursor & from, gguf_header & header) {
+bool read_tensor(gguf_cursor & from, gguf_header & header) {
     std::string name;
     gguf_tensor tensor = { 0, { 1, 1, 1, 1 }, 0 };
     uint32_t    n_dims;
@@ -144,10 +144,10 @@ gguf_bytes gguf_bytes_of(FILE * file) {
 }
 
 bool gguf_header_read(const gguf_bytes & bytes, gguf_header & header) {
-    cursor   from(bytes);
-    char     magic[4];
-    uint32_t version;
-    uint64_t n_tensors, n_values;
+    gguf_cursor from(bytes);
+    char        magic[4];
+    uint32_t    version;
+    uint64_t    n_tensors, n_values;
     if (!from.read(magic) || std::memcmp(magic, GGUF_MAGIC, 4) != 0 || !from.read(version) || version < 2 || version > GGUF_VERSION) {
         return false;
     }

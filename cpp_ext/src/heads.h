@@ -2,7 +2,8 @@
 
 #pragma once
 
-#include "autodeco.h"
+#include "failure.h"
+#include "method.h"
 
 #include "ggml-backend.h"
 #include "ggml.h"
@@ -15,15 +16,6 @@
 #include <vector>
 
 namespace autodeco {
-
-// width of the hidden layer of both heads (official implementation)
-constexpr int64_t HEAD_WIDTH = 256;
-
-// 2 * sigmoid: temperature lies in (0, 2)
-constexpr float TEMPERATURE_SCALE = 2.0f;
-
-// the statistics that the top-p head may read beside hidden state and temperature
-constexpr int64_t N_PROB_STATS = 4;
 
 // ggml tensors of a multilayer perceptron W2 relu(W1 x + b1) + b2; all null where the head is absent
 struct mlp_tensors {
@@ -93,12 +85,6 @@ struct heads_data {
 private:
     mutable std::mutex                                                            mutex;
     mutable std::map<ggml_backend_buffer_type_t, std::weak_ptr<const device_weights>> cache;
-};
-
-// what the C interface tells of a failure
-struct failure {
-    autodeco_code code = AUTODECO_OK;
-    std::string   message;
 };
 
 // Read a sidecar or merged file, or the bytes of one; null on failure.

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "distribution.h"
+#include "kernel/distribution.h"
 #include "heads.h"
 
 #include <functional>

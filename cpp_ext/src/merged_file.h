@@ -2,7 +2,11 @@
 
 #pragma once
 
-#include "heads.h"
+#include "failure.h"
+
+#include "llama.h"
+
+#include <string>
 
 namespace autodeco {
 

@@ -8,7 +8,7 @@
 
 #include "autodeco.h"
 
-#include "distribution.h"
+#include "kernel/distribution.h"
 
 #include <algorithm>
 #include <cmath>

@@ -4,8 +4,8 @@
 
 #include "check.h"
 
-#include "distribution.h"
-#include "row_passes.h"
+#include "kernel/distribution.h"
+#include "kernel/row_passes.h"
 
 #include "ggml.h"
 

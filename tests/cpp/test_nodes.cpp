@@ -7,7 +7,7 @@
 
 #include "cpu_heads.h"
 #include "device_nucleus.h"
-#include "distribution.h"
+#include "kernel/distribution.h"
 #include "heads_graph.h"
 
 #include <algorithm>

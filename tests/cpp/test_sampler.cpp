@@ -13,7 +13,7 @@
 
 #include "autodeco.h"
 
-#include "distribution.h"
+#include "kernel/distribution.h"
 #include "heads.h"
 
 #include <algorithm>

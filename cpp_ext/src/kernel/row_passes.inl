@@ -4,6 +4,8 @@
 
 #include "row_passes.h"
 
+#include "method.h"
+
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -140,7 +142,7 @@ inline vfloat vexp2(vfloat y) {
 // Call `body(p, i)` for every block whose maximum reaches `least`: p are its BLOCK_SIZE logits, i the id of the first.
 // The last block is padded with -inf, which no pass counts; r.e has room for whole blocks.
 template <typename F>
-inline void for_each_block(const row & r, float least, F && body) {
+inline void for_each_block(const logits_row & r, float least, F && body) {
     const int64_t n_full = r.n / BLOCK_SIZE;
     for (int64_t b = 0; b < n_full; ++b) {
         if (r.block_max[b] >= least) {
@@ -192,7 +194,7 @@ bool block_max(const float * z, int64_t n, float * block_max) {
     return ok;
 }
 
-row_sums exponentials(const row & r, exponent_map em) {
+row_sums exponentials(const logits_row & r, exponent_map em) {
     constexpr float LOG2E = 1.44269504088896341f;
 
     const float scale = em.inv_temperature * LOG2E;
@@ -220,9 +222,7 @@ row_sums exponentials(const row & r, exponent_map em) {
     return { e_sum.total(), e_sq_sum.total(), e_y_sum.total() / (double) LOG2E, hsum(alive) };
 }
 
-double entropy_shift(const row & r, exponent_map em, float inv_sum) {
-    constexpr float EPS = 1e-8f;
-
+double entropy_shift(const logits_row & r, exponent_map em, float inv_sum) {
     // below q = 1e-14 a vocabulary of 262k adds less than 262e3 * 1e-14 * log(1e6) = 4e-8
     const float least = std::log(1e-14f / inv_sum);
     double_sums s;
@@ -231,12 +231,12 @@ double entropy_shift(const row & r, exponent_map em, float inv_sum) {
         for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
             // with t = q / 1e-8 a term is 1e-8 * t log(1 + 1/t); the fraction is within 1.2e-3 of t log(1 + 1/t) for all
             // t >= 0, and so the sum within 262e3 * 1e-8 * 1.2e-3 = 3e-6 nats in the worst case
-            const vfloat t = load(r.e + first + i) * (inv_sum / EPS);
+            const vfloat t = load(r.e + first + i) * (inv_sum / STATS_EPSILON);
             v += (((t + 0.33311871f) * t + 0.0043569f) * t) / (((t + 0.83311871f) * t + 0.09915266f) * t + 0.00059522f);
         }
         s.add(v);
     });
-    return s.total() * EPS;
+    return s.total() * STATS_EPSILON;
 }
 
 // bucket of each logit of a vector, -1 outside [map.lo, map.hi]
@@ -254,7 +254,7 @@ inline float least_of(bucket_map map, int32_t bucket) {
     return bucket != TAIL && z > map.lo ? z : map.lo;
 }
 
-void histogram(const row & r, bucket_map map, double * mass, uint32_t * count) {
+void histogram(const logits_row & r, bucket_map map, double * mass, uint32_t * count) {
     for_each_block(r, least_of(map, N_BUCKETS - 1), [&](const float * p, int64_t first) {
         for (int64_t i = 0; i < BLOCK_SIZE; i += W) {
             const vint b = buckets(load(p + i), map);
@@ -272,7 +272,7 @@ void histogram(const row & r, bucket_map map, double * mass, uint32_t * count) {
     });
 }
 
-void bucket_range(const row & r, bucket_map map, int32_t bucket, float * lo, float * hi) {
+void bucket_range(const logits_row & r, bucket_map map, int32_t bucket, float * lo, float * hi) {
     vfloat vlo = splat(FLT_MAX);
     vfloat vhi = splat(-FLT_MAX);
     for_each_block(r, least_of(map, bucket), [&](const float * p, int64_t) {
@@ -287,7 +287,7 @@ void bucket_range(const row & r, bucket_map map, int32_t bucket, float * lo, flo
     *lo = -hmax(-vlo);
 }
 
-void gather(const row & r, bucket_map map, int32_t bucket, int64_t n, float * z_out, float * e_out, int32_t * id_out) {
+void gather(const logits_row & r, bucket_map map, int32_t bucket, int64_t n, float * z_out, float * e_out, int32_t * id_out) {
     int64_t k = 0;
     for_each_block(r, least_of(map, bucket), [&](const float * p, int64_t first) {
         for (int64_t i = 0; i < BLOCK_SIZE && k < n; i += W) {
@@ -351,7 +351,7 @@ inline int64_t pack(int32_t * out, vint mask, int32_t first) {
 #endif
 }
 
-split_sums split(const row & r, float lo, float hi, int64_t capacity, int32_t * id_in) {
+split_sums split(const logits_row & r, float lo, float hi, int64_t capacity, int32_t * id_in) {
     double_sums above;
     vint        n_above = vint{};
     vint        n_in    = vint{};
@@ -373,7 +373,7 @@ split_sums split(const row & r, float lo, float hi, int64_t capacity, int32_t * 
     return { above.total(), hsum(n_above), hsum(n_in) };
 }
 
-int32_t nth_equal(const row & r, float z, int64_t k) {
+int32_t nth_equal(const logits_row & r, float z, int64_t k) {
     int32_t found = -1;
     for_each_block(r, z, [&](const float * p, int64_t first) {
         if (found >= 0) {

@@ -5,15 +5,13 @@
 
 #pragma once
 
+#include "method.h"
 #include "row_workspace.h"
 
 #include <cstddef>
 #include <cstdint>
 
 namespace autodeco {
-
-// temperatures below this are greedy: the division z / T must never see a zero
-constexpr float GREEDY_TEMPERATURE = 1e-5f;
 
 enum class row_status : int32_t {
     ok       = 0,
@@ -26,7 +24,7 @@ const char * row_status_message(row_status status);
 // the four inputs of the top-p head beside hidden state and temperature, in their order
 struct prob_stats {
     float max_prob;
-    float entropy;  // nats, -sum q log(q + 1e-8)
+    float entropy;  // nats, -sum q log(q + STATS_EPSILON)
     float prob_var; // unbiased
     float top5_sum;
 };
@@ -46,7 +44,7 @@ row_status row_check(const float * logits, int64_t n_vocab, row_workspace & ws);
 void row_maxima      (const float * logits, int64_t n_vocab, int ith, int nth, row_workspace & ws);
 void row_exponentials(const float * logits, int64_t n_vocab, float temperature, int ith, int nth, row_workspace & ws);
 
-// Statistics of softmax(logits / (temperature + 1e-8)) over the whole vocabulary.
+// Statistics of softmax(logits / (temperature + STATS_EPSILON)) over the whole vocabulary.
 row_status distribution_stats(const float * logits, int64_t n_vocab, float temperature, row_workspace & ws, prob_stats & stats);
 
 // Draw the token at `uniform` in [0, 1) of the inverse distribution function of the nucleus: tokens in descending order of

@@ -8,7 +8,7 @@
 namespace autodeco {
 
 // Where a cumulative mass falls in the descending order of the tokens (equal logits: lower id first).
-struct position {
+struct mass_position {
     int32_t token;
     float   e;    // mass of the token
     int64_t rank; // tokens before it
@@ -23,18 +23,18 @@ inline bool reached(double cum, double target, bool strictly) {
 float least_with_mass(exponent_map em);
 
 // The token that `target` falls on, known to be one of the `n` tokens with the logit `z`; `before` are those above.
-position find_among_equal(const row & r, float z, int64_t n, position before, double target, bool strictly);
+mass_position find_among_equal(const logits_row & r, float z, int64_t n, mass_position before, double target, bool strictly);
 
 class bucket_search {
 public:
     // `total` and `n_total`: mass and number of the tokens that have any, r.e filled
-    bucket_search(const row & r, exponent_map em, double total, int64_t n_total, row_workspace & ws);
+    bucket_search(const logits_row & r, exponent_map em, double total, int64_t n_total, row_workspace & ws);
 
     // for a row whose tokens all lie within [map.lo, map.hi]
-    bucket_search(const row & r, bucket_map map, double total, int64_t n_total, row_workspace & ws);
+    bucket_search(const logits_row & r, bucket_map map, double total, int64_t n_total, row_workspace & ws);
 
     // the first token at which the cumulative mass reaches `target` (`strictly`: exceeds it)
-    position find(double target, bool strictly);
+    mass_position find(double target, bool strictly);
 
 private:
     // The row is divided into bands of exponents, each into N_BUCKETS buckets, and a band is counted only when a target lies
@@ -50,15 +50,15 @@ private:
         int64_t    n_above_tail;
     };
 
-    const row       r;
-    row_workspace & ws;
-    level           bands[N_BANDS];
-    int             n_bands = 1; // filled
+    const logits_row r;
+    row_workspace &  ws;
+    level            bands[N_BANDS];
+    int              n_bands = 1; // filled
 
     void     fill(level & l, double mass, int64_t count);
     void     fill_next_band();
-    position find_in(const level & l, position before, double target, bool strictly, int depth);
-    position find_in_bucket(bucket_map map, int32_t bucket, int64_t n, position before, double target, bool strictly, int depth);
+    mass_position find_in(const level & l, mass_position before, double target, bool strictly, int depth);
+    mass_position find_in_bucket(bucket_map map, int32_t bucket, int64_t n, mass_position before, double target, bool strictly, int depth);
 };
 
 // a map from [lo, hi], lo < hi, onto the buckets; false if they lie too far apart for one

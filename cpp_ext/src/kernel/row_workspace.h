@@ -28,7 +28,7 @@ struct part_of_row {
         block_max.resize(n_blocks(n));
     }
 
-    row first(int64_t n) { return { z.data(), n, block_max.data(), e.data() }; }
+    logits_row first(int64_t n) { return { z.data(), n, block_max.data(), e.data() }; }
 };
 
 // what one thread found of its part of a row

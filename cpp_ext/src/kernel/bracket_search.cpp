@@ -18,8 +18,8 @@ int64_t sample_size(int64_t n) {
 }
 
 // take every SAMPLE_STRIDE-th run of tokens into the workspace, as a row of its own
-row take_sample(const row & r, row_workspace & ws) {
-    const row sample = ws.sample.first(sample_size(r.n));
+logits_row take_sample(const logits_row & r, row_workspace & ws) {
+    const logits_row sample = ws.sample.first(sample_size(r.n));
     for (int64_t i = 0; i < sample.n; i += SAMPLE_RUN) {
         std::copy_n(r.z + i * SAMPLE_STRIDE, SAMPLE_RUN, ws.sample.z.data() + i);
     }
@@ -28,7 +28,7 @@ row take_sample(const row & r, row_workspace & ws) {
 }
 
 // take the tokens named in the workspace as a row of its own, and their mass
-row take_bracket(const row & r, int64_t n, row_workspace & ws, double & mass) {
+logits_row take_bracket(const logits_row & r, int64_t n, row_workspace & ws, double & mass) {
     double partial[4] = {}; // additions that do not wait for each other
     for (int64_t i = 0; i < n; ++i) {
         const int32_t id    = ws.bracket_id[i];
@@ -38,18 +38,18 @@ row take_bracket(const row & r, int64_t n, row_workspace & ws, double & mass) {
     }
     mass = partial[0] + partial[1] + partial[2] + partial[3];
 
-    const row within = ws.bracket.first(n);
+    const logits_row within = ws.bracket.first(n);
     best_passes().block_max(within.z, n, ws.bracket.block_max.data());
     return within;
 }
 
 } // namespace
 
-bool bracket_search::pays(const row & r, const row_sums & sums) {
+bool bracket_search::pays(const logits_row & r, const row_sums & sums) {
     return r.n > BLOCK_SIZE * SAMPLE_STRIDE && sums.e * sums.e > FLAT_TOKENS * sums.e_sq;
 }
 
-bracket_search::bracket_search(const row & r, exponent_map em, double total, row_workspace & ws) :
+bracket_search::bracket_search(const logits_row & r, exponent_map em, double total, row_workspace & ws) :
     r(r),
     em(em),
     total(total),
@@ -58,13 +58,13 @@ bracket_search::bracket_search(const row & r, exponent_map em, double total, row
     sums(best_passes().exponentials(sample, em)),
     in_sample(sample, em, sums.e, sums.n, ws) {}
 
-bool bracket_search::find(double target, bool strictly, position & found) {
+bool bracket_search::find(double target, bool strictly, mass_position & found) {
     const int64_t capacity = (int64_t) ws.bracket_id.size();
     float         lo, hi;
     bracket(target / total, lo, hi);
 
     const split_sums at     = best_passes().split(r, lo, hi, lo < hi ? capacity : 0, ws.bracket_id.data());
-    const position   before = { -1, 0.0f, at.n_above, at.above };
+    const mass_position   before = { -1, 0.0f, at.n_above, at.above };
     if (reached(before.cum, target, strictly) || at.n_in == 0) {
         return false;
     }
@@ -77,7 +77,7 @@ bool bracket_search::find(double target, bool strictly, position & found) {
         return false;
     }
     double    mass;
-    const row within = take_bracket(r, at.n_in, ws, mass);
+    const logits_row within = take_bracket(r, at.n_in, ws, mass);
     if (!reached(before.cum + mass, target, strictly)) {
         return false;
     }

@@ -13,17 +13,14 @@ namespace autodeco {
 
 namespace {
 
-// half a unit in the last place of a float32 near 1: 0.8 stored as 0.80000001 still keeps 8 of 10 equal tokens
-constexpr double TOP_P_ROUNDING = 6e-8;
-
 // blocks that thread `ith` of `nth` reads, as a row of its own
-row share_of(const row & r, int ith, int nth) {
+logits_row share_of(const logits_row & r, int ith, int nth) {
     const int64_t first = n_blocks(r.n) * ith / nth * BLOCK_SIZE;
     const int64_t end   = std::min(r.n, n_blocks(r.n) * (ith + 1) / nth * BLOCK_SIZE);
     return { r.z + first, std::max<int64_t>(0, end - first), r.block_max + first / BLOCK_SIZE, r.e + first };
 }
 
-row row_of(const float * logits, int64_t n_vocab, row_workspace & ws) {
+logits_row row_of(const float * logits, int64_t n_vocab, row_workspace & ws) {
     return { logits, n_vocab, ws.block_max.data(), ws.e.data() };
 }
 
@@ -31,12 +28,12 @@ row_status status_of(bool is_real, float max) {
     return !is_real ? row_status::not_real : max == -std::numeric_limits<float>::infinity() ? row_status::empty : row_status::ok;
 }
 
-float largest(const row & r) {
+float largest(const logits_row & r) {
     return *std::max_element(r.block_max, r.block_max + n_blocks(r.n));
 }
 
 exponent_map exponents_at(float temperature, float max) {
-    return { max, 1.0f / (temperature + 1e-8f) };
+    return { max, 1.0f / (temperature + STATS_EPSILON) };
 }
 
 bool is_temperature(float temperature) {
@@ -54,7 +51,7 @@ row_status scan(const float * logits, int64_t n_vocab, row_workspace & ws, float
 }
 
 // The same and the exponentials, put together from what the threads have found.
-row_status join_shares(const row & r, row_workspace & ws, float & max, row_sums & sums) {
+row_status join_shares(const logits_row & r, row_workspace & ws, float & max, row_sums & sums) {
     bool is_real = true;
     sums         = { 0.0, 0.0, 0.0, 0 };
     for (int i = 0; i < ws.n_shares; ++i) {
@@ -68,7 +65,7 @@ row_status join_shares(const row & r, row_workspace & ws, float & max, row_sums 
     return status_of(is_real, max);
 }
 
-int32_t first_of(const row & r, float z) {
+int32_t first_of(const logits_row & r, float z) {
     for (int64_t b = 0; b < n_blocks(r.n); ++b) {
         if (r.block_max[b] >= z) {
             for (int64_t i = b * BLOCK_SIZE; i < std::min(r.n, (b + 1) * BLOCK_SIZE); ++i) {
@@ -82,7 +79,7 @@ int32_t first_of(const row & r, float z) {
 }
 
 // sum of the five largest e: blocks are opened only while they can still hold one of the five
-float top5_sum(const row & r, exponent_map em) {
+float top5_sum(const logits_row & r, exponent_map em) {
     constexpr int K = 5;
 
     const float least = least_with_mass(em); // r.e is filled from here up
@@ -112,15 +109,15 @@ float top5_sum(const row & r, exponent_map em) {
 class descending_search {
 public:
     // r.e filled
-    descending_search(const row & r, exponent_map em, const row_sums & sums, row_workspace & ws) : r(r), em(em), sums(sums), ws(ws) {
+    descending_search(const logits_row & r, exponent_map em, const row_sums & sums, row_workspace & ws) : r(r), em(em), sums(sums), ws(ws) {
         if (bracket_search::pays(r, sums)) {
             bracketed.emplace(r, em, sums.e, ws);
         }
     }
 
     // the first token at which the cumulative mass reaches `target` (`strictly`: exceeds it)
-    position find(double target, bool strictly) {
-        position found;
+    mass_position find(double target, bool strictly) {
+        mass_position found;
         if (bracketed && bracketed->find(target, strictly, found)) {
             return found;
         }
@@ -131,7 +128,7 @@ public:
     }
 
 private:
-    const row                     r;
+    const logits_row                     r;
     const exponent_map            em;
     const row_sums                sums;
     row_workspace &               ws;
@@ -159,7 +156,7 @@ void row_maxima(const float * logits, int64_t n_vocab, int ith, int nth, row_wor
     if (nth > (int) ws.shares.size()) {
         return; // more threads than ggml can have
     }
-    const row share = share_of(row_of(logits, n_vocab, ws), ith, nth);
+    const logits_row share = share_of(row_of(logits, n_vocab, ws), ith, nth);
     ws.shares[ith].is_real = best_passes().block_max(share.z, share.n, share.block_max);
 }
 
@@ -167,7 +164,7 @@ void row_exponentials(const float * logits, int64_t n_vocab, float temperature, 
     if (nth > (int) ws.shares.size()) {
         return;
     }
-    const row          r  = row_of(logits, n_vocab, ws);
+    const logits_row          r  = row_of(logits, n_vocab, ws);
     const exponent_map em = exponents_at(temperature, largest(r));
     ws.shares[ith].sums   = { 0.0, 0.0, 0.0, 0 };
     if (is_temperature(temperature) && em.max > -std::numeric_limits<float>::infinity()) {
@@ -180,7 +177,7 @@ void row_exponentials(const float * logits, int64_t n_vocab, float temperature, 
 
 row_status distribution_stats(const float * logits, int64_t n_vocab, float temperature, row_workspace & ws, prob_stats & stats) {
     ws.reserve(n_vocab);
-    const row  r      = row_of(logits, n_vocab, ws);
+    const logits_row  r      = row_of(logits, n_vocab, ws);
     const bool shared = ws.n_shares > 0;
     float      max;
     row_sums   sums;
@@ -199,7 +196,7 @@ row_status distribution_stats(const float * logits, int64_t n_vocab, float tempe
     const double inv_sum = 1.0 / sums.e;
     const double n       = (double) n_vocab;
 
-    // -sum q log q = log(sum) - (sum of e x) / sum, as log q = x - log(sum); the 1e-8 in the logarithm shifts it a little
+    // -sum q log q = log(sum) - (sum of e x) / sum, as log q = x - log(sum); STATS_EPSILON in the logarithm shifts it a little
     stats.max_prob = (float) inv_sum;
     stats.entropy  = (float) (std::log(sums.e) - sums.e_x * inv_sum - best_passes().entropy_shift(r, em, (float) inv_sum));
     stats.prob_var = n_vocab > 1 ? (float) (std::max(0.0, sums.e_sq * inv_sum * inv_sum - 1.0 / n) / (n - 1.0)) : 0.0f;
@@ -223,13 +220,13 @@ nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float tempera
     if (!(temperature <= FLT_MAX) || std::isnan(top_p)) {
         return { row_status::not_real, -1, 0, 0.0f };
     }
-    const row r = row_of(logits, n_vocab, ws);
+    const logits_row r = row_of(logits, n_vocab, ws);
     if (temperature < GREEDY_TEMPERATURE) {
         return { row_status::ok, first_of(r, max), 1, 1.0f };
     }
 
     exponent_map em = { max, 1.0f / temperature };
-    // the statistics are of T + 1e-8, which is the same temperature for all but the smallest
+    // the statistics are of T + STATS_EPSILON, which is the same temperature for all but the smallest
     if (seen && std::abs(em.inv_temperature - ws.em.inv_temperature) <= 1e-6f * em.inv_temperature) {
         em = ws.em;
     } else {
@@ -242,11 +239,11 @@ nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float tempera
     int64_t size   = ws.sums.n;
     double  weight = ws.sums.e;
     if (top_p < 1.0f) {
-        const position crossing = search.find(std::max((double) top_p - TOP_P_ROUNDING, 0.0) * ws.sums.e, false);
+        const mass_position crossing = search.find(std::max((double) top_p - TOP_P_ROUNDING, 0.0) * ws.sums.e, false);
         size                    = crossing.rank + 1;
         weight                  = crossing.cum;
     }
-    const position drawn = search.find(uniform * weight, true);
+    const mass_position drawn = search.find(uniform * weight, true);
     return { row_status::ok, drawn.token, (int32_t) size, (float) (drawn.e / weight) };
 }
 

@@ -1,5 +1,6 @@
-// The passes over a row of logits that distribution.cpp is made of, and products with the weights of heads, as a table so that one build holds several versions of
-// them: row_passes_avx512.cpp, row_passes_avx2.cpp and row_passes_baseline.cpp compile the same row_passes.inl.
+// The passes over a row of logits that distribution.cpp is made of, and products with the weights of heads. They stand in a
+// table, so that one build holds several versions: row_passes_avx512.cpp, row_passes_avx2.cpp and row_passes_baseline.cpp
+// compile the same row_passes.inl.
 
 #pragma once
 
@@ -32,7 +33,7 @@ struct exponent_map {
     float inv_temperature;
 };
 
-struct row {
+struct logits_row {
     const float * z;
     int64_t       n;
     float *       block_max; // [ceil(n / BLOCK_SIZE)]
@@ -61,27 +62,27 @@ struct row_passes {
     bool (*block_max)(const float * z, int64_t n, float * block_max);
 
     // fill r.e, and sum it up
-    row_sums (*exponentials)(const row & r, exponent_map em);
+    row_sums (*exponentials)(const logits_row & r, exponent_map em);
 
-    // sum of q log(1 + 1e-8 / q) over the vocabulary, with q = e * inv_sum
-    double (*entropy_shift)(const row & r, exponent_map em, float inv_sum);
+    // sum of q log(1 + STATS_EPSILON / q) over the vocabulary, with q = e * inv_sum
+    double (*entropy_shift)(const logits_row & r, exponent_map em, float inv_sum);
 
     // add every logit within [map.lo, map.hi] to its bucket: its e to mass[bucket*N_LANES + lane], 1 to count[...];
     // the cells of the tail are left with nothing of use
-    void (*histogram)(const row & r, bucket_map map, double * mass, uint32_t * count);
+    void (*histogram)(const logits_row & r, bucket_map map, double * mass, uint32_t * count);
 
     // smallest and largest logit of one bucket
-    void (*bucket_range)(const row & r, bucket_map map, int32_t bucket, float * lo, float * hi);
+    void (*bucket_range)(const logits_row & r, bucket_map map, int32_t bucket, float * lo, float * hi);
 
     // logits, e and ids of the first n tokens of one bucket, in ascending order of id
-    void (*gather)(const row & r, bucket_map map, int32_t bucket, int64_t n, float * z, float * e, int32_t * id);
+    void (*gather)(const logits_row & r, bucket_map map, int32_t bucket, int64_t n, float * z, float * e, int32_t * id);
 
     // sum up the tokens above hi and count those within [lo, hi]; if they are at most `capacity` less a block, their ids
     // stand in id_in in ascending order
-    split_sums (*split)(const row & r, float lo, float hi, int64_t capacity, int32_t * id_in);
+    split_sums (*split)(const logits_row & r, float lo, float hi, int64_t capacity, int32_t * id_in);
 
     // id of the k-th token (from 0) whose logit is z
-    int32_t (*nth_equal)(const row & r, float z, int64_t k);
+    int32_t (*nth_equal)(const logits_row & r, float z, int64_t k);
 
     // sum of weights[i] * x[i] over n values, in float32; weights as ggml stores a row of the type
     dot_product * dot_f32;

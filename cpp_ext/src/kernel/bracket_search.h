@@ -10,22 +10,22 @@ namespace autodeco {
 class bracket_search {
 public:
     // whether this is faster than the search by buckets
-    static bool pays(const row & r, const row_sums & sums);
+    static bool pays(const logits_row & r, const row_sums & sums);
 
     // r.e filled, with mass `total`
-    bracket_search(const row & r, exponent_map em, double total, row_workspace & ws);
+    bracket_search(const logits_row & r, exponent_map em, double total, row_workspace & ws);
 
     // the first token at which the cumulative mass reaches `target` (`strictly`: exceeds it); false if the sample misled
-    bool find(double target, bool strictly, position & found);
+    bool find(double target, bool strictly, mass_position & found);
 
 private:
-    const row       r;
-    exponent_map    em;
-    double          total;
-    row_workspace & ws;
-    row             sample;
-    row_sums        sums; // of the sample
-    bucket_search   in_sample;
+    const logits_row r;
+    exponent_map     em;
+    double           total;
+    row_workspace &  ws;
+    logits_row       sample;
+    row_sums         sums; // of the sample
+    bucket_search    in_sample;
 
     void bracket(double share, float & lo, float & hi);
 };

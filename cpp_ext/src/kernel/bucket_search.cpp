@@ -41,23 +41,23 @@ bool map_onto_buckets(float lo, float hi, bucket_map & map) {
     return map.scale > 0.0f && map.scale <= FLT_MAX;
 }
 
-position find_among_equal(const row & r, float z, int64_t n, position before, double target, bool strictly) {
+mass_position find_among_equal(const logits_row & r, float z, int64_t n, mass_position before, double target, bool strictly) {
     const double e     = r.e[best_passes().nth_equal(r, z, 0)];
     const double exact = e > 0.0 ? (target - before.cum) / e : 0.0;
     const auto   k     = (int64_t) std::min(std::max(0.0, strictly ? std::floor(exact) : std::ceil(exact) - 1.0), (double) n - 1.0);
     return { best_passes().nth_equal(r, z, k), (float) e, before.rank + k, before.cum + e * (double) (k + 1) };
 }
 
-bucket_search::bucket_search(const row & r, exponent_map em, double total, int64_t n_total, row_workspace & ws) :
+bucket_search::bucket_search(const logits_row & r, exponent_map em, double total, int64_t n_total, row_workspace & ws) :
     bucket_search(r, { least_with_mass(em), em.max, BUCKETS_PER_NAT[0] * em.inv_temperature }, total, n_total, ws) {}
 
-bucket_search::bucket_search(const row & r, bucket_map map, double total, int64_t n_total, row_workspace & ws) : r(r), ws(ws) {
+bucket_search::bucket_search(const logits_row & r, bucket_map map, double total, int64_t n_total, row_workspace & ws) : r(r), ws(ws) {
     bands[0].map = map;
     fill(bands[0], total, n_total);
 }
 
-position bucket_search::find(double target, bool strictly) {
-    position before = { -1, 0.0f, 0, 0.0 };
+mass_position bucket_search::find(double target, bool strictly) {
+    mass_position before = { -1, 0.0f, 0, 0.0 };
     int      k      = 0;
     while (k + 1 < N_BANDS && bands[k].count[TAIL] > 0 && !reached(before.cum + bands[k].above_tail, target, strictly)) {
         before.cum  += bands[k].above_tail;
@@ -102,7 +102,7 @@ void bucket_search::fill_next_band() {
     ++n_bands;
 }
 
-position bucket_search::find_in(const level & l, position before, double target, bool strictly, int depth) {
+mass_position bucket_search::find_in(const level & l, mass_position before, double target, bool strictly, int depth) {
     int32_t b = 0;
     // rounding may leave the target just above the sum of all: then it is the last token's
     while (b < l.last && (l.count[b] == 0 || !reached(before.cum + l.mass[b], target, strictly))) {
@@ -113,7 +113,7 @@ position bucket_search::find_in(const level & l, position before, double target,
     return find_in_bucket(l.map, b, l.count[b], before, target, strictly, depth);
 }
 
-position bucket_search::find_in_bucket(bucket_map map, int32_t bucket, int64_t n, position before, double target, bool strictly, int depth) {
+mass_position bucket_search::find_in_bucket(bucket_map map, int32_t bucket, int64_t n, mass_position before, double target, bool strictly, int depth) {
     constexpr int MAX_DEPTH = 6; // six divisions by 256 separate all but wildly spaced logits; sorting is right for any
 
     if (n > SORT_LIMIT && depth < MAX_DEPTH) {
