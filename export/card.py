@@ -4,7 +4,10 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+
+import jinja2
 
 from autodeco.atomic import replacing
 from autodeco.errors import InputError
@@ -14,11 +17,11 @@ from autodeco.export.layout import MERGED, Layout
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_ASK_IN_PYTHON = (
-    'answer = llm.create_chat_completion([{"role": "user", "content": "Why is the sky blue?"}])',
-    'print(answer["choices"][0]["message"]["content"])',
-)
-_COMPLETE_IN_PYTHON = ('print(llm("Once upon a time", max_tokens=64)["choices"][0]["text"])',)
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$#])")
+
+
+class Markdown(str):
+    """Text that is Markdown already. Every other value of the template is escaped: names come from files."""
 
 
 def model_card(
@@ -28,14 +31,31 @@ def model_card(
     heads: HeadWeights,
     base: Layout,
     description: dict[str, str],
-    deviations: list[Deviation] = (),
+    deviations: Sequence[Deviation] = (),
 ) -> str:
     """Text of the card for ``file``; ``description`` maps `general.*` keys to what the user said."""
-    file = Path(file).name
     merged = layout == MERGED
-    model = Path(base.path).name if base.has_base else "MODEL.gguf"
+    values = {
+        "front": _front_matter(heads, base, merged, description.get(KEY_LICENSE)),
+        "title": description.get(KEY_NAME) or f"{base.base_name} with AutoDeco heads",
+        "author": description.get(KEY_AUTHOR),
+        "url": description.get(KEY_URL),
+        "file": Path(file).name,
+        "model": Path(base.path).name if base.has_base else "MODEL.gguf",
+        "merged": merged,
+        "chats": base.model is not None and "tokenizer.chat_template" in base.model.keys,
+        "kinds": [name for name, here in (("temperature", heads.has_temperature), ("top-p", heads.has_top_p)) if here],
+        "weight_type": weight_type,
+        "heads": heads,
+        "base": base,
+        "deviations": Markdown("\n".join(deviation_table(deviations))) if deviations else None,
+    }
+    return _template().render(values)
+
+
+def _front_matter(heads: HeadWeights, base: Layout, merged: bool, license_: str | None) -> Markdown:
+    """What model hubs read of a card: YAML, of which JSON is a part, so that any value is quoted right."""
     front = {"tags": ["autodeco", "gguf", "llama.cpp"], "pipeline_tag": "text-generation"}
-    license_ = description.get(KEY_LICENSE)
     if merged and not license_ and isinstance(base.gguf.get(KEY_LICENSE), str):
         license_ = base.gguf.get(KEY_LICENSE)  # the model is in the file, and so is its own word on this
     if license_:
@@ -43,61 +63,41 @@ def model_card(
     if heads.base_model and _HUB_ID.fullmatch(heads.base_model):
         front["base_model"] = heads.base_model
         front["base_model_relation"] = "quantized" if merged else "adapter"
-    # JSON is YAML: quoting is right whatever the text holds.
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
+    return Markdown("\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items()))
 
-    title = description.get(KEY_NAME) or f"{base.base_name} with AutoDeco heads"
-    chats = base.model is not None and "tokenizer.chat_template" in base.model.keys
-    files = f"-m {shlex.quote(file)}" if merged else f"-m {shlex.quote(model)} --heads {shlex.quote(file)}"
-    kinds = [name for name, here in (("temperature", heads.has_temperature), ("top-p", heads.has_top_p)) if here]
-    what = f"the model and its {' and '.join(kinds)} heads" if merged else f"{' and '.join(kinds)} heads for the model"
-    lines += [f"# {_line(title)}", ""]
-    for key, label in ((KEY_AUTHOR, "Author"), (KEY_URL, "Home")):
-        if description.get(key):
-            lines += [f"{label}: {_line(description[key])}", ""]
-    lines += [
-        f"`{file}` holds {what} in GGUF, for llama.cpp through AutoDeco. The heads read the model's last hidden state",
-        "and choose the sampling temperature and the top-p of every token, so there are no sampling settings to tune",
-        "([paper](https://arxiv.org/abs/2510.26697)).",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| base model | {_cell(base.base_name)} |",
-        f"| base file | `{base.base_fingerprint}` |",
-        f"| hidden size, vocabulary | {base.embedding_length}, {base.vocab_size} |",
-        f"| heads | {', '.join(kinds)}{' (with probability statistics)' if heads.prob_stats else ''} |",
-        f"| type of the head weights | {weight_type} |",
-        "",
-        "## Use",
-        "",
-        "```python",
-        "from autodeco import Llama",
-        "",
-        f"llm = Llama({json.dumps(file)})" if merged else f"llm = Llama({json.dumps(model)}, {json.dumps(file)})",
-        *(_ASK_IN_PYTHON if chats else _COMPLETE_IN_PYTHON),
-        "```",
-        "",
-        "Without Python:",
-        "",
-        "```sh",
-        f"autodeco-cli {files} --chat" if chats else f'autodeco-cli {files} -p "Once upon a time"',
-        "```",
-        "",
-    ]
-    if merged:
-        lines += [
-            "Programs that do not know AutoDeco refuse this file. It holds the model's own file byte for byte:",
-            f"`autodeco-export --split {file} -o parts` gives it back as `parts/base.gguf`.",
-            "",
-        ]
-    else:
-        lines += [
-            "The heads belong to the one model file named above; others of the same shape load with a warning.",
-            "",
-        ]
-    if deviations:
-        lines += ["## Accuracy of the head weights", "", *deviation_table(deviations), ""]
-    return "\n".join(lines)
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.finalize = _escaped
+    environment.filters |= {"python": _python, "shell": _shell, "code": _code, "link": _link}
+    return environment.from_string(Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8"))
+
+
+def _escaped(value: object) -> str:
+    """One line in which Markdown sees no mark."""
+    return value if isinstance(value, Markdown) else _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def _code(text: str) -> Markdown:
+    """A code span, between more backticks than stand together in the text."""
+    line = " ".join(text.split())
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return Markdown(f"{ticks} {line} {ticks}" if "`" in line else f"`{line}`")
+
+
+def _python(text: str) -> Markdown:
+    """A literal of Python."""
+    return Markdown(json.dumps(text))
+
+
+def _shell(text: str) -> Markdown:
+    """An argument of a shell command, of one line so that it cannot end the block it stands in."""
+    return Markdown(shlex.quote(" ".join(text.split())))
+
+
+def _link(text: str) -> str:
+    """A link, if the text is an address."""
+    return Markdown(f"<{text}>") if re.fullmatch(r"https?://[^\s<>]+", text) else text
 
 
 def write_card(path: Path, text: str) -> None:
@@ -109,7 +109,7 @@ def write_card(path: Path, text: str) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); check the free space") from error
 
 
-def deviation_table(deviations: list[Deviation]) -> list[str]:
+def deviation_table(deviations: Sequence[Deviation]) -> list[str]:
     """Lines of a Markdown table: deviation of temperature and top-p from float32 heads."""
     rows = [
         "| type | temperature max | mean | top-p max | mean |",
@@ -120,11 +120,3 @@ def deviation_table(deviations: list[Deviation]) -> list[str]:
         cells = ["-" if number is None else f"{number:.1e}" for number in numbers]
         rows.append(f"| {found.weight_type} | {' | '.join(cells)} |")
     return [f"Deviation from f32 over {deviations[0].tokens} hidden states of the model:", "", *rows]
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _cell(text: str) -> str:
-    return _line(text).replace("|", "\\|")

@@ -49,7 +49,7 @@ def test_the_card_has_the_front_matter_that_hubs_read(folder, layout, relation):
         "base_model": "org/Model-1B",
         "base_model_relation": relation,
     }
-    assert '# A "name": with | marks\n' in text
+    assert '# A "name": with \\| marks\n' in text
     file = {"sidecar": "model-autodeco-heads-f16.gguf", "merged": "model-autodeco.gguf"}[layout]
     llm = {"sidecar": f'Llama("model.gguf", "{file}")', "merged": f'Llama("{file}")'}[layout]
     assert llm in text
@@ -83,6 +83,31 @@ def test_a_base_model_that_is_no_hub_name_stays_out_of_the_front_matter(folder):
     text = (folder / "README.md").read_text()
     assert "base_model" not in front_matter(text)
     assert "someone" not in text
+
+
+HOSTILE = "A | B\n# C <img src=x> [d](http://e) `f` *g* __h__"
+ESCAPED = r"A \| B \# C \<img src=x\> \[d\](http://e) \`f\` \*g\* \_\_h\_\_"
+
+
+def test_what_files_say_is_text_in_the_card_not_markdown(folder):
+    (folder / "model.gguf").write_bytes(files.model(name=HOSTILE))
+    arguments = ["checkpoint", "--base", "model.gguf", "--card", "--author", HOSTILE, "--url", HOSTILE]
+    assert cli.main(arguments) == 0
+    text = (folder / "README.md").read_text()
+    assert f"\n# {ESCAPED} with AutoDeco heads\n" in text
+    assert f"\nAuthor: {ESCAPED}\n" in text
+    assert f"\nHome: {ESCAPED}\n" in text
+    assert f"\n| base model | {ESCAPED} |\n" in text
+
+
+def test_an_address_is_a_link_and_file_names_are_quoted_for_where_they_stand(folder):
+    arguments = ["checkpoint", "--base", "model.gguf", "--card", "--url", "https://example.org/a_b?c=1|2"]
+    assert cli.main([*arguments, "-o", "my `heads`.gguf"]) == 0
+    text = (folder / "README.md").read_text()
+    assert "\nHome: <https://example.org/a_b?c=1|2>\n" in text
+    assert "\n`` my `heads`.gguf `` holds temperature and top-p heads for the model in GGUF" in text
+    assert 'llm = Llama("model.gguf", "my `heads`.gguf")' in text
+    assert "autodeco-cli -m model.gguf --heads 'my `heads`.gguf' -p" in text
 
 
 def test_a_card_that_is_there_is_not_overwritten(folder, capsys):
