@@ -15,53 +15,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what is in the file; exit code 0, or 1 if ``--base`` is a model that the heads were not exported for."""
     from rich.console import Console
+
+    from autodeco.export.layout import open_layout
+
+    layout = open_layout(args.file)
+    base = _base(args, layout) if args.base else None
+    console = Console(highlight=False, soft_wrap=True)
+    for label, value in _lines(args.file, layout):
+        _say(console, label, value)
+    if table := _table(layout, every_tensor=args.tensors):
+        console.print(table)
+    return _compare(args, layout, base, console) if base else 0
+
+
+def _lines(file: str, layout) -> list[tuple[str, object]]:
+    """What the header says, as label and value."""
+    from autodeco.export.schema import DESCRIPTION_KEYS
+
+    said = {key.removeprefix("general."): layout.gguf.get(key) for key in DESCRIPTION_KEYS}
+    lines = [
+        ("file", file),
+        ("kind", _KINDS[layout.kind]),
+        *((label, value) for label, value in said.items() if isinstance(value, str)),
+        ("architecture", layout.architecture),
+        ("hidden size", layout.embedding_length),
+        ("vocabulary", layout.vocab_size),
+    ]
+    if layout.kind == "plain":
+        lines.append(("fingerprint", layout.base_fingerprint))
+        if layout.split_count > 1:
+            lines.append(("split", f"one of {layout.split_count} parts"))
+        return lines
+    statistics = "with" if layout.prob_stats else "without"
+    lines += [
+        ("temperature head", "yes" if layout.has_temperature else "no"),
+        ("top-p head", f"yes, {statistics} probability statistics" if layout.has_top_p else "no"),
+        ("base model", layout.base_name),
+        ("base fingerprint", layout.base_fingerprint),
+    ]
+    if layout.kind == "merged":
+        lines.append(("base file", f"{layout.base_size} bytes at offset {layout.base_offset}"))
+    return lines
+
+
+def _table(layout, every_tensor: bool):
+    """The head tensors, or all of them, as a table; None if there are none."""
     from rich.table import Table
     from rich.text import Text
 
     from autodeco.export import gguf_types as types
     from autodeco.export.heads_in_gguf import head_tensor_names
-    from autodeco.export.layout import open_layout
-    from autodeco.export.schema import DESCRIPTION_KEYS
 
-    layout = open_layout(args.file)
-    base = _base(args, layout) if args.base else None
     gguf = layout.gguf
-    console = Console(highlight=False, soft_wrap=True)
+    names = list(gguf.tensors) if every_tensor else head_tensor_names(gguf)
+    if not names:
+        return None
+    table = Table("tensor", "type", "shape", "bytes", box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        info = gguf.tensors[name]
+        shape = " x ".join(map(str, reversed(info.shape)))
+        table.add_row(Text(_printable(name)), types.TYPE_NAMES[info.kind], shape, str(info.nbytes))
+    return table
 
-    def say(label: str, value: object) -> None:
-        # Text, not markup: names come from the file.
-        console.print(Text(f"{label + ':':<18}{_printable(value)}"))
 
-    say("file", args.file)
-    say("kind", _KINDS[layout.kind])
-    for key in DESCRIPTION_KEYS:
-        if isinstance(gguf.get(key), str):
-            say(key.removeprefix("general."), gguf.get(key))
-    say("architecture", layout.architecture)
-    say("hidden size", layout.embedding_length)
-    say("vocabulary", layout.vocab_size)
-    if layout.kind == "plain":
-        say("fingerprint", layout.base_fingerprint)
-        if layout.split_count > 1:
-            say("split", f"one of {layout.split_count} parts")
-    else:
-        statistics = "with" if layout.prob_stats else "without"
-        say("temperature head", "yes" if layout.has_temperature else "no")
-        say("top-p head", f"yes, {statistics} probability statistics" if layout.has_top_p else "no")
-        say("base model", layout.base_name)
-        say("base fingerprint", layout.base_fingerprint)
-    if layout.kind == "merged":
-        say("base file", f"{layout.base_size} bytes at offset {layout.base_offset}")
+def _say(console, label: str, value: object) -> None:
+    from rich.text import Text
 
-    names = list(gguf.tensors) if args.tensors else head_tensor_names(gguf)
-    if names:
-        table = Table("tensor", "type", "shape", "bytes", box=None, pad_edge=False, header_style="bold")
-        for name in names:
-            info = gguf.tensors[name]
-            shape = " x ".join(map(str, reversed(info.shape)))
-            table.add_row(Text(_printable(name)), types.TYPE_NAMES[info.kind], shape, str(info.nbytes))
-        console.print(table)
-    return _compare(args, layout, base, say) if base else 0
+    # Text, not markup: names come from the file.
+    console.print(Text(f"{label + ':':<18}{_printable(value)}"))
 
 
 def _base(args: argparse.Namespace, layout):
@@ -76,16 +97,16 @@ def _base(args: argparse.Namespace, layout):
     return base
 
 
-def _compare(args: argparse.Namespace, layout, base, say) -> int:
+def _compare(args: argparse.Namespace, layout, base, console) -> int:
     from autodeco.errors import InputError
     from autodeco.export.fit import check_fit
 
     try:
         warning = check_fit(layout, base)
     except InputError as error:
-        say("fits", f"no: {error}")
+        _say(console, "fits", f"no: {error}")
         return 1
-    say("fits", f"by shape only: {warning}" if warning else f"yes: exported for {args.base}")
+    _say(console, "fits", f"by shape only: {warning}" if warning else f"yes: exported for {args.base}")
     return 1 if warning else 0
 
 
