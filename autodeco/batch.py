@@ -25,8 +25,8 @@ from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import open_layout
 from autodeco.records import Messages
+from autodeco.settings.options import check_number, check_whole
 from autodeco.tokenizing import Tokenizer
-from autodeco.values import check_number, check_whole
 
 Prompt = str | Messages | Sequence[int]
 

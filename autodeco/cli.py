@@ -1,12 +1,10 @@
 """The ``autodeco`` command: one verb, one module under ``autodeco.commands``."""
 
 import importlib
-import sys
-import warnings
 from collections.abc import Sequence
 
 from autodeco import __version__
-from autodeco.errors import Parser, reports_errors
+from autodeco.settings.program import Parser, one_line_warnings, reports_errors
 
 VERBS = {
     "demo": "train heads on a small model, export them and generate: the whole way in one command",
@@ -32,18 +30,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_arguments(verb_parser)
         verb_parser.set_defaults(run=command.run)
     args = parser.parse_args(argv)
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning(warnings.showwarning)
+    with one_line_warnings():
         return args.run(args) or 0
-
-
-def _show_warning(show):
-    """``show``, but in one line for what the user is to know."""
-
-    def shown(message, category, filename, lineno, file=None, line=None):
-        if category is UserWarning:
-            print(f"autodeco: warning: {' '.join(str(message).split())}", file=sys.stderr)
-        else:
-            show(message, category, filename, lineno, file, line)
-
-    return shown

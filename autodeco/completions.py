@@ -17,7 +17,7 @@ from autodeco.decoding import Decoding
 from autodeco.errors import InputError
 from autodeco.extra_samplers import DEFAULTS as EXTRA
 from autodeco.extra_samplers import ExtraSamplers
-from autodeco.values import check_whole
+from autodeco.settings.options import check_whole
 
 if TYPE_CHECKING:
     from autodeco.llama import Llama

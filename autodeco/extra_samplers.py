@@ -8,7 +8,7 @@ import llama_cpp
 from llama_cpp._internals import LlamaSampler
 
 from autodeco.errors import InputError
-from autodeco.values import check_number
+from autodeco.settings.options import check_number
 
 # what llama_cpp.Llama's chain ends in where it draws by temperature: top-k, typical, top-p, min-p; temperature, draw
 STOCK_CUTS, STOCK_DRAW = 4, 2

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from autodeco.options import check_options, option
+from autodeco.settings.options import check_options, option
 
 
 @dataclass(frozen=True)

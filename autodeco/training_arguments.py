@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from autodeco.errors import InputError
-from autodeco.options import check_options, option
+from autodeco.settings.options import check_options, option
 
 
 @dataclass(frozen=True)

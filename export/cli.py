@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autodeco import __version__
-from autodeco.errors import InputError, Parser, reports_errors
+from autodeco.errors import InputError
 from autodeco.export.checkpoint import HeadWeights, is_gguf, read_heads
 from autodeco.export.convert import hidden_size_of
 from autodeco.export.fit import check_fit
@@ -21,6 +21,7 @@ from autodeco.export.layout import MERGED, PLAIN, SIDECAR, Layout, open_layout
 from autodeco.export.make_base import made_base, model_stem
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL, VERSION
 from autodeco.export.writer import check_mergeable, check_output_is_not, split_merged, write_merged, write_sidecar
+from autodeco.settings.program import Parser, reports_errors
 
 EPILOG = """examples:
   autodeco-export HEADS_DIR --base MODEL.gguf                     a small file of heads beside the model

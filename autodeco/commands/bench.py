@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.atomic import replacing
     from autodeco.errors import InputError
     from autodeco.export.layout import open_layout
-    from autodeco.values import check_machine, check_whole
+    from autodeco.settings.options import check_machine, check_whole
 
     check_whole("--tokens", args.tokens, 1)
     check_whole("--rounds", args.rounds, 1)

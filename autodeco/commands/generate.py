@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from autodeco.values import check_machine, check_number, check_whole
+    from autodeco.settings.options import check_machine, check_number, check_whole
 
     check_whole("--max-tokens", args.max_tokens, 1)
     check_whole("--context", args.context, 0, hint="0 is as trained")

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from autodeco.errors import InputError
-from autodeco.options import add_options, chosen_options
 from autodeco.rollout_settings import RolloutSettings
+from autodeco.settings.options import add_options, chosen_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 from autodeco.control_commands import share_rows
 from autodeco.errors import InputError
 from autodeco.hugging_face_settings import HuggingFaceSettings
-from autodeco.options import add_options, check_options, chosen_options, option
 from autodeco.reward_arguments import RewardArguments
+from autodeco.settings.options import add_options, check_options, chosen_options, option
 from autodeco.training_arguments import TrainingArguments
 
 PATHS = ("traces", "output", "model", "data", "problems", "init")
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, show the held-out measurements before and after, and say what to do next."""
-    from autodeco.training_config import read_config
+    from autodeco.settings.yaml_file import read_config
 
     values = read_config(args.config, [_Command, *SETTINGS], PATHS) if args.config else {}
     values |= {name: value for name, value in vars(args).items() if value is not None}

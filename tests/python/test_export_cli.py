@@ -12,9 +12,9 @@ import pytest
 
 import gguf_files as files
 from autodeco.commands import inspect
-from autodeco.errors import reports_errors
 from autodeco.export import cli, progress, writer
 from autodeco.export.layout import open_layout
+from autodeco.settings.program import reports_errors
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 from autodeco import Heads, cli, training_state  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export import cli as export_cli  # noqa: E402
+from autodeco.settings.yaml_file import read_config  # noqa: E402
 from autodeco.training import learning_rate, train  # noqa: E402
 from autodeco.training_arguments import TrainingArguments  # noqa: E402
-from autodeco.training_config import read_config  # noqa: E402
 from autodeco.training_report import token_class  # noqa: E402
 from test_output_matrix import HIDDEN, VOCAB  # noqa: E402
 from test_train import SHORT, interrupt_in, weights, write_traces  # noqa: E402

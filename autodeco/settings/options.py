@@ -1,10 +1,15 @@
-"""Settings as dataclasses: each field declared once, with its default, its help and the values that make sense."""
+"""Checked values: settings as dataclasses, each field declared once with its default, its help and the values that
+make sense; and checks of single values that a user gives."""
 
 import argparse
+import operator
 from dataclasses import Field, field, fields
+from numbers import Real
 from typing import Any
 
 from autodeco.errors import InputError
+
+MOST_THREADS = 512  # GGML_MAX_N_THREADS: llama.cpp does not survive more
 
 
 def option(default, help: str, least=None, most=None, choices=None) -> Field:
@@ -62,3 +67,27 @@ def _shown(default) -> str:
 def chosen_options(options: type, values: dict[str, Any]) -> Any:
     """Return the dataclass ``options`` with those of its fields that ``values`` holds."""
     return options(**{item.name: values[item.name] for item in fields(options) if item.name in values})
+
+
+def check_whole(name: str, value, least: int, most: int | None = None, hint: str = "") -> None:
+    """Raise InputError unless ``value`` is a whole number within the limits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} {value!r}: must be a whole number {limits}{hint and '; ' + hint}")
+
+
+def check_number(name: str, value, least: float, most: float) -> None:
+    """Raise InputError unless ``value`` is a number within the limits."""
+    if not (isinstance(value, Real) and least <= value <= most):
+        raise InputError(f"{name} {value!r}: must be a number from {least:g} to {most:g}")
+
+
+def check_machine(threads: int | None, gpu_layers: int) -> None:
+    """Raise InputError for numbers of threads and layers on the GPU that llama.cpp cannot have; None: its choice."""
+    if threads is not None:
+        check_whole("--threads", threads, 1, MOST_THREADS)
+    check_whole("--gpu-layers", gpu_layers, -1, hint="-1 is all")

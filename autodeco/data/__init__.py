@@ -1,0 +1,1 @@
+"""What models are asked and judged by, before any tokenizer."""

@@ -1,0 +1,1 @@
+"""From flags, YAML and arguments to checked values; from errors to exit codes."""

