@@ -32,8 +32,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
-from autodeco.atomic import replacing
 from autodeco.errors import InputError
+from autodeco.runs.atomic import replacing
 
 Tokens = tuple[int, ...]
 ROOT = -1  # the edge before a first token

@@ -10,7 +10,7 @@ import numpy as np
 
 from autodeco import native
 from autodeco.errors import InputError
-from autodeco.interrupts import deferred_interrupt
+from autodeco.runs.interrupts import deferred_interrupt
 
 PROMPT_BATCH = 512
 PADDING = 256  # llama.cpp rounds the cells of a context up to it

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_config, read_heads
 from autodeco.export.schema import EXTRA_PLAIN, EXTRA_PROB_STATS, HEAD_WIDTH, TEMPERATURE_SCALE
+from autodeco.runs.atomic import replacing
 
 # The official implementation of arXiv 2510.26697 adds it to T before the division, and to q inside the logarithm of the
 # statistics.

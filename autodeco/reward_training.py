@@ -25,10 +25,10 @@ from autodeco.errors import InputError
 from autodeco.exact_losses import CHUNK_TOKENS_CPU
 from autodeco.hard_top_p import log_probability
 from autodeco.heads import TEMPERATURE_SCALE, Heads, prob_stats
-from autodeco.interrupts import noted_interrupt
 from autodeco.policy import Policy, Sampled
 from autodeco.problem_files import read_problems
 from autodeco.reward_arguments import RewardArguments
+from autodeco.runs.interrupts import noted_interrupt
 from autodeco.traces import file_hash
 from autodeco.training_report import write_report
 from autodeco.training_state import TrainingResult, TrainingState

@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from autodeco import batch, native
 from autodeco.answers import Answer
-from autodeco.atomic import naming, replacing
 from autodeco.base_model import open_base
 from autodeco.checkers import Checker, check, check_problems, checker
 from autodeco.errors import InputError
 from autodeco.problem_files import read_problems
 from autodeco.rollout_settings import RolloutSettings
+from autodeco.runs.atomic import naming, replacing
 from autodeco.tokenizing import Tokenizer
 from autodeco.traces import file_hash, model_fingerprint
 

@@ -16,9 +16,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from autodeco.atomic import replacing
 from autodeco.control_commands import Control
 from autodeco.errors import InputError
+from autodeco.runs.atomic import replacing
 
 MANIFEST = "traces.json"
 FORMAT = "autodeco-traces"

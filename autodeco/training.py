@@ -15,8 +15,8 @@ from tqdm import tqdm
 from autodeco.errors import InputError
 from autodeco.exact_losses import predict_and_score
 from autodeco.heads import Heads
-from autodeco.interrupts import noted_interrupt
 from autodeco.ranking import measure_control, ranking_step
+from autodeco.runs.interrupts import noted_interrupt
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_report import write_report
 from autodeco.training_source import Chunk, Source

@@ -4,9 +4,9 @@ import io
 import json
 from collections import defaultdict
 
-from autodeco.atomic import replacing
 from autodeco.colors import SCALES, color_of
 from autodeco.control_commands import share_names, share_rows
+from autodeco.runs.atomic import replacing
 from autodeco.training_state import RUN_FILE, TrainingState
 
 REPORT_FILE = "report.html"

@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.heads import Heads
-from autodeco.provenance import provenance
-from autodeco.tracking import check_tracker, open_tracker
+from autodeco.runs.atomic import replacing
+from autodeco.runs.provenance import provenance
+from autodeco.runs.trackers import check_tracker, open_tracker
 from autodeco.training_source import Source
 
 RUN_FILE = "training.json"  # how the heads were made

@@ -15,11 +15,11 @@ from pathlib import Path
 from bandwidth import read_bandwidth
 from random_heads import write_random_heads
 
-from autodeco.atomic import replacing
 from autodeco.commands.bench import measure, report
 from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
 from autodeco.export.layout import open_layout
+from autodeco.runs.atomic import replacing
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "smollm2.heads.safetensors"

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from autodeco.atomic import replacing
 from autodeco.commands.bench import PROMPT, STATIC, _processor
 from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
+from autodeco.runs.atomic import replacing
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "smollm2.heads.safetensors"

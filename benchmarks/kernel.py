@@ -22,10 +22,10 @@ import numpy as np
 from tqdm import tqdm
 
 from autodeco import native
-from autodeco.atomic import replacing
 from autodeco.base_model import open_base
 from autodeco.commands.bench import machine, versions
 from autodeco.default_model import default_model
+from autodeco.runs.atomic import replacing
 
 ROOT = Path(__file__).parent.parent
 VOCABULARIES = (49_152, 151_936, 262_144)

@@ -23,10 +23,10 @@ from tqdm import tqdm
 os.environ["NUMPY_MADVISE_HUGEPAGE"] = "0"
 
 import autodeco
-from autodeco.atomic import replacing
 from autodeco.commands.bench import machine, versions
 from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
+from autodeco.runs.atomic import replacing
 
 ROOT = Path(__file__).parent.parent
 LARGEST_GROWTH = 5.0  # MB

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import jinja2
 
-from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.export.accuracy import Deviation
 from autodeco.export.head_weights import HeadWeights
 from autodeco.export.layout import MERGED, Layout
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
+from autodeco.runs.atomic import replacing
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$#])")

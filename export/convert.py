@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.export.llama_cpp_source import converter_script
 from autodeco.export.progress import growth_bar
 from autodeco.export.safetensors_file import parse_json_object
+from autodeco.runs.atomic import replacing
 
 REQUIRED = ("torch", "transformers", "sentencepiece")
 

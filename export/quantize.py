@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 
-from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.export.progress import growth_bar
+from autodeco.runs.atomic import replacing
 
 _PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 

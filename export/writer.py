@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.export import gguf_encode as encode
 from autodeco.export import gguf_types as types
@@ -44,6 +43,7 @@ from autodeco.export.schema import (
     TOP_P_EXTRA,
     VERSION,
 )
+from autodeco.runs.atomic import replacing
 
 # The model inside starts on a block of the file system and of the memory map, so that extents and pages can be shared.
 # 64 KiB is the largest of either that is common, and copying to such an offset measured a third faster than to 4 KiB.

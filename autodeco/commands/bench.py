@@ -129,9 +129,9 @@ def _processor() -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print the medians and their ratio."""
-    from autodeco.atomic import replacing
     from autodeco.errors import InputError
     from autodeco.export.layout import open_layout
+    from autodeco.runs.atomic import replacing
     from autodeco.settings.options import check_machine, check_whole
 
     check_whole("--tokens", args.tokens, 1)

@@ -145,7 +145,7 @@ def _command(console, main, *arguments) -> None:
 
 def _claim(output: Path, settings: Settings) -> None:
     """Take the folder for these settings; what an interrupted run of the same settings left there is used again."""
-    from autodeco.atomic import replacing
+    from autodeco.runs.atomic import replacing
 
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; choose a folder with -o")
@@ -170,8 +170,8 @@ def _sample(task, settings: Settings, threads: int, output: Path) -> tuple[int, 
     from tqdm import tqdm
 
     from autodeco import batch
-    from autodeco.atomic import replacing
     from autodeco.base_model import open_llama
+    from autodeco.runs.atomic import replacing
 
     log = output / "answers.jsonl"
     lines = log.read_text().split("\n")[:-1] if log.exists() else []  # what follows the last was cut short

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.evaluation.settings import ANSWERS, Settings, claim, describe
     from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
     from autodeco.export.layout import open_layout
-    from autodeco.provenance import provenance
+    from autodeco.runs.provenance import provenance
 
     settings = Settings(
         tasks=tuple(parse_specs(args.tasks)),

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from autodeco import batch, shared_batch
 from autodeco.answers import Answer
-from autodeco.atomic import naming
 from autodeco.errors import InputError
 from autodeco.evaluation import methods
 from autodeco.evaluation.methods import Method
 from autodeco.evaluation.settings import Settings, claim, describe_answers
 from autodeco.evaluation.tasks import Task
 from autodeco.llama import Llama
+from autodeco.runs.atomic import naming
 
 
 @dataclass(frozen=True)

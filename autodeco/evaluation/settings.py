@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autodeco.atomic import replacing
 from autodeco.errors import InputError
 from autodeco.evaluation.methods import OPTIONAL
 from autodeco.evaluation.tasks import TaskSpec
+from autodeco.runs.atomic import replacing
 from autodeco.traces import model_fingerprint
 
 SETTINGS_FILE = "settings.json"

@@ -9,10 +9,10 @@ from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any
 
-from autodeco.atomic import replacing
 from autodeco.checkers import check, check_problems, checker
 from autodeco.errors import InputError
 from autodeco.problem_files import problem_of, read_problems
+from autodeco.runs.atomic import replacing
 
 # A family may have few different questions; after so many draws for each one wanted, it is taken to have no more.
 DRAWS_PER_PROBLEM = 50
