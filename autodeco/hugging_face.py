@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodeco.control_commands import Control, read_commands
+from autodeco.data.control import Control, read_commands
+from autodeco.data.records import held_out_records, read_records
 from autodeco.errors import InputError
 from autodeco.exact_losses import chunk_tokens
 from autodeco.hugging_face_model import HuggingFaceModel
 from autodeco.hugging_face_settings import HuggingFaceSettings
 from autodeco.packed_answers import PackedAnswers
 from autodeco.packing import Labelled, Row, pack, row
-from autodeco.records import held_out_records, read_records
 from autodeco.trace_tokens import batch_indices
 from autodeco.traces import file_hash
 from autodeco.training_arguments import TrainingArguments

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
-from autodeco.record_tokenizing import RecordTokenizer
 from autodeco.traces import Model, model_fingerprint
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from autodeco.control_commands import Control
+from autodeco.data.control import Control
+from autodeco.data.records import read_records
+from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
 from autodeco.packing import Labelled, Row, pack, row
-from autodeco.record_tokenizing import RecordTokenizer
-from autodeco.records import read_records
 from autodeco.trace_answers import ranked_places
 from autodeco.trace_tokens import batch_indices
 from autodeco.training_arguments import TrainingArguments

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodeco.control_commands import NO_COMMAND
+from autodeco.data.control import NO_COMMAND
 
 
 @dataclass(frozen=True)

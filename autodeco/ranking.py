@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodeco.control_commands import Command, share_names
+from autodeco.data.control import Command, share_names
 from autodeco.heads import Heads
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_source import Chunk, Source

@@ -20,13 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from autodeco.answer_trees import AnswerTrees, Edges, Values, part_of, read_part, values, write_part
-from autodeco.checkers import check, checker
+from autodeco.data.checkers import check, checker
+from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
 from autodeco.exact_losses import CHUNK_TOKENS_CPU
 from autodeco.hard_top_p import log_probability
 from autodeco.heads import TEMPERATURE_SCALE, Heads, prob_stats
 from autodeco.policy import Policy, Sampled
-from autodeco.problem_files import read_problems
 from autodeco.reward_arguments import RewardArguments
 from autodeco.runs.interrupts import noted_interrupt
 from autodeco.traces import file_hash

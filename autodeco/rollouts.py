@@ -10,9 +10,9 @@ from tqdm import tqdm
 from autodeco import batch, native
 from autodeco.answers import Answer
 from autodeco.base_model import open_base
-from autodeco.checkers import Checker, check, check_problems, checker
+from autodeco.data.checkers import Checker, check, check_problems, checker
+from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
-from autodeco.problem_files import read_problems
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.runs.atomic import naming, replacing
 from autodeco.tokenizing import Tokenizer

@@ -3,8 +3,8 @@
 import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
+from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
-from autodeco.record_tokenizing import RecordTokenizer
 
 
 class Tokenizer(RecordTokenizer):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from autodeco.control_commands import DIRECTIONS, NO_COMMAND
+from autodeco.data.control import DIRECTIONS, NO_COMMAND
 from autodeco.errors import InputError
 from autodeco.trace_tokens import TraceTokens, batch_indices
 from autodeco.training_arguments import TrainingArguments

@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from autodeco.control_commands import NO_COMMAND
+from autodeco.data.control import NO_COMMAND
+from autodeco.data.records import held_out_records
 from autodeco.errors import InputError
-from autodeco.records import held_out_records
 from autodeco.traces import Manifest, check_shard
 
 

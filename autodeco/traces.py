@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from autodeco.control_commands import Control
+from autodeco.data.control import Control
 from autodeco.errors import InputError
 from autodeco.runs.atomic import replacing
 

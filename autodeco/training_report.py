@@ -4,8 +4,8 @@ import io
 import json
 from collections import defaultdict
 
-from autodeco.colors import SCALES, color_of
-from autodeco.control_commands import share_names, share_rows
+from autodeco.data.control import share_names, share_rows
+from autodeco.reports.colors import SCALES, color_of
 from autodeco.runs.atomic import replacing
 from autodeco.training_state import RUN_FILE, TrainingState
 

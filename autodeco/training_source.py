@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from autodeco.control_commands import Command
+from autodeco.data.control import Command
 from autodeco.traces import Model
 
 

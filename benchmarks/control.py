@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from autodeco import batch
 from autodeco.base_model import open_base
-from autodeco.control_commands import Control, read_commands, share_names, share_rows
-from autodeco.problem_files import read_problems
+from autodeco.data.control import Control, read_commands, share_names, share_rows
+from autodeco.data.problems import read_problems
+from autodeco.data.records import Record
 from autodeco.ranking import Predicted
-from autodeco.records import Record
 from autodeco.runs.atomic import replacing
 
 RESULT = Path(__file__).parent / "results" / "control.json"

@@ -264,7 +264,7 @@ def _show(console, question: str, default: tuple, ours: tuple, llm) -> None:
     coloured by temperature."""
     from rich.text import Text
 
-    from autodeco.colors import SCALES, colored
+    from autodeco.reports.colors import SCALES, colored
 
     marks = {True: "right", False: "wrong"}
     console.print(Text(question, style="bold"))

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> None:
 
     from autodeco.answers import stream
     from autodeco.base_model import open_llama
-    from autodeco.colors import SCALES, colored, legend
     from autodeco.default_model import default_model
     from autodeco.errors import InputError
+    from autodeco.reports.colors import SCALES, colored, legend
     from autodeco.tokenizing import Tokenizer
 
     text = sys.stdin.read() if args.prompt in (None, "-") else args.prompt

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from autodeco.control_commands import share_rows
+from autodeco.data.control import share_rows
 from autodeco.errors import InputError
 from autodeco.hugging_face_settings import HuggingFaceSettings
 from autodeco.reward_arguments import RewardArguments

@@ -6,10 +6,10 @@ from typing import Any
 
 import jinja2
 
-from autodeco.colors import SCALES, color_of
 from autodeco.evaluation import plots
 from autodeco.evaluation.methods import AUTODECO, GREEDY, MEAN_SHIFT
 from autodeco.evaluation.results import BEST, ONE_FOR_ALL, ORACLE
+from autodeco.reports.colors import SCALES, color_of
 from autodeco.runs.atomic import replacing
 
 FILES = ("report.json", "report.md", "report.html")

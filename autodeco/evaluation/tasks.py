@@ -9,9 +9,9 @@ from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any
 
-from autodeco.checkers import check, check_problems, checker
+from autodeco.data.checkers import check, check_problems, checker
+from autodeco.data.problems import problem_of, read_problems
 from autodeco.errors import InputError
-from autodeco.problem_files import problem_of, read_problems
 from autodeco.runs.atomic import replacing
 
 # A family may have few different questions; after so many draws for each one wanted, it is taken to have no more.
@@ -22,7 +22,7 @@ DRAWS_PER_PROBLEM = 50
 class TaskSpec:
     """A kind of problems: ``source`` is a reasoning-gym family with its ``config``, or a JSON lines file of problems.
 
-    ``checker`` is one of ``autodeco.checkers``; empty: reasoning-gym's own, and exact for a file.
+    ``checker`` is one of ``autodeco.data.checkers``; empty: reasoning-gym's own, and exact for a file.
     """
 
     name: str

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autodeco.checkers import NUMBER
+from autodeco.data.checkers import NUMBER
+from autodeco.data.problems import read_problems
 from autodeco.heads import Heads
 from autodeco.hugging_face import HuggingFaceSource
 from autodeco.hugging_face_model import HuggingFaceModel
 from autodeco.hugging_face_policy import HuggingFacePolicy
 from autodeco.hugging_face_settings import HuggingFaceSettings
-from autodeco.problem_files import read_problems
 from autodeco.reward_arguments import RewardArguments
 from autodeco.reward_training import train_on_rewards
 from autodeco.training import train_from

@@ -22,7 +22,7 @@ const char * name_of(end_reason reason) {
     return "";
 }
 
-// cold to hot over temperatures 0 to 2, the same colours as in autodeco/colors.py
+// cold to hot over temperatures 0 to 2, the same colours as in autodeco/reports/colors.py
 void print_colored(const std::string & text, float temperature) {
     static const int stops[5][3] = { { 59, 107, 214 }, { 38, 166, 154 }, { 154, 176, 40 }, { 240, 150, 30 }, { 226, 58, 58 } };
 

@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 from autodeco import cli, collecting
 from autodeco.base_model import open_base
 from autodeco.collecting import CollectSettings, StateReader, collect
+from autodeco.data.records import Record
 from autodeco.errors import InputError
 from autodeco.output_matrix import read_output_matrix
-from autodeco.records import Record
 from autodeco.tokenizing import Tokenizer
 from autodeco.traces import model_fingerprint, read_manifest
 

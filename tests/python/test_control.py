@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from safetensors.numpy import load_file  # noqa: E402
 
 from autodeco import Heads, cli  # noqa: E402
-from autodeco.control_commands import Control, read_commands, share_names  # noqa: E402
+from autodeco.data.control import Control, read_commands, share_names  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.ranking import measure_control  # noqa: E402
 from autodeco.trace_source import TraceSource  # noqa: E402
@@ -60,7 +60,7 @@ def write_control_traces(folder, without=lambda record, command: False):
 
 
 def fake_record():
-    from autodeco.records import Record
+    from autodeco.data.records import Record
 
     return Record(1, "Why?", "Because.")
 

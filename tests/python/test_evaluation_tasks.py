@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from autodeco.checkers import checker
+from autodeco.data.checkers import checker
+from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
 from autodeco.evaluation.tasks import (
     Task,
@@ -16,7 +17,6 @@ from autodeco.evaluation.tasks import (
     read_questions,
     write_training,
 )
-from autodeco.problem_files import read_problems
 
 SUMS = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from autodeco.data.records import Record, read_records
 from autodeco.errors import InputError
-from autodeco.records import Record, read_records
 
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}
 ANSWER = {"role": "assistant", "content": "4"}

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from autodeco import cli, rollouts
-from autodeco.checkers import check, checker
 from autodeco.commands.rollout import parse_shard
+from autodeco.data.checkers import check, checker
+from autodeco.data.problems import read_problems
+from autodeco.data.records import read_records
 from autodeco.errors import InputError
-from autodeco.problem_files import read_problems
-from autodeco.records import read_records
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.rollouts import rollout
 

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from autodeco.data.records import check_messages
 from autodeco.errors import InputError
-from autodeco.records import check_messages
 
 TASK_KEYS = {"task", "size", "seed", "config"}
 

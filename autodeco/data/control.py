@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from autodeco.data.records import Record
 from autodeco.errors import InputError
-from autodeco.records import Record
 
 COMMANDS_FILE = Path(__file__).with_suffix(".json")
 DIRECTIONS = ("low", "high")

@@ -1,7 +1,7 @@
 """From a record to token ids, exactly as the same text would reach the model when it generates."""
 
+from autodeco.data.records import Messages, Record
 from autodeco.errors import InputError
-from autodeco.records import Messages, Record
 
 
 class RecordTokenizer:
