@@ -19,6 +19,7 @@ import numpy as np
 
 from autodeco import native
 from autodeco.answers import Answer
+from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch_context import BatchContext, Slot
 from autodeco.data.records import Messages
 from autodeco.decoding import Decoding
@@ -26,7 +27,6 @@ from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import open_layout
 from autodeco.settings.options import check_number, check_whole
-from autodeco.tokenizing import Tokenizer
 
 Prompt = str | Messages | Sequence[int]
 

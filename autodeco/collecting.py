@@ -10,13 +10,13 @@ import llama_cpp
 import numpy as np
 from tqdm import tqdm
 
-from autodeco.base_model import open_base
+from autodeco.base.opening import open_base
+from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
+from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_commands
 from autodeco.data.records import Record, held_out_records, read_records
 from autodeco.errors import InputError
-from autodeco.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.runs.provenance import provenance
-from autodeco.tokenizing import Tokenizer
 from autodeco.traces import (
     MANIFEST,
     Manifest,

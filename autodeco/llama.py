@@ -8,13 +8,13 @@ import warnings
 import llama_cpp
 
 from autodeco import extra_samplers, native
+from autodeco.base.opening import opened_at
 from autodeco.completions import Call, completing, defaulting, own_signature
 from autodeco.decoding import Decoding, TokenDecoding
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import MERGED, open_layout
 from autodeco.extra_samplers import ExtraSamplers
-from autodeco.merged_file import opened_at
 from autodeco.sampling import (
     Attachment,
     GraphDraw,

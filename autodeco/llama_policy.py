@@ -11,17 +11,17 @@ from torch import Tensor
 
 from autodeco import batch, native, shared_batch
 from autodeco.answer_trees import Tokens
-from autodeco.base_model import open_base
+from autodeco.base.opening import open_base
+from autodeco.base.output_matrix import read_output_matrix
+from autodeco.base.tokenizer import Tokenizer
 from autodeco.collecting import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
 from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
-from autodeco.output_matrix import read_output_matrix
 from autodeco.policy import Sampled, Wanted
 from autodeco.rebuilt_logits import RebuiltLogits
-from autodeco.tokenizing import Tokenizer
 from autodeco.traces import Model, model_fingerprint
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from autodeco.output_matrix import OutputMatrix
+from autodeco.base.output_matrix import OutputMatrix
 
 
 class RebuiltLogits:

@@ -9,13 +9,13 @@ from tqdm import tqdm
 
 from autodeco import batch, native
 from autodeco.answers import Answer
-from autodeco.base_model import open_base
+from autodeco.base.opening import open_base
+from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.checkers import Checker, check, check_problems, checker
 from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.runs.atomic import naming, replacing
-from autodeco.tokenizing import Tokenizer
 from autodeco.traces import file_hash, model_fingerprint
 
 

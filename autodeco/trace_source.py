@@ -9,10 +9,10 @@ import llama_cpp
 import numpy as np
 from torch import Tensor
 
-from autodeco.base_model import open_base
+from autodeco.base.opening import open_base
+from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.errors import InputError
 from autodeco.exact_losses import chunk_tokens
-from autodeco.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.rebuilt_logits import RebuiltLogits
 from autodeco.trace_answers import TraceAnswers
 from autodeco.trace_tokens import TraceTokens, batch_indices

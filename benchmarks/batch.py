@@ -21,13 +21,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from autodeco.answers import stream
-from autodeco.base_model import open_llama
+from autodeco.base.opening import default_model, open_llama
+from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Sampling, generate
 from autodeco.commands.bench import machine, versions
-from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
 from autodeco.runs.atomic import replacing
-from autodeco.tokenizing import Tokenizer
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "batch.json"

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from autodeco import batch
-from autodeco.base_model import open_base
+from autodeco.base.opening import open_base
 from autodeco.data.control import Control, read_commands, share_names, share_rows
 from autodeco.data.problems import read_problems
 from autodeco.data.records import Record

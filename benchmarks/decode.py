@@ -15,8 +15,8 @@ from pathlib import Path
 from bandwidth import read_bandwidth
 from random_heads import write_random_heads
 
+from autodeco.base.opening import default_model
 from autodeco.commands.bench import measure, report
-from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
 from autodeco.export.layout import open_layout
 from autodeco.runs.atomic import replacing

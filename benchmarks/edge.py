@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from autodeco.base.opening import default_model
 from autodeco.commands.bench import PROMPT, STATIC, _processor
-from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
 from autodeco.runs.atomic import replacing
 

@@ -22,9 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from autodeco import native
-from autodeco.base_model import open_base
+from autodeco.base.opening import default_model, open_base
 from autodeco.commands.bench import machine, versions
-from autodeco.default_model import default_model
 from autodeco.runs.atomic import replacing
 
 ROOT = Path(__file__).parent.parent

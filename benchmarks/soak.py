@@ -23,8 +23,8 @@ from tqdm import tqdm
 os.environ["NUMPY_MADVISE_HUGEPAGE"] = "0"
 
 import autodeco
+from autodeco.base.opening import default_model
 from autodeco.commands.bench import machine, versions
-from autodeco.default_model import default_model
 from autodeco.export import cli as export_cli
 from autodeco.runs.atomic import replacing
 

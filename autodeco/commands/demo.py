@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from autodeco import cli
-    from autodeco.default_model import default_model
+    from autodeco.base.opening import default_model
     from autodeco.export import cli as export_cli
     from autodeco.training_state import RESUME_FILE
 
@@ -170,7 +170,7 @@ def _sample(task, settings: Settings, threads: int, output: Path) -> tuple[int, 
     from tqdm import tqdm
 
     from autodeco import batch
-    from autodeco.base_model import open_llama
+    from autodeco.base.opening import open_llama
     from autodeco.runs.atomic import replacing
 
     log = output / "answers.jsonl"
@@ -211,7 +211,7 @@ def _compare(console, task, settings: Settings, sidecar: Path, threads: int) -> 
     from tqdm import tqdm
 
     from autodeco import batch
-    from autodeco.base_model import open_llama
+    from autodeco.base.opening import open_llama
     from autodeco.evaluation.methods import AUTODECO, DEFAULT, GREEDY, mean_shift
 
     llm = open_llama(settings.model, sidecar, n_ctx=512, n_threads=threads, n_threads_batch=threads)

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Answer what is not answered yet, write the report, print the comparison."""
-    from autodeco.base_model import check_gguf, open_llama
+    from autodeco.base.opening import check_gguf, open_llama
     from autodeco.errors import InputError
     from autodeco.evaluation import report
     from autodeco.evaluation.results import task_figures, together

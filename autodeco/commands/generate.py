@@ -42,11 +42,10 @@ def run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from autodeco.answers import stream
-    from autodeco.base_model import open_llama
-    from autodeco.default_model import default_model
+    from autodeco.base.opening import default_model, open_llama
+    from autodeco.base.tokenizer import Tokenizer
     from autodeco.errors import InputError
     from autodeco.reports.colors import SCALES, colored, legend
-    from autodeco.tokenizing import Tokenizer
 
     text = sys.stdin.read() if args.prompt in (None, "-") else args.prompt
     if not text:
@@ -117,7 +116,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _check_context(model: str, context: int) -> None:
-    from autodeco.base_model import check_gguf
+    from autodeco.base.opening import check_gguf
     from autodeco.errors import InputError
     from autodeco.export.layout import open_layout
 

@@ -13,6 +13,6 @@ mkdir -p "$to"
 tar -C build/llama-cpp-python -czf "$to/llama-cpp-python.tar.gz" .
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --dest "$to" \
     gguf scikit-build-core pathspec packaging pybind11 diskcache rich markdown-it-py mdurl pygments pytest pluggy iniconfig
-cp "$("$python" -c 'from autodeco.default_model import default_model; print(default_model())')" "$to/smollm2.gguf"
+cp "$("$python" -c 'from autodeco.base.opening import default_model; print(default_model())')" "$to/smollm2.gguf"
 "$(dirname "$python")/autodeco-export" tests/golden/smollm2.heads.safetensors --base "$to/smollm2.gguf" -o "$to/smollm2.heads.gguf"
 "$python" benchmarks/gpu/problems.py "$to"

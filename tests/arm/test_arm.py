@@ -10,7 +10,7 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
-from autodeco.default_model import default_model
+from autodeco.base.opening import default_model
 from autodeco.export import cli as export_cli
 from stock_llama import requantize
 

