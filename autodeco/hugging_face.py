@@ -12,9 +12,9 @@ from torch import Tensor
 from autodeco.data.control import Control, read_commands
 from autodeco.data.records import held_out_records, read_records
 from autodeco.errors import InputError
-from autodeco.exact_losses import chunk_tokens
 from autodeco.hugging_face_model import HuggingFaceModel
 from autodeco.hugging_face_settings import HuggingFaceSettings
+from autodeco.losses.exact import chunk_tokens
 from autodeco.packed_answers import PackedAnswers
 from autodeco.packing import Labelled, Row, pack, row
 from autodeco.trace_tokens import batch_indices

@@ -23,9 +23,9 @@ from autodeco.answer_trees import AnswerTrees, Edges, Values, part_of, read_part
 from autodeco.data.checkers import check, checker
 from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
-from autodeco.exact_losses import CHUNK_TOKENS_CPU
-from autodeco.hard_top_p import log_probability
 from autodeco.heads import TEMPERATURE_SCALE, Heads, prob_stats
+from autodeco.losses.exact import CHUNK_TOKENS_CPU
+from autodeco.losses.hard_top_p import log_probability
 from autodeco.policy import Policy, Sampled
 from autodeco.reward_arguments import RewardArguments
 from autodeco.runs.interrupts import noted_interrupt

@@ -12,7 +12,7 @@ from torch import Tensor
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.errors import InputError
-from autodeco.exact_losses import chunk_tokens
+from autodeco.losses.exact import chunk_tokens
 from autodeco.rebuilt_logits import RebuiltLogits
 from autodeco.trace_answers import TraceAnswers
 from autodeco.trace_tokens import TraceTokens, batch_indices

@@ -13,9 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from autodeco.errors import InputError
-from autodeco.exact_losses import predict_and_score
 from autodeco.heads import Heads
-from autodeco.ranking import measure_control, ranking_step
+from autodeco.losses.exact import predict_and_score
+from autodeco.losses.ranking import measure_control, ranking_step
 from autodeco.runs.interrupts import noted_interrupt
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_report import write_report

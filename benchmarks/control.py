@@ -21,7 +21,7 @@ from autodeco.base.opening import open_base
 from autodeco.data.control import Control, read_commands, share_names, share_rows
 from autodeco.data.problems import read_problems
 from autodeco.data.records import Record
-from autodeco.ranking import Predicted
+from autodeco.losses.ranking import Predicted
 from autodeco.runs.atomic import replacing
 
 RESULT = Path(__file__).parent / "results" / "control.json"

@@ -18,7 +18,7 @@ import time
 import torch
 
 from autodeco import Heads, losses
-from autodeco.exact_losses import chunk_tokens, predict_and_score
+from autodeco.losses.exact import chunk_tokens, predict_and_score
 
 # Random weights: logits spread by 4 give distributions somewhat less peaked than a model's.
 SPREAD = 4.0

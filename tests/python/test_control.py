@@ -12,7 +12,7 @@ from safetensors.numpy import load_file  # noqa: E402
 from autodeco import Heads, cli  # noqa: E402
 from autodeco.data.control import Control, read_commands, share_names  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
-from autodeco.ranking import measure_control  # noqa: E402
+from autodeco.losses.ranking import measure_control  # noqa: E402
 from autodeco.trace_source import TraceSource  # noqa: E402
 from autodeco.traces import read_manifest, write_manifest, write_shard  # noqa: E402
 from autodeco.training import train  # noqa: E402

@@ -3,8 +3,9 @@
 import pytest
 
 torch = pytest.importorskip("torch")
-from autodeco import exact_losses, exact_losses_torch, losses  # noqa: E402
-from autodeco.exact_losses import predict_and_score, token_losses  # noqa: E402
+from autodeco import losses  # noqa: E402
+from autodeco.losses import exact, exact_torch  # noqa: E402
+from autodeco.losses.exact import predict_and_score, token_losses  # noqa: E402
 from test_losses import CASES, golden  # noqa: E402
 
 
@@ -62,7 +63,7 @@ def test_exact_in_float32_stays_within_1e5_of_plain_in_float64(seed):
 
 @pytest.mark.parametrize("spread", [0.5, 3.0, 6.0])
 def test_heads_and_tails_without_a_whole_sort_stay_within_1e5_of_plain(spread, monkeypatch):
-    monkeypatch.setattr(exact_losses, "_backend", lambda logits: (exact_losses_torch, logits))
+    monkeypatch.setattr(exact, "_backend", lambda logits: (exact_torch, logits))
     logits, temperature, top_p, labels = random_case(0, vocab=30_000, spread=spread)
     top_p[:8] = torch.tensor([1.0, 0.9999, 0.999, 0.99, 0.5, 1e-3, 1.0, 0.9999])  # cuts behind the head, too
     labels[8:16] = logits[8:16].argsort(-1)[torch.arange(8), torch.arange(8) * 4000]  # labels behind the head
@@ -70,7 +71,7 @@ def test_heads_and_tails_without_a_whole_sort_stay_within_1e5_of_plain(spread, m
     expected = gradients(plain, *(value.double() if value.is_floating_point() else value for value in case))
     for name, value in gradients(token_losses, *case).items():
         assert torch.norm(value - expected[name]) <= 1e-5 * torch.norm(expected[name]), name
-    tokens = exact_losses_torch.sort_tokens(logits, temperature, labels.clamp(min=0))
+    tokens = exact_torch.sort_tokens(logits, temperature, labels.clamp(min=0))
     sizes = [head.p.shape[-1] for head in tokens.heads() if len(head.rows)]
     assert sizes == [1024, 8192, 30_000, 30_000][: {0.5: 4, 3.0: 3, 6.0: 2}[spread]]
 

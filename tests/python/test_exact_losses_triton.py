@@ -6,7 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="triton, which has wheels for Linux on x86-64 only, is not installed")
-from autodeco import exact_losses, exact_losses_triton, losses  # noqa: E402
+from autodeco import losses  # noqa: E402
+from autodeco.losses import exact, exact_triton  # noqa: E402
 from test_exact_losses import gradients, plain, random_case, token_losses  # noqa: E402
 from test_losses import golden  # noqa: E402
 
@@ -17,9 +18,9 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch):
     """Score with the kernels; the interpreter takes as long for a large tile as for a small one."""
-    monkeypatch.setattr(exact_losses, "_backend", lambda logits: (exact_losses_triton, logits.detach()))
+    monkeypatch.setattr(exact, "_backend", lambda logits: (exact_triton, logits.detach()))
     if INTERPRETED:
-        monkeypatch.setattr(exact_losses_triton, "WARPS", 64)
+        monkeypatch.setattr(exact_triton, "WARPS", 64)
 
 
 def close(case, rtol=1e-5, atol=1e-12):
@@ -49,7 +50,7 @@ def test_flat_and_peaked_tokens_of_a_large_vocabulary():
 
 def test_the_tail_behind_the_window_counts_where_thousands_are_nearly_equal(monkeypatch):
     # The labels come before the crossing, so that the derivative by P is in proportion to what lies beyond it.
-    monkeypatch.setattr(exact_losses_triton, "WARPS", 512 if INTERPRETED else 4)
+    monkeypatch.setattr(exact_triton, "WARPS", 512 if INTERPRETED else 4)
     logits = torch.randn(2, 150_000, generator=torch.Generator().manual_seed(0)).mul_(torch.tensor([[0.3], [0.5]]))
     labels = logits.argsort(descending=True)[[0, 1], [1000, 500]]
     close((logits, torch.ones(2), torch.tensor([0.6, 0.2]), labels))
@@ -73,7 +74,7 @@ def test_temperatures_below_the_minimum(temperature):
 def test_scoring_gives_the_official_values_and_gradients():
     heads, hidden, logits, labels, expected = golden("tiny_plain")
     heads, hidden, logits, labels = (value.to(DEVICE) for value in (heads, hidden, logits, labels))
-    temperature, top_p, first, second, easy = exact_losses.predict_and_score(heads, hidden, logits, labels)
+    temperature, top_p, first, second, easy = exact.predict_and_score(heads, hidden, logits, labels)
     kept = labels != -100
     for name, value in {"temperature_loss": first, "top_p_loss": second}.items():
         mean = losses.masked_mean(value, kept)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from autodeco.hard_top_p import log_probability  # noqa: E402
+from autodeco.losses.hard_top_p import log_probability  # noqa: E402
 
 
 def naive(z, temperature, top_p, labels, blur):

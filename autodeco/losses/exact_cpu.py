@@ -1,4 +1,4 @@
-"""The exact losses on a CPU: the formulas of ``exact_losses`` a token at a time, in arrays that fit its cache.
+"""The exact losses on a CPU: the formulas of ``exact`` a token at a time, in arrays that fit its cache.
 
 Two things make a token cheap. Sorting is most of the work, and only tokens of the vocabulary that matter are sorted:
 those left out have together less than 1e-9 of the probability, which is below the rounding of float32. At T = 0.4 that
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from autodeco import heads
-from autodeco.losses import EPSILON, MINIMUM_TEMPERATURE
+from autodeco.losses.plain import EPSILON, MINIMUM_TEMPERATURE
 
 LEFT_OUT = 1e-9
 

@@ -1,4 +1,4 @@
-"""The exact losses on a CUDA GPU: the formulas of ``exact_losses`` in Triton, logits read and never sorted whole.
+"""The exact losses on a CUDA GPU: the formulas of ``exact`` in Triton, logits read and never sorted whole.
 
 A token's sums over the vocabulary take passes over its logits, each of which costs about what reading them costs. What
 needs an order is the soft mask, and that only behind the place where the running sum c exceeds P, the crossing:
@@ -30,7 +30,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from autodeco import heads, losses
+from autodeco import heads
+from autodeco.losses import plain
 
 # A program reads a row of logits in tiles of LANES x COLUMNS: each lane is a thread that loads 16 bytes, adds up in
 # float32 what comes of them, and in float64 from tile to tile.
@@ -43,9 +44,9 @@ STEP = tl.constexpr(0.5)
 HIGHEST = tl.constexpr(-7.6246)  # log(2 / WINDOW), so that the tokens above the first level fit a window
 SMALL_TAIL = tl.constexpr(4e-8)
 SAME = tl.constexpr(1e-7)  # logits no further apart than this times T count as equal
-EPSILON = tl.constexpr(losses.EPSILON)
+EPSILON = tl.constexpr(plain.EPSILON)
 STATS_EPSILON = tl.constexpr(heads.EPSILON)
-MINIMUM_TEMPERATURE = tl.constexpr(losses.MINIMUM_TEMPERATURE)
+MINIMUM_TEMPERATURE = tl.constexpr(plain.MINIMUM_TEMPERATURE)
 
 # Columns of ``SortedTokens.sums``, float64.
 LARGEST, TOTAL, MEAN, S_Y, C_Y, G_Y, FIRST, START_C, START_G, SUMS = (tl.constexpr(i) for i in range(10))

@@ -9,14 +9,14 @@ mass of the first k, F_k = sigmoid((logit(c_k) - logit(P)) / s) the probability 
     pi(y) = p_y A_y        A_y = sum over k >= y of (F_k - F_(k-1)) / c_k        the cut must not come before y
 
 which is the exact probability of y with blurred P, sums up to 1 over the vocabulary, and tends to the hard cut as s
-tends to 0. With b = 1/T and the names of ``exact_losses`` (g_k = dc_k/db, mean = sum of p_i s_i), f = dF/dc and
+tends to 0. With b = 1/T and the names of ``exact`` (g_k = dc_k/db, mean = sum of p_i s_i), f = dF/dc and
 h = F (1 - F) / s = -dF/dlogit(P):
 
     dlog pi/db        = s_y - mean + dA_y/db / A_y
     dA_y/db           = sum over k >= y of (f_k g_k - f_(k-1) g_(k-1)) / c_k - (F_k - F_(k-1)) g_k / c_k^2
     dlog pi/dlogit(P) = sum over k >= y of (h_(k-1) - h_k) / c_k / A_y
 
-Only the likeliest tokens are sorted (``exact_losses_torch``). Behind the last of them, at c = a, the sum becomes an
+Only the likeliest tokens are sorted (``exact_torch``). Behind the last of them, at c = a, the sum becomes an
 integral:
 
     integral from a to 1 of dF / c = 1 - F(a) / a + integral of F / c^2
@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodeco.exact_losses import SMALLEST_TEMPERATURE
-from autodeco.exact_losses_torch import SortedHead, SortedTokens, sort_tokens
+from autodeco.losses.exact import SMALLEST_TEMPERATURE
+from autodeco.losses.exact_torch import SortedHead, SortedTokens, sort_tokens
 
 # Scale of the noise on logit(P). Half of the draws of a P of 0.9 lie between 0.87 and 0.93.
 BLUR = 0.3

@@ -1,4 +1,4 @@
-"""The exact losses on any device and in any precision: the formulas of ``exact_losses`` for all tokens of a chunk.
+"""The exact losses on any device and in any precision: the formulas of ``exact`` for all tokens of a chunk.
 
 On a GPU, sorting the vocabulary would cost ten times everything else. Only the K likeliest tokens are sorted here, the
 head. Behind it every p_i is at most p_K, and what the formulas ask of this tail are integrals over c from c_K to 1, in
@@ -11,7 +11,7 @@ which m(c) = exp(-k relu(c - P)):
 The sum takes m at the right end of each step p_i, so it is less than the integral by at most (k / 2) R p_K, R the
 tail's mass. Rows in which that could matter get a longer head, at worst the whole vocabulary, a few rows at a time.
 
-Sums over the vocabulary need five arrays [n, V] at once; CUDA with Triton does without (exact_losses_triton).
+Sums over the vocabulary need five arrays [n, V] at once; CUDA with Triton does without (exact_triton).
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from autodeco import heads
-from autodeco.losses import EPSILON, MINIMUM_TEMPERATURE
+from autodeco.losses.plain import EPSILON, MINIMUM_TEMPERATURE
 
 HEAD_TOKENS = (1024, 8192)
 LONG_ROWS = 16  # sorted whole at a time: ten arrays of 16 x 151,936 float64 are 195 MB

@@ -32,12 +32,12 @@ from importlib import metadata
 import torch
 from torch import Tensor
 
-from autodeco import exact_losses_cpu, exact_losses_torch
 from autodeco.heads import Head, Heads
-from autodeco.losses import IGNORED, STEEPNESS
+from autodeco.losses import exact_cpu, exact_torch
+from autodeco.losses.plain import IGNORED, STEEPNESS
 
 # A CPU works on a token at a time and wants logits that stay in its cache; a GPU wants work. Bytes are those of the
-# logits in float32, of which two chunks' can be alive; without Triton five such arrays are (exact_losses_torch).
+# logits in float32, of which two chunks' can be alive; without Triton five such arrays are (exact_torch).
 CHUNK_TOKENS_CPU = 64
 CHUNK_BYTES_TRITON = 384 * 2**20
 CHUNK_BYTES_OTHER = 64 * 2**20
@@ -104,8 +104,8 @@ def _backend(logits: Tensor):
         if z.is_cuda and _triton_losses() is not None:
             return _triton_losses(), z
         if z.device.type == "cpu":
-            return exact_losses_cpu, z.float()
-    return exact_losses_torch, z
+            return exact_cpu, z.float()
+    return exact_torch, z
 
 
 @functools.cache
@@ -115,7 +115,7 @@ def _triton_losses():
         return None
     if tuple(map(int, metadata.version("triton").split(".")[:2])) < OLDEST_TRITON:
         return None
-    return importlib.import_module("autodeco.exact_losses_triton")
+    return importlib.import_module("autodeco.losses.exact_triton")
 
 
 def _usable(temperature: Tensor) -> Tensor:
