@@ -18,7 +18,7 @@ from autodeco.losses.exact import chunk_tokens
 from autodeco.packed_answers import PackedAnswers
 from autodeco.packing import Labelled, Row, pack, row
 from autodeco.trace_tokens import batch_indices
-from autodeco.traces import file_hash
+from autodeco.traces.format import file_hash
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_source import Chunk
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
-from autodeco.traces import Model, model_fingerprint
+from autodeco.traces.format import Model, model_fingerprint
 
 
 class HuggingFaceTokenizer(RecordTokenizer):

@@ -14,7 +14,6 @@ from autodeco.answer_trees import Tokens
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
 from autodeco.base.tokenizer import Tokenizer
-from autodeco.collecting import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
@@ -22,7 +21,8 @@ from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
 from autodeco.policy import Sampled, Wanted
 from autodeco.rebuilt_logits import RebuiltLogits
-from autodeco.traces import Model, model_fingerprint
+from autodeco.traces.collecting import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
+from autodeco.traces.format import Model, model_fingerprint
 
 
 class LlamaPolicy:

@@ -29,7 +29,7 @@ from autodeco.losses.hard_top_p import log_probability
 from autodeco.policy import Policy, Sampled
 from autodeco.reward_arguments import RewardArguments
 from autodeco.runs.interrupts import noted_interrupt
-from autodeco.traces import file_hash
+from autodeco.traces.format import file_hash
 from autodeco.training_report import write_report
 from autodeco.training_state import TrainingResult, TrainingState
 

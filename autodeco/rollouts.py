@@ -16,7 +16,7 @@ from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.runs.atomic import naming, replacing
-from autodeco.traces import file_hash, model_fingerprint
+from autodeco.traces.format import file_hash, model_fingerprint
 
 
 @dataclass

@@ -16,7 +16,7 @@ from autodeco.losses.exact import chunk_tokens
 from autodeco.rebuilt_logits import RebuiltLogits
 from autodeco.trace_answers import TraceAnswers
 from autodeco.trace_tokens import TraceTokens, batch_indices
-from autodeco.traces import Manifest, model_fingerprint, read_manifest
+from autodeco.traces.format import Manifest, model_fingerprint, read_manifest
 from autodeco.training_arguments import TrainingArguments
 from autodeco.training_source import Chunk
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from autodeco.data.control import NO_COMMAND
 from autodeco.data.records import held_out_records
 from autodeco.errors import InputError
-from autodeco.traces import Manifest, check_shard
+from autodeco.traces.format import Manifest, check_shard
 
 
 class TraceTokens:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from autodeco.data.control import Command
-from autodeco.traces import Model
+from autodeco.traces.format import Model
 
 
 @dataclass

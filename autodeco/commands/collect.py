@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Collect, and say what was kept and how exactly its logits can be rebuilt."""
-    from autodeco.collecting import CollectSettings, collect
+    from autodeco.traces.collecting import CollectSettings, collect
 
     settings = CollectSettings(
         context=args.context,

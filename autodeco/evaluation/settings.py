@@ -10,7 +10,7 @@ from autodeco.errors import InputError
 from autodeco.evaluation.methods import OPTIONAL
 from autodeco.evaluation.tasks import TaskSpec
 from autodeco.runs.atomic import replacing
-from autodeco.traces import model_fingerprint
+from autodeco.traces.format import model_fingerprint
 
 SETTINGS_FILE = "settings.json"
 ANSWERS = "answers"  # the folder of all runs' answers, beside the folders of the runs

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from autodeco import cli, collecting
+from autodeco import cli
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
 from autodeco.base.tokenizer import Tokenizer
-from autodeco.collecting import CollectSettings, StateReader, collect
 from autodeco.data.records import Record
 from autodeco.errors import InputError
-from autodeco.traces import model_fingerprint, read_manifest
+from autodeco.traces import collecting
+from autodeco.traces.collecting import CollectSettings, StateReader, collect
+from autodeco.traces.format import model_fingerprint, read_manifest
 
 SUMS = [(1, 2), (3, 4), (5, 1), (2, 7), (6, 3)]
 END = 2  # <|im_end|>, SmolLM2's end-of-generation token
@@ -242,7 +243,7 @@ def test_a_model_that_is_none_ends_the_command_with_one_line(data, tmp_path, cap
 
 
 def test_collecting_needs_no_torch():
-    code = "import sys, autodeco.collecting, autodeco.commands.collect; sys.exit('torch' in sys.modules)"
+    code = "import sys, autodeco.traces.collecting, autodeco.commands.collect; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 from autodeco import Heads, cli  # noqa: E402
-from autodeco.collecting import CollectSettings, collect  # noqa: E402
 from autodeco.data.control import Control, read_commands  # noqa: E402
 from autodeco.data.records import held_out_records, read_records  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
@@ -25,6 +24,7 @@ from autodeco.hugging_face_settings import HuggingFaceSettings  # noqa: E402
 from autodeco.packed_answers import PackedAnswers  # noqa: E402
 from autodeco.packing import Labelled, pack, row  # noqa: E402
 from autodeco.trace_source import TraceSource  # noqa: E402
+from autodeco.traces.collecting import CollectSettings, collect  # noqa: E402
 from autodeco.training import train_from  # noqa: E402
 from autodeco.training_arguments import TrainingArguments  # noqa: E402
 from hf_folders import write_smollm2  # noqa: E402

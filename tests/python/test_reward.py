@@ -12,13 +12,13 @@ torch = pytest.importorskip("torch")
 from autodeco import Heads, answer_trees, cli, reward_training  # noqa: E402
 from autodeco.answer_trees import ROOT, AnswerTrees, part_of, values  # noqa: E402
 from autodeco.base.opening import open_base  # noqa: E402
-from autodeco.collecting import StateReader  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.llama_policy import LlamaPolicy  # noqa: E402
 from autodeco.policy import Sampled  # noqa: E402
 from autodeco.reward_arguments import RewardArguments  # noqa: E402
 from autodeco.reward_training import train_on_rewards  # noqa: E402
-from autodeco.traces import Model  # noqa: E402
+from autodeco.traces.collecting import StateReader  # noqa: E402
+from autodeco.traces.format import Model  # noqa: E402
 from test_train import weights  # noqa: E402
 
 HIDDEN, VOCAB, END = 8, 12, 0

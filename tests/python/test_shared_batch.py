@@ -9,9 +9,9 @@ from autodeco import native, shared_batch
 from autodeco.base.opening import open_base
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Sampling, generate, requests
-from autodeco.collecting import StateReader
 from autodeco.errors import InputError
 from autodeco.shared_batch import answer
+from autodeco.traces.collecting import StateReader
 from stock_llama import last_state
 from test_batch import GREEDY, PROMPT, QUESTIONS, in_order
 from test_nucleus import exact

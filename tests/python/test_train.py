@@ -15,7 +15,7 @@ from safetensors.torch import load_file  # noqa: E402
 from autodeco import Heads, cli, trace_source, training  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.trace_tokens import TraceTokens, batch_indices  # noqa: E402
-from autodeco.traces import (  # noqa: E402
+from autodeco.traces.format import (  # noqa: E402
     Manifest,
     Model,
     Shard,

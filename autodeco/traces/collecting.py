@@ -17,7 +17,7 @@ from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_
 from autodeco.data.records import Record, held_out_records, read_records
 from autodeco.errors import InputError
 from autodeco.runs.provenance import provenance
-from autodeco.traces import (
+from autodeco.traces.format import (
     MANIFEST,
     Manifest,
     Model,

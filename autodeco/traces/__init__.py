@@ -1,0 +1,11 @@
+"""Hidden states on disk, and how they get there."""
+
+__all__ = ["CollectSettings", "collect"]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module 'autodeco.traces' has no attribute '{name}'")
+    from autodeco.traces import collecting  # llama.cpp, which training on traces does without
+
+    return getattr(collecting, name)
