@@ -9,9 +9,9 @@ from torch import Tensor
 
 from autodeco.answer_trees import Tokens
 from autodeco.errors import InputError
-from autodeco.hugging_face_decoding import Decoder
-from autodeco.hugging_face_model import HuggingFaceModel
-from autodeco.nucleus import draw
+from autodeco.hugging_face.decoding import Decoder
+from autodeco.hugging_face.draw import draw
+from autodeco.hugging_face.model import HuggingFaceModel
 from autodeco.policy import Sampled, Wanted
 
 Predictor = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # heads: (hidden, logits) to (temperature, top-p)

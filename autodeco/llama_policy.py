@@ -20,9 +20,9 @@ from autodeco.export.layout import open_layout
 from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
 from autodeco.policy import Sampled, Wanted
-from autodeco.rebuilt_logits import RebuiltLogits
 from autodeco.traces.collecting import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.traces.format import Model, model_fingerprint
+from autodeco.training.rebuilt_logits import RebuiltLogits
 
 
 class LlamaPolicy:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autodeco.answer_trees import Tokens
 from autodeco.heads import Heads
-from autodeco.training_source import Source
+from autodeco.training.source import Source
 
 # for some prompts (token ids), which tokens were drawn: each as the answer up to and including it
 Wanted = Sequence[tuple[Sequence[int], Iterable[Tokens]]]

@@ -30,8 +30,8 @@ from autodeco.policy import Policy, Sampled
 from autodeco.reward_arguments import RewardArguments
 from autodeco.runs.interrupts import noted_interrupt
 from autodeco.traces.format import file_hash
-from autodeco.training_report import write_report
-from autodeco.training_state import TrainingResult, TrainingState
+from autodeco.training.report import write_report
+from autodeco.training.state import TrainingResult, TrainingState
 
 ANSWERS = "answers"  # folder of the right answers, there while a run is unfinished
 PART_PROBLEMS = 32  # answered between two writes; an interruption loses at most these

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     from autodeco import cli
     from autodeco.base.opening import default_model
     from autodeco.export import cli as export_cli
-    from autodeco.training_state import RESUME_FILE
+    from autodeco.training.state import RESUME_FILE
 
     console = Console(highlight=False, soft_wrap=True)
     output: Path = args.output

@@ -15,10 +15,9 @@ from typing import Any
 
 from autodeco.data.control import share_rows
 from autodeco.errors import InputError
-from autodeco.hugging_face_settings import HuggingFaceSettings
 from autodeco.reward_arguments import RewardArguments
 from autodeco.settings.options import add_options, check_options, chosen_options, option
-from autodeco.training_arguments import TrainingArguments
+from autodeco.training.arguments import HuggingFaceSettings, TrainingArguments
 
 PATHS = ("traces", "output", "model", "data", "problems", "init")
 ANY_WAY = ("output", "model", "init")
@@ -97,9 +96,9 @@ def _on_traces(values: dict[str, Any], arguments: TrainingArguments):
 
 
 def _on_hugging_face(values: dict[str, Any], arguments: TrainingArguments, settings: HuggingFaceSettings):
-    from autodeco.hugging_face import HuggingFaceSource
     from autodeco.training import train_from
-    from autodeco.training_state import check_run
+    from autodeco.training.hugging_face_source import HuggingFaceSource
+    from autodeco.training.state import check_run
 
     check_run(values["output"], arguments)
     source = HuggingFaceSource(values["model"], values["data"], arguments, settings)
@@ -112,7 +111,7 @@ def _on_hugging_face(values: dict[str, Any], arguments: TrainingArguments, setti
 
 def _on_rewards(values: dict[str, Any], arguments: RewardArguments):
     from autodeco.reward_training import train_on_rewards
-    from autodeco.training_state import check_run
+    from autodeco.training.state import check_run
 
     check_run(values["output"], arguments)
     room = values["model"], arguments.max_tokens, arguments.slots, arguments.device

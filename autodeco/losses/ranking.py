@@ -27,8 +27,8 @@ from torch import Tensor
 
 from autodeco.data.control import Command, share_names
 from autodeco.heads import Heads
-from autodeco.training_arguments import TrainingArguments
-from autodeco.training_source import Chunk, Source
+from autodeco.training.arguments import TrainingArguments
+from autodeco.training.source import Chunk, Source
 
 LOW, NONE, HIGH = range(3)
 

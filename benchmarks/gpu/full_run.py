@@ -16,14 +16,13 @@ import torch
 from autodeco.data.checkers import NUMBER
 from autodeco.data.problems import read_problems
 from autodeco.heads import Heads
-from autodeco.hugging_face import HuggingFaceSource
-from autodeco.hugging_face_model import HuggingFaceModel
+from autodeco.hugging_face.model import HuggingFaceModel
 from autodeco.hugging_face_policy import HuggingFacePolicy
-from autodeco.hugging_face_settings import HuggingFaceSettings
 from autodeco.reward_arguments import RewardArguments
 from autodeco.reward_training import train_on_rewards
-from autodeco.training import train_from
-from autodeco.training_arguments import TrainingArguments
+from autodeco.training import TrainingArguments, train_from
+from autodeco.training.arguments import HuggingFaceSettings
+from autodeco.training.hugging_face_source import HuggingFaceSource
 
 
 def right(problem: dict, text: str) -> float:

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from random_models import SHAPES, VOCABULARY, write_data, write_model
 
-from autodeco.hugging_face import HuggingFaceSource
-from autodeco.hugging_face_settings import HuggingFaceSettings
-from autodeco.training import train_from
-from autodeco.training_arguments import TrainingArguments
+from autodeco.training import TrainingArguments, train_from
+from autodeco.training.arguments import HuggingFaceSettings
+from autodeco.training.hugging_face_source import HuggingFaceSource
 
 SHAPE = "1.5b"
 

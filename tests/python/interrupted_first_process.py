@@ -4,9 +4,10 @@ import os
 import signal
 import sys
 
-from autodeco import cli, training
+from autodeco import cli
+from autodeco.training import loop
 
-learning_rate = training.learning_rate
+learning_rate = loop.learning_rate
 
 
 def pressed(step, arguments):
@@ -16,5 +17,5 @@ def pressed(step, arguments):
 
 
 if __name__ == "__main__":
-    training.learning_rate = pressed
+    loop.learning_rate = pressed
     sys.exit(cli.main(sys.argv[1:]))

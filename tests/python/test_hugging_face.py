@@ -18,15 +18,14 @@ from autodeco import Heads, cli  # noqa: E402
 from autodeco.data.control import Control, read_commands  # noqa: E402
 from autodeco.data.records import held_out_records, read_records  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
-from autodeco.hugging_face import HuggingFaceSource  # noqa: E402
-from autodeco.hugging_face_model import HuggingFaceModel  # noqa: E402
-from autodeco.hugging_face_settings import HuggingFaceSettings  # noqa: E402
-from autodeco.packed_answers import PackedAnswers  # noqa: E402
-from autodeco.packing import Labelled, pack, row  # noqa: E402
-from autodeco.trace_source import TraceSource  # noqa: E402
+from autodeco.hugging_face.model import HuggingFaceModel  # noqa: E402
+from autodeco.hugging_face.packing import Labelled, pack, row  # noqa: E402
 from autodeco.traces.collecting import CollectSettings, collect  # noqa: E402
-from autodeco.training import train_from  # noqa: E402
-from autodeco.training_arguments import TrainingArguments  # noqa: E402
+from autodeco.training import TrainingArguments, train_from  # noqa: E402
+from autodeco.training.arguments import HuggingFaceSettings  # noqa: E402
+from autodeco.training.hugging_face_source import HuggingFaceSource  # noqa: E402
+from autodeco.training.packed_answers import PackedAnswers  # noqa: E402
+from autodeco.training.trace_source import TraceSource  # noqa: E402
 from hf_folders import write_smollm2  # noqa: E402
 from test_train import weights  # noqa: E402
 

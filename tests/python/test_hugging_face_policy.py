@@ -13,9 +13,9 @@ from scipy import stats  # noqa: E402
 
 from autodeco import Heads, cli, reward_training  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
+from autodeco.hugging_face.draw import draw  # noqa: E402
 from autodeco.hugging_face_policy import HuggingFacePolicy  # noqa: E402
 from autodeco.llama_policy import LlamaPolicy  # noqa: E402
-from autodeco.nucleus import draw  # noqa: E402
 from autodeco.reward_arguments import RewardArguments  # noqa: E402
 from autodeco.reward_training import train_on_rewards  # noqa: E402
 from hf_folders import write_smollm2  # noqa: E402

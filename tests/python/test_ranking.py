@@ -11,7 +11,7 @@ from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_
 from autodeco.data.records import Record  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.losses.ranking import HIGH, LOW, NONE, answer_means, predict, ranking_loss  # noqa: E402
-from autodeco.training_source import Chunk  # noqa: E402
+from autodeco.training.source import Chunk  # noqa: E402
 
 MARGINS = (0.2, 0.05)
 COMMANDS = [Command("low", "l", False), Command("low", "m", True), Command("high", "h", False)]

@@ -12,9 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
-from autodeco import Heads, cli, trace_source, training  # noqa: E402
+from autodeco import Heads, cli  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
-from autodeco.trace_tokens import TraceTokens, batch_indices  # noqa: E402
 from autodeco.traces.format import (  # noqa: E402
     Manifest,
     Model,
@@ -24,8 +23,9 @@ from autodeco.traces.format import (  # noqa: E402
     write_manifest,
     write_shard,
 )
-from autodeco.training import learning_rate, train  # noqa: E402
-from autodeco.training_arguments import TrainingArguments  # noqa: E402
+from autodeco.training import TrainingArguments, loop, trace_source, train  # noqa: E402
+from autodeco.training.loop import learning_rate  # noqa: E402
+from autodeco.training.trace_tokens import TraceTokens, batch_indices  # noqa: E402
 from test_output_matrix import HIDDEN, VOCAB, write_model  # noqa: E402
 
 SHORT = TrainingArguments(steps=30, batch_tokens=64, warmup_steps=5, evaluate_every=10, learning_rate=1e-2)
@@ -114,15 +114,15 @@ def test_the_same_seed_gives_the_same_heads_and_another_does_not(traces, trained
 
 def interrupt_in(monkeypatch, step):
     """Let Ctrl-C be pressed in the middle of update ``step``; return what undoes that."""
-    learning_rate = training.learning_rate
+    learning_rate = loop.learning_rate
 
     def pressed(at, arguments):
         if at == step:
             signal.raise_signal(signal.SIGINT)
         return learning_rate(at, arguments)
 
-    monkeypatch.setattr(training, "learning_rate", pressed)
-    return lambda: monkeypatch.setattr(training, "learning_rate", learning_rate)
+    monkeypatch.setattr(loop, "learning_rate", pressed)
+    return lambda: monkeypatch.setattr(loop, "learning_rate", learning_rate)
 
 
 def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(traces, trained, tmp_path, monkeypatch):
@@ -146,8 +146,8 @@ def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(tr
 
 
 def test_the_best_heads_are_kept_when_later_ones_are_worse(traces, tmp_path, monkeypatch):
-    evaluate = training.evaluate
-    monkeypatch.setattr(training, "evaluate", lambda heads, *rest: replace(evaluate(heads, *rest), loss=next(losses)))
+    evaluate = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda heads, *rest: replace(evaluate(heads, *rest), loss=next(losses)))
     losses = iter([3.0, 1.0, 2.0, 2.5])
     saved = []
     save = Heads.save_pretrained
@@ -157,14 +157,14 @@ def test_the_best_heads_are_kept_when_later_ones_are_worse(traces, tmp_path, mon
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_heads(traces, tmp_path, monkeypatch):
-    score = training._score
+    score = loop._score
 
     def broken(*args):
         scored = score(*args)
         bad = torch.from_numpy(scored.records) == scored.records[40]
         return replace(scored, second=scored.second / ~bad) if torch.is_grad_enabled() else scored
 
-    monkeypatch.setattr(training, "_score", broken)
+    monkeypatch.setattr(loop, "_score", broken)
     tokens = TraceTokens(traces, read_manifest(traces))
     first = batch_indices(tokens.split(SHORT.validation_share, SHORT.seed)[0], 0, SHORT.batch_tokens, SHORT.seed)
     record = tokens.records(first)[40] + 1
@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_heads(traces, t
 
 
 def test_a_held_out_loss_that_is_not_finite_names_the_record_and_keeps_the_heads_before(traces, tmp_path, monkeypatch):
-    score, calls = training._score, []
+    score, calls = loop._score, []
 
     def broken(*args):
         scored = score(*args)
@@ -184,13 +184,13 @@ def test_a_held_out_loss_that_is_not_finite_names_the_record_and_keeps_the_heads
                 scored.first[7] = torch.nan
         return scored
 
-    monkeypatch.setattr(training, "_score", broken)
+    monkeypatch.setattr(loop, "_score", broken)
     with pytest.raises(InputError, match="the held-out loss is nan") as error:
         train(traces, tmp_path, SHORT, progress=False)
     assert f"(record {calls[1] + 1} of the data)" in str(error.value)
     first = Heads.from_pretrained(tmp_path)
     assert not first.temp_head.mlp[2].weight.any()  # those of the measurement before training
-    monkeypatch.setattr(training, "_score", score)
+    monkeypatch.setattr(loop, "_score", score)
     assert not train(traces, tmp_path, SHORT, resume=True, progress=False).interrupted
 
 
@@ -211,7 +211,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_heads_take_it(traces, tm
 def test_a_second_interrupt_ends_at_once_and_the_run_goes_on_from_its_last_measurement(
     traces, trained, tmp_path, monkeypatch
 ):
-    learning_rate = training.learning_rate
+    learning_rate = loop.learning_rate
 
     def pressed(at, arguments):
         if at == 16:
@@ -219,10 +219,10 @@ def test_a_second_interrupt_ends_at_once_and_the_run_goes_on_from_its_last_measu
             signal.raise_signal(signal.SIGINT)
         return learning_rate(at, arguments)
 
-    monkeypatch.setattr(training, "learning_rate", pressed)
+    monkeypatch.setattr(loop, "learning_rate", pressed)
     with pytest.raises(KeyboardInterrupt):
         train(traces, tmp_path, SHORT, progress=False)
-    monkeypatch.setattr(training, "learning_rate", learning_rate)
+    monkeypatch.setattr(loop, "learning_rate", learning_rate)
     train(traces, tmp_path, SHORT, resume=True, progress=False)
     for name, tensor in weights(trained[0]).items():
         assert torch.equal(weights(tmp_path)[name], tensor), name
@@ -270,7 +270,7 @@ def test_the_learning_rate_rises_straight_and_falls_as_a_cosine():
 
 
 def test_each_update_takes_its_own_learning_rate_and_draws_its_own_easy_tokens(traces, tmp_path, monkeypatch):
-    update, summed, rates, kept = training._update, trace_source.TraceSource.summed, [], []
+    update, summed, rates, kept = loop._update, trace_source.TraceSource.summed, [], []
 
     def noted(run, *rest):
         loss = update(run, *rest)
@@ -282,7 +282,7 @@ def test_each_update_takes_its_own_learning_rate_and_draws_its_own_easy_tokens(t
             kept.append(values[0].item())
         return summed(self, values)
 
-    monkeypatch.setattr(training, "_update", noted)
+    monkeypatch.setattr(loop, "_update", noted)
     monkeypatch.setattr(trace_source.TraceSource, "summed", counted)
     monkeypatch.setattr(trace_source, "batch_indices", lambda tokens, *_: tokens[:64])  # the same tokens every time
     train(traces, tmp_path, replace(SHORT, steps=6), progress=False)
@@ -394,10 +394,10 @@ def test_memory_does_not_grow_with_the_number_of_tokens(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from autodeco import training
-from autodeco.training_arguments import TrainingArguments
+from autodeco.training import loop
+from autodeco.training import TrainingArguments
 
-update, kilobytes = training._update, []
+update, kilobytes = loop._update, []
 
 def measured(*args):
     loss = update(*args)
@@ -405,8 +405,8 @@ def measured(*args):
     kilobytes.append(next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")))
     return loss
 
-training._update = measured
-training.train(sys.argv[1], sys.argv[2], TrainingArguments(steps=2, batch_tokens=256), progress=False)
+loop._update = measured
+loop.train(sys.argv[1], sys.argv[2], TrainingArguments(steps=2, batch_tokens=256), progress=False)
 print(max(kilobytes))
 """
     if not sys.platform.startswith("linux"):

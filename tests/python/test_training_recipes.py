@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from autodeco import Heads, cli, training_state  # noqa: E402
+from autodeco import Heads, cli  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export import cli as export_cli  # noqa: E402
 from autodeco.settings.yaml_file import read_config  # noqa: E402
-from autodeco.training import learning_rate, train  # noqa: E402
-from autodeco.training_arguments import TrainingArguments  # noqa: E402
-from autodeco.training_report import token_class  # noqa: E402
+from autodeco.training import TrainingArguments, state, train  # noqa: E402
+from autodeco.training.loop import learning_rate  # noqa: E402
+from autodeco.training.report import token_class  # noqa: E402
 from test_output_matrix import HIDDEN, VOCAB  # noqa: E402
 from test_train import SHORT, interrupt_in, weights, write_traces  # noqa: E402
 
@@ -133,13 +133,13 @@ def test_first_heads_that_do_not_fit_are_refused(traces, trained, tmp_path):
 def test_the_average_of_the_heads_is_what_is_measured_and_kept(traces, tmp_path, monkeypatch):
     arguments = replace(SHORT, steps=3, evaluate_every=3, ema=0.9)
     seen = []
-    update = training_state.TrainingState.update
+    update = state.TrainingState.update
 
     def noted(self, rate):
         update(self, rate)
         seen.append(self.heads.temp_head.mlp[2].bias.item())
 
-    monkeypatch.setattr(training_state.TrainingState, "update", noted)
+    monkeypatch.setattr(state.TrainingState, "update", noted)
     train(traces, tmp_path, arguments, progress=False)
     average = 0.0  # the bias that predicts T = 1
     for step, value in enumerate(seen, start=1):
@@ -188,7 +188,7 @@ def test_the_report_is_one_file_that_asks_the_network_for_nothing(trained):
 
 
 def test_texts_in_the_report_cannot_be_markup(traces, tmp_path, monkeypatch):
-    from autodeco.trace_source import TraceSource
+    from autodeco.training.trace_source import TraceSource
 
     monkeypatch.setattr(TraceSource, "pieces", lambda self, tokens: ["<script>alert(1)</script>"] * len(tokens))
     train(traces, tmp_path, replace(SHORT, steps=1), progress=False)
@@ -253,7 +253,7 @@ def test_figures_of_every_update_reach_tensorboard(traces, tmp_path):
 
 
 def test_held_out_records_are_measured_whole_in_order(traces):
-    from autodeco.trace_source import TraceSource
+    from autodeco.training.trace_source import TraceSource
 
     source = TraceSource(traces, replace(SHORT, validation_tokens=12))
     records = np.concatenate([chunk.records for chunk in source.validation()])

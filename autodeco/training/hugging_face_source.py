@@ -12,15 +12,14 @@ from torch import Tensor
 from autodeco.data.control import Control, read_commands
 from autodeco.data.records import held_out_records, read_records
 from autodeco.errors import InputError
-from autodeco.hugging_face_model import HuggingFaceModel
-from autodeco.hugging_face_settings import HuggingFaceSettings
+from autodeco.hugging_face.model import HuggingFaceModel
+from autodeco.hugging_face.packing import Labelled, Row, pack, row
 from autodeco.losses.exact import chunk_tokens
-from autodeco.packed_answers import PackedAnswers
-from autodeco.packing import Labelled, Row, pack, row
-from autodeco.trace_tokens import batch_indices
 from autodeco.traces.format import file_hash
-from autodeco.training_arguments import TrainingArguments
-from autodeco.training_source import Chunk
+from autodeco.training.arguments import HuggingFaceSettings, TrainingArguments
+from autodeco.training.packed_answers import PackedAnswers
+from autodeco.training.source import Chunk
+from autodeco.training.trace_tokens import batch_indices
 
 
 class HuggingFaceSource:

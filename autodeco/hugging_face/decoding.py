@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from autodeco.errors import InputError
-from autodeco.hugging_face_model import HuggingFaceModel
+from autodeco.hugging_face.model import HuggingFaceModel
 
 PREFILL_TOKENS = 16384  # computed at a time
 GRANULE = 32  # cache sizes are multiples of this: batches of about the same lengths share one graph

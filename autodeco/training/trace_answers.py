@@ -6,8 +6,8 @@ import numpy as np
 
 from autodeco.data.control import DIRECTIONS, NO_COMMAND
 from autodeco.errors import InputError
-from autodeco.trace_tokens import TraceTokens, batch_indices
-from autodeco.training_arguments import TrainingArguments
+from autodeco.training.arguments import TrainingArguments
+from autodeco.training.trace_tokens import TraceTokens, batch_indices
 
 
 class TraceAnswers:

@@ -10,10 +10,10 @@ from autodeco.data.control import Control
 from autodeco.data.records import read_records
 from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
-from autodeco.packing import Labelled, Row, pack, row
-from autodeco.trace_answers import ranked_places
-from autodeco.trace_tokens import batch_indices
-from autodeco.training_arguments import TrainingArguments
+from autodeco.hugging_face.packing import Labelled, Row, pack, row
+from autodeco.training.arguments import TrainingArguments
+from autodeco.training.trace_answers import ranked_places
+from autodeco.training.trace_tokens import batch_indices
 
 
 class PackedAnswers:

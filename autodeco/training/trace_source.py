@@ -13,12 +13,12 @@ from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.errors import InputError
 from autodeco.losses.exact import chunk_tokens
-from autodeco.rebuilt_logits import RebuiltLogits
-from autodeco.trace_answers import TraceAnswers
-from autodeco.trace_tokens import TraceTokens, batch_indices
 from autodeco.traces.format import Manifest, model_fingerprint, read_manifest
-from autodeco.training_arguments import TrainingArguments
-from autodeco.training_source import Chunk
+from autodeco.training.arguments import TrainingArguments
+from autodeco.training.rebuilt_logits import RebuiltLogits
+from autodeco.training.source import Chunk
+from autodeco.training.trace_answers import TraceAnswers
+from autodeco.training.trace_tokens import TraceTokens, batch_indices
 
 
 class TraceSource:

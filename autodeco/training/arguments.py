@@ -1,4 +1,4 @@
-"""The settings of training."""
+"""The settings of training, and of a Hugging Face model as what it draws its tokens from."""
 
 from dataclasses import dataclass
 
@@ -53,3 +53,16 @@ class TrainingArguments:
             raise InputError(f"device {self.device}: must be cpu, cuda or cuda:N")
         if not self.temperature and not self.top_p:
             raise InputError("no-temperature and no-top-p leave nothing to train; drop one of the two")
+
+
+@dataclass(frozen=True)
+class HuggingFaceSettings:
+    """How the model is run."""
+
+    pack_tokens: int = option(2048, "tokens in a row of packed sequences, whose logits are in memory at once", least=2)
+    dtype: str = option("bfloat16", "of the frozen model", choices=("bfloat16", "float16", "float32"))
+
+    control_commands: str = option("", "JSON file of the commands of --control; empty for a set of our own")
+
+    def __post_init__(self):
+        check_options(self)

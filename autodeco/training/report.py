@@ -7,7 +7,7 @@ from collections import defaultdict
 from autodeco.data.control import share_names, share_rows
 from autodeco.reports.colors import SCALES, color_of
 from autodeco.runs.atomic import replacing
-from autodeco.training_state import RUN_FILE, TrainingState
+from autodeco.training.state import RUN_FILE, TrainingState
 
 REPORT_FILE = "report.html"
 SHOWN_RECORDS = 8

@@ -18,7 +18,7 @@ from autodeco.heads import Heads
 from autodeco.runs.atomic import replacing
 from autodeco.runs.provenance import provenance
 from autodeco.runs.trackers import check_tracker, open_tracker
-from autodeco.training_source import Source
+from autodeco.training.source import Source
 
 RUN_FILE = "training.json"  # how the heads were made
 RESUME_FILE = "resume.safetensors"  # there while a run is unfinished

@@ -17,10 +17,10 @@ from autodeco.heads import Heads
 from autodeco.losses.exact import predict_and_score
 from autodeco.losses.ranking import measure_control, ranking_step
 from autodeco.runs.interrupts import noted_interrupt
-from autodeco.training_arguments import TrainingArguments
-from autodeco.training_report import write_report
-from autodeco.training_source import Chunk, Source
-from autodeco.training_state import ControlEvaluation, Evaluation, TrainingResult, TrainingState, check_run
+from autodeco.training.arguments import TrainingArguments
+from autodeco.training.report import write_report
+from autodeco.training.source import Chunk, Source
+from autodeco.training.state import ControlEvaluation, Evaluation, TrainingResult, TrainingState, check_run
 
 
 def train(
@@ -36,7 +36,7 @@ def train(
 
     ``model_path``: the GGUF that was collected from, if it has moved. The rest is as in ``train_from``.
     """
-    from autodeco.trace_source import TraceSource  # a Hugging Face model is trained for without llama.cpp
+    from autodeco.training.trace_source import TraceSource  # a Hugging Face model is trained for without llama.cpp
 
     arguments = arguments or TrainingArguments()
     check_run(output_dir, arguments)

@@ -1,0 +1,1 @@
+"""A frozen transformers model: its tokens, hidden states and batched decoding."""

@@ -1,0 +1,13 @@
+"""The training loop on likelihood, its state and report, and what it draws its tokens from."""
+
+from autodeco.training.arguments import TrainingArguments
+
+__all__ = ["TrainingArguments", "train", "train_from"]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module 'autodeco.training' has no attribute '{name}'")
+    from autodeco.training import loop  # torch, which the arguments do without
+
+    return getattr(loop, name)
