@@ -22,10 +22,10 @@ from autodeco.answers import Answer
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch_context import BatchContext, Slot
 from autodeco.data.records import Messages
-from autodeco.decoding import Decoding
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import open_layout
+from autodeco.llama.decoding import Decoding
 from autodeco.settings.options import check_number, check_whole
 
 Prompt = str | Messages | Sequence[int]

@@ -20,12 +20,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from autodeco.answers import stream
-from autodeco.base.opening import default_model, open_llama
+from autodeco.base.opening import default_model
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Sampling, generate
 from autodeco.commands.bench import machine, versions
 from autodeco.export import cli as export_cli
+from autodeco.llama.opening import open_llama
+from autodeco.llama.streaming import stream
 from autodeco.runs.atomic import replacing
 
 ROOT = Path(__file__).parent.parent

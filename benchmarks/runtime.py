@@ -20,9 +20,10 @@ from bandwidth import read_bandwidth
 from random_heads import write_random_heads
 
 from autodeco import native
-from autodeco.base.opening import default_model, open_base, open_llama
+from autodeco.base.opening import default_model, open_base
 from autodeco.commands.bench import machine, versions
 from autodeco.export import cli as export_cli
+from autodeco.llama.opening import open_llama
 from autodeco.runs.atomic import replacing
 from export import write_model
 

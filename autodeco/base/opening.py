@@ -41,21 +41,11 @@ def open_base(path: str | os.PathLike, **kwargs) -> llama_cpp.Llama:
     if not layout.has_base:
         raise InputError(f"{path}: holds heads only; give the base model")
     with opened_at(path, layout.base_offset):
-        return _loaded(lambda: llama_cpp.Llama(str(path), **{"verbose": False, **kwargs}), path)
+        return loaded(lambda: llama_cpp.Llama(str(path), **{"verbose": False, **kwargs}), path)
 
 
-def open_llama(path: str | os.PathLike, heads_path: str | os.PathLike | None = None, **kwargs):
-    """Open the model at ``path``, with heads, as ``autodeco.Llama``, quietly; ``kwargs`` are those of that class.
-
-    Raises InputError as ``open_base`` does, and for heads that do not fit the model.
-    """
-    from autodeco.llama import Llama  # the compiled module, which collecting does without
-
-    check_gguf(path)
-    return _loaded(lambda: Llama(str(path), heads_path, **{"verbose": False, **kwargs}), path)
-
-
-def _loaded(load: Callable[[], llama_cpp.Llama], path: str | os.PathLike) -> llama_cpp.Llama:
+def loaded(load: Callable[[], llama_cpp.Llama], path: str | os.PathLike) -> llama_cpp.Llama:
+    """What ``load`` gives; raises InputError where llama.cpp refuses the model at ``path``."""
     try:
         return load()
     except InputError:

@@ -37,7 +37,8 @@ def measure(
     import llama_cpp
     from tqdm import tqdm
 
-    from autodeco.base.opening import open_base, open_llama
+    from autodeco.base.opening import open_base
+    from autodeco.llama.opening import open_llama
 
     context = len(PROMPT) + tokens + 8
     options = {"n_ctx": context, "n_threads": threads, "n_threads_batch": threads, "n_gpu_layers": gpu_layers}

@@ -170,7 +170,7 @@ def _sample(task, settings: Settings, threads: int, output: Path) -> tuple[int, 
     from tqdm import tqdm
 
     from autodeco import batch
-    from autodeco.base.opening import open_llama
+    from autodeco.llama.opening import open_llama
     from autodeco.runs.atomic import replacing
 
     log = output / "answers.jsonl"
@@ -211,8 +211,8 @@ def _compare(console, task, settings: Settings, sidecar: Path, threads: int) -> 
     from tqdm import tqdm
 
     from autodeco import batch
-    from autodeco.base.opening import open_llama
     from autodeco.evaluation.methods import AUTODECO, DEFAULT, GREEDY, mean_shift
+    from autodeco.llama.opening import open_llama
 
     llm = open_llama(settings.model, sidecar, n_ctx=512, n_threads=threads, n_threads_batch=threads)
     questions = [problem["prompt"] for problem in task.test]

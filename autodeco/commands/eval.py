@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Answer what is not answered yet, write the report, print the comparison."""
-    from autodeco.base.opening import check_gguf, open_llama
+    from autodeco.base.opening import check_gguf
     from autodeco.errors import InputError
     from autodeco.evaluation import report
     from autodeco.evaluation.results import task_figures, together
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.evaluation.settings import ANSWERS, Settings, claim, describe
     from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
     from autodeco.export.layout import open_layout
+    from autodeco.llama.opening import open_llama
     from autodeco.runs.provenance import provenance
 
     settings = Settings(

@@ -41,10 +41,11 @@ def run(args: argparse.Namespace) -> None:
     import llama_cpp
     from rich.console import Console
 
-    from autodeco.answers import stream
-    from autodeco.base.opening import default_model, open_llama
+    from autodeco.base.opening import default_model
     from autodeco.base.tokenizer import Tokenizer
     from autodeco.errors import InputError
+    from autodeco.llama.opening import open_llama
+    from autodeco.llama.streaming import stream
     from autodeco.reports.colors import SCALES, colored, legend
 
     text = sys.stdin.read() if args.prompt in (None, "-") else args.prompt

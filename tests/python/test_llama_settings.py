@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import autodeco
-from autodeco.completions import DEFAULTS
 from autodeco.errors import InputError
-from autodeco.extra_samplers import ExtraSamplers
+from autodeco.llama.completions import DEFAULTS
+from autodeco.llama.extra_samplers import ExtraSamplers
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,."

@@ -7,15 +7,16 @@ import warnings
 
 import llama_cpp
 
-from autodeco import extra_samplers, native
+from autodeco import native
 from autodeco.base.opening import opened_at
-from autodeco.completions import Call, completing, defaulting, own_signature
-from autodeco.decoding import Decoding, TokenDecoding
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import MERGED, open_layout
-from autodeco.extra_samplers import ExtraSamplers
-from autodeco.sampling import (
+from autodeco.llama import extra_samplers
+from autodeco.llama.completions import Call, completing, defaulting, own_signature
+from autodeco.llama.decoding import Decoding, TokenDecoding
+from autodeco.llama.extra_samplers import ExtraSamplers
+from autodeco.llama.sampling import (
     Attachment,
     GraphDraw,
     HostDraw,

@@ -15,7 +15,7 @@ from llama_cpp._internals import LlamaContext, LlamaSampler
 
 from autodeco import native
 from autodeco.errors import InputError
-from autodeco.extra_samplers import taken_off
+from autodeco.llama.extra_samplers import taken_off
 
 
 def check_settings(settings: dict[str, Any]) -> None:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp
 import numpy as np
 
-from autodeco.decoding import Decoding
 from autodeco.errors import InputError
-from autodeco.extra_samplers import DEFAULTS as EXTRA
-from autodeco.extra_samplers import ExtraSamplers
+from autodeco.llama.decoding import Decoding
+from autodeco.llama.extra_samplers import DEFAULTS as EXTRA
+from autodeco.llama.extra_samplers import ExtraSamplers
 from autodeco.settings.options import check_whole
 
 if TYPE_CHECKING:
-    from autodeco.llama import Llama
+    from autodeco.llama.llama import Llama
 
 # Heads decide: the caller's temperature and top_p multiply what they predict, and nothing else cuts the distribution
 # unless the caller asks.
