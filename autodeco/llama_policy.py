@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodeco import batch, native, shared_batch
+from autodeco import batch, native
 from autodeco.answer_trees import Tokens
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
 from autodeco.base.tokenizer import Tokenizer
+from autodeco.batch import shared
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
@@ -70,7 +71,7 @@ class LlamaPolicy:
             heads.save_pretrained(folder)
             write_sidecar(sidecar, head_tensors(read_heads(folder, heads.hidden_size), "f32"), self._layout)
             requests = batch.requests(self._llm, prompts, n, batch.Sampling(), self._max_tokens, seed=seed)
-            for answer in shared_batch.answer(self._llm, requests, native.load_heads(sidecar), self._slots, seen):
+            for answer in shared.answer(self._llm, requests, native.load_heads(sidecar), self._slots, seen):
                 decoding = answer.decoding
                 answers[answer.prompt][answer.sample] = Sampled(
                     tuple(decoding.token.tolist()), answer.text, answer.finished, decoding.temperature, decoding.top_p

@@ -8,9 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from autodeco import batch, native
-from autodeco.answers import Answer
 from autodeco.base.opening import open_base
 from autodeco.base.tokenizer import Tokenizer
+from autodeco.batch import Answer
 from autodeco.data.checkers import Checker, check, check_problems, checker
 from autodeco.data.problems import read_problems
 from autodeco.errors import InputError

@@ -11,8 +11,9 @@ from typing import Any
 import filelock
 from tqdm import tqdm
 
-from autodeco import batch, shared_batch
-from autodeco.answers import Answer
+from autodeco import batch
+from autodeco.batch import Answer, shared
+from autodeco.batch.request import check
 from autodeco.errors import InputError
 from autodeco.evaluation import methods
 from autodeco.evaluation.methods import Method
@@ -61,7 +62,7 @@ class Runner:
             for split in ("validation", "test"):
                 requests = self._requests(task, getattr(task, split), 1, methods.GREEDY)
                 try:
-                    batch.check(requests, self._llm, None)
+                    check(requests, self._llm, None)
                 except InputError as error:
                     raise InputError(f"task {task.spec.name}, {split}, {error}") from None
 
@@ -119,7 +120,7 @@ class Runner:
             problems: list[dict] = getattr(task, split)
             for cut in (False, True):  # only answers that nothing but T and P cuts can share beginnings
                 asked = [log for log in logs if log.method.is_cut == cut]
-                self._ask(task, problems, asked, batch.answer if cut else shared_batch.answer, bar)
+                self._ask(task, problems, asked, batch.answer if cut else shared.answer, bar)
         return {log.method.name: log.result() for log in logs}
 
     def _path(self, task: Task, split: str, method: Method) -> Path:

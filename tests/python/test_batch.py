@@ -9,7 +9,7 @@ import gguf_files as files
 from autodeco import native
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Request, Sampling, answer, generate, requests, seed_of
-from autodeco.batch_context import BatchContext
+from autodeco.batch.context import BatchContext
 from autodeco.errors import InputError
 from autodeco.export import cli as export_cli
 from stock_llama import last_state

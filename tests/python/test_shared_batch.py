@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autodeco import native, shared_batch
+from autodeco import native
 from autodeco.base.opening import open_base
 from autodeco.base.tokenizer import Tokenizer
-from autodeco.batch import Sampling, generate, requests
+from autodeco.batch import Sampling, generate, requests, shared
+from autodeco.batch.shared import answer
 from autodeco.errors import InputError
-from autodeco.shared_batch import answer
 from autodeco.traces.collecting import StateReader
 from stock_llama import last_state
 from test_batch import GREEDY, PROMPT, QUESTIONS, in_order
@@ -44,7 +44,7 @@ def test_first_tokens_follow_the_distribution_of_each_setting(smollm2, llm, expo
 def test_a_branch_continues_what_it_branched_from(smollm2, llm, monkeypatch):
     """Every state is the one behind exactly the tokens of the answers that draw from it."""
     seen = []
-    draw = shared_batch._drawn
+    draw = shared._drawn
 
     def drawn(groups, hidden, logits, heads):
         for group, row in zip(groups, logits, strict=True):
@@ -52,7 +52,7 @@ def test_a_branch_continues_what_it_branched_from(smollm2, llm, monkeypatch):
                 seen.append((drawing.request.index, [row[0] for row in drawing._rows], row.copy()))
         return draw(groups, hidden, logits, heads)
 
-    monkeypatch.setattr(shared_batch, "_drawn", drawn)
+    monkeypatch.setattr(shared, "_drawn", drawn)
     answers = list(answer(llm, requests(llm, QUESTIONS[:2], 6, Sampling(1.5, heads="none"), 6, seed=1), None, 4))
     assert len({tuple(a.decoding.token) for a in answers}) > 6, "the answers are too alike to test anything"
     plain = open_base(smollm2, n_ctx=256, n_threads=1, n_threads_batch=1)

@@ -13,9 +13,9 @@ import llama_cpp
 import numpy as np
 
 from autodeco import native
-from autodeco.answers import Answer
-from autodeco.batch import PartialAnswer, Pieces, Request, check
-from autodeco.batch_context import BatchContext, Slot
+from autodeco.batch.answers import Answer, PartialAnswer, Pieces
+from autodeco.batch.context import BatchContext, Slot
+from autodeco.batch.request import Request, check
 from autodeco.errors import InputError
 
 # is told of every state that is drawn from: the prompt's index, what was drawn, each as the answer up to and including

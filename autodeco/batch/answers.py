@@ -1,0 +1,82 @@
+"""Answers of a model: a text, why it ended, and the values that its tokens were drawn with."""
+
+import codecs
+from dataclasses import dataclass
+from typing import Literal
+
+import llama_cpp
+
+from autodeco.batch.request import Request
+from autodeco.llama.decoding import Decoding
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated text, and the values that each of its tokens was drawn with.
+
+    ``finish`` is "end" (the model ended the answer; its end-of-generation token is the last of ``decoding``), "stop" (a
+    stop string came, and is cut off) or "length". ``prompt`` and ``sample`` are its indices among what was asked for.
+    """
+
+    text: str
+    finish: Literal["end", "stop", "length"]
+    decoding: Decoding
+    prompt: int = 0
+    sample: int = 0
+    seed: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer came to its end within the limit of tokens."""
+        return self.finish != "length"
+
+
+class Pieces:
+    """The bytes of each token, and which tokens end an answer."""
+
+    def __init__(self, llm: llama_cpp.Llama):
+        self._llm = llm
+        self._vocab = llama_cpp.llama_model_get_vocab(llm.model)
+        self._bytes: dict[int, bytes | None] = {}
+
+    def __getitem__(self, token: int) -> bytes | None:
+        """The bytes of ``token``, None if it ends the answer."""
+        if token not in self._bytes:
+            end = llama_cpp.llama_vocab_is_eog(self._vocab, token)
+            self._bytes[token] = None if end else self._llm.detokenize([token], special=True)
+        return self._bytes[token]
+
+
+class PartialAnswer:
+    """An answer in the making."""
+
+    def __init__(self, request: Request, pieces: Pieces):
+        self.request = request
+        self.last = request.prompt[-1]
+        self._pieces = pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._text = ""
+        self._rows: list[tuple] = []
+
+    def add(self, row: tuple) -> str | None:
+        """Add a token; return why the answer is finished, None if it is not."""
+        self.last = row[0]
+        self._rows.append(row)
+        piece = self._pieces[row[0]]
+        if piece is None:
+            return "end"
+        before = len(self._text)
+        self._text += self._decoder.decode(piece)
+        cuts = [self._text.find(stop, max(0, before - len(stop) + 1)) for stop in self.request.stop]
+        if cuts := [cut for cut in cuts if cut >= 0]:
+            self._text = self._text[: min(cuts)]
+            return "stop"
+        return "length" if len(self._rows) == self.request.max_tokens else None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return tuple(row[0] for row in self._rows)
+
+    def answer(self, finish: str) -> Answer:
+        request = self.request
+        return Answer(self._text, finish, Decoding.from_rows(self._rows), request.index, request.sample, request.seed)

@@ -1,0 +1,137 @@
+"""What is wanted of a model: prompts, how tokens are drawn, and one request an answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import llama_cpp
+import numpy as np
+
+from autodeco import native
+from autodeco.base.tokenizer import Tokenizer
+from autodeco.data.records import Messages
+from autodeco.errors import InputError
+from autodeco.settings.options import check_number, check_whole
+
+Prompt = str | Messages | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the tokens of an answer are drawn.
+
+    ``heads`` names what the heads decide; there ``temperature`` and ``top_p`` multiply the predictions, elsewhere they
+    are the settings themselves. Temperature 0 is greedy. ``top_k`` (0: all) and ``min_p`` cut before top-p. Raises
+    InputError for values out of range.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    heads: Literal["both", "temperature", "top_p", "none"] = "both"
+
+    def __post_init__(self):
+        for name, low, high in (("temperature", 0.0, 1e6), ("top_p", 0.0, 1e6), ("min_p", 0.0, 1.0)):
+            check_number(name, getattr(self, name), low, high)
+        check_whole("top_k", self.top_k, 0, hint="0 keeps all tokens")
+        if self.heads not in ("both", "temperature", "top_p", "none"):
+            raise InputError(f"heads {self.heads!r}: must be both, temperature, top_p or none")
+
+
+AS_THE_MODEL_SAYS = Sampling()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer that is wanted: ``prompt`` holds token ids; ``index`` and ``sample`` say to the caller which it is."""
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    max_tokens: int
+    seed: int
+    stop: tuple[str, ...] = ()
+    index: int = 0
+    sample: int = 0
+
+
+def requests(
+    llm: llama_cpp.Llama,
+    prompts: Sequence[Prompt],
+    n: int,
+    sampling: Sampling | Sequence[Sampling],
+    max_tokens: int,
+    stop: str | Sequence[str] = (),
+    seed: int = 0,
+) -> list[Request]:
+    """The ``n`` requests of each prompt, in order. To continue an interrupted run, drop those that are answered."""
+    settings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
+    if len(settings) != len(prompts):
+        raise InputError(f"{len(settings)} settings for {len(prompts)} prompts: give one, or one for each")
+    _check_prompts(prompts)
+    check_whole("n", n, 1)
+    check_whole("seed", seed, 0)
+    check_open(llm)
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    tokenizer = Tokenizer(llm)
+    wanted = []
+    for index, prompt in enumerate(prompts):
+        is_ids = not isinstance(prompt, str) and (len(prompt) == 0 or not isinstance(prompt[0], dict))
+        ids = tuple(int(token) for token in prompt) if is_ids else tuple(tokenizer.prompt_ids(prompt))
+        wanted += [
+            Request(ids, settings[index], max_tokens, seed_of(seed, index, sample), stop, index, sample)
+            for sample in range(n)
+        ]
+    return wanted
+
+
+def _check_prompts(prompts: Sequence[Prompt]) -> None:
+    """Raise InputError for one prompt in the place of a list of them, which would be taken apart."""
+    if isinstance(prompts, str):
+        raise InputError("prompts is one text; give a list of prompts")
+    for index, prompt in enumerate(prompts):
+        if isinstance(prompt, dict):
+            raise InputError("prompts is one chat; give a list of chats, each a list of messages")
+        if not hasattr(prompt, "__len__"):
+            raise InputError(
+                f"prompt {index}: {prompt!r} is no text, chat or list of token ids; give a list of prompts"
+            )
+
+
+def check_open(llm: llama_cpp.Llama) -> None:
+    """Raise InputError if ``llm`` was closed."""
+    if llm._ctx.ctx is None:
+        raise InputError(f"{llm.model_path}: was closed; open it again")
+
+
+def seed_of(seed: int, *key: int) -> int:
+    """A seed of its own for each ``key`` (prompt and sample, say), 32 bits, never llama.cpp's mark of a random one."""
+    state = np.random.SeedSequence(seed, spawn_key=key).generate_state(2)
+    return int(state[0] if state[0] != llama_cpp.LLAMA_DEFAULT_SEED else state[1] >> 1)
+
+
+def check(wanted: Sequence[Request], llm: llama_cpp.Llama, heads: native.Heads | None) -> None:
+    """Raise InputError for the first request that ``llm`` cannot answer."""
+    for request in wanted:
+        where = f"prompt {request.index}"
+        if not request.prompt:
+            raise InputError(f"{where}: has no tokens; nothing predicts a first one")
+        check_whole("max_tokens", request.max_tokens, 1)
+        if not all(isinstance(stop, str) and stop for stop in request.stop):
+            raise InputError(f"stop {list(request.stop)!r}: must be texts that are not empty")
+        if not 0 <= min(request.prompt) <= max(request.prompt) < llm.n_vocab():
+            raise InputError(f"{where}: holds a token id outside the vocabulary of {llm.n_vocab()}")
+        if len(request.prompt) >= llm.n_ctx():
+            raise InputError(
+                f"{where}: has {len(request.prompt)} tokens and fills the context of {llm.n_ctx()}; raise n_ctx"
+            )
+        if len(request.prompt) + request.max_tokens > llm.n_ctx():
+            raise InputError(
+                f"{where}: {len(request.prompt)} tokens and an answer of {request.max_tokens} exceed the context of "
+                f"{llm.n_ctx()}; raise n_ctx or lower max_tokens"
+            )
+        kind = request.sampling.heads
+        if kind != "none" and heads is None:
+            raise InputError(f"{where}: wants heads, but the model has none; give heads, or Sampling(heads='none')")
+        if (kind == "temperature" and not heads.has_temperature) or (kind == "top_p" and not heads.has_top_p):
+            raise InputError(f"{where}: wants the {kind} head, which these heads lack")
