@@ -15,7 +15,7 @@ from typing import Any
 
 from autodeco.data.control import share_rows
 from autodeco.errors import InputError
-from autodeco.reward_arguments import RewardArguments
+from autodeco.rewards.arguments import RewardArguments
 from autodeco.settings.options import add_options, check_options, chosen_options, option
 from autodeco.training.arguments import HuggingFaceSettings, TrainingArguments
 
@@ -110,17 +110,17 @@ def _on_hugging_face(values: dict[str, Any], arguments: TrainingArguments, setti
 
 
 def _on_rewards(values: dict[str, Any], arguments: RewardArguments):
-    from autodeco.reward_training import train_on_rewards
+    from autodeco.rewards.loop import train_on_rewards
     from autodeco.training.state import check_run
 
     check_run(values["output"], arguments)
     room = values["model"], arguments.max_tokens, arguments.slots, arguments.device
     if arguments.rollouts == "hugging-face":
-        from autodeco.hugging_face_policy import HuggingFacePolicy
+        from autodeco.rewards.hugging_face import HuggingFacePolicy
 
         policy = HuggingFacePolicy(*room, arguments.dtype)
     else:
-        from autodeco.llama_policy import LlamaPolicy
+        from autodeco.rewards.llama import LlamaPolicy
 
         policy = LlamaPolicy(*room, values["threads"] or None)
     return train_on_rewards(

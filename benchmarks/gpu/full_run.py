@@ -17,9 +17,9 @@ from autodeco.data.checkers import NUMBER
 from autodeco.data.problems import read_problems
 from autodeco.heads import Heads
 from autodeco.hugging_face.model import HuggingFaceModel
-from autodeco.hugging_face_policy import HuggingFacePolicy
-from autodeco.reward_arguments import RewardArguments
-from autodeco.reward_training import train_on_rewards
+from autodeco.rewards.arguments import RewardArguments
+from autodeco.rewards.hugging_face import HuggingFacePolicy
+from autodeco.rewards.loop import train_on_rewards
 from autodeco.training import TrainingArguments, train_from
 from autodeco.training.arguments import HuggingFaceSettings
 from autodeco.training.hugging_face_source import HuggingFaceSource

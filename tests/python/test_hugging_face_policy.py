@@ -11,13 +11,14 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 from scipy import stats  # noqa: E402
 
-from autodeco import Heads, cli, reward_training  # noqa: E402
+from autodeco import Heads, cli  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.hugging_face.draw import draw  # noqa: E402
-from autodeco.hugging_face_policy import HuggingFacePolicy  # noqa: E402
-from autodeco.llama_policy import LlamaPolicy  # noqa: E402
-from autodeco.reward_arguments import RewardArguments  # noqa: E402
-from autodeco.reward_training import train_on_rewards  # noqa: E402
+from autodeco.rewards import loop  # noqa: E402
+from autodeco.rewards.arguments import RewardArguments  # noqa: E402
+from autodeco.rewards.hugging_face import HuggingFacePolicy  # noqa: E402
+from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
+from autodeco.rewards.loop import train_on_rewards  # noqa: E402
 from hf_folders import write_smollm2  # noqa: E402
 from test_reward import interrupting  # noqa: E402
 from test_train import weights  # noqa: E402
@@ -219,7 +220,7 @@ def test_reward_rises(folder, problems, tmp_path):
 def test_an_interrupted_run_resumes_to_the_same_heads(folder, problems, tmp_path, monkeypatch):
     arguments = replace(ARGUMENTS, steps=4, evaluate_every=2)
     whole = train_on_rewards(one_token_policy(folder), problems, tmp_path / "whole", arguments, progress=False)
-    monkeypatch.setattr(reward_training, "_learning_rate", interrupting(reward_training._learning_rate, 3))
+    monkeypatch.setattr(loop, "_learning_rate", interrupting(loop._learning_rate, 3))
     run = problems, tmp_path / "part", arguments
     assert train_on_rewards(one_token_policy(folder), *run, progress=False).interrupted
     monkeypatch.undo()

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from autodeco import Heads, answer_trees, cli, reward_training  # noqa: E402
-from autodeco.answer_trees import ROOT, AnswerTrees, part_of, values  # noqa: E402
+from autodeco import Heads, cli  # noqa: E402
 from autodeco.base.opening import open_base  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
-from autodeco.llama_policy import LlamaPolicy  # noqa: E402
-from autodeco.policy import Sampled  # noqa: E402
-from autodeco.reward_arguments import RewardArguments  # noqa: E402
-from autodeco.reward_training import train_on_rewards  # noqa: E402
+from autodeco.rewards import answer_trees, loop  # noqa: E402
+from autodeco.rewards.answer_trees import ROOT, AnswerTrees, part_of, values  # noqa: E402
+from autodeco.rewards.arguments import RewardArguments  # noqa: E402
+from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
+from autodeco.rewards.loop import train_on_rewards  # noqa: E402
+from autodeco.rewards.policy import Sampled  # noqa: E402
 from autodeco.traces.collecting import StateReader  # noqa: E402
 from autodeco.traces.format import Model  # noqa: E402
 from test_train import weights  # noqa: E402
@@ -184,7 +185,7 @@ def test_what_is_expected_is_what_draws_come_to():
     trees.add(part_of([(0, *item) for item in answers.items()], [(0, edge) for edge in edges], hidden))
     edges = trees.edges([0], "cpu")
     with torch.no_grad():
-        log_p, *_ = reward_training.score(heads, edges, policy, explore=0.0, blur=0.01)
+        log_p, *_ = loop.score(heads, edges, policy, explore=0.0, blur=0.01)
     (group,) = policy.sample([prompt], 4000, heads, seed=1)
     seen = np.mean([answer.tokens[1] > 5 for answer in group])
     assert values(log_p, edges, 1).expected.item() == pytest.approx(seen, abs=4 * (seen * (1 - seen) / 4000) ** 0.5)
@@ -218,10 +219,10 @@ def test_heads_learn_to_be_right(problems, tmp_path):
 )
 def test_an_interrupted_run_resumes_to_the_same_heads(problems, tmp_path, monkeypatch, name, at):
     arguments = replace(SHORT, steps=9, evaluate_every=4, keep_close=0.01, slots=8)
-    monkeypatch.setattr(reward_training, "PART_PROBLEMS", 8)
+    monkeypatch.setattr(loop, "PART_PROBLEMS", 8)
     whole = train_on_rewards(ToyPolicy(), problems, tmp_path / "whole", arguments, progress=False)
     with monkeypatch.context() as patched:
-        patched.setattr(reward_training, name, interrupting(getattr(reward_training, name), at))
+        patched.setattr(loop, name, interrupting(getattr(loop, name), at))
         if (name, at) == ("write_part", 2):  # before there are heads to keep
             with pytest.raises(KeyboardInterrupt):
                 train_on_rewards(ToyPolicy(), problems, tmp_path / "part", arguments, progress=False)

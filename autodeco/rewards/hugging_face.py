@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodeco.answer_trees import Tokens
 from autodeco.errors import InputError
 from autodeco.hugging_face.decoding import Decoder
 from autodeco.hugging_face.draw import draw
 from autodeco.hugging_face.model import HuggingFaceModel
-from autodeco.policy import Sampled, Wanted
+from autodeco.rewards.answer_trees import Tokens
+from autodeco.rewards.policy import Sampled, Wanted
 
 Predictor = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # heads: (hidden, logits) to (temperature, top-p)
 LOOK_EVERY = 8  # steps between looks whether all answers have ended, for which a GPU has to be waited for

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from autodeco import batch, native
-from autodeco.answer_trees import Tokens
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
 from autodeco.base.tokenizer import Tokenizer
@@ -20,7 +19,8 @@ from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
 from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
-from autodeco.policy import Sampled, Wanted
+from autodeco.rewards.answer_trees import Tokens
+from autodeco.rewards.policy import Sampled, Wanted
 from autodeco.traces.collecting import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.traces.format import Model, model_fingerprint
 from autodeco.training.rebuilt_logits import RebuiltLogits

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from autodeco.answer_trees import Tokens
 from autodeco.heads import Heads
+from autodeco.rewards.answer_trees import Tokens
 from autodeco.training.source import Source
 
 # for some prompts (token ids), which tokens were drawn: each as the answer up to and including it

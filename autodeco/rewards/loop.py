@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from autodeco.answer_trees import AnswerTrees, Edges, Values, part_of, read_part, values, write_part
 from autodeco.data.checkers import check, checker
 from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
 from autodeco.heads import TEMPERATURE_SCALE, Heads, prob_stats
 from autodeco.losses.exact import CHUNK_TOKENS_CPU
 from autodeco.losses.hard_top_p import log_probability
-from autodeco.policy import Policy, Sampled
-from autodeco.reward_arguments import RewardArguments
+from autodeco.rewards.answer_trees import AnswerTrees, Edges, Values, part_of, read_part, values, write_part
+from autodeco.rewards.arguments import RewardArguments
+from autodeco.rewards.policy import Policy, Sampled
 from autodeco.runs.interrupts import noted_interrupt
 from autodeco.traces.format import file_hash
 from autodeco.training.report import write_report
