@@ -4,8 +4,6 @@ import argparse
 import os
 import re
 import shlex
-import signal
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +77,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` (default: the process arguments), export or split, and return the exit code."""
     args = parser().parse_args(argv)
-    _clean_up_when_terminated()
     if args.split:
         return _split(args)
     if not args.heads:
@@ -207,9 +204,3 @@ def _say_what_was_made(output: Path, args, heads: HeadWeights, base: Layout) -> 
 def _size(path) -> str:
     size = os.path.getsize(path)
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
-
-
-def _clean_up_when_terminated() -> None:
-    """Let SIGTERM end the command as Ctrl-C does, so that a half-written file is removed."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)

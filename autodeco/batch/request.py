@@ -11,6 +11,7 @@ from autodeco import native
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.records import Messages
 from autodeco.errors import InputError
+from autodeco.runs.seeds import in_32_bits
 from autodeco.settings.options import check_number, check_whole
 
 Prompt = str | Messages | Sequence[int]
@@ -106,8 +107,7 @@ def check_open(llm: llama_cpp.Llama) -> None:
 
 def seed_of(seed: int, *key: int) -> int:
     """A seed of its own for each ``key`` (prompt and sample, say), 32 bits, never llama.cpp's mark of a random one."""
-    state = np.random.SeedSequence(seed, spawn_key=key).generate_state(2)
-    return int(state[0] if state[0] != llama_cpp.LLAMA_DEFAULT_SEED else state[1] >> 1)
+    return in_32_bits(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def check(wanted: Sequence[Request], llm: llama_cpp.Llama, heads: native.Heads | None) -> None:

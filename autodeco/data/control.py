@@ -9,10 +9,9 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from autodeco.data.records import Record
 from autodeco.errors import InputError
+from autodeco.runs.seeds import Stream, generator
 
 COMMANDS_FILE = Path(__file__).with_suffix(".json")
 DIRECTIONS = ("low", "high")
@@ -53,7 +52,7 @@ class Control:
 
         Each with NO_COMMAND or 1 + the command's place. Raises InputError for a record without a prompt.
         """
-        random = np.random.default_rng([self.seed, 5, index])
+        random = generator(self.seed, Stream.WORDINGS, index)
         chosen = []
         for held_out in (False, True) if index in self.held_out else (False,):
             for direction in DIRECTIONS:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from autodeco.errors import InputError
+from autodeco.runs.seeds import Stream, generator
 
 Messages = list[dict]
 
@@ -86,4 +87,4 @@ def held_out_records(records: Iterable[int], share: float, seed: int) -> set[int
     if len(distinct) < 2:
         raise InputError("there is one record to learn from; give at least two, one of them to validate on")
     size = max(1, min(len(distinct) - 1, round(share * len(distinct))))
-    return set(np.random.default_rng([seed, 0]).permutation(distinct)[:size].tolist())
+    return set(generator(seed, Stream.SPLIT).permutation(distinct)[:size].tolist())

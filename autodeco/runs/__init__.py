@@ -1,1 +1,2 @@
-"""What lets a long run be interrupted, continued and retraced: whole files, Ctrl-C, provenance, trackers."""
+"""What lets a long run be interrupted, continued and retraced: whole files, logs, locks, interrupts, seeds,
+provenance, trackers."""

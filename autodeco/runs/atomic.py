@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,22 +25,18 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     Raises whatever the body raises; the old file at ``path`` is then untouched. An OSError names ``path``.
     """
     path = Path(path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        # 0o666 less the umask, which the kernel takes off: what any new file may
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         error.filename = os.fspath(path)
         raise
-    os.close(handle)
-    part = Path(name)
     try:
-        # mkstemp makes a private file; what a user gets should have the permissions of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
         yield part
         os.replace(part, path)
     except OSError as error:
-        if error.filename in (None, name):
+        if error.filename in (None, os.fspath(part)):
             error.filename, error.filename2 = os.fspath(path), None
         raise
     finally:

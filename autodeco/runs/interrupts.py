@@ -1,14 +1,50 @@
-"""Interrupts that wait for a moment at which stopping leaves everything in order."""
+"""Interrupts (Ctrl-C, and the SIGTERM of a scheduler) that wait for a moment at which stopping leaves all in order."""
 
 import contextlib
 import signal
 import sys
 from collections.abc import Iterator
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """A SIGTERM, which ends a program as Ctrl-C does."""
+
+
+def exit_code(number: int) -> int:
+    """Return the exit code of a program that signal ``number`` ended: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + number
+
+
+def raise_interrupt(number: int, frame=None) -> None:
+    """Raise what signal ``number`` means: KeyboardInterrupt, or Terminated for SIGTERM; a signal's handler too."""
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def raised_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise Terminated while the body runs, so that half-written files are removed.
+
+    Outside the main thread, and where SIGTERM is handled or ignored already, this does nothing.
+    """
+    try:
+        before = signal.getsignal(signal.SIGTERM)
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, raise_interrupt)
+    except ValueError:
+        before = None
+    try:
+        yield
+    finally:
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, before)
+
 
 @contextlib.contextmanager
 def noted_interrupt(said: str = "") -> Iterator[list[int]]:
-    """Note an interrupt (Ctrl-C) in the list that is yielded while the body runs; a second one is raised at once.
+    """Note an interrupt in the list that is yielded while the body runs, as the signal's number; a second one is raised
+    at once.
 
     ``said`` goes to stderr when the first one comes.
 
@@ -18,27 +54,29 @@ def noted_interrupt(said: str = "") -> Iterator[list[int]]:
 
     def note(number, frame):
         if caught:
-            raise KeyboardInterrupt
+            raise_interrupt(number)
         caught.append(number)
         if said:
             print(f"\n{said}", file=sys.stderr, flush=True)
 
+    before = {}
     try:
-        before = signal.signal(signal.SIGINT, note)
+        for number in SIGNALS:
+            before[number] = signal.signal(number, note)
     except ValueError:
         yield caught
         return
     try:
         yield caught
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[None]:
-    """Hold an interrupt back while the body runs and raise its KeyboardInterrupt after it; a second one is raised at
-    once."""
+    """Hold an interrupt back while the body runs and raise it after it; a second one is raised at once."""
     with noted_interrupt() as caught:
         yield
     if caught:
-        raise KeyboardInterrupt
+        raise_interrupt(caught[0])

