@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from autodeco import batch, native
+from autodeco.base.identity import model_fingerprint
 from autodeco.base.opening import open_base
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Answer
@@ -16,7 +17,7 @@ from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.runs.atomic import naming, replacing
-from autodeco.traces.format import file_hash, model_fingerprint
+from autodeco.runs.provenance import file_hash
 
 
 @dataclass

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from autodeco.base.identity import model_fingerprint
 from autodeco.errors import InputError
 from autodeco.evaluation.methods import OPTIONAL
 from autodeco.evaluation.tasks import TaskSpec
 from autodeco.runs.atomic import replacing
-from autodeco.traces.format import model_fingerprint
+from autodeco.runs.provenance import file_hash
 
 SETTINGS_FILE = "settings.json"
 ANSWERS = "answers"  # the folder of all runs' answers, beside the folders of the runs
@@ -62,14 +63,14 @@ def describe(settings: Settings, model: Path, heads: Path | None, excluded: froz
     described = asdict(settings)
     for spec in described["tasks"]:
         if spec["source"].endswith(".jsonl"):
-            spec["sha256"] = _sha256(Path(spec["source"]))
+            spec["sha256"] = file_hash(spec["source"])
             spec["source"] = Path(spec["source"]).name
     return {
         **described,
         "model": model.name,
         "model_fingerprint": model_fingerprint(model),
         "heads": None if heads is None else heads.name,
-        "heads_sha256": None if heads is None else _sha256(heads),
+        "heads_sha256": None if heads is None else file_hash(heads),
         "trained_on": hashlib.sha256("\n".join(sorted(excluded)).encode()).hexdigest() if excluded else None,
     }
 
@@ -82,14 +83,6 @@ def describe_answers(description: dict[str, Any], task: int, heads: bool) -> dic
     names = ("model_fingerprint", "trained_on", "validation", "test", "samples", "max_tokens", "stop", "seed", "slots")
     described = {"task": description["tasks"][task], **{name: description[name] for name in names}}
     return {**described, "heads_sha256": description["heads_sha256"] if heads else None}
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _text(description: dict[str, Any]) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from autodeco.base.identity import ModelIdentity, model_fingerprint
 from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
-from autodeco.traces.format import Model, model_fingerprint
 
 
 class HuggingFaceTokenizer(RecordTokenizer):
@@ -82,7 +82,7 @@ class HuggingFaceModel:
         first = b"" if empty else output.weight[:256].float().cpu().numpy().tobytes()
         digest = hashlib.sha256(model.config.to_json_string().encode() + first).hexdigest()
         name, fingerprint = (Path(path).stem, model_fingerprint(path)) if gguf else (Path(path).name, digest)
-        self.model = Model(str(path), fingerprint, model.config.model_type, name, hidden, vocab)
+        self.model = ModelIdentity(str(path), fingerprint, model.config.model_type, name, hidden, vocab)
         self.hidden: Tensor | None = None
         output.register_forward_pre_hook(self._keep)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from autodeco import batch, native
+from autodeco.base.identity import ModelIdentity, model_fingerprint
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
 from autodeco.base.tokenizer import Tokenizer
@@ -22,7 +23,6 @@ from autodeco.heads import Heads
 from autodeco.rewards.answer_trees import Tokens
 from autodeco.rewards.policy import Sampled, Wanted
 from autodeco.traces.collecting import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
-from autodeco.traces.format import Model, model_fingerprint
 from autodeco.training.rebuilt_logits import RebuiltLogits
 
 
@@ -43,7 +43,7 @@ class LlamaPolicy:
         self._check: LogitsCheck | None = LogitsCheck(seed=0)
         self._drawn: dict[tuple[int, ...], dict[Tokens, np.ndarray]] = {}  # by prompt: the state behind each beginning
         self._open(512)
-        self.model = Model(
+        self.model = ModelIdentity(
             str(Path(path).resolve()),
             model_fingerprint(path),
             self._layout.architecture,

@@ -29,7 +29,7 @@ from autodeco.rewards.answer_trees import AnswerTrees, Edges, Values, part_of, r
 from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.policy import Policy, Sampled
 from autodeco.runs.interrupts import noted_interrupt
-from autodeco.traces.format import file_hash
+from autodeco.runs.provenance import file_hash
 from autodeco.training.report import write_report
 from autodeco.training.state import TrainingResult, TrainingState
 

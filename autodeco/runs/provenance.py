@@ -1,12 +1,15 @@
-"""How a folder was made: the command, and the versions of what made it."""
+"""How a folder was made: the command, the versions of what made it, and the hashes of what it was made of."""
 
+import hashlib
 import importlib.metadata
+import os
 import platform
 import shlex
 import sys
 from pathlib import Path
 
 from autodeco import __version__
+from autodeco.errors import InputError
 
 # modules whose version can change an outcome, and the packages that bring them
 _PACKAGES = {
@@ -33,3 +36,12 @@ def provenance() -> dict:
             except importlib.metadata.PackageNotFoundError:  # a copy on the path, of no package
                 versions[package] = str(getattr(sys.modules[module], "__version__", "unknown"))
     return {"command": shlex.join([Path(program).name, *arguments]), "versions": versions}
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of the file at ``path``, in hexadecimal; raises InputError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file that can be") from None

@@ -10,24 +10,15 @@ import llama_cpp
 import numpy as np
 from tqdm import tqdm
 
+from autodeco.base.identity import ModelIdentity, model_fingerprint
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_commands
 from autodeco.data.records import Record, held_out_records, read_records
 from autodeco.errors import InputError
-from autodeco.runs.provenance import provenance
-from autodeco.traces.format import (
-    MANIFEST,
-    Manifest,
-    Model,
-    Shard,
-    file_hash,
-    model_fingerprint,
-    read_manifest,
-    write_manifest,
-    write_shard,
-)
+from autodeco.runs.provenance import file_hash, provenance
+from autodeco.traces.format import MANIFEST, Manifest, Shard, read_manifest, write_manifest, write_shard
 
 PROMPT_BATCH = 512
 # While states are kept, llama.cpp also computes logits for every position: 128 x 151,936 floats are 74 MiB.
@@ -331,7 +322,7 @@ def _check_finite(hidden: np.ndarray, where: str) -> None:
 
 
 def _manifest(model_path: Path, data_path: Path, settings: CollectSettings, matrix: OutputMatrix) -> Manifest:
-    model = Model(
+    model = ModelIdentity(
         path=str(model_path.resolve()),
         fingerprint=model_fingerprint(model_path),
         architecture=matrix.architecture,

@@ -6,7 +6,6 @@ data, 0-based) and ``position`` int32 [n] (index of the state's token in the seq
 commands too (``control``), ``command`` int32 [n] says which: 0 none, others 1 + the place in the manifest's list.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from autodeco.base.identity import ModelIdentity
 from autodeco.data.control import Control
 from autodeco.errors import InputError
 from autodeco.runs.atomic import replacing
@@ -23,18 +23,6 @@ from autodeco.runs.atomic import replacing
 MANIFEST = "traces.json"
 FORMAT = "autodeco-traces"
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Model:
-    """The model that was run; ``path`` is where it was then."""
-
-    path: str
-    fingerprint: str
-    architecture: str
-    name: str
-    hidden_size: int
-    vocab_size: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ class Shard:
 class Manifest:
     """What ``traces.json`` holds."""
 
-    model: Model
+    model: ModelIdentity
     data: dict  # {"file", "sha256"}
     settings: dict
     complete: bool = False
@@ -74,21 +62,6 @@ class Manifest:
         return sum(shard.tokens for shard in self.shards)
 
 
-def model_fingerprint(path: str | os.PathLike) -> str:
-    """Return the fingerprint that exported heads carry of the model at ``path``, alone in its file or merged."""
-    from autodeco.export.fingerprint import fingerprint
-    from autodeco.export.layout import open_layout
-
-    layout = open_layout(path)
-    return fingerprint(path, layout.base_offset, layout.base_size)
-
-
-def file_hash(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of the file at ``path``, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write ``traces.json`` into ``directory``, replacing it whole."""
     with replacing(directory / MANIFEST) as part:
@@ -108,7 +81,7 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
         version = fields.pop("version")
         if version != VERSION:
             raise ValueError(f"it is of version {version}, this program reads version {VERSION}")
-        fields["model"] = Model(**fields["model"])
+        fields["model"] = ModelIdentity(**fields["model"])
         fields["shards"] = [Shard(**shard) for shard in fields["shards"]]
         fields["control"] = Control.from_json(fields["control"]) if fields.get("control") else None
         for shard in fields["shards"]:

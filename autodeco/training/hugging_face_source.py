@@ -15,7 +15,7 @@ from autodeco.errors import InputError
 from autodeco.hugging_face.model import HuggingFaceModel
 from autodeco.hugging_face.packing import Labelled, Row, pack, row
 from autodeco.losses.exact import chunk_tokens
-from autodeco.traces.format import file_hash
+from autodeco.runs.provenance import file_hash
 from autodeco.training.arguments import HuggingFaceSettings, TrainingArguments
 from autodeco.training.packed_answers import PackedAnswers
 from autodeco.training.source import Chunk

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from autodeco.base.identity import ModelIdentity
 from autodeco.data.control import Command
-from autodeco.traces.format import Model
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Source(Protocol):
     Several processes may hold one part of each update; they then agree on sums.
     """
 
-    model: Model
+    model: ModelIdentity
     made_of: dict  # data and settings that a continued run must have in common with the first
     details: dict  # what else the run folder should say
     device: str

@@ -9,11 +9,12 @@ import llama_cpp
 import numpy as np
 from torch import Tensor
 
+from autodeco.base.identity import model_fingerprint
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.errors import InputError
 from autodeco.losses.exact import chunk_tokens
-from autodeco.traces.format import Manifest, model_fingerprint, read_manifest
+from autodeco.traces.format import Manifest, read_manifest
 from autodeco.training.arguments import TrainingArguments
 from autodeco.training.rebuilt_logits import RebuiltLogits
 from autodeco.training.source import Chunk

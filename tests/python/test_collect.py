@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from autodeco import cli
+from autodeco.base.identity import model_fingerprint
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
 from autodeco.base.tokenizer import Tokenizer
@@ -18,7 +19,7 @@ from autodeco.data.records import Record
 from autodeco.errors import InputError
 from autodeco.traces import collecting
 from autodeco.traces.collecting import CollectSettings, StateReader, collect
-from autodeco.traces.format import model_fingerprint, read_manifest
+from autodeco.traces.format import read_manifest
 
 SUMS = [(1, 2), (3, 4), (5, 1), (2, 7), (6, 3)]
 END = 2  # <|im_end|>, SmolLM2's end-of-generation token

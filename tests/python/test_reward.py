@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from autodeco import Heads, cli  # noqa: E402
+from autodeco.base.identity import ModelIdentity  # noqa: E402
 from autodeco.base.opening import open_base  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.rewards import answer_trees, loop  # noqa: E402
@@ -19,7 +20,6 @@ from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
 from autodeco.rewards.loop import train_on_rewards  # noqa: E402
 from autodeco.rewards.policy import Sampled  # noqa: E402
 from autodeco.traces.collecting import StateReader  # noqa: E402
-from autodeco.traces.format import Model  # noqa: E402
 from test_train import weights  # noqa: E402
 
 HIDDEN, VOCAB, END = 8, 12, 0
@@ -47,7 +47,7 @@ class ToyPolicy:
     """A model whose state is a random vector for each (prompt, tokens so far), drawn from as the heads say."""
 
     rank, device = 0, "cpu"
-    model = Model("toy", "toy-fingerprint", "toy", "toy", HIDDEN, VOCAB)
+    model = ModelIdentity("toy", "toy-fingerprint", "toy", "toy", HIDDEN, VOCAB)
 
     def __init__(self, max_tokens=2):
         self._max_tokens = max_tokens

@@ -13,16 +13,9 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from autodeco import Heads, cli  # noqa: E402
+from autodeco.base.identity import ModelIdentity, model_fingerprint  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
-from autodeco.traces.format import (  # noqa: E402
-    Manifest,
-    Model,
-    Shard,
-    model_fingerprint,
-    read_manifest,
-    write_manifest,
-    write_shard,
-)
+from autodeco.traces.format import Manifest, Shard, read_manifest, write_manifest, write_shard  # noqa: E402
 from autodeco.training import TrainingArguments, loop, trace_source, train  # noqa: E402
 from autodeco.training.loop import learning_rate  # noqa: E402
 from autodeco.training.trace_tokens import TraceTokens, batch_indices  # noqa: E402
@@ -52,7 +45,7 @@ def write_traces(folder, tokens=600, tokens_a_record=6, shard_tokens=200):
         )
         columns = {"label": labels[rows], "record": records[rows], "position": np.arange(len(labels[rows]))}
         write_shard(folder / shards[-1].file, hidden[rows], **columns)
-    model = Model(str(path), model_fingerprint(path), "llama", "toy", HIDDEN, VOCAB)
+    model = ModelIdentity(str(path), model_fingerprint(path), "llama", "toy", HIDDEN, VOCAB)
     data = {"file": "data.jsonl", "sha256": "0" * 64}
     manifest = Manifest(model, data, {"seed": 0}, complete=True, next_record=int(records[-1]) + 1, shards=shards)
     write_manifest(folder, manifest)

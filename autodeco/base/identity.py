@@ -1,0 +1,23 @@
+"""Which model it is that was run: what heads, traces and answers are told to belong together by."""
+
+import os
+from dataclasses import dataclass
+
+from autodeco.export.layout import open_layout
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """The model that was run; ``path`` is where it was then."""
+
+    path: str
+    fingerprint: str
+    architecture: str
+    name: str
+    hidden_size: int
+    vocab_size: int
+
+
+def model_fingerprint(path: str | os.PathLike) -> str:
+    """Return the fingerprint that exported heads carry of the model at ``path``, alone in its file or merged."""
+    return open_layout(path).model_fingerprint
