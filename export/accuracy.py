@@ -73,7 +73,7 @@ def measure_deviations(heads: HeadWeights, base: Layout) -> list[Deviation]:
 def hidden_states(base: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Hidden states [n, H] and logits [n, V], float32, of the model in ``base`` over the built-in text."""
     from autodeco.base.opening import open_base
-    from autodeco.traces.collecting import StateReader
+    from autodeco.base.states import StateReader
 
     llm = open_base(base.path, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
     try:

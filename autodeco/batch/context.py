@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator
 
 import llama_cpp
-import numpy as np
 
 from autodeco import native
+from autodeco.base.token_batch import TokenBatch
 from autodeco.errors import InputError
 from autodeco.runs.interrupts import deferred_interrupt
 
@@ -61,9 +61,7 @@ class BatchContext:
             )
         self._stack.callback(llama_cpp.llama_free, self._ctx)
         try:
-            self._batch = llama_cpp.llama_batch_init(max(PROMPT_BATCH, slots), 0, 1)
-            self._stack.callback(llama_cpp.llama_batch_free, self._batch)
-            self._arrays = _BatchArrays(self._batch, max(PROMPT_BATCH, slots))
+            self._batch = self._stack.enter_context(TokenBatch(max(PROMPT_BATCH, slots)))
             self._memory = llama_cpp.llama_get_memory(self._ctx)
             self._apply_adapter(llm)
             self.slots = [self._slot(llm, heads, seq) for seq in range(slots)]
@@ -140,7 +138,7 @@ class BatchContext:
         slot.held = prompt[:common]
         for token in prompt[common:]:
             self._add(slot, token, output=False)
-            if self._arrays.size == PROMPT_BATCH:
+            if self._batch.size == PROMPT_BATCH:
                 self.flush()
 
     def _remove(self, slot: Slot, start: int) -> None:
@@ -148,19 +146,15 @@ class BatchContext:
             raise RuntimeError(f"llama.cpp cannot cut the memory of sequence {slot.seq} at {start}")
 
     def _add(self, slot: Slot, token: int, output: bool) -> None:
-        self._arrays.add(token, len(slot.held), slot.seq, output)
+        self._batch.add(token, len(slot.held), slot.seq, output)
         slot.held.append(token)
         slot.pending += 1
 
     def flush(self) -> None:
         """Decode what is pending."""
-        if not self._arrays.size:
+        if not self._batch.size:
             return
-        self._batch.n_tokens = self._arrays.size
-        status = llama_cpp.llama_decode(self._ctx, self._batch)
-        if status != 0:
-            raise RuntimeError(f"llama_decode returned {status} for {self._arrays.size} tokens")
-        self._arrays.size = 0
+        self._batch.decode(self._ctx)
         for slot in self.slots:
             slot.pending = 0
 
@@ -172,21 +166,3 @@ class BatchContext:
             self._add(slot, token, output=True)
         self.flush()
         return [slot.graph.sample(i) for i, slot in enumerate(slots)]
-
-
-class _BatchArrays:
-    """Arrays over the memory of a ``llama_batch``."""
-
-    def __init__(self, batch: llama_cpp.llama_batch, capacity: int):
-        self.size = 0
-        self._token = np.ctypeslib.as_array(batch.token, (capacity,))
-        self._pos = np.ctypeslib.as_array(batch.pos, (capacity,))
-        self._logits = np.ctypeslib.as_array(batch.logits, (capacity,))
-        self._seq_id = batch.seq_id
-        np.ctypeslib.as_array(batch.n_seq_id, (capacity,))[:] = 1
-
-    def add(self, token: int, pos: int, seq: int, output: bool) -> None:
-        i = self.size
-        self._token[i], self._pos[i], self._logits[i] = token, pos, output
-        self._seq_id[i][0] = seq
-        self.size += 1

@@ -13,6 +13,7 @@ from autodeco import batch, native
 from autodeco.base.identity import ModelIdentity, model_fingerprint
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
+from autodeco.base.states import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import shared
 from autodeco.export.checkpoint import read_heads
@@ -22,7 +23,6 @@ from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
 from autodeco.rewards.answer_trees import Tokens
 from autodeco.rewards.policy import Sampled, Wanted
-from autodeco.traces.collecting import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.training.rebuilt_logits import RebuiltLogits
 
 

@@ -1,7 +1,6 @@
 """Collecting traces: run llama.cpp over completions and keep the hidden state behind each of their tokens."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,20 +12,13 @@ from tqdm import tqdm
 from autodeco.base.identity import ModelIdentity, model_fingerprint
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
+from autodeco.base.states import PROMPT_BATCH, LogitsCheck, StateReader, refuse_if_wrong
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_commands
 from autodeco.data.records import Record, held_out_records, read_records
 from autodeco.errors import InputError
 from autodeco.runs.provenance import file_hash, provenance
 from autodeco.traces.format import MANIFEST, Manifest, Shard, read_manifest, write_manifest, write_shard
-
-PROMPT_BATCH = 512
-# While states are kept, llama.cpp also computes logits for every position: 128 x 151,936 floats are 74 MiB.
-COMPLETION_BATCH = 128
-
-CHECKED_POSITIONS = 64
-# llama.cpp multiplies quantized by quantized numbers, which costs about 1%; a wrong scale or matrix costs 30% and more.
-LARGEST_LOGITS_ERROR = 0.05
 
 
 @dataclass(frozen=True)
@@ -214,105 +206,6 @@ def _flush(pending: _Pending, next_record: int, check, matrix: OutputMatrix, out
     manifest.truncated += pending.truncated
     write_manifest(output_dir, manifest)
     return check
-
-
-class StateReader:
-    """Reads the hidden states and logits that predict completions; a prompt's beginning shared with the one before it
-    (a system prompt, usually) is not computed again."""
-
-    def __init__(self, llm: llama_cpp.Llama):
-        self._llm = llm
-        self._memory = llama_cpp.llama_get_memory(llm.ctx)
-        self._tokens: list[int] = []  # what the memory holds
-        self.forget()
-
-    def forget(self) -> None:
-        """Start afresh, so that what follows does not depend on what came before even in rounding."""
-        llama_cpp.llama_memory_clear(self._memory, True)
-        self._tokens = []
-
-    def read(self, prompt: list[int], completion: list[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield (start, hidden [n, H], logits [n, V]) in order: what predicts completion[start : start + n].
-
-        The arrays are float32 and valid until the next step. Hidden states are those after the final norm.
-        """
-        ctx = self._llm.ctx
-        self._keep_common(prompt)
-        llama_cpp.llama_set_embeddings(ctx, False)
-        for start in range(len(self._tokens), len(prompt) - 1, PROMPT_BATCH):
-            self._decode(prompt[start : min(start + PROMPT_BATCH, len(prompt) - 1)], outputs=False)
-        llama_cpp.llama_set_embeddings(ctx, True)
-        inputs = [prompt[-1], *completion[:-1]]
-        for start in range(0, len(inputs), COMPLETION_BATCH):
-            tokens = inputs[start : start + COMPLETION_BATCH]
-            self._decode(tokens, outputs=True)
-            # All outputs of one batch lie behind each other.
-            hidden = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(ctx), (len(tokens), self._llm.n_embd()))
-            logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(ctx), (len(tokens), self._llm.n_vocab()))
-            yield start, hidden, logits
-
-    def _keep_common(self, prompt: list[int]) -> None:
-        pairs = zip(self._tokens, prompt[:-1], strict=False)
-        common = next((i for i, (old, new) in enumerate(pairs) if old != new), min(len(self._tokens), len(prompt) - 1))
-        if common and llama_cpp.llama_memory_seq_rm(self._memory, 0, common, -1):
-            self._tokens = self._tokens[:common]
-        else:  # nothing in common, or a recurrent model, whose memory cannot be cut
-            self.forget()
-
-    def _decode(self, tokens: list[int], outputs: bool) -> None:
-        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
-        try:
-            batch.n_tokens = len(tokens)
-            for i, token in enumerate(tokens):
-                batch.token[i] = token
-                batch.pos[i] = len(self._tokens) + i
-                batch.n_seq_id[i] = 1
-                batch.seq_id[i][0] = 0
-                batch.logits[i] = outputs
-            status = llama_cpp.llama_decode(self._llm.ctx, batch)
-        finally:
-            llama_cpp.llama_batch_free(batch)
-        if status != 0:
-            raise RuntimeError(f"llama_decode returned {status} for {len(tokens)} tokens at {len(self._tokens)}")
-        self._tokens += tokens
-
-
-class LogitsCheck:
-    """A uniform sample of the positions offered, and how far logits rebuilt from their kept states are off."""
-
-    def __init__(self, seed: int):
-        self._random = np.random.default_rng(seed)
-        self._seen = 0
-        self.kept: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def offer(self, hidden: np.ndarray, logits: np.ndarray) -> None:
-        """Consider the positions of ``hidden`` [n, H] and ``logits`` [n, V] (reservoir sampling)."""
-        for row in range(len(hidden)):
-            self._seen += 1
-            place = len(self.kept) if len(self.kept) < CHECKED_POSITIONS else int(self._random.integers(self._seen))
-            if place < CHECKED_POSITIONS:
-                self.kept[place : place + 1] = [(hidden[row].astype(np.float16), logits[row].copy())]
-
-    def relative_error(self, matrix: OutputMatrix) -> float:
-        """Return |rebuilt - llama.cpp's| / |llama.cpp's| over the sample, each row measured from its own mean.
-
-        A constant added to all logits of a row changes no probability; left in, it would hide errors that do.
-        """
-        theirs = np.stack([logits for _, logits in self.kept])
-        rebuilt = matrix.logits(np.stack([hidden for hidden, _ in self.kept]))
-        theirs -= theirs.mean(axis=1, keepdims=True)
-        rebuilt -= rebuilt.mean(axis=1, keepdims=True)
-        return float(np.linalg.norm(rebuilt - theirs) / np.linalg.norm(theirs))
-
-
-def refuse_if_wrong(error: float, matrix: OutputMatrix) -> None:
-    """Raise InputError if logits are off by more than quantized arithmetic explains."""
-    if not error <= LARGEST_LOGITS_ERROR:
-        raise InputError(
-            f"{matrix.path}: logits rebuilt from hidden states are {error:.1%} off llama.cpp's own (at most "
-            f"{LARGEST_LOGITS_ERROR:.0%} is allowed); what architecture {matrix.architecture!r} does to its logits is "
-            "not known here, so heads cannot be trained on it"
-        )
 
 
 def _check_finite(hidden: np.ndarray, where: str) -> None:

@@ -14,11 +14,12 @@ from autodeco import cli
 from autodeco.base.identity import model_fingerprint
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
+from autodeco.base.states import StateReader
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.records import Record
 from autodeco.errors import InputError
 from autodeco.traces import collecting
-from autodeco.traces.collecting import CollectSettings, StateReader, collect
+from autodeco.traces.collecting import CollectSettings, collect
 from autodeco.traces.format import read_manifest
 
 SUMS = [(1, 2), (3, 4), (5, 1), (2, 7), (6, 3)]

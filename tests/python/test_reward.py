@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from autodeco import Heads, cli  # noqa: E402
 from autodeco.base.identity import ModelIdentity  # noqa: E402
 from autodeco.base.opening import open_base  # noqa: E402
+from autodeco.base.states import StateReader  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.rewards import answer_trees, loop  # noqa: E402
 from autodeco.rewards.answer_trees import ROOT, AnswerTrees, part_of, values  # noqa: E402
@@ -19,7 +20,6 @@ from autodeco.rewards.arguments import RewardArguments  # noqa: E402
 from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
 from autodeco.rewards.loop import train_on_rewards  # noqa: E402
 from autodeco.rewards.policy import Sampled  # noqa: E402
-from autodeco.traces.collecting import StateReader  # noqa: E402
 from test_train import weights  # noqa: E402
 
 HIDDEN, VOCAB, END = 8, 12, 0

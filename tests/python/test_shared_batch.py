@@ -7,11 +7,11 @@ from scipy import stats
 
 from autodeco import native
 from autodeco.base.opening import open_base
+from autodeco.base.states import StateReader
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Sampling, generate, requests, shared
 from autodeco.batch.shared import answer
 from autodeco.errors import InputError
-from autodeco.traces.collecting import StateReader
 from stock_llama import last_state
 from test_batch import GREEDY, PROMPT, QUESTIONS, in_order
 from test_nucleus import exact

@@ -1,0 +1,107 @@
+"""The hidden states and logits of a model run by llama.cpp, and whether logits can be rebuilt from the states."""
+
+from collections.abc import Iterator
+
+import llama_cpp
+import numpy as np
+
+from autodeco.base.output_matrix import OutputMatrix
+from autodeco.base.token_batch import TokenBatch
+from autodeco.errors import InputError
+
+PROMPT_BATCH = 512
+# While states are kept, llama.cpp also computes logits for every position: 128 x 151,936 floats are 74 MiB.
+COMPLETION_BATCH = 128
+
+CHECKED_POSITIONS = 64
+# llama.cpp multiplies quantized by quantized numbers, which costs about 1%; a wrong scale or matrix costs 30% and more.
+LARGEST_LOGITS_ERROR = 0.05
+
+
+class StateReader:
+    """Reads the hidden states and logits that predict completions; a prompt's beginning shared with the one before it
+    (a system prompt, usually) is not computed again."""
+
+    def __init__(self, llm: llama_cpp.Llama):
+        self._llm = llm
+        self._memory = llama_cpp.llama_get_memory(llm.ctx)
+        self._tokens: list[int] = []  # what the memory holds
+        self.forget()
+
+    def forget(self) -> None:
+        """Start afresh, so that what follows does not depend on what came before even in rounding."""
+        llama_cpp.llama_memory_clear(self._memory, True)
+        self._tokens = []
+
+    def read(self, prompt: list[int], completion: list[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield (start, hidden [n, H], logits [n, V]) in order: what predicts completion[start : start + n].
+
+        The arrays are float32 and valid until the next step. Hidden states are those after the final norm.
+        """
+        ctx = self._llm.ctx
+        self._keep_common(prompt)
+        llama_cpp.llama_set_embeddings(ctx, False)
+        for start in range(len(self._tokens), len(prompt) - 1, PROMPT_BATCH):
+            self._decode(prompt[start : min(start + PROMPT_BATCH, len(prompt) - 1)], outputs=False)
+        llama_cpp.llama_set_embeddings(ctx, True)
+        inputs = [prompt[-1], *completion[:-1]]
+        for start in range(0, len(inputs), COMPLETION_BATCH):
+            tokens = inputs[start : start + COMPLETION_BATCH]
+            self._decode(tokens, outputs=True)
+            # All outputs of one batch lie behind each other.
+            hidden = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(ctx), (len(tokens), self._llm.n_embd()))
+            logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(ctx), (len(tokens), self._llm.n_vocab()))
+            yield start, hidden, logits
+
+    def _keep_common(self, prompt: list[int]) -> None:
+        pairs = zip(self._tokens, prompt[:-1], strict=False)
+        common = next((i for i, (old, new) in enumerate(pairs) if old != new), min(len(self._tokens), len(prompt) - 1))
+        if common and llama_cpp.llama_memory_seq_rm(self._memory, 0, common, -1):
+            self._tokens = self._tokens[:common]
+        else:  # nothing in common, or a recurrent model, whose memory cannot be cut
+            self.forget()
+
+    def _decode(self, tokens: list[int], outputs: bool) -> None:
+        with TokenBatch(len(tokens)) as batch:
+            for position, token in enumerate(tokens, len(self._tokens)):
+                batch.add(token, position, 0, outputs)
+            batch.decode(self._llm.ctx)
+        self._tokens += tokens
+
+
+class LogitsCheck:
+    """A uniform sample of the positions offered, and how far logits rebuilt from their kept states are off."""
+
+    def __init__(self, seed: int):
+        self._random = np.random.default_rng(seed)
+        self._seen = 0
+        self.kept: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def offer(self, hidden: np.ndarray, logits: np.ndarray) -> None:
+        """Consider the positions of ``hidden`` [n, H] and ``logits`` [n, V] (reservoir sampling)."""
+        for row in range(len(hidden)):
+            self._seen += 1
+            place = len(self.kept) if len(self.kept) < CHECKED_POSITIONS else int(self._random.integers(self._seen))
+            if place < CHECKED_POSITIONS:
+                self.kept[place : place + 1] = [(hidden[row].astype(np.float16), logits[row].copy())]
+
+    def relative_error(self, matrix: OutputMatrix) -> float:
+        """Return |rebuilt - llama.cpp's| / |llama.cpp's| over the sample, each row measured from its own mean.
+
+        A constant added to all logits of a row changes no probability; left in, it would hide errors that do.
+        """
+        theirs = np.stack([logits for _, logits in self.kept])
+        rebuilt = matrix.logits(np.stack([hidden for hidden, _ in self.kept]))
+        theirs -= theirs.mean(axis=1, keepdims=True)
+        rebuilt -= rebuilt.mean(axis=1, keepdims=True)
+        return float(np.linalg.norm(rebuilt - theirs) / np.linalg.norm(theirs))
+
+
+def refuse_if_wrong(error: float, matrix: OutputMatrix) -> None:
+    """Raise InputError if logits are off by more than quantized arithmetic explains."""
+    if not error <= LARGEST_LOGITS_ERROR:
+        raise InputError(
+            f"{matrix.path}: logits rebuilt from hidden states are {error:.1%} off llama.cpp's own (at most "
+            f"{LARGEST_LOGITS_ERROR:.0%} is allowed); what architecture {matrix.architecture!r} does to its logits is "
+            "not known here, so heads cannot be trained on it"
+        )
