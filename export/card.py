@@ -5,12 +5,12 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
 from autodeco.errors import InputError
-from autodeco.export.accuracy import Deviation
 from autodeco.export.head_weights import HeadWeights
 from autodeco.export.layout import MERGED, Layout
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
@@ -18,6 +18,19 @@ from autodeco.runs.atomic import replacing
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$#])")
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Distance from float32 heads over ``tokens`` hidden states, for one type of weights; None for a head that is not
+    there."""
+
+    weight_type: str
+    tokens: int
+    temperature_max: float | None
+    temperature_mean: float | None
+    top_p_max: float | None
+    top_p_mean: float | None
 
 
 class Markdown(str):

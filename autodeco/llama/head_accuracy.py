@@ -1,11 +1,14 @@
 """How far temperature and top-p move when head weights are stored in fewer bits, over a model's real hidden states."""
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from autodeco import native
+from autodeco.base.opening import open_base
+from autodeco.base.states import StateReader
+from autodeco.export.card import Deviation
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.head_weights import HeadWeights
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES
@@ -32,25 +35,10 @@ def primes(limit):
 """
 
 
-@dataclass(frozen=True)
-class Deviation:
-    """Distance from float32 heads over ``tokens`` hidden states, for one type of weights; None for a head that is not
-    there."""
-
-    weight_type: str
-    tokens: int
-    temperature_max: float | None
-    temperature_mean: float | None
-    top_p_max: float | None
-    top_p_mean: float | None
-
-
 def measure_deviations(heads: HeadWeights, base: Layout) -> list[Deviation]:
     """Run the model of ``base`` over a built-in text and compare each type of head weights with float32.
 
     The heads run as they do when generating, in the compiled code. Raises InputError if the model does not load."""
-    from autodeco import native
-
     hidden, logits = hidden_states(base)
     predicted = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -72,9 +60,6 @@ def measure_deviations(heads: HeadWeights, base: Layout) -> list[Deviation]:
 
 def hidden_states(base: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Hidden states [n, H] and logits [n, V], float32, of the model in ``base`` over the built-in text."""
-    from autodeco.base.opening import open_base
-    from autodeco.base.states import StateReader
-
     llm = open_base(base.path, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
     try:
         tokens = llm.tokenize(TEXT.encode())[:512]
