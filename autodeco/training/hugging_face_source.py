@@ -17,9 +17,9 @@ from autodeco.hugging_face.packing import Labelled, Row, pack, row
 from autodeco.losses.exact import chunk_tokens
 from autodeco.runs.provenance import file_hash
 from autodeco.training.arguments import HuggingFaceSettings, TrainingArguments
+from autodeco.training.batches import batch_indices
 from autodeco.training.packed_answers import PackedAnswers
 from autodeco.training.source import Chunk
-from autodeco.training.trace_tokens import batch_indices
 
 
 class HuggingFaceSource:

@@ -12,8 +12,7 @@ from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
 from autodeco.hugging_face.packing import Labelled, Row, pack, row
 from autodeco.training.arguments import TrainingArguments
-from autodeco.training.trace_answers import ranked_places
-from autodeco.training.trace_tokens import batch_indices
+from autodeco.training.batches import batch_indices, ranked_places
 
 
 class PackedAnswers:

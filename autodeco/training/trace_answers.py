@@ -7,7 +7,8 @@ import numpy as np
 from autodeco.data.control import DIRECTIONS, NO_COMMAND
 from autodeco.errors import InputError
 from autodeco.training.arguments import TrainingArguments
-from autodeco.training.trace_tokens import TraceTokens, batch_indices
+from autodeco.training.batches import batch_indices, ranked_places
+from autodeco.training.trace_tokens import TraceTokens
 
 
 class TraceAnswers:
@@ -51,11 +52,3 @@ class TraceAnswers:
             missing.append("without a command")
         if missing:
             raise InputError(f"{traces.directory}: record {record + 1} lacks its answer {missing[0]}; collect again")
-
-
-def ranked_places(size: int, record: int, step: int, arguments: TrainingArguments) -> np.ndarray:
-    """Return which of an answer's ``size`` tokens update ``step`` ranks: all, or ``control_tokens`` drawn evenly."""
-    if size <= arguments.control_tokens:
-        return np.arange(size)
-    random = np.random.default_rng([arguments.seed, 6, step, record])
-    return np.sort(random.choice(size, arguments.control_tokens, replace=False))

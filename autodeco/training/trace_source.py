@@ -16,10 +16,11 @@ from autodeco.errors import InputError
 from autodeco.losses.exact import chunk_tokens
 from autodeco.traces.format import Manifest, read_manifest
 from autodeco.training.arguments import TrainingArguments
+from autodeco.training.batches import batch_indices
 from autodeco.training.rebuilt_logits import RebuiltLogits
 from autodeco.training.source import Chunk
 from autodeco.training.trace_answers import TraceAnswers
-from autodeco.training.trace_tokens import TraceTokens, batch_indices
+from autodeco.training.trace_tokens import TraceTokens
 
 
 class TraceSource:

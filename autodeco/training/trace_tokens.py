@@ -72,15 +72,3 @@ class TraceTokens:
     def given(self, indices: np.ndarray) -> np.ndarray:
         """Return the command behind which each token at ``indices`` was read: NO_COMMAND, or 1 + its place."""
         return self._commands[indices]
-
-
-def batch_indices(tokens: np.ndarray, step: int, size: int, seed: int) -> np.ndarray:
-    """Return the ``size`` indices of update ``step``: ``tokens`` shuffled anew each time they are used up.
-
-    The order depends on the arguments alone, so a resumed run sees the same batches.
-    """
-    first, last = step * size, (step + 1) * size
-    epochs = range(first // len(tokens), (last - 1) // len(tokens) + 1)
-    shuffled = [np.random.default_rng([seed, 1, epoch]).permutation(tokens) for epoch in epochs]
-    offset = epochs[0] * len(tokens)
-    return np.concatenate(shuffled)[first - offset : last - offset]

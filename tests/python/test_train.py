@@ -17,8 +17,9 @@ from autodeco.base.identity import ModelIdentity, model_fingerprint  # noqa: E40
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.traces.format import Manifest, Shard, read_manifest, write_manifest, write_shard  # noqa: E402
 from autodeco.training import TrainingArguments, loop, trace_source, train  # noqa: E402
+from autodeco.training.batches import batch_indices  # noqa: E402
 from autodeco.training.loop import learning_rate  # noqa: E402
-from autodeco.training.trace_tokens import TraceTokens, batch_indices  # noqa: E402
+from autodeco.training.trace_tokens import TraceTokens  # noqa: E402
 from test_output_matrix import HIDDEN, VOCAB, write_model  # noqa: E402
 
 SHORT = TrainingArguments(steps=30, batch_tokens=64, warmup_steps=5, evaluate_every=10, learning_rate=1e-2)
