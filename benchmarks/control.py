@@ -21,8 +21,8 @@ from autodeco.base.opening import open_base
 from autodeco.data.control import Control, read_commands, share_names, share_rows
 from autodeco.data.problems import read_problems
 from autodeco.data.records import Record
-from autodeco.losses.ranking import Predicted
 from autodeco.runs.atomic import replacing
+from autodeco.training.control import Predicted
 
 RESULT = Path(__file__).parent / "results" / "control.json"
 

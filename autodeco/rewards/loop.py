@@ -31,7 +31,8 @@ from autodeco.rewards.policy import Policy, Sampled
 from autodeco.runs.interrupts import noted_interrupt
 from autodeco.runs.provenance import file_hash
 from autodeco.training.report import write_report
-from autodeco.training.state import TrainingResult, TrainingState
+from autodeco.training.results import TrainingResult
+from autodeco.training.state import TrainingState
 
 ANSWERS = "answers"  # folder of the right answers, there while a run is unfinished
 PART_PROBLEMS = 32  # answered between two writes; an interruption loses at most these

@@ -15,12 +15,13 @@ from tqdm import tqdm
 from autodeco.errors import InputError
 from autodeco.heads import Heads
 from autodeco.losses.exact import predict_and_score
-from autodeco.losses.ranking import measure_control, ranking_step
 from autodeco.runs.interrupts import noted_interrupt
 from autodeco.training.arguments import TrainingArguments
+from autodeco.training.control import measure_control, ranking_step
 from autodeco.training.report import write_report
+from autodeco.training.results import ControlEvaluation, Evaluation, TrainingResult
 from autodeco.training.source import Chunk, Source
-from autodeco.training.state import ControlEvaluation, Evaluation, TrainingResult, TrainingState, check_run
+from autodeco.training.state import TrainingState, check_run
 
 
 def train(

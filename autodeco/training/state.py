@@ -4,9 +4,8 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,60 +17,11 @@ from autodeco.heads import Heads
 from autodeco.runs.atomic import replacing
 from autodeco.runs.provenance import provenance
 from autodeco.runs.trackers import check_tracker, open_tracker
+from autodeco.training.results import TrainingResult
 from autodeco.training.source import Source
 
 RUN_FILE = "training.json"  # how the heads were made
 RESUME_FILE = "resume.safetensors"  # there while a run is unfinished
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Means over held-out tokens: losses in nats, and the values the heads predict."""
-
-    loss: float  # what training minimises: the next two, easy tokens at the weight that dropping leaves them
-    temperature_loss: float  # of all tokens, none dropped
-    top_p_loss: float
-    temperature: float
-    temperature_deviation: float
-    top_p: float
-    top_p_deviation: float
-
-
-@dataclass(frozen=True)
-class ControlEvaluation(Evaluation):
-    """Also how far commands order what is predicted for held-out prompts.
-
-    Shares of the prompts whose mean over the answer moves the right way, away from that without a command.
-    """
-
-    ranking_loss: float  # of training wordings; part of ``loss``
-    low_temperature_share: float  # behind training wordings
-    low_top_p_share: float
-    high_temperature_share: float
-    high_top_p_share: float
-    low_temperature_new_wording_share: float  # behind held-out ones
-    low_top_p_new_wording_share: float
-    high_temperature_new_wording_share: float
-    high_top_p_new_wording_share: float
-
-
-@dataclass
-class TrainingResult:
-    """What a run did. ``steps`` is how far it got; the heads in ``directory`` are those of ``best_step``."""
-
-    directory: str
-    before: Any  # what each measurement gives, an Evaluation
-    after: Any  # of the heads kept
-    best_step: int
-    steps: int
-    interrupted: bool
-    training_size: int
-    validation_size: int
-    unit: str  # of the sizes: tokens or problems
-    seconds: float
-    tokens_per_second: float
-    history: list[dict] = field(default_factory=list)
-    quiet: bool = False  # another process shows it
 
 
 def check_run(output_dir: str | os.PathLike, arguments) -> None:

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file  # noqa: E402
 from autodeco import Heads, cli  # noqa: E402
 from autodeco.data.control import Control, read_commands, share_names  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
-from autodeco.losses.ranking import measure_control  # noqa: E402
 from autodeco.traces.format import read_manifest, write_manifest, write_shard  # noqa: E402
 from autodeco.training import train  # noqa: E402
+from autodeco.training.control import measure_control  # noqa: E402
 from autodeco.training.trace_source import TraceSource  # noqa: E402
 from test_output_matrix import HIDDEN, write_model  # noqa: E402
 from test_train import SHORT, interrupt_in, weights, write_traces  # noqa: E402

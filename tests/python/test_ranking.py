@@ -10,7 +10,8 @@ from autodeco import Heads  # noqa: E402
 from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_commands  # noqa: E402
 from autodeco.data.records import Record  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
-from autodeco.losses.ranking import HIGH, LOW, NONE, answer_means, predict, ranking_loss  # noqa: E402
+from autodeco.losses.ranking import HIGH, LOW, NONE, answer_means, ranking_loss  # noqa: E402
+from autodeco.training.control import predict  # noqa: E402
 from autodeco.training.source import Chunk  # noqa: E402
 
 MARGINS = (0.2, 0.05)
