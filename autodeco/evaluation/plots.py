@@ -1,28 +1,15 @@
 """The plots of a report, as SVG text."""
 
-import io
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-matplotlib.use("Agg")
-# the same figures give the same bytes; text stays text
-matplotlib.rcParams.update({"svg.hashsalt": "autodeco", "svg.fonttype": "none", "font.family": "sans-serif"})
-
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.patches import Rectangle  # noqa: E402
-
-from autodeco.evaluation.methods import AUTODECO, MEAN_SHIFT  # noqa: E402
-from autodeco.evaluation.results import ORACLE  # noqa: E402
+from autodeco.evaluation.methods import AUTODECO, MEAN_SHIFT
+from autodeco.evaluation.results import ORACLE
+from autodeco.reports.svg import svg_of
 
 OURS, THEIRS = "#e23a3a", "#3b6bd6"
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def accuracy(task: dict[str, Any]) -> str:
@@ -38,7 +25,7 @@ def accuracy(task: dict[str, Any]) -> str:
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("pass@1, % (95% interval over problems); red: heads")
     axes.grid(axis="x", alpha=0.3)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def grid(task: dict[str, Any]) -> str:
@@ -83,7 +70,7 @@ def grid(task: dict[str, Any]) -> str:
     for value, color in zip(marks, (OURS, THEIRS), strict=False):
         bar.ax.plot([0, 1], [value, value], color="white", linewidth=4, clip_on=False)
         bar.ax.plot([0, 1], [value, value], color=color, linewidth=2, clip_on=False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _value(task: dict[str, Any], name: str) -> float:
@@ -115,4 +102,4 @@ def positions(task: dict[str, Any]) -> str:
     axes.set_xlabel("token of the answer")
     axes.legend()
     axes.grid(alpha=0.3)
-    return _svg(figure)
+    return svg_of(figure)

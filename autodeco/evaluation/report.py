@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from autodeco.evaluation import plots
 from autodeco.evaluation.methods import AUTODECO, GREEDY, MEAN_SHIFT
 from autodeco.evaluation.results import BEST, ONE_FOR_ALL, ORACLE
 from autodeco.reports.colors import SCALES, color_of
+from autodeco.reports.pages import templates
 from autodeco.runs.atomic import replacing
 
 FILES = ("report.json", "report.md", "report.html")
@@ -17,14 +16,7 @@ FILES = ("report.json", "report.md", "report.html")
 
 def write(figures: dict[str, Any], folder: Path) -> list[Path]:
     """Write the three files of ``FILES`` into ``folder``; return their paths."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("autodeco.evaluation"),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates()
     environment.filters |= {
         "percent": _percent,
         "points": _points,
@@ -44,8 +36,8 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
     }
     texts = {
         "report.json": json.dumps(figures, indent=1) + "\n",
-        "report.md": environment.get_template("report.md.j2").render(figures),
-        "report.html": environment.get_template("report.html.j2").render(figures, plots=drawn, color=_color),
+        "report.md": environment.get_template("evaluation.md.j2").render(figures),
+        "report.html": environment.get_template("evaluation.html.j2").render(figures, plots=drawn, color=_color),
     }
     for name, text in texts.items():
         with replacing(folder / name) as part:

@@ -1,11 +1,15 @@
 """The report of a training run: one HTML file with its curves, what the heads predict, and how it was made."""
 
-import io
 import json
 from collections import defaultdict
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from autodeco.data.control import share_names, share_rows
 from autodeco.reports.colors import SCALES, color_of
+from autodeco.reports.pages import templates
+from autodeco.reports.svg import svg_of
 from autodeco.runs.atomic import replacing
 from autodeco.training.state import RUN_FILE, TrainingState
 
@@ -26,25 +30,28 @@ def write_report(run: TrainingState, source, predictions: dict[str, list]) -> No
 
     ``predictions`` holds lists of the same length: ``token`` (ids), ``temperature``, ``top_p``, ``record``, in order.
     """
-    import jinja2
-
     ids = sorted(set(predictions["token"]))
     texts = dict(zip(ids, source.pieces(ids), strict=True))
     pieces = [texts[token] for token in predictions["token"]]
     made = json.loads((run.directory / RUN_FILE).read_text(encoding="utf-8"))
-    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(_TEMPLATE)
-    html = template.render(
-        name=source.model.name or source.model.path,
-        directory=run.directory.name,
-        curves=_curves(run.history, run.extra.get("updates", [])),
-        histograms=_histograms(pieces, predictions),
-        records=_colored_records(pieces, predictions),
-        legend=[(f"{value:.2g}", color_of(value, SCALES["temperature"]).name) for value in (0, 0.25, 0.5, 1, 1.5, 2)],
-        result={key: value for key, value in made["result"].items() if key not in ("history", "before", "after")},
-        before=made["result"]["before"],
-        after=made["result"]["after"],
-        shares=share_rows(made["result"]["after"]) if "ranking_loss" in made["result"]["after"] else [],
-        settings={key: value for key, value in made.items() if key not in ("result", "updates")},
+    html = (
+        templates()
+        .get_template("training.html.j2")
+        .render(
+            name=source.model.name or source.model.path,
+            directory=run.directory.name,
+            curves=_curves(run.history, run.extra.get("updates", [])),
+            histograms=_histograms(pieces, predictions),
+            records=_colored_records(pieces, predictions),
+            legend=[
+                (f"{value:.2g}", color_of(value, SCALES["temperature"]).name) for value in (0, 0.25, 0.5, 1, 1.5, 2)
+            ],
+            result={key: value for key, value in made["result"].items() if key not in ("history", "before", "after")},
+            before=made["result"]["before"],
+            after=made["result"]["after"],
+            shares=share_rows(made["result"]["after"]) if "ranking_loss" in made["result"]["after"] else [],
+            settings={key: value for key, value in made.items() if key not in ("result", "updates")},
+        )
     )
     with replacing(run.directory / REPORT_FILE) as part:
         part.write_text(html, encoding="utf-8", errors="replace")
@@ -83,7 +90,7 @@ def _curves(history: list[dict], updates: list[dict]) -> str:
                 axis.fill_between(steps, low, high, alpha=0.2)
         axis.set(xlabel="step", ylabel=label)
         axis.legend(frameon=False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _histograms(pieces: list[str], predictions: dict[str, list]) -> str:
@@ -97,24 +104,12 @@ def _histograms(pieces: list[str], predictions: dict[str, list]) -> str:
         axis.hist(values, bins=20, range=(0, maximum), stacked=True, label=names)
         axis.set(xlabel=key.replace("_", "-"), ylabel="tokens")
     axes[0].legend(frameon=False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
-def _figure(panels: int):
-    from matplotlib.figure import Figure
-
+def _figure(panels: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(4 * panels, 3), layout="constrained")
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
-
-
-def _svg(figure) -> str:
-    from matplotlib import rc_context
-
-    file = io.StringIO()
-    with rc_context({"svg.hashsalt": "autodeco"}):  # the same figure gives the same file
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
 
 
 def _colored_records(pieces: list[str], predictions: dict[str, list]) -> list[tuple[int, list[tuple]]]:
@@ -124,41 +119,3 @@ def _colored_records(pieces: list[str], predictions: dict[str, list]) -> list[tu
         color = color_of(temperature, SCALES["temperature"]).name
         records[record].append((pieces[index], color, f"T {temperature:.2f}, P {top_p:.2f}"))
     return [(record + 1, records[record]) for record in sorted(records)[:SHOWN_RECORDS]]
-
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ directory }}: heads for {{ name }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse } td, th { padding: .15em .8em; text-align: left; border-bottom: 1px solid #ddd }
-svg { max-width: 100%; height: auto } .text { white-space: pre-wrap; font: 15px/1.7 ui-monospace, monospace }
-.text span { color: #fff; padding: .1em 0 } pre { background: #f5f5f5; padding: 1em; overflow-x: auto }
-</style></head><body>
-<h1>{{ directory }}: heads for {{ name }}</h1>
-<table><tr><th></th><th>before</th><th>after {{ result.best_step }} steps</th></tr>
-{% for key, value in after.items() if not key.endswith("_share") %}
-<tr><td>{{ key.replace("_", " ") }}</td>
-<td>{{ "%.4f"|format(before[key]) }}</td><td>{{ "%.4f"|format(value) }}</td></tr>
-{% endfor %}</table>
-{% if shares %}<h2>Control by instruction</h2>
-<p>Share of the held-out prompts in which a command moves the mean over the answer the right way.</p>
-<table><tr><th>command</th><th>training wordings</th><th>held-out wordings</th><th>paper</th></tr>
-{% for row in shares %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>{% endif %}
-<h2>Updates, and measurements on what is held out</h2>{{ curves|safe }}
-<h2>What the heads predict, by token class</h2>{{ histograms|safe }}
-<h2>Held-out texts, coloured by temperature</h2>
-<p class="text">
-{%- for value, color in legend %}<span style="background: {{ color }}"> {{ value }} </span>{% endfor %}</p>
-{% for record, tokens in records %}
-<h3>record {{ record }}</h3>
-<p class="text">
-{%- for piece, color, title in tokens %}<span style="background: {{ color }}" title="{{ title }}">{{ piece }}</span>
-{%- endfor %}</p>
-{% endfor %}
-<h2>How it was made</h2>
-<table>
-{% for key, value in result.items() %}<tr><td>{{ key.replace("_", " ") }}</td><td>{{ value }}</td></tr>{% endfor %}
-</table><pre>{{ settings|tojson(indent=2) }}</pre>
-</body></html>
-"""
