@@ -35,6 +35,7 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/imports.py
 
 # llama.cpp's source, of the version that is installed: for the standalone program, and its chat templates.
 LLAMA_CPP := build/llama.cpp

@@ -10,11 +10,15 @@ __version__ = "0.1.0"
 _LAZY = {
     "Heads": "autodeco.heads",
     "Llama": "autodeco.llama",
+    "Sampling": "autodeco.batch",
+    "TrainingArguments": "autodeco.training",
     "batch": "autodeco.batch",
+    "collect": "autodeco.traces",
     "losses": "autodeco.losses",
     "native": "autodeco.native",
+    "train": "autodeco.training",
 }
-__all__ = ["Heads", "Llama", "batch", "losses", "native"]
+__all__ = list(_LAZY)
 
 
 def __getattr__(name: str):

@@ -1,8 +1,6 @@
 """Traces hold what llama.cpp computed for each completion token, survive interruptions, and refuse what cannot be."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import llama_cpp
@@ -242,11 +240,6 @@ def test_a_model_that_is_none_ends_the_command_with_one_line(data, tmp_path, cap
     error = capsys.readouterr().err
     assert name in error
     assert error.count("\n") == 1
-
-
-def test_collecting_needs_no_torch():
-    code = "import sys, autodeco.traces.collecting, autodeco.commands.collect; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_merged_file_counts_as_the_model_in_it(smollm2, exported):

@@ -1,0 +1,73 @@
+"""What a package does without stays out of a process that imports it, and public names are where documents say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autodeco
+
+REPOSITORY = Path(__file__).parents[2]
+COMPILED = ("autodeco._native", "autodeco.native")
+TORCH = ("torch", "transformers", "accelerate")
+
+
+def loaded(*modules: str) -> set[str]:
+    """The modules of a fresh process that imported ``modules``."""
+    code = f"import json, sys, {', '.join(modules)}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (["autodeco"], [*TORCH, *COMPILED, "llama_cpp", "numpy"]),
+        (
+            ["autodeco.cli", *(f"autodeco.commands.{verb}" for verb in ("train", "eval"))],
+            [*TORCH, *COMPILED, "llama_cpp"],
+        ),
+        (["autodeco.batch", "autodeco.llama", "autodeco.evaluation.running", "autodeco.rollouts"], TORCH),
+        (["autodeco.export.cli", "autodeco.export.card"], [*TORCH, *COMPILED, "llama_cpp"]),
+        (["autodeco.traces.collecting", "autodeco.commands.collect"], [*TORCH, *COMPILED]),
+        (["autodeco.training.loop", "autodeco.losses"], [*COMPILED, "llama_cpp"]),
+        (["autodeco.training.trace_source"], COMPILED),
+        (["autodeco.hugging_face.model", "autodeco.training.hugging_face_source"], [*COMPILED, "llama_cpp"]),
+        (["autodeco.rewards.loop", "autodeco.rewards.hugging_face"], [*COMPILED, "llama_cpp"]),
+    ],
+    ids=lambda names: names[0],
+)
+def test_what_a_package_does_without_is_not_imported(modules, absent):
+    pytest.importorskip("torch")
+    found = loaded(*modules)
+    assert set(modules) <= found
+    assert found.isdisjoint(absent), found & set(absent)
+
+
+def test_every_public_name_is_what_its_module_calls_so():
+    pytest.importorskip("torch")
+    for name in autodeco.__all__:
+        value = getattr(autodeco, name)
+        assert value.__name__.rpartition(".")[2] == name
+    assert autodeco.train.__module__ == "autodeco.training.loop"
+    assert autodeco.collect.__module__ == "autodeco.traces.collecting"
+
+
+def test_reports_leave_the_settings_of_matplotlib_alone():
+    pytest.importorskip("torch")
+    code = """
+import matplotlib
+before, backend = dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False)
+import autodeco.evaluation.plots, autodeco.training.report
+from autodeco.reports.svg import svg_of
+from matplotlib.figure import Figure
+figure = Figure()
+figure.add_subplot().set_xlabel("a label")
+assert ">a label</text>" in svg_of(figure) and svg_of(figure) == svg_of(figure)
+assert dict(matplotlib.rcParams) == before
+assert matplotlib.get_backend(auto_select=False) == backend
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
