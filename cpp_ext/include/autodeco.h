@@ -6,8 +6,8 @@
 //
 // Errors. A function that can fail returns NULL (or false) and fills the `struct autodeco_error` it was given: a code for
 // the program, one line for the user; AUTODECO_OK and an empty line when it did not fail. NULL in its place is allowed. Each
-// such function names its codes; AUTODECO_ERROR_ARGUMENT, for a NULL where something is needed, and AUTODECO_ERROR_MEMORY
-// can come from all of them. The others do nothing, or return 0, false or "", when they are given NULL or, where a sampler
+// such function names its codes; AUTODECO_ERROR_ARGUMENT, for a NULL where something is needed, AUTODECO_ERROR_MEMORY and
+// AUTODECO_ERROR_INTERNAL can come from all of them. The others do nothing, or return 0, false or "", when they are given NULL or, where a sampler
 // is wanted, a sampler that is not of this library. Nothing here throws, or aborts on bad input.
 //
 // Threads. Nothing here is global. Loaded heads are read-only: any number of threads and samplers may share them. A sampler
@@ -54,6 +54,7 @@ enum autodeco_code {
     AUTODECO_ERROR_MEMORY   = 7, // memory cannot be had
 
     AUTODECO_ERROR_OTHER_FILE = 8, // the heads were exported for another file of the same shape
+    AUTODECO_ERROR_INTERNAL   = 9, // a fault of this library, which the line describes
 };
 
 struct autodeco_error {
@@ -125,9 +126,11 @@ struct autodeco_decoding {
     int32_t status;      // 0: ok, else autodeco_status_message() says what was wrong with the logits
 };
 
-// status of a sampler whose chain no context has attached, and of what is no sampler of this library
-#define AUTODECO_STATUS_NOT_ATTACHED 100
-#define AUTODECO_STATUS_NO_SAMPLER   101
+// Statuses with which nothing was decided: the other fields mean nothing.
+#define AUTODECO_STATUS_NOT_ATTACHED 100 // no context has attached the sampler's chain
+#define AUTODECO_STATUS_NO_SAMPLER   101 // NULL, or a sampler that is not of this library
+#define AUTODECO_STATUS_NOT_DECODED  102 // attached, and nothing was decoded since
+#define AUTODECO_STATUS_LOST         103 // a context on a device built another graph before anybody read the decision
 
 // A line that need not be freed; "unknown" for a status that is none.
 AUTODECO_API const char * autodeco_status_message(int32_t status);

@@ -1,60 +1,20 @@
 // The C interface.
 
+#include "guarded.h"
 #include "merged_file.h"
 #include "sampler_state.h"
 
-#include <cstdio>
-#include <cstring>
-#include <exception>
-#include <new>
 #include <string>
 
 using namespace autodeco;
 
 namespace {
 
-void write_error(autodeco_error * error, autodeco_code code, const std::string & message) {
-    if (error) {
-        error->code = code;
-        snprintf(error->message, sizeof(error->message), "%s", message.c_str());
-    }
-}
-
-// What `body` returns; null and an error when it fails, throws (no exception may cross a C interface), or when one of the
-// pointers that it needs is null.
-template <typename F> auto guarded(autodeco_error * error, std::initializer_list<const void *> needed, F && body) -> decltype(body(std::declval<failure &>())) {
-    write_error(error, AUTODECO_OK, "");
-    for (const void * pointer : needed) {
-        if (!pointer) {
-            write_error(error, AUTODECO_ERROR_ARGUMENT, "an argument is NULL");
-            return {};
-        }
-    }
-    try {
-        failure what;
-        auto    result = body(what);
-        if (!result) {
-            write_error(error, what.code, what.message);
-        }
-        return result;
-    } catch (const std::bad_alloc &) {
-        write_error(error, AUTODECO_ERROR_MEMORY, "out of memory");
-    } catch (const std::exception & e) {
-        write_error(error, AUTODECO_ERROR_FORMAT, e.what());
-    }
-    return {};
-}
-
-// The state of one of our samplers; null for NULL and for another's.
-sampler_state * ours(const llama_sampler * smpl) {
-    const bool is_ours = smpl && smpl->iface && smpl->iface->name && std::strncmp(smpl->iface->name(smpl), "autodeco", 8) == 0;
-    return is_ours ? &state_of(smpl) : nullptr;
-}
-
-// Let `body` change the state of a sampler, if it is one of ours.
-template <typename F> void change(llama_sampler * smpl, F && body) {
-    guarded(nullptr, { ours(smpl) }, [&](failure &) {
-        body(state_of(smpl));
+// Let `body` change the state of a sampler, if it is one of this library.
+template <typename F> void with_state(llama_sampler * smpl, F && body) {
+    sampler_state * state = sampler_state_or_null(smpl);
+    guarded(nullptr, { state }, [&](failure &) {
+        body(*state);
         return true;
     });
 }
@@ -144,6 +104,8 @@ const char * autodeco_status_message(int32_t status) {
     switch (status) {
         case AUTODECO_STATUS_NOT_ATTACHED: return "the sampler is attached to no context: nothing to predict from";
         case AUTODECO_STATUS_NO_SAMPLER:   return "this is no sampler of AutoDeco";
+        case AUTODECO_STATUS_NOT_DECODED:  return "nothing was decoded yet: there is no decision to tell";
+        case AUTODECO_STATUS_LOST:         return "the decision is lost: the context built another graph before it was read";
         default:                           return row_status_message((row_status) status);
     }
 }
@@ -161,40 +123,45 @@ llama_sampler * autodeco_sampler_init_observer(const autodeco_heads * heads, aut
 }
 
 llama_sampler * autodeco_sampler_init_host_temperature(llama_sampler * observer) {
-    return guarded(nullptr, { ours(observer) }, [&](failure &) { return new_host_temperature(state_of(observer)); });
+    sampler_state * state = sampler_state_or_null(observer);
+    return guarded(nullptr, { state }, [&](failure &) { return new_host_temperature(*state); });
 }
 
 llama_sampler * autodeco_sampler_init_host(llama_sampler * observer) {
-    return guarded(nullptr, { ours(observer) }, [&](failure &) { return new_host_draw(state_of(observer)); });
+    sampler_state * state = sampler_state_or_null(observer);
+    return guarded(nullptr, { state }, [&](failure &) { return new_host_draw(*state); });
 }
 
 void autodeco_sampler_observe(llama_sampler * observer, float temperature, float top_p) {
-    change(observer, [&](sampler_state & state) { state.row(0).last = { -1, temperature, top_p, 0, 0.0f, 0 }; });
+    with_state(observer, [&](sampler_state & state) {
+        state.begin_token();
+        state.row(0).last = { -1, temperature, top_p, 0, 0.0f, 0 };
+    });
 }
 
 void autodeco_sampler_set_params(llama_sampler * smpl, autodeco_params params) {
-    change(smpl, [&](sampler_state & state) {
+    with_state(smpl, [&](sampler_state & state) {
         state.params = params;
         state.restart();
     });
 }
 
 void autodeco_sampler_set_fixed(llama_sampler * smpl, bool temperature, bool top_p) {
-    change(smpl, [&](sampler_state & state) {
+    with_state(smpl, [&](sampler_state & state) {
         state.fixed_temperature = temperature;
         state.fixed_top_p       = top_p;
     });
 }
 
 void autodeco_sampler_set_cuts(llama_sampler * smpl, int32_t top_k, float min_p) {
-    change(smpl, [&](sampler_state & state) {
+    with_state(smpl, [&](sampler_state & state) {
         state.top_k = top_k;
         state.min_p = min_p;
     });
 }
 
 autodeco_decoding autodeco_sampler_last(const llama_sampler * smpl) {
-    const sampler_state * state = ours(smpl);
+    const sampler_state * state = sampler_state_or_null(smpl);
     if (!state) {
         return { -1, 0.0f, 0.0f, 0, 0.0f, AUTODECO_STATUS_NO_SAMPLER };
     }

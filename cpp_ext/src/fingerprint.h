@@ -2,12 +2,13 @@
 
 #pragma once
 
+#include <cstdint>
 #include <cstdio>
 #include <string>
 
 namespace autodeco {
 
-// "sha256:" and hexadecimal digits of the file; empty when it cannot be read.
-std::string fingerprint(FILE * file);
+// "sha256:" and hexadecimal digits of `size` bytes of the file at `offset`; empty when they cannot be read.
+std::string fingerprint(FILE * file, uint64_t offset, uint64_t size);
 
 } // namespace autodeco

@@ -167,6 +167,7 @@ bool gguf_header_read(const gguf_bytes & bytes, gguf_header & header) {
     }
     // offsets in the file count from where the data begin, which is aligned
     const uint64_t start = std::min((from.position() + alignment - 1) / alignment * alignment, bytes.size);
+    header.data_offset   = start;
     for (auto & [name, tensor] : header.tensors) {
         tensor.offset = start + std::min(tensor.offset, bytes.size - start);
     }

@@ -38,6 +38,7 @@ struct gguf_tensor {
 struct gguf_header {
     std::map<std::string, gguf_value>  values;
     std::map<std::string, gguf_tensor> tensors;
+    uint64_t                           data_offset = 0; // where the data of the first tensor begin
 };
 
 // The bytes of a file from its beginning; size 0 where it is no file that has an end.

@@ -8,6 +8,7 @@
 #include "ggml-backend.h"
 #include "ggml.h"
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -53,6 +54,9 @@ struct device_weights {
     ggml_context *        ctx    = nullptr;
     ggml_backend_buffer_t buffer = nullptr;
     head_tensors          tensors;
+
+    // samplers that predict with them, for all of which one graph makes room
+    mutable std::atomic<int64_t> n_samplers{ 0 };
 
     device_weights() = default;
     device_weights(const device_weights &) = delete;

@@ -56,7 +56,7 @@ void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
 
     const float predicted   = state.user_temperature(seen.temperature);
     const float temperature = state.divided && predicted >= GREEDY_TEMPERATURE ? 1.0f : predicted;
-    state.divided           = false;
+    state.begin_token();
 
     state.host_logits.resize(std::max(state.host_logits.size(), cur_p->size));
     for (size_t i = 0; i < cur_p->size; ++i) {
@@ -90,6 +90,10 @@ llama_sampler_i host_interface = {
 
 } // namespace
 
+bool is_host_stage(const llama_sampler * smpl) {
+    return smpl->iface == &host_temperature_interface || smpl->iface == &host_interface;
+}
+
 llama_sampler * new_host_temperature(sampler_state & observer) {
     return llama_sampler_init(&host_temperature_interface, &observer);
 }
@@ -108,6 +112,7 @@ llama_token sample_on_host(sampler_state & state, llama_sampler * chain) {
         state.candidates[i] = { (llama_token) i, logits[i], 0.0f };
     }
     llama_token_data_array cur_p = { state.candidates.data(), state.candidates.size(), -1, false };
+    state.begin_token();
     llama_sampler_apply(chain, &cur_p);
     const llama_token token = cur_p.data[cur_p.selected].id;
     llama_sampler_accept(chain, token);

@@ -100,8 +100,7 @@ void sampler_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     if (!state.is_observer && cur_p->size > 0) {
         cur_p->selected          = 0;
         state.row(0).drawn       = {};
-        state.row(0).last        = {};
-        state.row(0).last.status = AUTODECO_STATUS_NOT_ATTACHED;
+        state.row(0).last        = undecided(AUTODECO_STATUS_NOT_ATTACHED);
     }
 }
 
@@ -124,8 +123,8 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
         return true;
     }
     state.heads_on_host = !state.on_device && ggml_backend_buft_is_host(buft);
-    state.weights       = state.heads_on_host ? nullptr : state.heads->weights(buft);
-    return state.heads_on_host || state.weights;
+    state.weights       = counted_weights(state.heads_on_host ? nullptr : state.heads->weights(buft));
+    return state.heads_on_host || (bool) state.weights;
 }
 
 void observe(ggml_context * ctx, ggml_cgraph * gf, const predictions & pred, graph_row & row) {
@@ -144,7 +143,7 @@ ggml_tensor * draw_on_cpu(ggml_context * ctx, ggml_tensor * logits, const predic
 // How many output rows to draw from at once: as many as may be of samplers with these heads, for those of other sequences
 // would be sorted for nothing, and memory reserved for them.
 int64_t rows_at_once(const sampler_state & state) {
-    return state.weights ? state.weights.use_count() * state.n_outputs_max : STATIC_ROWS_AT_ONCE;
+    return state.weights ? state.weights->n_samplers * state.n_outputs_max : STATIC_ROWS_AT_ONCE;
 }
 
 ggml_tensor * draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & state, const output_rows & outputs, graph_row & row) {
@@ -211,14 +210,14 @@ device_settings device_settings_of(const sampler_state & state, double uniform) 
 
 void sampler_backend_set_input(llama_sampler * smpl) {
     sampler_state & state = state_of(smpl);
-    std::mt19937    ahead = state.rng;
+    state.begin_token();
+    std::mt19937 ahead = state.rng;
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
     for (size_t i = 0; i < state.n_rows; ++i) {
         graph_row & row = state.rows[i];
         row.uniform     = i == 0 ? state.uniform : uniform(ahead);
         row.drawn       = row.planned;
         if (row.drawn.rows) {
-            row.last = {};
             row.drawn.rows->prepare(row.drawn.row, device_settings_of(state, row.uniform));
         }
     }
@@ -267,23 +266,31 @@ llama_sampler_i sampler_interface = {
 
 } // namespace
 
+sampler_state * sampler_state_or_null(const llama_sampler * smpl) {
+    const bool is_known = smpl && (smpl->iface == &sampler_interface || is_host_stage(smpl));
+    return is_known ? &state_of(smpl) : nullptr;
+}
+
 llama_sampler * new_sampler(std::shared_ptr<const heads_data> heads, autodeco_params params, bool is_observer) {
-    auto * state       = new sampler_state;
+    auto state         = std::make_unique<sampler_state>();
     state->heads       = std::move(heads);
     state->params      = params;
     state->is_observer = is_observer;
     state->restart();
-    return llama_sampler_init(&sampler_interface, state);
+    return llama_sampler_init(&sampler_interface, state.release());
 }
 
 autodeco_decoding observed(const sampler_state & state) {
     if (state.rows.empty()) {
-        return { -1, 1.0f, 1.0f, 0, 0.0f, AUTODECO_STATUS_NOT_ATTACHED };
+        return undecided(AUTODECO_STATUS_NOT_ATTACHED);
     }
     const graph_row & row = state.rows.front();
-    device_values     values;
-    if (!row.drawn.rows || !row.drawn.rows->read(row.drawn.row, values)) {
+    if (!row.drawn.rows) {
         return row.last;
+    }
+    device_values values;
+    if (!row.drawn.rows->read(row.drawn.row, values)) {
+        return undecided(AUTODECO_STATUS_LOST);
     }
     const bool is_real = std::isfinite(values.temperature) && std::isfinite(values.top_p) && std::isfinite(values.prob) && std::isfinite(values.total);
     const bool  has_top_p   = state.heads && state.heads->has_top_p;

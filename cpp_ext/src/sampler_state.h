@@ -17,12 +17,44 @@ namespace autodeco {
 
 struct sampler_state;
 
+// What is told where nothing was decided.
+inline autodeco_decoding undecided(int32_t status) {
+    return { -1, 1.0f, 1.0f, 0, 0.0f, status };
+}
+
+// The weights on a device as one sampler holds them, which counts as one of their samplers as long as it does.
+class counted_weights {
+public:
+    counted_weights() = default;
+    explicit counted_weights(std::shared_ptr<const device_weights> weights) : weights(std::move(weights)) { count(1); }
+    counted_weights(const counted_weights &) = delete;
+    counted_weights & operator=(const counted_weights &) = delete;
+    counted_weights & operator=(counted_weights && other) noexcept {
+        std::swap(weights, other.weights);
+        return *this;
+    }
+    ~counted_weights() { count(-1); }
+
+    explicit operator bool() const { return weights != nullptr; }
+    const device_weights * get() const { return weights.get(); }
+    const device_weights * operator->() const { return weights.get(); }
+
+private:
+    void count(int64_t n) const {
+        if (weights) {
+            weights->n_samplers += n;
+        }
+    }
+
+    std::shared_ptr<const device_weights> weights;
+};
+
 // What one output row of a graph reads and writes. Graphs are kept and run again by llama.cpp, so a row's address must
 // hold for the sampler's life: rows are reused in order by every graph and never freed before the sampler.
 struct graph_row {
     const sampler_state * owner    = nullptr;
     double                uniform  = 0.0;
-    autodeco_decoding     last     = {};
+    autodeco_decoding     last     = undecided(AUTODECO_STATUS_NOT_DECODED);
     row_workspace         ws;
     cpu_heads_row         heads;
     std::vector<float>    logits; // a copy: what min_p and top_k leave, or all of them for a draw on the host
@@ -33,10 +65,10 @@ struct graph_row {
 };
 
 struct sampler_state {
-    std::shared_ptr<const heads_data>     heads; // null: temperature and top-p are those of the params
-    std::shared_ptr<const device_weights> weights;
-    autodeco_params                       params;
-    bool                                  is_observer;
+    std::shared_ptr<const heads_data> heads; // null: temperature and top-p are those of the params
+    counted_weights                   weights;
+    autodeco_params                   params;
+    bool                              is_observer;
 
     // see autodeco_sampler_set_fixed and _cuts
     bool    fixed_temperature = false;
@@ -57,7 +89,7 @@ struct sampler_state {
     size_t                n_rows = 0; // of the current graph
 
     // host stages
-    bool              divided = false; // the temperature stage has run for this token
+    bool              divided = false; // the temperature stage has run for this token; see begin_token
     autodeco_decoding host_last = {};
     row_workspace     host_ws;
     std::vector<float> host_logits;
@@ -72,7 +104,11 @@ struct sampler_state {
         return rows[i];
     }
 
+    // A temperature stage that no draw followed, because a sampler between them failed, says nothing of the next token.
+    void begin_token() { divided = false; }
+
     void restart() {
+        begin_token();
         rng.seed(params.seed == LLAMA_DEFAULT_SEED ? std::random_device{}() : params.seed);
         next_uniform();
     }
@@ -87,14 +123,21 @@ inline sampler_state & state_of(const llama_sampler * smpl) {
     return *(sampler_state *) smpl->ctx;
 }
 
+// The state of a sampler or host stage of this library, told by its functions; null for NULL and for another's.
+sampler_state * sampler_state_or_null(const llama_sampler * smpl);
+
 // sampler.cpp
 
-// What the graph decided, or an observer saw, for the token at hand. After the decode is done (llama_synchronize).
+// What the graph decided, or an observer saw, for the token at hand; or a status that says why that is not known. After the
+// decode is done (llama_synchronize).
 autodeco_decoding observed(const sampler_state & state);
 
 llama_sampler * new_sampler(std::shared_ptr<const heads_data> heads, autodeco_params params, bool is_observer);
 
 // host_stages.cpp
+
+bool is_host_stage(const llama_sampler * smpl);
+
 llama_sampler * new_host_temperature(sampler_state & observer);
 llama_sampler * new_host_draw       (sampler_state & observer);
 

@@ -4,9 +4,13 @@
 
 #include "autodeco.h"
 
+#include "guarded.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <new>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -95,6 +99,40 @@ static void test_nothing() {
     check(std::strstr(autodeco_status_message(AUTODECO_STATUS_NO_SAMPLER), "no sampler") && !std::strcmp(autodeco_status_message(-7), "unknown"), "every status has a line");
 }
 
+// Another library's sampler with a name like ours, whose memory no function here may read or write.
+static void test_foreign_sampler() {
+    struct {
+        unsigned char bytes[64];
+    } foreign, untouched;
+    std::memset(foreign.bytes, 0xa5, sizeof(foreign.bytes));
+    untouched = foreign;
+
+    llama_sampler_i interface = {};
+    interface.name            = [](const llama_sampler *) { return "autodeco-x"; };
+    interface.apply           = [](llama_sampler *, llama_token_data_array *) {};
+    llama_sampler * sampler   = llama_sampler_init(&interface, &foreign);
+    check(autodeco_sampler_last(sampler).status == AUTODECO_STATUS_NO_SAMPLER, "a sampler is known by its functions, not by its name");
+    check(!autodeco_sampler_init_host(sampler) && !autodeco_sampler_init_host_temperature(sampler), "another library's has no host stages");
+    autodeco_sampler_set_params(sampler, autodeco_default_params());
+    autodeco_sampler_set_fixed(sampler, true, true);
+    autodeco_sampler_set_cuts(sampler, 1, 0.5f);
+    autodeco_sampler_observe(sampler, 1.0f, 1.0f);
+    check(!std::memcmp(&foreign, &untouched, sizeof(foreign)), "and is left alone");
+    llama_sampler_free(sampler);
+}
+
+// what the functions behind the interface can throw
+static void test_exceptions() {
+    autodeco_error error;
+    const auto     code_of = [&](auto && thrown) {
+        int * const nothing = autodeco::guarded(&error, {}, [&](autodeco::failure &) -> int * { throw thrown; });
+        return nothing ? AUTODECO_OK : (autodeco_code) error.code;
+    };
+    check(code_of(std::bad_alloc()) == AUTODECO_ERROR_MEMORY && starts(error, "out of memory"), "want of memory has a code");
+    check(code_of(std::logic_error("the reason")) == AUTODECO_ERROR_INTERNAL && std::strstr(error.message, "the reason"), "so has a fault of the library, with its reason");
+    check(code_of(7) == AUTODECO_ERROR_INTERNAL && *error.message, "whatever it throws");
+}
+
 static void test_models(const char * model_path, const char * heads_path, const char * merged_path, const char * text_path) {
     llama_model_params params = llama_model_default_params();
     autodeco_error     error;
@@ -124,6 +162,8 @@ static void test_models(const char * model_path, const char * heads_path, const 
     llama_sampler_free(sampler);
     autodeco_heads_free(heads);
     test_nothing();
+    test_foreign_sampler();
+    test_exceptions();
     llama_model_free(merged);
     llama_model_free(plain);
 }

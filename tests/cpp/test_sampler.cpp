@@ -15,6 +15,7 @@
 
 #include "kernel/distribution.h"
 #include "heads.h"
+#include "sampler_state.h"
 
 #include <algorithm>
 #include <cmath>
@@ -277,6 +278,80 @@ static void test_outputs_of_one_sequence(llama_model * model, const autodeco_hea
     }
 }
 
+// A temperature stage that no draw follows, as when a sampler between them throws, says nothing of the next token.
+static void test_a_draw_that_fails(const autodeco_heads * heads) {
+    llama_sampler * observer = autodeco_sampler_init_observer(heads, { 1, 1.0f, 1.0f });
+    llama_sampler * divide   = autodeco_sampler_init_host_temperature(observer);
+    llama_sampler * draw     = autodeco_sampler_init_host(observer);
+    const auto      prob     = [&] {
+        llama_token_data       data[] = { { 0, 2.0f, 0.0f }, { 1, 0.0f, 0.0f } };
+        llama_token_data_array cur_p  = { data, 2, -1, false };
+        llama_sampler_apply(draw, &cur_p);
+        const autodeco_decoding d = autodeco_sampler_last(observer);
+        return d.token == 0 ? d.prob : 1.0f - d.prob; // of the likelier
+    };
+    const auto      at_half = (float) (1.0 / (1.0 + std::exp(-2.0 / 0.5)));
+    llama_token_data       lost[] = { { 0, 2.0f, 0.0f }, { 1, 0.0f, 0.0f } };
+    llama_token_data_array failed = { lost, 2, -1, false };
+
+    autodeco_sampler_observe(observer, 0.5f, 1.0f);
+    llama_sampler_apply(divide, &failed);
+    autodeco_sampler_observe(observer, 0.5f, 1.0f);
+    const float next = prob();
+    check(std::fabs(next - at_half) < 1e-5f, "a temperature stage without a draw leaves the next token its temperature", next - at_half);
+
+    llama_sampler_apply(divide, &failed);
+    llama_sampler_reset(draw);
+    const float after_reset = prob();
+    check(std::fabs(after_reset - at_half) < 1e-5f, "a reset forgets it too", after_reset - at_half);
+    for (llama_sampler * each : { divide, draw, observer }) {
+        llama_sampler_free(each);
+    }
+}
+
+// What is told where nothing was decided, and how many samplers a graph makes room for.
+static void test_undecided(llama_model * model, const autodeco_heads * heads) {
+    const ggml_backend_buffer_type_t buft = [&] {
+        llama_sampler * smpl;
+        llama_sampler * chain = new_chain(heads, { 1, 1.0f, 1.0f }, &smpl);
+        llama_context * ctx   = new_context(model, false, 1);
+        llama_set_sampler(ctx, 0, chain);
+        const autodeco_decoding d = autodeco_sampler_last(smpl);
+        check(d.status == AUTODECO_STATUS_NOT_DECODED && d.token == -1, "a sampler that is attached tells that nothing was decoded", d.status);
+        const autodeco::counted_weights & weights = autodeco::state_of(smpl).weights;
+        const auto found = weights ? ggml_backend_buffer_get_type(weights->buffer) : nullptr;
+        llama_free(ctx);
+        llama_sampler_free(chain);
+        return found;
+    }();
+    const bool on_device = buft != nullptr; // the heads of a CPU need no copy of the weights
+    const auto weights   = on_device ? heads->data->weights(buft) : nullptr;
+    check(!weights || weights->n_samplers == 0, "a sampler that is freed is not counted", weights ? (double) weights->n_samplers : 0.0);
+
+    llama_context * ctx = new_context(model, false, 2);
+    llama_sampler * smpl[2];
+    llama_sampler * chain[2];
+    for (int i = 0; i < 2; ++i) {
+        chain[i] = new_chain(heads, { (uint32_t) i + 1, 1.0f, 1.0f }, &smpl[i]);
+        llama_set_sampler(ctx, i, chain[i]);
+    }
+    check(!weights || weights->n_samplers == 2, "two samplers count as two, whoever else holds the weights", weights ? (double) weights->n_samplers : 2.0);
+
+    decode_prompts(ctx, { PROMPTS[0], PROMPTS[1] });
+    llama_synchronize(ctx);
+    llama_set_sampler(ctx, 1, nullptr); // nobody has asked what it decided
+    decode(ctx, { 5 }, (llama_pos) PROMPTS[0].size(), 0);
+    const autodeco_decoding kept = autodeco_sampler_last(smpl[0]);
+    check(kept.status == 0 && kept.temperature > 0.0f, "the sampler that stays tells what it decided", kept.temperature);
+    const autodeco_decoding d = autodeco_sampler_last(smpl[1]);
+    check(on_device ? d.status == AUTODECO_STATUS_LOST : d.status == 0 && d.temperature > 0.0f, "one that was detached tells it, or that it is lost", d.status);
+    llama_free(ctx);
+    for (llama_sampler * each : chain) {
+        llama_sampler_free(each);
+    }
+    check(!weights || weights->n_samplers == 0, "none is left", weights ? (double) weights->n_samplers : 0.0);
+}
+
 static void test_life_cycle(llama_model * model, const char * heads_path) {
     autodeco_error   error;
     autodeco_heads * heads = autodeco_heads_load(heads_path, &error);
@@ -338,6 +413,8 @@ int main(int argc, char ** argv) {
     test_sequences(model, heads);
     test_crowds(model, heads);
     test_outputs_of_one_sequence(model, heads);
+    test_a_draw_that_fails(heads);
+    test_undecided(model, heads);
     test_life_cycle(model, argv[2]);
     autodeco_heads_free(heads);
     llama_model_free(model);

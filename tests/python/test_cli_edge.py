@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import autodeco
+from autodeco.errors import InputError
+from autodeco.export.layout import open_layout
 
 PROGRAM = Path(__file__).parents[2] / "build" / "strict" / "autodeco-cli"
 STORY = "Once upon a time, in a small village by the sea,"
@@ -161,6 +163,46 @@ def test_heads_of_another_file_of_the_same_shape_run_with_a_warning(with_heads, 
     warning += rf"\(sha256:\w{{12}}\), {re.escape(str(other))} is another file \(sha256:\w{{12}}\); .*\n"
     assert re.fullmatch(warning, result.stderr)
     assert cli(*with_heads, "-p", STORY, "-n", 2).stderr == ""
+
+
+def rewritten(path: Path, to: Path, name: bytes, skip: int, value: bytes) -> Path:
+    """A copy of a GGUF with ``value`` in the place of what stands ``skip`` bytes behind the ``name`` in its header."""
+    data = bytearray(path.read_bytes())
+    at = data.index(len(name).to_bytes(8, "little") + name) + 8 + len(name) + skip
+    assert data[at : at + len(value)] != value
+    data[at : at + len(value)] = value
+    to.write_bytes(data)
+    return to
+
+
+# What is written over. Behind a key stands its type (4 bytes). Behind a tensor stand the number of its dimensions (4),
+# these (8 each), its type (4) and its offset (8).
+LIES = {
+    "the model is larger than the file": (b"autodeco.base_model.file_size", 4, (1 << 40).to_bytes(8, "little")),
+    "the model is smaller than its header": (b"autodeco.base_model.file_size", 4, (100).to_bytes(8, "little")),
+    "its size is of another type": (b"autodeco.base_model.file_size", 0, (12).to_bytes(4, "little")),
+    "its header is not the first tensor": (b"autodeco.base_gguf", 16, (65536).to_bytes(8, "little")),
+    "its header is numbers": (b"autodeco.base_gguf", 12, (0).to_bytes(4, "little")),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_merged_file_that_lies_is_refused_here_and_in_python(lie, exported, tmp_path):
+    path = rewritten(exported("f32", "merged"), tmp_path / "lying.gguf", *lie)
+    result = cli("-m", path, "-p", "x")
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"autodeco-cli: error: {path}: not a merged file as it was written: autodeco.base_")
+    assert result.stderr.count("\n") == 1
+    with pytest.raises(InputError, match=r"lying\.gguf: "):
+        open_layout(path)
+
+
+def test_a_merged_file_is_told_by_its_model_and_not_by_what_it_says_of_it(with_heads, exported, tmp_path):
+    """The fingerprint among its keys is that of another model; the model in it is the one that the heads are for."""
+    path = rewritten(exported("f32", "merged"), tmp_path / "m.gguf", b"autodeco.base_model.fingerprint", 19, b"0" * 12)
+    result = cli("-m", path, *with_heads[2:], "-p", STORY, "-n", 2)
+    assert result.returncode == 0
+    assert result.stderr == ""
 
 
 WRONG = {

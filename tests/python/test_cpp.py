@@ -47,6 +47,10 @@ def test_the_interface(smollm2, exported):
     passes("test_library", smollm2, exported("f16"), exported("f16", "merged"), REPOSITORY / "README.md")
 
 
+def test_fingerprints_are_those_of_python():
+    passes("test_fingerprint", REPOSITORY / "tests" / "golden")
+
+
 def test_graph_nodes():
     passes("test_nodes")
 

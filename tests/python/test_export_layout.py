@@ -15,6 +15,7 @@ from autodeco.export.gguf_file import read_gguf
 from autodeco.export.head_tensors import HeadTensor, head_tensors
 from autodeco.export.layout import Layout, open_layout
 from autodeco.export.writer import write_merged, write_sidecar
+from conftest import GOLDEN
 from file_reads import count_reads
 
 
@@ -81,6 +82,13 @@ def test_the_fingerprint_of_the_model_is_taken_from_its_bytes_once(made, monkeyp
     told = fingerprint(made / "base.gguf")
     assert (opened.model_fingerprint, opened.model_fingerprint) == (told, told)
     assert counts["fingerprint"] == 1
+
+
+def test_fingerprints_are_those_of_the_golden_files():
+    """The same as tests/cpp/test_fingerprint.cpp asserts, of a file that is hashed whole and of one in blocks."""
+    pairs = [line.split() for line in (GOLDEN / "fingerprints.txt").read_text().splitlines()]
+    assert {name: fingerprint(GOLDEN / name) for _, name in pairs} == {name: told for told, name in pairs}
+    assert len(pairs) == 2
 
 
 def test_a_sidecar_has_no_model_to_take_a_fingerprint_of(made):
