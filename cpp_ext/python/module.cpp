@@ -10,9 +10,14 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <cmath>
 #include <memory>
+#include <new>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace py = pybind11;
 
@@ -20,6 +25,7 @@ namespace {
 
 using float_array  = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using double_array = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using row_array    = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
 struct heads_deleter {
     void operator()(autodeco_heads * heads) const { autodeco_heads_free(heads); }
@@ -80,25 +86,41 @@ private:
     std::unique_ptr<autodeco_heads, heads_deleter> ptr;
 };
 
-py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_array & temperature, const float_array & top_p, const double_array & u) {
-    if (logits.ndim() != 2 || temperature.ndim() != 1 || top_p.ndim() != 1 || u.ndim() != 1 || temperature.shape(0) != logits.shape(0) ||
-        top_p.shape(0) != logits.shape(0) || u.shape(0) != logits.shape(0)) {
-        throw std::invalid_argument("expected logits [n, V], temperature [n], top_p [n] and u [n] with the same n");
+// Request i draws from row rows[i] of the logits; None: from row i.
+py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_array & temperature, const float_array & top_p, const double_array & u,
+                                    const std::optional<row_array> & rows) {
+    const py::ssize_t n = rows ? (rows->ndim() == 1 ? rows->shape(0) : -1) : logits.ndim() == 2 ? logits.shape(0) : -1;
+    if (logits.ndim() != 2 || temperature.ndim() != 1 || top_p.ndim() != 1 || u.ndim() != 1 || temperature.shape(0) != n || top_p.shape(0) != n || u.shape(0) != n) {
+        throw std::invalid_argument(rows ? "expected logits [m, V], and temperature [n], top_p [n], u [n] and rows [n] with the same n" :
+                                           "expected logits [n, V], temperature [n], top_p [n] and u [n] with the same n");
     }
-    py::array_t<int32_t>  tokens(logits.shape(0));
-    autodeco::row_workspace ws;
-    for (py::ssize_t i = 0; i < logits.shape(0); ++i) {
-        if (!(u.at(i) >= 0.0 && u.at(i) < 1.0)) {
-            throw std::invalid_argument("row " + std::to_string(i) + ": u is outside [0, 1)");
+    std::vector<autodeco::draw_request> requests;
+    for (py::ssize_t i = 0; i < n; ++i) {
+        requests.push_back({ rows ? rows->at(i) : i, temperature.at(i), top_p.at(i), u.at(i) });
+        const autodeco::draw_request & request = requests.back();
+        const char *                   wrong   = !(request.uniform >= 0.0 && request.uniform < 1.0)       ? "u is outside [0, 1)" :
+                                                 !(request.temperature >= 0.0f)                           ? "temperature is negative or NaN" :
+                                                 std::isnan(request.top_p)                                ? "top-p is NaN" :
+                                                 request.row < 0 || request.row >= logits.shape(0)        ? "there is no such row of logits" :
+                                                                                                            nullptr;
+        if (wrong) {
+            throw std::invalid_argument("row " + std::to_string(i) + ": " + wrong);
         }
-        if (!(temperature.at(i) >= 0.0f)) {
-            throw std::invalid_argument("row " + std::to_string(i) + ": temperature is negative or NaN");
+    }
+    std::vector<autodeco::nucleus_draw> draws(requests.size());
+    {
+        const float * z = logits.data();
+        const int64_t v = logits.shape(1);
+        py::gil_scoped_release  release;
+        autodeco::row_workspace ws;
+        autodeco::nucleus_samples(z, v, requests.data(), (int64_t) requests.size(), ws, draws.data());
+    }
+    py::array_t<int32_t> tokens(n);
+    for (py::ssize_t i = 0; i < n; ++i) {
+        if (draws[i].status != autodeco::row_status::ok) {
+            throw std::invalid_argument("row " + std::to_string(i) + ": " + autodeco::row_status_message(draws[i].status));
         }
-        const autodeco::nucleus_draw draw = autodeco::nucleus_sample(logits.data(i, 0), logits.shape(1), temperature.at(i), top_p.at(i), u.at(i), ws);
-        if (draw.status != autodeco::row_status::ok) {
-            throw std::invalid_argument("row " + std::to_string(i) + ": " + autodeco::row_status_message(draw.status));
-        }
-        tokens.mutable_at(i) = draw.token;
+        tokens.mutable_at(i) = draws[i].token;
     }
     return tokens;
 }
@@ -112,8 +134,8 @@ public:
         if (!h && observer) {
             throw std::invalid_argument("an observer needs heads");
         }
-        smpl  = observer ? autodeco_sampler_init_observer(h->get(), autodeco_default_params()) :
-                           h ? autodeco_sampler_init(h->get(), autodeco_default_params()) : autodeco_sampler_init_static(autodeco_default_params());
+        smpl  = not_null(observer ? autodeco_sampler_init_observer(h->get(), autodeco_default_params()) :
+                               h ? autodeco_sampler_init(h->get(), autodeco_default_params()) : autodeco_sampler_init_static(autodeco_default_params()));
         chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
         llama_sampler_chain_add(chain, smpl);
     }
@@ -215,10 +237,18 @@ public:
     }
 
     // new host stages for a chain, which takes ownership of them
-    uintptr_t host_temperature_stage() { return (uintptr_t) autodeco_sampler_init_host_temperature(smpl); }
-    uintptr_t host_stage() { return (uintptr_t) autodeco_sampler_init_host(smpl); }
+    uintptr_t host_temperature_stage() { return (uintptr_t) not_null(autodeco_sampler_init_host_temperature(smpl)); }
+    uintptr_t host_stage() { return (uintptr_t) not_null(autodeco_sampler_init_host(smpl)); }
 
 private:
+    // samplers are NULL for want of memory only, where their arguments are not
+    static llama_sampler * not_null(llama_sampler * made) {
+        if (!made) {
+            throw std::bad_alloc();
+        }
+        return made;
+    }
+
     llama_sampler * chain;
     llama_sampler * smpl;
     llama_context * attached = nullptr;
@@ -241,7 +271,7 @@ PYBIND11_MODULE(_native, m) {
         .def("check_fit", &heads::check_fit)
         .def("predict", &heads::predict);
 
-    m.def("nucleus_sample", &nucleus_sample);
+    m.def("nucleus_sample", &nucleus_sample, py::arg("logits"), py::arg("temperature"), py::arg("top_p"), py::arg("u"), py::arg("rows") = py::none());
 
     py::class_<graph_sampler>(m, "GraphSampler")
         .def(py::init<const heads *, bool>())

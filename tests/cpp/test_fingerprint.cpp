@@ -9,6 +9,7 @@
 #include "gguf_header.h"
 #include "sha256.h"
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 

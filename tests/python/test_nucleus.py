@@ -1,5 +1,9 @@
 """The nucleus kernel against the exact distribution of the method, in float64."""
 
+import sys
+import threading
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -166,3 +170,66 @@ def test_settings_that_are_no_settings_are_an_error(temperature, top_p, u, messa
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="expected logits"):
         nucleus_sample(np.zeros((2, V)), np.ones(3), np.ones(2), np.zeros(2))
+
+
+def test_draws_from_shared_rows_are_those_from_copies_of_them():
+    """Whatever their order; flat and peaked rows are searched in different ways."""
+    rng = np.random.default_rng(5)
+    logits = (rng.normal(0, 1, (4, 49_152)) * [[0.3], [1.0], [3.0], [0.0]]).astype(np.float32)
+    n = 200
+    index = rng.integers(0, 4, n)
+    temperature = rng.choice(np.array([0.0, 0.7, 1.3], np.float32), n)
+    top_p = rng.choice(np.array([0.3, 0.9, 1.0], np.float32), n)
+    u = rng.random(n)
+    together = nucleus_sample(logits, temperature, top_p, u, index)
+    assert together.tolist() == nucleus_sample(logits[index], temperature, top_p, u).tolist()
+    assert len(set(together.tolist())) > n / 4
+    assert nucleus_sample(logits, np.ones(0), np.ones(0), np.zeros(0), np.zeros(0, int)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("row", "message"), [(2, "row 1: there is no such row"), (-1, "row 1: there is no such row"), (None, "the same n")]
+)
+def test_rows_that_there_are_not_are_an_error(row, message):
+    rows = [0] if row is None else [0, row]
+    with pytest.raises(ValueError, match=message):
+        nucleus_sample(np.zeros((2, V)), np.ones(2), np.ones(2), np.zeros(2), rows)
+
+
+def test_a_row_is_a_whole_number():
+    with pytest.raises(ValueError, match="rows must be whole numbers, not float64"):
+        nucleus_sample(np.zeros((2, V)), np.ones(2), np.ones(2), np.zeros(2), [0.0, 0.5])
+
+
+def test_a_bad_row_is_an_error_only_where_it_is_drawn_from():
+    logits = np.zeros((2, V), np.float32)
+    logits[1, 3] = np.nan
+    assert nucleus_sample(logits, np.ones(1), np.ones(1), np.zeros(1), [0]).tolist() == [0]
+    with pytest.raises(ValueError, match=r"row 1: .*NaN"):
+        nucleus_sample(logits, np.ones(2), np.ones(2), np.zeros(2), [0, 1])
+
+
+def test_other_threads_of_python_run_while_tokens_are_drawn():
+    logits = np.random.default_rng(1).normal(0, 1, (64, 50_000)).astype(np.float32)
+    ticks, done = [0], threading.Event()
+
+    def tick() -> None:
+        while not done.is_set():
+            ticks[0] += 1
+            time.sleep(0)
+
+    thread = threading.Thread(target=tick)
+    interval = sys.getswitchinterval()
+    thread.start()
+    sys.setswitchinterval(1000)  # no thread is interrupted: the other one runs only while this one lets it
+    try:
+        for _ in range(100):
+            before = ticks[0]
+            nucleus_sample(logits, np.ones(64), np.full(64, 0.9), np.full(64, 0.5))
+            if ran := ticks[0] > before:
+                break
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        thread.join()
+    assert ran

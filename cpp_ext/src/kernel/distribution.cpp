@@ -8,6 +8,8 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <tuple>
+#include <vector>
 
 namespace autodeco {
 
@@ -136,6 +138,65 @@ private:
     std::optional<bucket_search>  buckets;
 };
 
+// The nucleus of one row at a temperature and top-p, from which any number of tokens can be drawn.
+class nucleus {
+public:
+    nucleus(const float * logits, int64_t n_vocab, float temperature, float top_p, row_workspace & ws, bool seen) {
+        seen      = seen && ws.has_row;
+        float max = ws.em.max;
+        if (!seen) {
+            status = scan(logits, n_vocab, ws, max);
+        }
+        if (status == row_status::ok && (!(temperature <= FLT_MAX) || std::isnan(top_p))) {
+            status = row_status::not_real;
+        }
+        if (status != row_status::ok) {
+            return;
+        }
+        const logits_row r = row_of(logits, n_vocab, ws);
+        if (temperature < GREEDY_TEMPERATURE) {
+            likeliest = first_of(r, max);
+            return;
+        }
+
+        exponent_map em = { max, 1.0f / temperature };
+        // the statistics are of T + STATS_EPSILON, which is the same temperature for all but the smallest
+        if (seen && std::abs(em.inv_temperature - ws.em.inv_temperature) <= 1e-6f * em.inv_temperature) {
+            em = ws.em;
+        } else {
+            ws.sums = best_passes().exponentials(r, em);
+        }
+        ws.has_row = false; // r.e may be of another temperature now
+
+        search.emplace(r, em, ws.sums, ws);
+        size = ws.sums.n;
+        mass = ws.sums.e;
+        if (top_p < 1.0f) {
+            const mass_position crossing = search->find(std::max((double) top_p - TOP_P_ROUNDING, 0.0) * ws.sums.e, false);
+            size                         = crossing.rank + 1;
+            mass                         = crossing.cum;
+        }
+    }
+
+    nucleus_draw draw(double uniform) {
+        if (status != row_status::ok) {
+            return { status, -1, 0, 0.0f };
+        }
+        if (!search) {
+            return { status, likeliest, 1, 1.0f };
+        }
+        const mass_position drawn = search->find(uniform * mass, true);
+        return { status, drawn.token, (int32_t) size, (float) (drawn.e / mass) };
+    }
+
+private:
+    row_status                       status    = row_status::ok;
+    int32_t                          likeliest = -1; // of a greedy temperature
+    std::optional<descending_search> search;         // else
+    int64_t                          size = 0;
+    double                           mass = 0.0;
+};
+
 } // namespace
 
 const char * row_status_message(row_status status) {
@@ -209,42 +270,23 @@ row_status distribution_stats(const float * logits, int64_t n_vocab, float tempe
 }
 
 nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float temperature, float top_p, double uniform, row_workspace & ws, bool seen) {
-    seen      = seen && ws.has_row;
-    float max = ws.em.max;
-    if (!seen) {
-        const row_status status = scan(logits, n_vocab, ws, max);
-        if (status != row_status::ok) {
-            return { status, -1, 0, 0.0f };
-        }
-    }
-    if (!(temperature <= FLT_MAX) || std::isnan(top_p)) {
-        return { row_status::not_real, -1, 0, 0.0f };
-    }
-    const logits_row r = row_of(logits, n_vocab, ws);
-    if (temperature < GREEDY_TEMPERATURE) {
-        return { row_status::ok, first_of(r, max), 1, 1.0f };
-    }
+    return nucleus(logits, n_vocab, temperature, top_p, ws, seen).draw(uniform);
+}
 
-    exponent_map em = { max, 1.0f / temperature };
-    // the statistics are of T + STATS_EPSILON, which is the same temperature for all but the smallest
-    if (seen && std::abs(em.inv_temperature - ws.em.inv_temperature) <= 1e-6f * em.inv_temperature) {
-        em = ws.em;
-    } else {
-        ws.sums = best_passes().exponentials(r, em);
-    }
-    ws.has_row = false; // r.e may be of another temperature now
+void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, nucleus_draw * draws) {
+    const auto settings = [&](int64_t i) { return std::make_tuple(requests[i].row, requests[i].temperature, requests[i].top_p); };
 
-    descending_search search(r, em, ws.sums, ws);
-
-    int64_t size   = ws.sums.n;
-    double  weight = ws.sums.e;
-    if (top_p < 1.0f) {
-        const mass_position crossing = search.find(std::max((double) top_p - TOP_P_ROUNDING, 0.0) * ws.sums.e, false);
-        size                    = crossing.rank + 1;
-        weight                  = crossing.cum;
+    std::vector<int64_t> order(n);
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return settings(a) < settings(b); });
+    for (int64_t i = 0; i < n;) {
+        const draw_request & first = requests[order[i]];
+        nucleus              shared(logits + first.row * n_vocab, n_vocab, first.temperature, first.top_p, ws, false);
+        const auto           these = settings(order[i]);
+        do {
+            draws[order[i]] = shared.draw(requests[order[i]].uniform);
+        } while (++i < n && settings(order[i]) == these);
     }
-    const mass_position drawn = search.find(uniform * weight, true);
-    return { row_status::ok, drawn.token, (int32_t) size, (float) (drawn.e / weight) };
 }
 
 const char * distribution_isa() {

@@ -53,6 +53,17 @@ row_status distribution_stats(const float * logits, int64_t n_vocab, float tempe
 // comes from distribution_stats of the very same row, whose passes are then not repeated.
 nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float temperature, float top_p, double uniform, row_workspace & ws, bool seen = false);
 
+// One of several draws from rows of logits; those of one row at one temperature and top-p share its passes.
+struct draw_request {
+    int64_t row;
+    float   temperature;
+    float   top_p;
+    double  uniform;
+};
+
+// What nucleus_sample draws for each of n requests from logits [rows, n_vocab].
+void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, nucleus_draw * draws);
+
 // Name of the vector instructions that the passes run on: "avx512", "avx2", "neon" or "generic".
 const char * distribution_isa();
 
