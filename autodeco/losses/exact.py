@@ -71,8 +71,8 @@ def token_losses(
     ``temperature``, the second also to ``top_p``. Nothing of size V is kept.
     """
     backend, z = _backend(logits)
-    tokens = backend.sort_tokens(z, _usable(temperature), labels.clamp(min=0))
-    return _attach(backend, tokens, temperature, top_p, labels, steepness, weighted)
+    distributions = backend.prepare(z, _usable(temperature), labels.clamp(min=0))
+    return _attach(backend, distributions, temperature, top_p, labels, steepness, weighted)
 
 
 def predict_and_score(
@@ -90,11 +90,11 @@ def predict_and_score(
     """
     temperature = _run(heads.temperature, heads.temp_head, hidden)
     backend, z = _backend(logits)
-    tokens = backend.sort_tokens(z, _usable(temperature), labels.clamp(min=0))
-    stats = tokens.stats if heads.prob_stats else None
+    distributions = backend.prepare(z, _usable(temperature), labels.clamp(min=0))
+    stats = distributions.stats if heads.prob_stats else None
     top_p = _run(heads.top_p, heads.top_p_head, hidden, temperature.detach(), stats)
-    first, second = _attach(backend, tokens, temperature, top_p, labels, steepness, weighted)
-    return temperature, top_p, first, second, tokens.easy
+    losses = _attach(backend, distributions, temperature, top_p, labels, steepness, weighted)
+    return temperature, top_p, *losses, distributions.easy
 
 
 def _backend(logits: Tensor):
@@ -122,10 +122,12 @@ def _usable(temperature: Tensor) -> Tensor:
     return temperature.detach().clamp(min=SMALLEST_TEMPERATURE)
 
 
-def _attach(backend, tokens, temperature: Tensor, top_p: Tensor, labels: Tensor, steepness: float, weighted: bool):
-    values = backend.losses_and_derivatives(tokens, _usable(temperature), top_p.detach(), steepness)
+def _attach(
+    backend, distributions, temperature: Tensor, top_p: Tensor, labels: Tensor, steepness: float, weighted: bool
+) -> tuple[Tensor, Tensor]:
+    values = backend.losses_and_derivatives(distributions, _usable(temperature), top_p.detach(), steepness)
     if weighted:
-        values = values * tokens.weight
+        values = values * distributions.weight
     return _KnownDerivatives.apply(temperature, top_p, values.masked_fill(labels == IGNORED, 0))
 
 
@@ -154,12 +156,13 @@ class _KnownDerivatives(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, temperature, top_p, values):
-        first, second, first_by_t, second_by_t, second_by_p = values.to(temperature.dtype)
-        ctx.save_for_backward(first_by_t, second_by_t, second_by_p)
-        return first.clone(), second.clone()
+        temperature_loss, top_p_loss, *derivatives = values.to(temperature.dtype)
+        ctx.save_for_backward(*derivatives)
+        return temperature_loss.clone(), top_p_loss.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_first, grad_second):
-        first_by_t, second_by_t, second_by_p = ctx.saved_tensors
-        return grad_first * first_by_t + grad_second * second_by_t, grad_second * second_by_p, None
+    def backward(ctx, grad_temperature_loss, grad_top_p_loss):
+        temperature_loss_by_t, top_p_loss_by_t, top_p_loss_by_p = ctx.saved_tensors
+        by_t = grad_temperature_loss * temperature_loss_by_t + grad_top_p_loss * top_p_loss_by_t
+        return by_t, grad_top_p_loss * top_p_loss_by_p, None

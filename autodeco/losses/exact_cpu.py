@@ -6,7 +6,9 @@ leaves some hundreds of 49,152. And c rises along the sorted tokens, so a_i = 0 
 over q before that place are running sums that are there already, and the soft mask is needed behind it only.
 """
 
+import functools
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,10 +23,10 @@ LEFT_OUT = 1e-9
 
 
 @dataclass
-class SortedTokens:
+class Distributions:
     """The distributions of n tokens, and the statistics that the top-p head wants of them."""
 
-    tokens: list["SortedToken"]
+    tokens: list["Distribution"]
     stats: Tensor  # [n, 4], as heads.prob_stats
 
     @property
@@ -36,22 +38,23 @@ class SortedTokens:
         return torch.tensor([token.rank == 0 for token in self.tokens])
 
 
-def sort_tokens(z: Tensor, temperature: Tensor, labels: Tensor) -> SortedTokens:
+def prepare(z: Tensor, temperature: Tensor, labels: Tensor) -> Distributions:
     """Return what the losses need of ``z`` [n, V] at ``temperature`` [n] for ``labels`` [n], none of them -100."""
     rows, temperature, labels = z.numpy(), temperature.tolist(), labels.tolist()
-    tokens = _in_threads(lambda i: _sort_token(rows[i], temperature[i], labels[i]), len(rows))
-    return SortedTokens(tokens, torch.tensor([token.stats for token in tokens]))
+    tokens = _in_threads(lambda i: _prepare_token(rows[i], temperature[i], labels[i]), len(rows))
+    return Distributions(tokens, torch.tensor([token.stats for token in tokens]))
 
 
-def losses_and_derivatives(tokens: SortedTokens, temperature: Tensor, top_p: Tensor, k: float) -> Tensor:
+def losses_and_derivatives(distributions: Distributions, temperature: Tensor, top_p: Tensor, k: float) -> Tensor:
     """Return [5, n]: temperature loss, soft top-p loss, their derivatives by T, and of the second by P, unweighted."""
     temperature, top_p = temperature.tolist(), top_p.tolist()
-    rows = _in_threads(lambda i: _token_loss(tokens.tokens[i], temperature[i], top_p[i], k), len(tokens.tokens))
+    tokens = distributions.tokens
+    rows = _in_threads(lambda i: _token_loss(tokens[i], temperature[i], top_p[i], k), len(tokens))
     return torch.tensor(rows, dtype=torch.float64).T
 
 
 @dataclass
-class SortedToken:
+class Distribution:
     """What one token needs of its distribution; ``d`` are distances of logits to the largest one, ascending."""
 
     d: np.ndarray  # [kept] float32
@@ -64,7 +67,7 @@ class SortedToken:
     stats: tuple[float, float, float, float]  # max, entropy, unbiased variance, sum of the 5 largest probabilities
 
 
-def _sort_token(z: np.ndarray, temperature: float, label: int) -> SortedToken:
+def _prepare_token(z: np.ndarray, temperature: float, label: int) -> Distribution:
     d = z.max() - z
     e = np.exp(-d)
     weight, d_y = float(e[label]) / float(e.sum()), float(d[label])
@@ -89,14 +92,14 @@ def _sort_token(z: np.ndarray, temperature: float, label: int) -> SortedToken:
     q = np.exp(kept * -b) / total
     entropy = -float((q * np.log(q + np.float32(heads.EPSILON))).sum())
     variance = (squares / (total * total) - 1 / len(z)) / (len(z) - 1)
-    return SortedToken(
+    return Distribution(
         kept, total, mean, weight, d_y, rank, cross_entropy, (float(q[0]), entropy, variance, float(q[:5].sum()))
     )
 
 
-def _token_loss(token: SortedToken, temperature: float, top_p: float, k: float) -> tuple[float, ...]:
+def _token_loss(token: Distribution, temperature: float, top_p: float, k: float) -> tuple[float, ...]:
     b, mean, s_y = 1 / temperature, token.mean, -token.d_y
-    first_by_b = mean - s_y if temperature >= MINIMUM_TEMPERATURE else 0.0
+    temperature_loss_by_b = mean - s_y if temperature >= MINIMUM_TEMPERATURE else 0.0
     p = (np.exp(token.d * -b) / token.total).astype(np.float64)
     ps = p * token.d
     np.negative(ps, out=ps)
@@ -125,22 +128,26 @@ def _token_loss(token: SortedToken, temperature: float, top_p: float, k: float) 
     inner *= q
     total_by_b += float(inner.sum())
     outer = -n / (n + EPSILON)
-    second_by_b = outer * (s_y - mean - k * a_y * g_y - total_by_b / (s_total + EPSILON))
-    second_by_p = outer * k * (a_y - q_total / (s_total + EPSILON))
+    top_p_loss_by_b = outer * (s_y - mean - k * a_y * g_y - total_by_b / (s_total + EPSILON))
+    top_p_loss_by_p = outer * k * (a_y - q_total / (s_total + EPSILON))
     by_t = -b * b
     return (
         token.cross_entropy,
         -math.log(n + EPSILON),
-        first_by_b * by_t,
-        second_by_b * by_t,
-        second_by_p,
+        temperature_loss_by_b * by_t,
+        top_p_loss_by_b * by_t,
+        top_p_loss_by_p,
     )
 
 
 def _in_threads(function, count: int) -> list:
     """Return ``[function(0), .., function(count - 1)]``; numpy releases the interpreter's lock in long operations."""
-    threads = min(torch.get_num_threads(), count)
-    if threads < 2:
+    if min(torch.get_num_threads(), count) < 2:
         return [function(i) for i in range(count)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, range(count)))
+    return list(_pool(torch.get_num_threads(), os.getpid()).map(function, range(count)))
+
+
+@functools.cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Return the threads of this process, which a forked one does not inherit."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="autodeco-losses")

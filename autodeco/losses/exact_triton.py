@@ -48,12 +48,12 @@ EPSILON = tl.constexpr(plain.EPSILON)
 STATS_EPSILON = tl.constexpr(heads.EPSILON)
 MINIMUM_TEMPERATURE = tl.constexpr(plain.MINIMUM_TEMPERATURE)
 
-# Columns of ``SortedTokens.sums``, float64.
-LARGEST, TOTAL, MEAN, S_Y, C_Y, G_Y, FIRST, START_C, START_G, SUMS = (tl.constexpr(i) for i in range(10))
+# Columns of ``Distributions.sums``, float64.
+LARGEST, TOTAL, MEAN, S_Y, C_Y, G_Y, TEMPERATURE_LOSS, START_C, START_G, SUMS = (tl.constexpr(i) for i in range(10))
 
 
 @dataclass
-class SortedTokens:
+class Distributions:
     """The distributions of n tokens as far as the losses need them."""
 
     z: Tensor  # [n, V]
@@ -66,7 +66,7 @@ class SortedTokens:
     easy: Tensor  # [n]
 
 
-def sort_tokens(z: Tensor, temperature: Tensor, labels: Tensor) -> SortedTokens:
+def prepare(z: Tensor, temperature: Tensor, labels: Tensor) -> Distributions:
     """Return what the losses need of ``z`` [n, V] at ``temperature`` [n] for ``labels`` [n], none of them -100."""
     n, vocab = z.shape
     if z.stride(-1) != 1:
@@ -82,24 +82,23 @@ def sort_tokens(z: Tensor, temperature: Tensor, labels: Tensor) -> SortedTokens:
         z, z.stride(0), temperature.float().contiguous(), labels.contiguous(), sums, cuts, mass, count, stats, weight,
         easy, vocab, **_tiles(z),
     )  # fmt: skip
-    return SortedTokens(z, sums, cuts, mass, count, stats, weight.squeeze(-1), easy.squeeze(-1))
+    return Distributions(z, sums, cuts, mass, count, stats, weight.squeeze(-1), easy.squeeze(-1))
 
 
-def losses_and_derivatives(tokens: SortedTokens, temperature: Tensor, top_p: Tensor, k: float) -> Tensor:
+def losses_and_derivatives(distributions: Distributions, temperature: Tensor, top_p: Tensor, k: float) -> Tensor:
     """Return [5, n]: temperature loss, soft top-p loss, their derivatives by T, and of the second by P, unweighted."""
-    n, vocab = tokens.z.shape
+    z, sums, mass, count = distributions.z, distributions.sums, distributions.mass, distributions.count
+    n, vocab = z.shape
     temperature, top_p = temperature.float().contiguous(), top_p.float().contiguous()
-    window = torch.full((n, WINDOW.value), -torch.inf, device=tokens.z.device)
-    places = torch.empty((n, 2), dtype=torch.int32, device=tokens.z.device)
-    values = torch.empty((5, n), dtype=torch.float64, device=tokens.z.device)
+    window = torch.full((n, WINDOW.value), -torch.inf, device=z.device)
+    places = torch.empty((n, 2), dtype=torch.int32, device=z.device)
+    values = torch.empty((5, n), dtype=torch.float64, device=z.device)
     _window[(n,)](
-        tokens.z, tokens.z.stride(0), temperature, top_p, tokens.sums, tokens.cuts, tokens.mass, tokens.count, window,
-        places, vocab, **_tiles(tokens.z),
+        z, z.stride(0), temperature, top_p, sums, distributions.cuts, mass, count, window, places, vocab, **_tiles(z),
     )  # fmt: skip
     window = window.sort(descending=True).values
     _losses[(n,)](
-        temperature, top_p, tokens.sums, tokens.mass, tokens.count, window, places, values, n, vocab, float(k),
-        num_warps=8,
+        temperature, top_p, sums, mass, count, window, places, values, n, vocab, float(k), num_warps=8,
     )  # fmt: skip
     return values
 
@@ -127,10 +126,10 @@ def _distribution(
     c_y = c_y / total
     s_y = z_y.to(tl.float64) - largest
     wide_b = 1.0 / temperature.to(tl.float64)
-    first = tl.log(total) - s_y * wide_b
+    temperature_loss = tl.log(total) - s_y * wide_b
     if temperature < MINIMUM_TEMPERATURE:
         _, at_minimum, _, _ = _sums(z_row, vocab, largest, 1.0 / MINIMUM_TEMPERATURE, LANES, COLUMNS)
-        first = tl.log(at_minimum) - s_y / MINIMUM_TEMPERATURE
+        temperature_loss = tl.log(at_minimum) - s_y / MINIMUM_TEMPERATURE
 
     levels = tl.arange(0, LEVELS)
     cuts = (largest + temperature * (tl.log(total) + (levels * -STEP + HIGHEST))).to(tl.float32)
@@ -146,7 +145,7 @@ def _distribution(
     tl.store(sums_row + S_Y, s_y)
     tl.store(sums_row + C_Y, c_y)
     tl.store(sums_row + G_Y, g_y / total - mean * c_y)
-    tl.store(sums_row + FIRST, first)
+    tl.store(sums_row + TEMPERATURE_LOSS, temperature_loss)
     tl.store(stats_ptr + row * 4 + 0, (1.0 / total).to(tl.float32))
     tl.store(stats_ptr + row * 4 + 1, entropy.to(tl.float32))
     variance = (squares / (total * total) - 1.0 / vocab) / (vocab - 1)
@@ -168,37 +167,9 @@ def _window(
     sums_row = sums_ptr + row * SUMS
     largest, total, mean = tl.load(sums_row + LARGEST), tl.load(sums_row + TOTAL), tl.load(sums_row + MEAN)
     largest = largest.to(tl.float32)
-    levels = tl.arange(0, LEVELS)
-    cuts = tl.load(cuts_ptr + row * LEVELS + levels)
-    c, n = tl.load(mass_ptr + row * LEVELS + levels), tl.load(count_ptr + row * LEVELS + levels)
-
-    hi, c_hi, n_hi = largest, total * 0.0, row * 0
-    lo, searching = largest, row * 0 + 1
-    while searching == 1:
-        beyond = c > top_p
-        hi = tl.minimum(hi, tl.min(tl.where(beyond, float("inf"), cuts), 0))
-        c_hi = tl.maximum(c_hi, tl.max(tl.where(beyond, 0.0, c), 0))
-        n_hi = tl.maximum(n_hi, tl.max(tl.where(beyond, 0, n), 0))
-        fits = beyond & (n - n_hi <= WINDOW)
-        small = fits & (tl.exp((cuts - largest) * b) / total * (1.0 - c) < SMALL_TAIL)
-        searching = row * 0
-        if tl.max(small.to(tl.int32), 0) == 1:
-            lo = tl.max(tl.where(small, cuts, float("-inf")), 0)
-        elif vocab - n_hi <= WINDOW:
-            lo = largest * 0.0 + float("-inf")
-        elif tl.max(fits.to(tl.int32), 0) == 1:
-            lo = tl.min(tl.where(fits, cuts, float("inf")), 0)
-        elif tl.max(beyond.to(tl.int32), 0) == 0:
-            lo = hi  # The crossing lies among tokens so small that each of them is its integral.
-        else:
-            lo = tl.max(tl.where(beyond, cuts, float("-inf")), 0)
-            middle = lo + (hi - lo) * 0.5
-            if (middle > lo) & (middle < hi) & ((hi - lo) * b > SAME):
-                cuts = tl.maximum(hi - (hi - lo) * ((levels + 1).to(tl.float32) / LEVELS), lo)
-                cuts = tl.where(levels == LEVELS - 1, lo, cuts)
-                c, n = _above(z_row, vocab, largest, b, cuts, LANES, COLUMNS)
-                c = c / total
-                searching = row * 0 + 1
+    levels = row * LEVELS + tl.arange(0, LEVELS)
+    cuts, c, n = tl.load(cuts_ptr + levels), tl.load(mass_ptr + levels), tl.load(count_ptr + levels)
+    lo, hi, c_hi, n_hi = _bounds(z_row, vocab, largest, b, total, top_p, cuts, c, n, LANES, COLUMNS)
 
     found, sum_above = row * 0, tl.zeros([LANES], tl.float64)
     for start in range(0, vocab, LANES * COLUMNS):
@@ -228,6 +199,43 @@ def _window(
 
 
 @triton.jit
+def _bounds(
+    z_row, vocab: tl.constexpr, largest, b, total, top_p, cuts, c, n, LANES: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Return (lo, hi, c at hi, tokens above hi) of a window that holds the crossing, from the mass ``c`` and the number
+    ``n`` above each of ``cuts``."""
+    levels = tl.arange(0, LEVELS)
+    hi, c_hi, n_hi = largest, total * 0.0, tl.program_id(0) * 0
+    lo, searching = largest, n_hi + 1
+    while searching == 1:
+        beyond = c > top_p
+        hi = tl.minimum(hi, tl.min(tl.where(beyond, float("inf"), cuts), 0))
+        c_hi = tl.maximum(c_hi, tl.max(tl.where(beyond, 0.0, c), 0))
+        n_hi = tl.maximum(n_hi, tl.max(tl.where(beyond, 0, n), 0))
+        fits = beyond & (n - n_hi <= WINDOW)
+        small = fits & (tl.exp((cuts - largest) * b) / total * (1.0 - c) < SMALL_TAIL)
+        searching = n_hi * 0
+        if tl.max(small.to(tl.int32), 0) == 1:
+            lo = tl.max(tl.where(small, cuts, float("-inf")), 0)
+        elif vocab - n_hi <= WINDOW:
+            lo = largest * 0.0 + float("-inf")
+        elif tl.max(fits.to(tl.int32), 0) == 1:
+            lo = tl.min(tl.where(fits, cuts, float("inf")), 0)
+        elif tl.max(beyond.to(tl.int32), 0) == 0:
+            lo = hi  # The crossing lies among tokens so small that each of them is its integral.
+        else:
+            lo = tl.max(tl.where(beyond, cuts, float("-inf")), 0)
+            middle = lo + (hi - lo) * 0.5
+            if (middle > lo) & (middle < hi) & ((hi - lo) * b > SAME):
+                cuts = tl.maximum(hi - (hi - lo) * ((levels + 1).to(tl.float32) / LEVELS), lo)
+                cuts = tl.where(levels == LEVELS - 1, lo, cuts)
+                c, n = _above(z_row, vocab, largest, b, cuts, LANES, COLUMNS)
+                c = c / total
+                searching = n_hi * 0 + 1
+    return lo, hi, c_hi, n_hi
+
+
+@triton.jit
 def _losses(
     temperature_ptr, top_p_ptr, sums_ptr, mass_ptr, count_ptr, window_ptr, places_ptr, values_ptr, tokens, vocab, k
 ):
@@ -252,12 +260,12 @@ def _losses(
     n = tl.exp(s_y * b - k * over_y) / total / (q_total + EPSILON)
     outer = -n / (n + EPSILON)
     by_t = -b * b
-    first_by_b = tl.where(b * MINIMUM_TEMPERATURE > 1.0, 0.0, mean - s_y)
-    second_by_b = outer * (s_y - mean - k * a_y * g_y - q_by_b / (q_total + EPSILON))
-    tl.store(values_ptr + row, tl.load(sums_row + FIRST))
+    temperature_loss_by_b = tl.where(b * MINIMUM_TEMPERATURE > 1.0, 0.0, mean - s_y)
+    top_p_loss_by_b = outer * (s_y - mean - k * a_y * g_y - q_by_b / (q_total + EPSILON))
+    tl.store(values_ptr + row, tl.load(sums_row + TEMPERATURE_LOSS))
     tl.store(values_ptr + tokens + row, -tl.log(n + EPSILON))
-    tl.store(values_ptr + 2 * tokens + row, first_by_b * by_t)
-    tl.store(values_ptr + 3 * tokens + row, second_by_b * by_t)
+    tl.store(values_ptr + 2 * tokens + row, temperature_loss_by_b * by_t)
+    tl.store(values_ptr + 3 * tokens + row, top_p_loss_by_b * by_t)
     tl.store(values_ptr + 4 * tokens + row, outer * k * (a_y - q_beyond / (q_total + EPSILON)))
 
 

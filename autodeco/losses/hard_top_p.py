@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from autodeco.losses.exact import SMALLEST_TEMPERATURE
-from autodeco.losses.exact_torch import SortedHead, SortedTokens, sort_tokens
+from autodeco.losses.exact_torch import Distributions, TopTokens, prepare
 
 # Scale of the noise on logit(P). Half of the draws of a P of 0.9 lie between 0.87 and 0.93.
 BLUR = 0.3
@@ -46,7 +46,7 @@ def log_probability(logits: Tensor, temperature: Tensor, top_p: Tensor, labels: 
     1e-8 and a top-p outside [1e-6, 1 - 1e-6] count as the limit.
     """
     z = logits.detach()
-    tokens = sort_tokens(z, temperature.detach().clamp(min=SMALLEST_TEMPERATURE), labels)
+    tokens = prepare(z, temperature.detach().clamp(min=SMALLEST_TEMPERATURE), labels)
     return _Known.apply(temperature, top_p, _values(tokens, top_p.detach(), blur))
 
 
@@ -66,12 +66,12 @@ class _Known(torch.autograd.Function):
         return gradient * by_t, gradient * by_p, None
 
 
-def _values(tokens: SortedTokens, top_p: Tensor, blur: float) -> Tensor:
+def _values(tokens: Distributions, top_p: Tensor, blur: float) -> Tensor:
     """Return [3, n]: log pi and its derivatives by T and P, float64."""
     sums, b = tokens.sums, 1 / tokens.temperature.double()
     cut = top_p.double().unsqueeze(-1).clamp(1 - LARGEST_P, LARGEST_P)
     a, a_by_b, a_by_logit = (torch.empty_like(b) for _ in range(3))
-    for head in tokens.heads():
+    for head in tokens.prefixes():
         whole = head.c.shape[-1] == tokens.z.shape[-1]
         a[head.rows], a_by_b[head.rows], a_by_logit[head.rows] = _sums(head, sums, b, cut[head.rows], blur, whole)
     # What is so unlikely that nothing is left in float64 has no say, but must not be infinite.
@@ -82,7 +82,7 @@ def _values(tokens: SortedTokens, top_p: Tensor, blur: float) -> Tensor:
     return torch.stack([value.squeeze(-1) for value in (log_p, -b * b * by_b, by_p)])
 
 
-def _sums(head: SortedHead, sums, b: Tensor, cut: Tensor, blur: float, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _sums(head: TopTokens, sums, b: Tensor, cut: Tensor, blur: float, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return A and its derivatives by b and logit(P), each [r, 1], of the rows of ``head``."""
     rank, size = sums.rank[head.rows], head.c.shape[-1]
     c = head.c.clamp(_EDGE, 1 - _EDGE)

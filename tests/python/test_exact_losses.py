@@ -1,5 +1,7 @@
 """The exact losses equal the plain ones, values and gradients, and keep nothing of the vocabulary's size."""
 
+import threading
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -71,8 +73,8 @@ def test_heads_and_tails_without_a_whole_sort_stay_within_1e5_of_plain(spread, m
     expected = gradients(plain, *(value.double() if value.is_floating_point() else value for value in case))
     for name, value in gradients(token_losses, *case).items():
         assert torch.norm(value - expected[name]) <= 1e-5 * torch.norm(expected[name]), name
-    tokens = exact_torch.sort_tokens(logits, temperature, labels.clamp(min=0))
-    sizes = [head.p.shape[-1] for head in tokens.heads() if len(head.rows)]
+    distributions = exact_torch.prepare(logits, temperature, labels.clamp(min=0))
+    sizes = [top.p.shape[-1] for top in distributions.prefixes() if len(top.rows)]
     assert sizes == [1024, 8192, 30_000, 30_000][: {0.5: 4, 3.0: 3, 6.0: 2}[spread]]
 
 
@@ -171,3 +173,19 @@ def test_what_is_no_number_gives_a_loss_that_is_none(where):
     assert torch.isfinite(first[0])
     assert torch.isfinite(second[0])
     assert torch.isnan(second[1])
+
+
+def test_the_threads_that_score_on_a_cpu_are_started_once(monkeypatch):
+    def running():
+        return {thread.ident for thread in threading.enumerate() if "autodeco-losses" in thread.name}
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    case, before = random_case(0, n=8), running()
+    token_losses(*case)
+    first = running() - before
+    assert 1 <= len(first) <= 3
+    for _ in range(3):
+        token_losses(*case)
+    later = running() - before
+    assert first <= later
+    assert len(later) <= 3
