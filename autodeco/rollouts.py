@@ -1,5 +1,6 @@
 """Rejection sampling: a model's own answers to problems, each scored by a checker."""
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -8,16 +9,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from autodeco import batch, native
-from autodeco.base.identity import model_fingerprint
-from autodeco.base.opening import open_base
+from autodeco.base.opening import open_base, open_vocabulary
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Answer
 from autodeco.data.checkers import Checker, check, check_problems, checker
 from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
+from autodeco.export.layout import open_layout
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.runs.atomic import naming, replacing
 from autodeco.runs.provenance import file_hash
+
+LEAST_CONTEXT = 512  # tokens
 
 
 @dataclass
@@ -57,18 +60,18 @@ def rollout(
     check_problems(settings.checker, problems, os.fspath(problems_path))
     chosen = list(range(shard[0] - 1, len(problems), shard[1]))
     heads = native.load_heads(heads_path) if heads_path else None
-    made_by = asdict(settings) | {"model": model_fingerprint(model_path), "heads": heads_path and file_hash(heads_path)}
+    layout = open_layout(model_path)
+    made_by = asdict(settings) | {"model": layout.model_fingerprint, "heads": heads_path and file_hash(heads_path)}
     made_by |= {"problems": file_hash(problems_path), "shard": list(shard)}
     output.parent.mkdir(parents=True, exist_ok=True)
     log = Log(output.with_name(output.name + ".partial"), made_by, settings.n)
 
-    threads = threads or os.cpu_count()
-    llm = open_base(model_path, n_ctx=512, n_threads=threads, n_threads_batch=threads)
-    tokenizer = Tokenizer(llm)
-    prompts = {index: _ids(tokenizer, problems_path, index, problems[index]["prompt"]) for index in chosen}
+    with contextlib.closing(open_vocabulary(layout)) as vocabulary:
+        tokenizer = Tokenizer(vocabulary)
+        prompts = {index: _ids(tokenizer, problems_path, index, problems[index]["prompt"]) for index in chosen}
     longest = max((len(ids) for ids in prompts.values()), default=0) + settings.max_tokens
-    if longest > llm.n_ctx():
-        llm = open_base(model_path, n_ctx=longest, n_threads=threads, n_threads_batch=threads)
+    threads = threads or os.cpu_count()
+    llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)
     kind = "both" if heads else "none"
     sampling = batch.Sampling(settings.temperature, settings.top_p, settings.top_k, settings.min_p, kind)
     setting = {name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "min_p", "max_tokens")}
@@ -118,6 +121,7 @@ class Log:
     def __init__(self, path: Path, made_by: dict, n: int):
         self.path = path
         self.done: dict[int, list[dict]] = {}
+        self._answers, self._score = 0, 0.0  # of all answers so far: their number, and the sum of their scores
         if path.exists():
             self._read(made_by, n)
         text = "".join(
@@ -142,6 +146,8 @@ class Log:
                 "continue it, or delete the file"
             )
         self.done = {index: rows for index, rows in self.done.items() if len(rows) == n}
+        for rows in self.done.values():
+            self._count(rows)
 
     def __enter__(self):
         self._file = self.path.open("a", encoding="utf-8")
@@ -157,10 +163,15 @@ class Log:
             self._file.write(_json_lines(rows))
             self._file.flush()
         self.done[rows[0]["problem"]] = rows
+        self._count(rows)
+
+    def _count(self, rows: list[dict]) -> None:
+        self._answers += len(rows)
+        self._score += sum(row["score"] for row in rows)
 
     def mean_score(self) -> float:
-        scores = [row["score"] for rows in self.done.values() for row in rows]
-        return sum(scores) / max(1, len(scores))
+        """Return the mean score of all answers so far, 0 if there are none."""
+        return self._score / max(1, self._answers)
 
 
 def _json_lines(rows: list[dict]) -> str:

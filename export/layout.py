@@ -85,9 +85,11 @@ class Layout:
         return self.model_fingerprint if self.kind == PLAIN else self.named_fingerprint
 
 
-def open_layout(path: str | os.PathLike) -> Layout:
-    """Read a GGUF's header and say what it is; raises InputError if what it says about itself is not true."""
-    return _layout_of(read_gguf(path))
+def open_layout(file: str | os.PathLike | Layout) -> Layout:
+    """Read a GGUF's header and say what it is; raises InputError if what it says about itself is not true.
+
+    The layout of a file that is open already is given back as it is."""
+    return file if isinstance(file, Layout) else _layout_of(read_gguf(file))
 
 
 def _layout_of(gguf: GgufFile) -> Layout:

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from autodeco.export.layout import open_layout
+from autodeco.export.layout import Layout, open_layout
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,6 @@ class ModelIdentity:
     vocab_size: int
 
 
-def model_fingerprint(path: str | os.PathLike) -> str:
-    """Return the fingerprint that exported heads carry of the model at ``path``, alone in its file or merged."""
-    return open_layout(path).model_fingerprint
+def model_fingerprint(model: str | os.PathLike | Layout) -> str:
+    """Return the fingerprint that exported heads carry of the model in ``model``, a file or its layout."""
+    return open_layout(model).model_fingerprint

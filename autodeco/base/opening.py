@@ -6,6 +6,7 @@ It is a GGUF file of its own, or lies inside a merged file, where llama.cpp maps
 import contextlib
 import ctypes
 import importlib.util
+import io
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import llama_cpp
 import llama_cpp.llama_cpp as llama_cpp_api
 
 from autodeco.errors import InputError
-from autodeco.export.layout import open_layout
+from autodeco.export.layout import Layout, open_layout
 
 _lock = threading.RLock()
 
@@ -31,17 +32,27 @@ def check_gguf(path: str | os.PathLike) -> Path:
     return path
 
 
-def open_base(path: str | os.PathLike, **kwargs) -> llama_cpp.Llama:
-    """Open the model at ``path`` with llama.cpp, quietly; ``kwargs`` are those of ``llama_cpp.Llama``.
+def open_base(model: str | os.PathLike | Layout, **kwargs) -> llama_cpp.Llama:
+    """Open the model in ``model``, a file or its layout, quietly; ``kwargs`` are those of ``llama_cpp.Llama``.
 
     Raises InputError for a missing file, a file that is no GGUF, and one that llama.cpp cannot load.
     """
-    check_gguf(path)
-    layout = open_layout(path)
+    layout = model if isinstance(model, Layout) else open_layout(check_gguf(model))
+    path = layout.path
     if not layout.has_base:
         raise InputError(f"{path}: holds heads only; give the base model")
     with opened_at(path, layout.base_offset):
-        return loaded(lambda: llama_cpp.Llama(str(path), **{"verbose": False, **kwargs}), path)
+        return loaded(lambda: llama_cpp.Llama(path, **{"verbose": False, **kwargs}), path)
+
+
+def open_vocabulary(model: str | os.PathLike | Layout) -> llama_cpp.Llama:
+    """Open the vocabulary of ``model`` without its weights: enough to tokenize and detokenize, in little memory.
+
+    Raises InputError as ``open_base`` does.
+    """
+    # llama.cpp makes a context even so, and warns that it is longer than the 0 tokens that it takes the model to know.
+    with contextlib.redirect_stderr(io.StringIO()):
+        return open_base(model, vocab_only=True)
 
 
 def loaded(load: Callable[[], llama_cpp.Llama], path: str | os.PathLike) -> llama_cpp.Llama:

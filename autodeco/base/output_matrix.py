@@ -9,7 +9,7 @@ import numpy as np
 
 from autodeco.errors import InputError
 from autodeco.export.gguf_file import GgufFile, TensorInfo
-from autodeco.export.layout import open_layout
+from autodeco.export.layout import Layout, open_layout
 
 # What llama.cpp does to the logits after the matrix, by architecture (its src/models/*.cpp). A model of an architecture
 # that is missing here is caught when its states are collected: its logits are compared with llama.cpp's own.
@@ -73,14 +73,15 @@ class OutputMatrix:
         return self.finish(logits, self.bias)
 
 
-def read_output_matrix(path: str | os.PathLike) -> OutputMatrix:
-    """Read the model's output matrix from the GGUF at ``path``: ``output.weight``, or the tied ``token_embd.weight``.
+def read_output_matrix(file: str | os.PathLike | Layout) -> OutputMatrix:
+    """Read the output matrix of the model in ``file``, a GGUF or its layout: ``output.weight``, or the tied
+    ``token_embd.weight``.
 
     Raises InputError for a file that holds no model, has no such tensor, or stores it in a type that gguf-py cannot
     dequantize.
     """
-    layout = open_layout(path)
-    model = layout.model
+    layout = open_layout(file)
+    path, model = layout.path, layout.model
     if model is None:
         raise InputError(f"{path}: holds heads only; give the base model")
     if layout.split_count > 1:
@@ -98,7 +99,7 @@ def read_output_matrix(path: str | os.PathLike) -> OutputMatrix:
         ) from None
     bias = model.tensors.get("output.bias")
     return OutputMatrix(
-        path=str(path),
+        path=path,
         architecture=layout.architecture,
         name=layout.base_name,
         tensor=tensor.name,

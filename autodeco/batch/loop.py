@@ -54,7 +54,7 @@ def answer(
         heads = getattr(llm, "_heads", None)
     elif not isinstance(heads, native.Heads):
         path, heads = heads, native.load_heads(heads)
-        if warning := check_fit(open_layout(path), open_layout(llm.model_path)):
+        if warning := check_fit(open_layout(path), open_layout(getattr(llm, "_layout", llm.model_path))):
             warnings.warn(warning, stacklevel=3)
     if heads is not None:
         try:

@@ -60,7 +60,7 @@ def measure_deviations(heads: HeadWeights, base: Layout) -> list[Deviation]:
 
 def hidden_states(base: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Hidden states [n, H] and logits [n, V], float32, of the model in ``base`` over the built-in text."""
-    llm = open_base(base.path, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
+    llm = open_base(base, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
     try:
         tokens = llm.tokenize(TEXT.encode())[:512]
         steps = [(hidden.copy(), logits.copy()) for _, hidden, logits in StateReader(llm).read(tokens[:1], tokens[1:])]

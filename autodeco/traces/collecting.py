@@ -9,7 +9,7 @@ import llama_cpp
 import numpy as np
 from tqdm import tqdm
 
-from autodeco.base.identity import ModelIdentity, model_fingerprint
+from autodeco.base.identity import ModelIdentity
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.base.states import PROMPT_BATCH, LogitsCheck, StateReader, refuse_if_wrong
@@ -17,6 +17,7 @@ from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_commands
 from autodeco.data.records import Record, held_out_records, read_records
 from autodeco.errors import InputError
+from autodeco.export.layout import Layout, open_layout
 from autodeco.runs.provenance import file_hash, provenance
 from autodeco.traces.format import MANIFEST, Manifest, Shard, read_manifest, write_manifest, write_shard
 
@@ -61,12 +62,13 @@ def collect(
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: is a file; give a folder for the traces")
-    matrix = read_output_matrix(model_path)
+    layout = open_layout(model_path)
+    matrix = read_output_matrix(layout)
     if commands_path is not None and not settings.control:
         raise InputError(f"{commands_path}: commands are given to prompts with --control only")
     commands = read_commands(commands_path) if settings.control else []
     records = _count_records(data_path, commands)
-    manifest = _manifest(Path(model_path), Path(data_path), settings, matrix)
+    manifest = _manifest(layout, Path(data_path), settings, matrix)
     if settings.control:
         held_out = held_out_records(range(records), settings.validation_share, settings.seed)
         manifest.control = Control(commands, sorted(held_out), settings.seed)
@@ -75,7 +77,7 @@ def collect(
         if manifest.complete:
             return manifest
     llm = open_base(
-        model_path,
+        layout,
         n_ctx=settings.context,
         n_batch=PROMPT_BATCH,
         n_threads=threads or os.cpu_count(),
@@ -214,10 +216,10 @@ def _check_finite(hidden: np.ndarray, where: str) -> None:
         raise InputError(f"{where}: a hidden state holds {largest:g}, more than float16 can; use another quantization")
 
 
-def _manifest(model_path: Path, data_path: Path, settings: CollectSettings, matrix: OutputMatrix) -> Manifest:
+def _manifest(layout: Layout, data_path: Path, settings: CollectSettings, matrix: OutputMatrix) -> Manifest:
     model = ModelIdentity(
-        path=str(model_path.resolve()),
-        fingerprint=model_fingerprint(model_path),
+        path=str(Path(layout.path).resolve()),
+        fingerprint=layout.model_fingerprint,
         architecture=matrix.architecture,
         name=matrix.name,
         hidden_size=matrix.hidden_size,

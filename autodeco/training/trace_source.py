@@ -9,10 +9,10 @@ import llama_cpp
 import numpy as np
 from torch import Tensor
 
-from autodeco.base.identity import model_fingerprint
-from autodeco.base.opening import open_base
+from autodeco.base.opening import open_vocabulary
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.errors import InputError
+from autodeco.export.layout import Layout, open_layout
 from autodeco.losses.exact import chunk_tokens
 from autodeco.traces.format import Manifest, read_manifest
 from autodeco.training.arguments import TrainingArguments
@@ -58,8 +58,8 @@ class TraceSource:
         self._validation = np.sort(self._validation[np.argsort(place, kind="stable")][: arguments.validation_tokens])
         self.tokens = len(self._training), len(self._validation)
         self._answers = TraceAnswers(self._traces, self._validation, arguments) if arguments.control else None
-        self._path = Path(model_path or manifest.model.path)
-        self._logits = RebuiltLogits(_open_matrix(manifest, self._path), arguments.device)
+        self._layout = _open_model(manifest, Path(model_path or manifest.model.path))
+        self._logits = RebuiltLogits(_read_matrix(manifest, self._layout), arguments.device)
         self._vocabulary: llama_cpp.Llama | None = None
 
     def training(self, step: int) -> Iterator[Chunk]:
@@ -79,7 +79,7 @@ class TraceSource:
 
     def pieces(self, tokens: list[int]) -> list[str]:
         try:
-            self._vocabulary = self._vocabulary or open_base(self._path, vocab_only=True)
+            self._vocabulary = self._vocabulary or open_vocabulary(self._layout)
         except InputError:  # training needs the output matrix only
             return [f"[{token}]" for token in tokens]
         return [self._vocabulary.detokenize([token], special=True).decode("utf-8", "replace") for token in tokens]
@@ -92,12 +92,17 @@ class TraceSource:
             yield Chunk(hidden, self._logits(hidden), labels, self._traces.records(some), self._traces.given(some))
 
 
-def _open_matrix(manifest: Manifest, path: Path) -> OutputMatrix:
+def _open_model(manifest: Manifest, path: Path) -> Layout:
     if not path.is_file():
         raise InputError(f"{path}: the model that the traces were collected from is not there; say where with --model")
-    if model_fingerprint(path) != manifest.model.fingerprint:
+    layout = open_layout(path)
+    if layout.model_fingerprint != manifest.model.fingerprint:
         raise InputError(f"{path}: not the model that the traces were collected from; say where that is with --model")
-    matrix = read_output_matrix(path)
+    return layout
+
+
+def _read_matrix(manifest: Manifest, layout: Layout) -> OutputMatrix:
+    matrix = read_output_matrix(layout)
     if (matrix.hidden_size, matrix.vocab_size) != (manifest.model.hidden_size, manifest.model.vocab_size):
-        raise InputError(f"{path}: its output matrix has another size than traces.json says; collect again")
+        raise InputError(f"{layout.path}: its output matrix has another size than traces.json says; collect again")
     return matrix

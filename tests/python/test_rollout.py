@@ -2,6 +2,8 @@
 
 import json
 
+import llama_cpp
+import numpy as np
 import pytest
 
 from autodeco import cli, rollouts
@@ -12,6 +14,7 @@ from autodeco.data.records import read_records
 from autodeco.errors import InputError
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.rollouts import rollout
+from file_reads import count_reads
 
 SETTINGS = RolloutSettings(checker="number", n=3, max_tokens=6, least_score=0.0, seed=5)
 
@@ -82,11 +85,38 @@ def test_an_interrupted_run_continues_to_the_same_answers(whole, smollm2, proble
     other = RolloutSettings(**{**SETTINGS.__dict__, "seed": 6})
     with pytest.raises(InputError, match="another seed"):
         rollout(smollm2, problems, path, other, threads=1, progress=False)
-    rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
+    result = rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
     assert len(calls) == 5  # none was answered twice
+    assert result == whole[1]  # the score too is of all answers, those before the interruption among them
     assert rows_of(path) == rows_of(whole[0])
     with pytest.raises(InputError, match="exists"):
         rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
+
+
+def test_the_model_is_read_once_and_opened_once_with_its_weights(smollm2, tmp_path, monkeypatch):
+    counts, opened = count_reads(monkeypatch), []
+    open_stock = llama_cpp.Llama
+    monkeypatch.setattr(
+        llama_cpp,
+        "Llama",
+        lambda *arguments, **kwargs: opened.append(kwargs) or open_stock(*arguments, **kwargs),
+    )
+    long = write(tmp_path / "long.jsonl", [{"prompt": "word " * 600, "answer": "1"}])
+    settings = RolloutSettings(checker="exact", n=1, max_tokens=1)
+    rollout(smollm2, long, tmp_path / "data.jsonl", settings, threads=1, progress=False)
+    assert counts == {"read_gguf": 1, "fingerprint": 1}
+    assert [kwargs.get("vocab_only", False) for kwargs in opened] == [True, False]
+    assert opened[1]["n_ctx"] > 600
+
+
+def test_the_log_s_mean_is_that_of_all_answers_while_it_grows_and_when_it_is_read_again(tmp_path):
+    scores, path = [[1.0, 0.0], [0.25, 0.25], [1.0, 1.0]], tmp_path / "log"
+    with rollouts.Log(path, {}, 2) as log:
+        assert log.mean_score() == 0
+        for problem, pair in enumerate(scores):
+            log.add([{"problem": problem, "score": score} for score in pair])
+            assert log.mean_score() == pytest.approx(np.mean(scores[: problem + 1]), rel=1e-12)
+    assert rollouts.Log(path, {}, 2).mean_score() == pytest.approx(np.mean(scores), rel=1e-12)
 
 
 def test_the_command_makes_data_that_collect_reads(smollm2, tmp_path, capsys):

@@ -20,6 +20,7 @@ from autodeco.training import TrainingArguments, loop, trace_source, train  # no
 from autodeco.training.batches import batch_indices  # noqa: E402
 from autodeco.training.loop import learning_rate  # noqa: E402
 from autodeco.training.trace_tokens import TraceTokens  # noqa: E402
+from file_reads import count_reads  # noqa: E402
 from test_output_matrix import HIDDEN, VOCAB, write_model  # noqa: E402
 
 SHORT = TrainingArguments(steps=30, batch_tokens=64, warmup_steps=5, evaluate_every=10, learning_rate=1e-2)
@@ -220,6 +221,12 @@ def test_a_second_interrupt_ends_at_once_and_the_run_goes_on_from_its_last_measu
     train(traces, tmp_path, SHORT, resume=True, progress=False)
     for name, tensor in weights(trained[0]).items():
         assert torch.equal(weights(tmp_path)[name], tensor), name
+
+
+def test_training_on_traces_reads_the_model_s_header_and_fingerprint_once(traces, tmp_path, monkeypatch):
+    counts = count_reads(monkeypatch)
+    train(traces, tmp_path, replace(SHORT, steps=1), progress=False)
+    assert counts == {"read_gguf": 1, "fingerprint": 1}
 
 
 @pytest.mark.parametrize("options", [{"temperature": False}, {"top_p": False}, {"prob_stats": False}])
