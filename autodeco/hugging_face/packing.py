@@ -1,5 +1,6 @@
 """Sequences of different lengths packed into rows of one length, without one seeing another."""
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,17 +40,30 @@ class Row:
 
 
 def pack(sequences: Sequence[Labelled], length: int) -> list[list[Labelled]]:
-    """Put ``sequences`` into groups of at most ``length`` tokens, the longest first, each where it first fits."""
-    groups, room = [], []
+    """Put ``sequences`` into groups of at most ``length`` tokens: the longest first, each into the fullest with room.
+
+    Groups are found by the room they have left, so that time grows with the records and not with records x groups.
+    """
+    groups: list[list[Labelled]] = []
+    waiting: dict[int, list[int]] = {}  # groups by the tokens that they have room for
+    rooms: list[int] = []  # the keys of ``waiting``, ascending
     for sequence in sorted(sequences, key=lambda sequence: (-len(sequence.tokens), sequence.record)):
         size = len(sequence.tokens)
-        place = next((i for i, left in enumerate(room) if left >= size), None)
-        if place is None:
+        place = bisect.bisect_left(rooms, size)
+        if place == len(rooms):
             groups.append([])
-            room.append(length)
-            place = len(room) - 1
-        groups[place].append(sequence)
-        room[place] -= size
+            group, room = len(groups) - 1, length
+        else:
+            room = rooms[place]
+            group = waiting[room].pop()
+            if not waiting[room]:
+                del waiting[room], rooms[place]
+        groups[group].append(sequence)
+        left = room - size
+        if left not in waiting:
+            waiting[left] = []
+            bisect.insort(rooms, left)
+        waiting[left].append(group)
     return groups
 
 

@@ -5,24 +5,36 @@ It depends on the number of the update and the seed alone, so that a resumed run
 
 import numpy as np
 
+from autodeco.runs.seeds import Stream, generator
 from autodeco.training.arguments import TrainingArguments
 
 
-def batch_indices(tokens: np.ndarray, step: int, size: int, seed: int) -> np.ndarray:
-    """Return the ``size`` indices of update ``step``: ``tokens`` shuffled anew each time they are used up.
+class ShuffledBatches:
+    """``items`` [n] in batches of ``size``, shuffled anew each time they are used up, in an order that ``seed`` sets.
 
-    The order depends on the arguments alone, so a resumed run sees the same batches.
+    An epoch's order takes 8 bytes an item and is kept while batches are taken from it.
     """
-    first, last = step * size, (step + 1) * size
-    epochs = range(first // len(tokens), (last - 1) // len(tokens) + 1)
-    shuffled = [np.random.default_rng([seed, 1, epoch]).permutation(tokens) for epoch in epochs]
-    offset = epochs[0] * len(tokens)
-    return np.concatenate(shuffled)[first - offset : last - offset]
+
+    def __init__(self, items: np.ndarray, size: int, seed: int):
+        self._items, self._size, self._seed = items, size, seed
+        self._orders: dict[int, np.ndarray] = {}  # by epoch, of those that the last batch touched
+
+    def batch(self, step: int) -> np.ndarray:
+        """Return the [size] items of update ``step``, the same whichever steps were asked for before."""
+        first, last, n = step * self._size, (step + 1) * self._size, len(self._items)
+        epochs = range(first // n, (last - 1) // n + 1)
+        self._orders = {epoch: self._order(epoch) for epoch in epochs}
+        parts = [order[max(0, first - epoch * n) : last - epoch * n] for epoch, order in self._orders.items()]
+        return np.concatenate(parts)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        found = self._orders.get(epoch)
+        return generator(self._seed, Stream.EPOCH, epoch).permutation(self._items) if found is None else found
 
 
 def ranked_places(size: int, record: int, step: int, arguments: TrainingArguments) -> np.ndarray:
     """Return which of an answer's ``size`` tokens update ``step`` ranks: all, or ``control_tokens`` drawn evenly."""
     if size <= arguments.control_tokens:
         return np.arange(size)
-    random = np.random.default_rng([arguments.seed, 6, step, record])
+    random = generator(arguments.seed, Stream.RANKED_PLACES, step, record)
     return np.sort(random.choice(size, arguments.control_tokens, replace=False))

@@ -17,7 +17,7 @@ from autodeco.hugging_face.packing import Labelled, Row, pack, row
 from autodeco.losses.exact import chunk_tokens
 from autodeco.runs.provenance import file_hash
 from autodeco.training.arguments import HuggingFaceSettings, TrainingArguments
-from autodeco.training.batches import batch_indices
+from autodeco.training.batches import ShuffledBatches
 from autodeco.training.packed_answers import PackedAnswers
 from autodeco.training.source import Chunk
 
@@ -40,7 +40,7 @@ class HuggingFaceSource:
 
         settings = settings or HuggingFaceSettings()
         self._accelerator = Accelerator(cpu=arguments.device == "cpu")
-        self._arguments, self._settings = arguments, settings
+        self._settings = settings
         self.rank, self._processes = self._accelerator.process_index, self._accelerator.num_processes
         self.device = str(self._accelerator.device)
         self.commands = read_commands(settings.control_commands or None) if arguments.control else []
@@ -57,6 +57,9 @@ class HuggingFaceSource:
                 f"{data_path}: fills {len(self._training)} rows to train and {len(self._validation)} to validate on, "
                 f"too few for {self._processes} processes; give more data, or a lower --pack-tokens"
             )
+        rows = -(-arguments.batch_tokens // settings.pack_tokens)
+        rows = -(-rows // self._processes) * self._processes  # every process has as many
+        self._batches = ShuffledBatches(np.arange(len(self._training)), rows, arguments.seed)
         if arguments.control:
             control = Control(self.commands, [s.record for s in validation], arguments.seed)
             records = [s.record for s in training]
@@ -70,10 +73,7 @@ class HuggingFaceSource:
         self.details |= {"processes": self._processes, "records_skipped": skipped, "records_cut": cut}
 
     def training(self, step: int) -> Iterator[Chunk]:
-        rows = -(-self._arguments.batch_tokens // self._settings.pack_tokens)
-        rows = -(-rows // self._processes) * self._processes  # every process has as many
-        chosen = batch_indices(np.arange(len(self._training)), step, rows, self._arguments.seed)
-        for index in chosen[self.rank :: self._processes]:
+        for index in self._batches.batch(step)[self.rank :: self._processes]:
             yield from self._chunks(row(self._training[index]))
 
     def validation(self) -> Iterator[Chunk]:

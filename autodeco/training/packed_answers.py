@@ -12,7 +12,7 @@ from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
 from autodeco.hugging_face.packing import Labelled, Row, pack, row
 from autodeco.training.arguments import TrainingArguments
-from autodeco.training.batches import batch_indices, ranked_places
+from autodeco.training.batches import ShuffledBatches, ranked_places
 
 
 class PackedAnswers:
@@ -49,11 +49,13 @@ class PackedAnswers:
                     for command, prompt, completion in variants
                 ]
         held_out = set(control.held_out)
-        self._training = np.array([record for record in self._answers if record not in held_out])
+        training = np.array([record for record in self._answers if record not in held_out])
         self._held_out = [record for record in self._answers if record in held_out]
-        if processes > min(len(self._training), len(self._held_out)):
+        size = -(-arguments.control_prompts // processes) * processes
+        self._batches = ShuffledBatches(training, size, arguments.seed)
+        if processes > min(len(training), len(self._held_out)):
             raise InputError(
-                f"{data_path}: has {len(self._training)} prompts to rank and {len(self._held_out)} to measure that on, "
+                f"{data_path}: has {len(training)} prompts to rank and {len(self._held_out)} to measure that on, "
                 f"too few for {processes} processes; give more data, or a higher --pack-tokens"
             )
 
@@ -62,9 +64,7 @@ class PackedAnswers:
 
         Every process runs as many, because with FSDP they run the model together.
         """
-        size = -(-self._arguments.control_prompts // self._processes) * self._processes
-        chosen = batch_indices(self._training, step, size, self._arguments.seed).tolist()
-        return self._shared(chosen, rank, step)
+        return self._shared(self._batches.batch(step).tolist(), rank, step)
 
     def validation(self, rank: int) -> list[tuple[Row, bool]]:
         """Return the rows of the held-out answers, whole, the same way."""

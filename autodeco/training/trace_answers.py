@@ -7,7 +7,7 @@ import numpy as np
 from autodeco.data.control import DIRECTIONS, NO_COMMAND
 from autodeco.errors import InputError
 from autodeco.training.arguments import TrainingArguments
-from autodeco.training.batches import batch_indices, ranked_places
+from autodeco.training.batches import ShuffledBatches, ranked_places
 from autodeco.training.trace_tokens import TraceTokens
 
 
@@ -30,13 +30,13 @@ class TraceAnswers:
         held_out = set(traces.control.held_out)
         for record in self._tokens:
             self._check(traces, record, (False, True) if record in held_out else (False,))
-        self._training = np.array([record for record in self._tokens if record not in held_out])
+        training = np.array([record for record in self._tokens if record not in held_out])
+        self._batches = ShuffledBatches(training, arguments.control_prompts, arguments.seed)
         self.validation = everything[np.isin(records, traces.records(validation))]
 
     def training(self, step: int) -> np.ndarray:
         """Return the token indices of update ``step``: the same places of an answer behind each of its commands."""
-        arguments = self._arguments
-        records = batch_indices(self._training, step, arguments.control_prompts, arguments.seed)
+        records = self._batches.batch(step)
         return np.concatenate([self._places(record, step) for record in dict.fromkeys(records.tolist())])
 
     def _places(self, record: int, step: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from autodeco.export.layout import Layout, open_layout
 from autodeco.losses.exact import chunk_tokens
 from autodeco.traces.format import Manifest, read_manifest
 from autodeco.training.arguments import TrainingArguments
-from autodeco.training.batches import batch_indices
+from autodeco.training.batches import ShuffledBatches
 from autodeco.training.rebuilt_logits import RebuiltLogits
 from autodeco.training.source import Chunk
 from autodeco.training.trace_answers import TraceAnswers
@@ -41,7 +41,7 @@ class TraceSource:
         manifest = read_manifest(directory)
         if not manifest.complete:
             raise InputError(f"{directory}: collecting was interrupted; run `autodeco collect` again to finish")
-        self.model, self.device, self._arguments = manifest.model, arguments.device, arguments
+        self.model, self.device = manifest.model, arguments.device
         self.commands = manifest.control.commands if manifest.control else []
         self.made_of = {"data": manifest.data["sha256"], "collect settings": manifest.settings}
         if self.commands:
@@ -51,19 +51,20 @@ class TraceSource:
             "collected": manifest.made,
         }
         self._traces = TraceTokens(directory, manifest)
-        self._training, self._validation = self._traces.split(arguments.validation_share, arguments.seed)
+        training, self._validation = self._traces.split(arguments.validation_share, arguments.seed)
+        self._batches = ShuffledBatches(training, arguments.batch_tokens, arguments.seed)
         # Records in random order, but whole, so that they can be read in the report.
         records = self._traces.records(self._validation)
         place = np.random.default_rng([arguments.seed, 2]).permutation(records.max() + 1)[records]
         self._validation = np.sort(self._validation[np.argsort(place, kind="stable")][: arguments.validation_tokens])
-        self.tokens = len(self._training), len(self._validation)
+        self.tokens = len(training), len(self._validation)
         self._answers = TraceAnswers(self._traces, self._validation, arguments) if arguments.control else None
         self._layout = _open_model(manifest, Path(model_path or manifest.model.path))
         self._logits = RebuiltLogits(_read_matrix(manifest, self._layout), arguments.device)
         self._vocabulary: llama_cpp.Llama | None = None
 
     def training(self, step: int) -> Iterator[Chunk]:
-        return self._chunks(batch_indices(self._training, step, self._arguments.batch_tokens, self._arguments.seed))
+        return self._chunks(self._batches.batch(step))
 
     def validation(self) -> Iterator[Chunk]:
         return self._chunks(self._validation)

@@ -89,6 +89,50 @@ def test_rows_hold_every_sequence_once_and_no_more_than_fits():
     assert len(groups) <= 1.25 * sum(len(s.tokens) for s in sequences) / 64 + 1
 
 
+def rooms_after_a_search(sizes, length):
+    """The room left in each row, ascending, if all rows are searched for the fullest one with room."""
+    room = []
+    for size in sorted(sizes, reverse=True):
+        fitting = [left for left in room if left >= size]
+        if fitting:
+            room.remove(min(fitting))
+        room.append(min(fitting, default=length) - size)
+    return sorted(room)
+
+
+@pytest.mark.parametrize("largest", [9, 33, 64])
+def test_each_sequence_goes_into_the_fullest_row_with_room(largest):
+    sizes = np.random.default_rng(largest).integers(1, largest + 1, 300).tolist()
+    packed = pack([Labelled(i, list(range(n)), 1) for i, n in enumerate(sizes)], 64)
+    assert sorted(64 - sum(len(s.tokens) for s in group) for group in packed) == rooms_after_a_search(sizes, 64)
+
+
+class Counted(int):
+    """The room in a row, which counts how often any room is compared with a size."""
+
+    comparisons = 0
+
+    def __sub__(self, other):
+        return Counted(int(self) - other)
+
+    def __lt__(self, other):
+        Counted.comparisons += 1
+        return int(self) < other
+
+    def __ge__(self, other):
+        Counted.comparisons += 1
+        return int(self) >= other
+
+
+def test_packing_does_not_search_all_rows(monkeypatch):
+    def comparisons(count):
+        monkeypatch.setattr(Counted, "comparisons", 0)
+        pack([Labelled(i, [0] * (2 + i % 60), 1) for i in range(count)], Counted(64))
+        return Counted.comparisons
+
+    assert 4000 < comparisons(4000) <= 5 * comparisons(1000)  # a search of all rows takes 16 times as many
+
+
 def test_a_row_says_where_each_sequence_begins_and_what_it_predicts():
     packed = row([Labelled(3, [7, 8, 9], 1), Labelled(5, [4, 5, 6, 2], 3)])
     assert packed.tokens.tolist() == [[7, 8, 9, 4, 5, 6, 2]]

@@ -17,7 +17,7 @@ from autodeco.base.identity import ModelIdentity, model_fingerprint  # noqa: E40
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.traces.format import Manifest, Shard, read_manifest, write_manifest, write_shard  # noqa: E402
 from autodeco.training import TrainingArguments, loop, trace_source, train  # noqa: E402
-from autodeco.training.batches import batch_indices  # noqa: E402
+from autodeco.training.batches import ShuffledBatches  # noqa: E402
 from autodeco.training.loop import learning_rate  # noqa: E402
 from autodeco.training.trace_tokens import TraceTokens  # noqa: E402
 from file_reads import count_reads  # noqa: E402
@@ -161,7 +161,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_heads(traces, t
 
     monkeypatch.setattr(loop, "_score", broken)
     tokens = TraceTokens(traces, read_manifest(traces))
-    first = batch_indices(tokens.split(SHORT.validation_share, SHORT.seed)[0], 0, SHORT.batch_tokens, SHORT.seed)
+    training = tokens.split(SHORT.validation_share, SHORT.seed)[0]
+    first = ShuffledBatches(training, SHORT.batch_tokens, SHORT.seed).batch(0)
     record = tokens.records(first)[40] + 1
     with pytest.raises(InputError, match=rf"the loss of step 0 is inf \(record {record} of the data\)"):
         train(traces, tmp_path, SHORT, progress=False)
@@ -245,10 +246,36 @@ def test_records_are_split_whole_and_every_token_is_used_once_an_epoch(traces):
     assert len(training_tokens) + len(validation) == len(tokens) == 600
     assert len(validation) == 60  # 10 of 100 records of 6 tokens
     assert not set(tokens.records(training_tokens)) & set(tokens.records(validation))
-    steps = [batch_indices(training_tokens, step, 64, seed=0) for step in range(9)]
-    epoch = np.concatenate(steps)[: len(training_tokens)]
+    batches = ShuffledBatches(training_tokens, 64, seed=0)
+    epoch = np.concatenate([batches.batch(step) for step in range(9)])[: len(training_tokens)]
     assert sorted(epoch) == sorted(training_tokens)
     assert not np.array_equal(epoch, training_tokens)
+
+
+def shuffled_anew(items, step, size, seed):
+    """The batch of one update, with every epoch it touches shuffled for it alone."""
+    first, last = step * size, (step + 1) * size
+    epochs = [np.random.default_rng([seed, 1, epoch]).permutation(items) for epoch in range(last // len(items) + 1)]
+    return np.concatenate(epochs)[first:last]
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 3), (10, 5), (10, 10), (7, 23), (1, 2)])
+@pytest.mark.parametrize("steps", [range(12), [7], [3, 3, 0, 11, 4]], ids=["in order", "resumed", "in any order"])
+def test_batches_are_those_of_epochs_shuffled_for_each_update(count, size, steps):
+    items = np.arange(count) * 10
+    for seed in (0, 5):
+        batches = ShuffledBatches(items, size, seed)
+        for step in steps:
+            np.testing.assert_array_equal(batches.batch(step), shuffled_anew(items, step, size, seed))
+
+
+def test_an_epoch_is_shuffled_once(monkeypatch):
+    make, shuffled = np.random.default_rng, []
+    monkeypatch.setattr(np.random, "default_rng", lambda key: shuffled.append(key) or make(key))
+    batches = ShuffledBatches(np.arange(100), 8, seed=3)
+    for step in range(40):  # 320 items: the fourth epoch has begun
+        batches.batch(step)
+    assert shuffled == [[3, 1, epoch] for epoch in range(4)]
 
 
 def test_batches_come_from_the_right_shards(traces):
@@ -285,7 +312,8 @@ def test_each_update_takes_its_own_learning_rate_and_draws_its_own_easy_tokens(t
 
     monkeypatch.setattr(loop, "_update", noted)
     monkeypatch.setattr(trace_source.TraceSource, "summed", counted)
-    monkeypatch.setattr(trace_source, "batch_indices", lambda tokens, *_: tokens[:64])  # the same tokens every time
+    first = ShuffledBatches.batch
+    monkeypatch.setattr(ShuffledBatches, "batch", lambda self, step: first(self, 0))  # the same tokens every time
     train(traces, tmp_path, replace(SHORT, steps=6), progress=False)
     assert rates == [learning_rate(step, replace(SHORT, steps=6)) for step in range(6)]
     assert len(kept) == 6
