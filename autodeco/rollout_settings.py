@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from autodeco.data.checkers import forms
 from autodeco.settings.options import check_options, option
 
 
@@ -9,7 +10,7 @@ from autodeco.settings.options import check_options, option
 class RolloutSettings:
     """What decides the answers, beside the model, its heads and the problems."""
 
-    checker: str = option("exact", "exact, number, math, reasoning-gym, regex:PATTERN or python:MODULE:NAME")
+    checker: str = option("exact", forms())
     n: int = option(16, "answers to each problem", least=1)
     temperature: float = option(1.0, "fixed, or a multiplier where there are heads", least=0.0)
     top_p: float = option(1.0, "fixed, or a multiplier where there are heads", least=0.0, most=1.0)

@@ -35,9 +35,12 @@ def checker(spec: str) -> Checker:
             raise InputError(f"checker {spec}: not a regular expression ({error})") from None
     if kind == "python" and rest:
         return _imported(spec, *rest.rpartition(":")[::2])
-    raise InputError(
-        f"checker {spec}: must be exact, number, choice, math, reasoning-gym, regex:PATTERN or python:MODULE:NAME"
-    )
+    raise InputError(f"checker {spec}: must be {forms()}")
+
+
+def forms() -> str:
+    """What a checker can be named as, for help and errors."""
+    return f"{', '.join(_PLAIN)}, regex:PATTERN or python:MODULE:NAME"
 
 
 def check(check: Checker, problem: dict, text: str) -> float:

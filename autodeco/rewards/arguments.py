@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from autodeco.data.checkers import forms
 from autodeco.errors import InputError
 from autodeco.settings.options import check_options, option
 
@@ -10,7 +11,7 @@ from autodeco.settings.options import check_options, option
 class RewardArguments:
     """How heads are trained on rewards; the defaults are for a small model on a CPU."""
 
-    checker: str = option("exact", "exact, number, math, reasoning-gym, regex:PATTERN or python:MODULE:NAME")
+    checker: str = option("exact", forms())
     least_score: float = option(0.0, "what a score must reach to count; 1: only what is wholly right", 0.0, 1.0)
     rollouts: str = option(
         "llama.cpp",

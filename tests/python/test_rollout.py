@@ -1,6 +1,7 @@
 """Rollouts keep the right answers to problems, the same ones however the work is split or interrupted."""
 
 import json
+from pathlib import Path
 
 import llama_cpp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from autodeco import cli, rollouts
 from autodeco.commands.rollout import parse_shard
+from autodeco.data import checkers
 from autodeco.data.checkers import check, checker
 from autodeco.data.problems import read_problems
 from autodeco.data.records import read_records
@@ -181,6 +183,18 @@ def test_a_checker_that_is_none_is_refused(spec):
 
 def fail(problem, text):  # named by python:test_rollout:fail
     return 1 / 0
+
+
+@pytest.mark.parametrize("verb", ["rollout", "train"])
+def test_help_and_documents_name_every_checker(verb, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([verb, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{checkers.forms()} (default: exact)" in said
+    documented = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    for name in [*checkers._PLAIN, "regex:PATTERN", "python:MODULE:NAME"]:
+        assert name in checkers.forms()
+        assert f"| `{name}` |" in documented
 
 
 def test_a_function_that_fails_ends_the_command_with_one_line_that_names_its_own():
