@@ -1,4 +1,7 @@
-"""The one exception that a user can cause. Needs nothing but Python: CMake reads llama.cpp's source with it."""
+"""The one exception that a user can cause.
+
+It needs Python alone: ``cmake/llama_cpp_source.py`` imports it before anything is installed.
+"""
 
 
 class InputError(ValueError):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -19,6 +20,7 @@ from autodeco.runs.atomic import replacing
 from autodeco.runs.interrupts import deferred_interrupt, exit_code, noted_interrupt
 from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked
+from autodeco.runs.provenance import file_hash
 from autodeco.runs.seeds import Stream, generator, seed_of
 
 # whole files
@@ -265,3 +267,14 @@ def test_no_seed_means_random_to_llama_cpp():
 
     assert seeds.RANDOM == llama_cpp.LLAMA_DEFAULT_SEED
     assert seeds.in_32_bits(Sequence()) == 6
+
+
+# what a run was made of
+
+
+def test_a_file_is_known_by_its_sha_256(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, B.1
+    assert file_hash(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    for path in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: cannot be read \("):
+            file_hash(path)
