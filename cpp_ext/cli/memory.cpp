@@ -2,14 +2,12 @@
 
 #include "options.h"
 
-#include "ggml.h"
+#include "ggml-backend.h"
 
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -19,29 +17,20 @@ namespace cli {
 
 namespace {
 
-constexpr uint64_t UNLIMITED = UINT64_MAX;
+constexpr uint64_t UNKNOWN = UINT64_MAX;
 
-// what llama.cpp notes on each token of a context, beside its keys and values (llama-kv-cells.h)
-constexpr uint64_t CELL_BYTES = 52;
-
-// the number in a file of /proc or /sys: the first one, or the one behind `key`
-uint64_t number_in(const char * path, const char * key, uint64_t otherwise) {
+// The number in a file of /proc or /sys: the first one, or the one behind `key`.
+uint64_t number_in(const char * path, const char * key) {
     std::ifstream file(path);
     std::string   word;
     while (key && file >> word && word != key) {
     }
     uint64_t value;
-    return file >> value ? value : otherwise;
+    return file >> value ? value : UNKNOWN;
 }
 
-uint64_t available_memory() {
-    uint64_t bytes = UNLIMITED;
-    const uint64_t kilobytes = number_in("/proc/meminfo", "MemAvailable:", UNLIMITED);
-    if (kilobytes != UNLIMITED) {
-        bytes = kilobytes * 1024;
-    }
-    // version 2, as a container sees its own; mapped models are counted there and given back, so the whole limit counts
-    return std::min(bytes, number_in("/sys/fs/cgroup/memory.max", nullptr, UNLIMITED));
+std::string megabytes(uint64_t bytes) {
+    return std::to_string(bytes / 1000000) + " MB";
 }
 
 [[noreturn]] void end_with(const char * what, const char * why = "") {
@@ -66,28 +55,60 @@ uint64_t peak_memory() {
 #endif
 }
 
-void limit_memory(const std::string & model_path) {
-    const uint64_t available = available_memory();
-    struct stat    file;
-    if (stat(model_path.c_str(), &file) == 0 && (uint64_t) file.st_size > available) {
-        throw input_error(model_path + ": the model takes " + std::to_string(file.st_size / 1000000) + " MB of memory and more for its context, " +
-                          std::to_string(available / 1000000) + " MB are left: take a smaller model");
+uint64_t memory_left() {
+    uint64_t       bytes     = UNKNOWN;
+    const uint64_t kilobytes = number_in("/proc/meminfo", "MemAvailable:");
+    if (kilobytes != UNKNOWN) {
+        bytes = kilobytes * 1024;
     }
-    // Linux counts what is allocated here, and not the mapped model
-    rlimit limit;
-    if (available != UNLIMITED && getrlimit(RLIMIT_DATA, &limit) == 0) {
-        const uint64_t used = number_in("/proc/self/status", "VmData:", 0) * 1024;
-        limit.rlim_cur      = std::min<rlim_t>(limit.rlim_cur, (rlim_t) (used + available));
-        setrlimit(RLIMIT_DATA, &limit);
-    }
+    // version 2, as a container sees its own; mapped models are counted there and given back, so the whole limit counts
+    return std::min(bytes, number_in("/sys/fs/cgroup/memory.max", nullptr));
 }
 
-void check_context(uint32_t n_ctx) {
-    const uint64_t available = available_memory();
-    if (n_ctx > available / CELL_BYTES) {
-        throw input_error("a context of " + std::to_string(n_ctx) + " tokens takes more than " + std::to_string(n_ctx * CELL_BYTES / 1000000) +
-                          " MB of memory, " + std::to_string(available / 1000000) + " MB are left: take a smaller --ctx-size");
+uint64_t memory_in_all() {
+    size_t free, total;
+    ggml_backend_dev_memory(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU), &free, &total);
+    return total;
+}
+
+int32_t layers_on_cpu(int32_t n_layers, int32_t n_gpu_layers, bool has_gpu) {
+    if (!has_gpu) {
+        return n_layers;
     }
+    return n_gpu_layers < 0 ? 0 : std::min(n_layers, std::max(n_layers + 1 - n_gpu_layers, 0));
+}
+
+uint64_t key_bytes(const llama_model * model, int64_t n_ctx, ggml_type type, int32_t n_layers) {
+    if (llama_model_is_recurrent(model) || llama_model_is_hybrid(model) || llama_model_n_swa(model) > 0 || llama_model_n_head(model) < 1) {
+        return 0;
+    }
+    char    text[128];
+    int64_t width = llama_model_n_embd(model) / llama_model_n_head(model); // unless the model says otherwise
+    if (llama_model_meta_val_str(model, "general.architecture", text, sizeof(text)) >= 0) {
+        const std::string key = std::string(text) + ".attention.key_length";
+        if (llama_model_meta_val_str(model, key.c_str(), text, sizeof(text)) >= 0) {
+            width = std::atoi(text);
+        }
+    }
+    // the heads of a layer lie in one row, padded to whole blocks
+    const int64_t row = (width * llama_model_n_head_kv(model) + ggml_blck_size(type) - 1) / ggml_blck_size(type) * ggml_blck_size(type);
+    return (uint64_t) n_ctx * (uint64_t) n_layers * ggml_row_size(type, row);
+}
+
+std::string model_warning(const std::string & path, uint64_t on_cpu, uint64_t left) {
+    if (on_cpu <= left) {
+        return {};
+    }
+    return path + ": " + megabytes(on_cpu) + " of the model stay on the CPU, " + megabytes(left) +
+           " of memory are left: parts of it will be read from the disk for every token; take a smaller model, or more layers on a GPU";
+}
+
+std::string context_warning(int64_t n_ctx, uint64_t keys, uint64_t left, uint64_t in_all) {
+    const std::string context = "a context of " + std::to_string(n_ctx) + " tokens takes about " + megabytes(2 * keys) + " of memory, ";
+    if (keys > in_all) {
+        throw input_error(context + "this machine has " + megabytes(in_all) + ": take a smaller --ctx-size");
+    }
+    return 2 * keys <= left ? "" : context + megabytes(left) + " are left: if it fails, take a smaller --ctx-size or --kv-type q8_0";
 }
 
 void report_aborts() {

@@ -35,8 +35,8 @@ cxxopts::Options declare_options() {
     made.add_options("model")
         ("m,model", "a model, or a merged file, which brings its heads", cxxopts::value<std::string>(), "FILE")
         ("heads", "heads for the model", cxxopts::value<std::string>(), "FILE")
-        ("c,ctx-size", "tokens of context, 0: as trained (default: 4096, or as trained if that is less)", cxxopts::value<int64_t>(), "N")
-        ("b,batch-size", "decode a prompt in pieces of so many tokens; small ones take less memory", cxxopts::value<int32_t>()->default_value("512"), "N")
+        ("c,ctx-size", "tokens of context, 0: as trained (default: " + std::to_string(MAX_DEFAULT_CONTEXT) + ", or as trained if that is less)", cxxopts::value<int64_t>(), "N")
+        ("b,batch-size", "decode a prompt in pieces of so many tokens; small ones take less memory", cxxopts::value<int32_t>()->default_value(std::to_string(DEFAULT_PROMPT_BATCH)), "N")
         ("kv-type", "what keys and values of the context are kept in: f32, f16, or q8_0 for half the memory", cxxopts::value<std::string>()->default_value("f16"), "TYPE")
         ("t,threads", "CPU threads, 0: one a processor, at most 4", cxxopts::value<int32_t>()->default_value("0"), "N")
         ("g,gpu-layers", "layers on the GPU, -1: all", cxxopts::value<int32_t>()->default_value("0"), "N");
@@ -115,7 +115,7 @@ options to_options(const cxxopts::ParseResult & args) {
     require(kv_type == "f32" || kv_type == "f16" || kv_type == "q8_0", "--kv-type is f32, f16 or q8_0");
     o.kv_type   = kv_type == "f32" ? GGML_TYPE_F32 : kv_type == "f16" ? GGML_TYPE_F16 : GGML_TYPE_Q8_0;
     o.n_threads = args["threads"].as<int32_t>();
-    require(o.n_threads >= 0 && o.n_threads <= 512, "--threads must be between 0 and 512");
+    require(o.n_threads >= 0 && o.n_threads <= GGML_MAX_N_THREADS, "--threads must be between 0 and " + std::to_string(GGML_MAX_N_THREADS));
     if (o.n_threads == 0) {
         o.n_threads = (int32_t) std::min(std::max(std::thread::hardware_concurrency(), 1u), DEFAULT_THREADS);
     }

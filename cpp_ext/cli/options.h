@@ -16,9 +16,11 @@ struct input_error : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// at most so many tokens of context, and no more than the model is trained for
-constexpr int64_t DEFAULT_CONTEXT = -1;
-constexpr int64_t MAX_DEFAULT_CONTEXT = 4096;
+// What is taken where nothing is given, as in Python (autodeco/base/): so many tokens of context, and no more
+// than the model is trained for; a prompt in pieces of so many.
+constexpr int64_t DEFAULT_CONTEXT      = -1;
+constexpr int64_t MAX_DEFAULT_CONTEXT  = 4096;
+constexpr int32_t DEFAULT_PROMPT_BATCH = 512;
 
 struct options {
     std::string              model;

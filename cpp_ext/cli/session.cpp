@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
+#include <system_error>
 
 namespace cli {
 
@@ -28,6 +30,12 @@ std::string because() {
     return first_error.empty() ? "" : " (" + first_error + ")";
 }
 
+void warn(const std::string & line) {
+    if (!line.empty()) {
+        fprintf(stderr, "autodeco-cli: warning: %s\n", line.c_str());
+    }
+}
+
 llama_sampler * new_static_chain(const options & o) {
     llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
     if (o.temperature == 0.0f) {
@@ -45,34 +53,55 @@ llama_sampler * new_static_chain(const options & o) {
 
 session::session(const options & o) : o(o), started_us(ggml_time_us()) {
     llama_log_set(on_log, o.verbose ? (void *) &o : nullptr);
-    limit_memory(o.model);
+    load_model();
+    load_heads();
+    make_context();
+    start_threads();
+}
 
+void session::load_model() {
+    const bool      all_on_cpu = o.n_gpu_layers == 0 || !llama_supports_gpu_offload();
+    std::error_code no_size;
+    const auto      size = std::filesystem::file_size(o.model, no_size);
+    if (all_on_cpu && !no_size) {
+        warn(model_warning(o.model, size, memory_left()));
+    }
     autodeco_error     error;
-    llama_model_params model_params = llama_model_default_params();
-    model_params.n_gpu_layers       = o.n_gpu_layers;
-    llama.reset(autodeco_model_load(o.model.c_str(), model_params, &error));
+    llama_model_params params = llama_model_default_params();
+    params.n_gpu_layers       = o.n_gpu_layers;
+    llama.reset(autodeco_model_load(o.model.c_str(), params, &error));
     if (!llama) {
         throw input_error(error.code == AUTODECO_ERROR_MODEL ? o.model + ": llama.cpp does not load this model" + because() : error.message);
     }
-    const std::string & heads_path = o.heads.empty() ? o.model : o.heads;
-    heads.reset(autodeco_heads_load(heads_path.c_str(), &error));
+    if (!all_on_cpu) { // how much stays is known only now
+        const int32_t n_layers = llama_model_n_layer(llama.get());
+        const auto    n_on_cpu = (uint64_t) layers_on_cpu(n_layers, o.n_gpu_layers, true);
+        warn(model_warning(o.model, llama_model_size(llama.get()) / (uint64_t) std::max(n_layers, 1) * n_on_cpu, memory_left()));
+    }
+}
+
+void session::load_heads() {
+    autodeco_error      error;
+    const std::string & path = o.heads.empty() ? o.model : o.heads;
+    heads.reset(autodeco_heads_load(path.c_str(), &error));
     if (!heads && !(o.heads.empty() && error.code == AUTODECO_ERROR_NO_HEADS)) {
         throw input_error(error.message);
     }
     if (heads && !autodeco_heads_fit(heads.get(), llama.get(), &error)) {
-        throw input_error(heads_path + ": " + error.message);
+        throw input_error(path + ": " + error.message);
     }
     if (heads && !o.heads.empty() && !autodeco_heads_made_for(heads.get(), o.model.c_str(), &error) && error.code == AUTODECO_ERROR_OTHER_FILE) {
-        fprintf(stderr, "autodeco-cli: warning: %s: %s\n", o.heads.c_str(), error.message);
+        warn(o.heads + ": " + error.message);
     }
     if (!heads && o.show) {
         throw input_error(o.model + ": has no heads, so there is nothing to --show; give --heads");
     }
+}
 
+void session::make_context() {
     const int64_t        n_ctx_train = llama_model_n_ctx_train(llama.get());
     llama_context_params params      = llama_context_default_params();
     params.n_ctx           = (uint32_t) (o.n_ctx == DEFAULT_CONTEXT ? std::min(n_ctx_train, MAX_DEFAULT_CONTEXT) : o.n_ctx);
-    check_context(params.n_ctx);
     params.type_k          = o.kv_type;
     params.type_v          = o.kv_type;
     params.n_batch         = (uint32_t) o.n_batch;
@@ -81,6 +110,10 @@ session::session(const options & o) : o(o), started_us(ggml_time_us()) {
     params.n_threads       = o.n_threads;
     params.n_threads_batch = o.n_threads;
     params.abort_callback  = [](void *) { return interrupted(); };
+
+    const int64_t n_ctx    = params.n_ctx == 0 ? n_ctx_train : params.n_ctx;
+    const int32_t n_layers = layers_on_cpu(llama_model_n_layer(llama.get()), o.n_gpu_layers, llama_supports_gpu_offload());
+    warn(context_warning(n_ctx, key_bytes(llama.get(), n_ctx, o.kv_type, n_layers), memory_left(), memory_in_all()));
 
     llama_sampler_seq_config sequence = { 0, nullptr };
     if (heads) {
@@ -96,11 +129,13 @@ session::session(const options & o) : o(o), started_us(ggml_time_us()) {
     }
     ctx.reset(llama_init_from_model(llama.get(), params));
     if (!ctx) {
-        throw input_error("a context of " + std::to_string(params.n_ctx) + " tokens cannot be had" + because() + ": take a smaller --ctx-size or model");
+        throw input_error("a context of " + std::to_string(n_ctx) + " tokens cannot be had" + because() + ": take a smaller --ctx-size or model");
     }
+}
 
-    // Threads that stay: without, the CPU backend starts new ones for every token. By name, because the backend that has
-    // them may be a library of its own.
+// Threads that stay: without, the CPU backend starts new ones for every token. By name, because the backend that has them may
+// be a library of its own.
+void session::start_threads() {
     ggml_backend_dev_t cpu         = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     ggml_backend_reg_t reg         = ggml_backend_dev_backend_reg(cpu);
     const auto         new_threads = (decltype(&ggml_threadpool_new)) ggml_backend_reg_get_proc_address(reg, "ggml_threadpool_new");

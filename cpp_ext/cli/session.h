@@ -42,6 +42,11 @@ public:
     answer_stats answer(const std::vector<llama_token> & prompt, text_stream & stream);
 
 private:
+    void load_model();
+    void load_heads();
+    void make_context();
+    void start_threads();
+
     bool              decode(const llama_token * tokens, size_t n); // false: interrupted
     bool              decode_prompt(const std::vector<llama_token> & prompt, answer_stats & stats);
     autodeco_decoding sample();

@@ -55,6 +55,10 @@ def test_graph_nodes():
     passes("test_nodes")
 
 
+def test_what_the_program_says_of_memory():
+    passes("test_memory")
+
+
 def test_tokens_become_text():
     passes("test_text_stream")
 
