@@ -5,8 +5,6 @@ Importing this package is quick and needs neither torch nor transformers; each p
 
 import importlib
 
-__version__ = "0.1.0"
-
 _LAZY = {
     "Heads": "autodeco.heads",
     "Llama": "autodeco.llama",
@@ -22,6 +20,11 @@ __all__ = list(_LAZY)
 
 
 def __getattr__(name: str):
+    if name == "__version__":
+        from importlib.metadata import version
+
+        globals()[name] = version("autodeco")
+        return globals()[name]
     if name not in _LAZY:
         raise AttributeError(f"module 'autodeco' has no attribute '{name}'")
     module = importlib.import_module(_LAZY[name])

@@ -11,12 +11,8 @@ from torch import Tensor, nn
 
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_config, read_heads
-from autodeco.export.schema import EXTRA_PLAIN, EXTRA_PROB_STATS, HEAD_WIDTH, TEMPERATURE_SCALE
+from autodeco.export.schema import EXTRA_PLAIN, EXTRA_PROB_STATS, HEAD_WIDTH, STATS_EPSILON, TEMPERATURE_SCALE
 from autodeco.runs.atomic import replacing
-
-# The official implementation of arXiv 2510.26697 adds it to T before the division, and to q inside the logarithm of the
-# statistics.
-EPSILON = 1e-8
 
 # Heads that have learned nothing should decode like a sensible static setting: temperature 1, top-p 0.95.
 INITIAL_TOP_P = 0.95
@@ -53,9 +49,9 @@ def prob_stats(logits: Tensor, temperature: Tensor) -> Tensor:
 
     ``logits`` [..., V], ``temperature`` [...]. The order is that of the official implementation.
     """
-    q = softmax(logits / (temperature + EPSILON).unsqueeze(-1))
+    q = softmax(logits / (temperature + STATS_EPSILON).unsqueeze(-1))
     top = torch.topk(q, min(5, q.shape[-1]), dim=-1).values
-    entropy = -(q * torch.log(q + EPSILON)).sum(-1)
+    entropy = -(q * torch.log(q + STATS_EPSILON)).sum(-1)
     return torch.stack([top[..., 0], entropy, q.var(-1), top.sum(-1)], dim=-1)
 
 

@@ -1,10 +1,13 @@
-"""Keys and tensor names of heads in GGUF files, schema version 1 (docs/export.md)."""
+"""Keys and tensor names of heads in GGUF files, schema version 1 (docs/export.md), and the numbers of the method."""
 
 VERSION = 1
 
 # The hidden layer of both heads and the scale of the temperature head are fixed by the method (arXiv 2510.26697, 3.1).
+# The C++ has these numbers in cpp_ext/src/method.h.
 HEAD_WIDTH = 256
 TEMPERATURE_SCALE = 2.0
+STATS_EPSILON = 1e-8  # its official implementation adds it to T, and to q inside the logarithm, in the statistics
+GREEDY_TEMPERATURE = 1e-5  # below it the likeliest token is taken
 # Far above any model (the largest are near 16k); what is larger is refused before it is read.
 MAX_HIDDEN_SIZE = 1 << 16
 # What the top-p head sees beside the hidden state: the temperature, and four statistics when `prob_stats` is set.

@@ -8,8 +8,8 @@ import numpy as np
 from autodeco.base.output_matrix import OutputMatrix
 from autodeco.base.token_batch import TokenBatch
 from autodeco.errors import InputError
+from autodeco.settings.limits import PROMPT_BATCH
 
-PROMPT_BATCH = 512
 # While states are kept, llama.cpp also computes logits for every position: 128 x 151,936 floats are 74 MiB.
 COMPLETION_BATCH = 128
 

@@ -11,8 +11,8 @@ from autodeco import native
 from autodeco.base.token_batch import TokenBatch
 from autodeco.errors import InputError
 from autodeco.runs.interrupts import deferred_interrupt
+from autodeco.settings.limits import PROMPT_BATCH
 
-PROMPT_BATCH = 512
 PADDING = 256  # llama.cpp rounds the cells of a context up to it
 
 

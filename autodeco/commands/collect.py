@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from autodeco.settings.limits import DEFAULT_CONTEXT
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``autodeco collect``."""
@@ -16,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="TRACES", help="folder for the traces")
     parser.add_argument(
-        "--context", type=int, default=4096, help="tokens of prompt and completion together (default: %(default)s)"
+        "--context",
+        type=int,
+        default=DEFAULT_CONTEXT,
+        help="tokens of prompt and completion together (default: %(default)s)",
     )
     parser.add_argument(
         "--shard-tokens",

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-DEFAULT_CONTEXT = 4096
+from autodeco.settings.limits import DEFAULT_CONTEXT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,8 @@ nucleus. A token x of the nucleus, whose mass is M, then comes with p_x + (1 - M
 import torch
 from torch import Tensor
 
+from autodeco.export.schema import GREEDY_TEMPERATURE
 from autodeco.heads import softmax
-
-GREEDY_TEMPERATURE = 1e-5  # below it the likeliest token is taken, as in cpp_ext/src/distribution.h
 
 
 @torch.no_grad()

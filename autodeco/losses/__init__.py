@@ -3,9 +3,9 @@
 from autodeco.losses.exact import token_losses
 from autodeco.losses.plain import (
     EASY_TOKEN_DROP,
-    EPSILON,
     IGNORED,
     MINIMUM_TEMPERATURE,
+    NUCLEUS_EPSILON,
     STEEPNESS,
     easy_token_mask,
     label_weight,
@@ -16,9 +16,9 @@ from autodeco.losses.plain import (
 
 __all__ = [
     "EASY_TOKEN_DROP",
-    "EPSILON",
     "IGNORED",
     "MINIMUM_TEMPERATURE",
+    "NUCLEUS_EPSILON",
     "STEEPNESS",
     "easy_token_mask",
     "label_weight",

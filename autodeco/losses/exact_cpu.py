@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodeco import heads
-from autodeco.losses.plain import EPSILON, MINIMUM_TEMPERATURE
+from autodeco.export import schema
+from autodeco.losses.plain import MINIMUM_TEMPERATURE, NUCLEUS_EPSILON
 
 LEFT_OUT = 1e-9
 
@@ -90,7 +90,7 @@ def _prepare_token(z: np.ndarray, temperature: float, label: int) -> Distributio
     else:
         cross_entropy = math.log(float(np.exp(d / -MINIMUM_TEMPERATURE).sum())) + d_y / MINIMUM_TEMPERATURE
     q = np.exp(kept * -b) / total
-    entropy = -float((q * np.log(q + np.float32(heads.EPSILON))).sum())
+    entropy = -float((q * np.log(q + np.float32(schema.STATS_EPSILON))).sum())
     variance = (squares / (total * total) - 1 / len(z)) / (len(z) - 1)
     return Distribution(
         kept, total, mean, weight, d_y, rank, cross_entropy, (float(q[0]), entropy, variance, float(q[:5].sum()))
@@ -117,7 +117,7 @@ def _token_loss(token: Distribution, temperature: float, top_p: float, k: float)
         c_y, g_y = 1.0, 0.0
     over_y = c_y - top_p
     a_y = float(over_y > 0)
-    n = math.exp(max(s_y * b - k * max(over_y, 0.0), -700.0)) / token.total / (s_total + EPSILON)
+    n = math.exp(max(s_y * b - k * max(over_y, 0.0), -700.0)) / token.total / (s_total + NUCLEUS_EPSILON)
     total_by_b = before_g - mean * before_c
     # sum_i q_i (s_i - mean - k g_i) behind the edge, with g_i = G_i - mean c_i
     inner = g[edge:]
@@ -127,13 +127,13 @@ def _token_loss(token: Distribution, temperature: float, top_p: float, k: float)
     inner -= mean
     inner *= q
     total_by_b += float(inner.sum())
-    outer = -n / (n + EPSILON)
-    top_p_loss_by_b = outer * (s_y - mean - k * a_y * g_y - total_by_b / (s_total + EPSILON))
-    top_p_loss_by_p = outer * k * (a_y - q_total / (s_total + EPSILON))
+    outer = -n / (n + NUCLEUS_EPSILON)
+    top_p_loss_by_b = outer * (s_y - mean - k * a_y * g_y - total_by_b / (s_total + NUCLEUS_EPSILON))
+    top_p_loss_by_p = outer * k * (a_y - q_total / (s_total + NUCLEUS_EPSILON))
     by_t = -b * b
     return (
         token.cross_entropy,
-        -math.log(n + EPSILON),
+        -math.log(n + NUCLEUS_EPSILON),
         temperature_loss_by_b * by_t,
         top_p_loss_by_b * by_t,
         top_p_loss_by_p,

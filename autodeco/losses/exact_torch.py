@@ -21,8 +21,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from autodeco import heads
-from autodeco.losses.plain import EPSILON, MINIMUM_TEMPERATURE
+from autodeco.export import schema
+from autodeco.losses.plain import MINIMUM_TEMPERATURE, NUCLEUS_EPSILON
 
 TOP_TOKENS = (1024, 8192)
 LONG_ROWS = 16  # sorted whole at a time: ten arrays of 16 x 151,936 float64 are 195 MB
@@ -139,13 +139,13 @@ def losses_and_derivatives(distributions: Distributions, temperature: Tensor, to
 
     over_y = torch.relu(c_y - top_p)
     a_y = (over_y > 0).double()
-    n = torch.exp(s_y * b - k * over_y) / total / (q_total + EPSILON)
-    outer = -n / (n + EPSILON)
-    top_p_loss_by_b = outer * (s_y - mean - k * a_y * g_y - q_by_b / (q_total + EPSILON))
-    top_p_loss_by_p = outer * k * (a_y - q_beyond / (q_total + EPSILON))
+    n = torch.exp(s_y * b - k * over_y) / total / (q_total + NUCLEUS_EPSILON)
+    outer = -n / (n + NUCLEUS_EPSILON)
+    top_p_loss_by_b = outer * (s_y - mean - k * a_y * g_y - q_by_b / (q_total + NUCLEUS_EPSILON))
+    top_p_loss_by_p = outer * k * (a_y - q_beyond / (q_total + NUCLEUS_EPSILON))
     by_t = -b * b
     derivatives = (temperature_loss_by_b * by_t, top_p_loss_by_b * by_t, top_p_loss_by_p)
-    values = (temperature_loss, -torch.log(n + EPSILON), *derivatives)
+    values = (temperature_loss, -torch.log(n + NUCLEUS_EPSILON), *derivatives)
     return torch.stack([value.squeeze(-1) for value in values])
 
 
@@ -161,7 +161,7 @@ def _sums(z: Tensor, temperature: Tensor, labels: Tensor) -> Sums:
     mean = (e * s).sum(-1, keepdim=True, dtype=torch.float64) / total
     squares = (e * e).sum(-1, keepdim=True, dtype=torch.float64) / (total * total)
     q = e / total.to(e.dtype)
-    entropy = -(q * torch.log(q + heads.EPSILON)).sum(-1, keepdim=True, dtype=torch.float64)
+    entropy = -(q * torch.log(q + schema.STATS_EPSILON)).sum(-1, keepdim=True, dtype=torch.float64)
     return Sums(largest, weight_total, total, mean, squares, entropy, s_y.double(), rank)
 
 

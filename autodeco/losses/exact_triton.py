@@ -30,7 +30,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from autodeco import heads
+from autodeco.export import schema
 from autodeco.losses import plain
 
 # A program reads a row of logits in tiles of LANES x COLUMNS: each lane is a thread that loads 16 bytes, adds up in
@@ -44,8 +44,8 @@ STEP = tl.constexpr(0.5)
 HIGHEST = tl.constexpr(-7.6246)  # log(2 / WINDOW), so that the tokens above the first level fit a window
 SMALL_TAIL = tl.constexpr(4e-8)
 SAME = tl.constexpr(1e-7)  # logits no further apart than this times T count as equal
-EPSILON = tl.constexpr(plain.EPSILON)
-STATS_EPSILON = tl.constexpr(heads.EPSILON)
+NUCLEUS_EPSILON = tl.constexpr(plain.NUCLEUS_EPSILON)
+STATS_EPSILON = tl.constexpr(schema.STATS_EPSILON)
 MINIMUM_TEMPERATURE = tl.constexpr(plain.MINIMUM_TEMPERATURE)
 
 # Columns of ``Distributions.sums``, float64.
@@ -257,16 +257,16 @@ def _losses(
 
     over_y = tl.maximum(c_y - top_p, 0.0)
     a_y = (over_y > 0.0).to(tl.float64)
-    n = tl.exp(s_y * b - k * over_y) / total / (q_total + EPSILON)
-    outer = -n / (n + EPSILON)
+    n = tl.exp(s_y * b - k * over_y) / total / (q_total + NUCLEUS_EPSILON)
+    outer = -n / (n + NUCLEUS_EPSILON)
     by_t = -b * b
     temperature_loss_by_b = tl.where(b * MINIMUM_TEMPERATURE > 1.0, 0.0, mean - s_y)
-    top_p_loss_by_b = outer * (s_y - mean - k * a_y * g_y - q_by_b / (q_total + EPSILON))
+    top_p_loss_by_b = outer * (s_y - mean - k * a_y * g_y - q_by_b / (q_total + NUCLEUS_EPSILON))
     tl.store(values_ptr + row, tl.load(sums_row + TEMPERATURE_LOSS))
-    tl.store(values_ptr + tokens + row, -tl.log(n + EPSILON))
+    tl.store(values_ptr + tokens + row, -tl.log(n + NUCLEUS_EPSILON))
     tl.store(values_ptr + 2 * tokens + row, temperature_loss_by_b * by_t)
     tl.store(values_ptr + 3 * tokens + row, top_p_loss_by_b * by_t)
-    tl.store(values_ptr + 4 * tokens + row, outer * k * (a_y - q_beyond / (q_total + EPSILON)))
+    tl.store(values_ptr + 4 * tokens + row, outer * k * (a_y - q_beyond / (q_total + NUCLEUS_EPSILON)))
 
 
 @triton.jit

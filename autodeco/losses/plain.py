@@ -10,7 +10,7 @@ from autodeco.heads import softmax
 MINIMUM_TEMPERATURE = 1e-2  # of the temperature loss; the soft top-p loss divides by T itself
 EASY_TOKEN_DROP = 0.6
 STEEPNESS = 30.0
-EPSILON = 1e-9
+NUCLEUS_EPSILON = 1e-9
 IGNORED = -100
 
 
@@ -61,9 +61,9 @@ def soft_top_p_loss(
     p, order = torch.sort(p, dim=-1, descending=True, stable=True)
     mask = torch.exp(-steepness * F.relu(p.cumsum(dim=-1) - top_p.unsqueeze(-1)))
     soft = p * mask
-    soft = soft / (soft.sum(dim=-1, keepdim=True) + EPSILON)
+    soft = soft / (soft.sum(dim=-1, keepdim=True) + NUCLEUS_EPSILON)
     rank = (order == labels.clamp(min=0).unsqueeze(-1)).to(torch.uint8).argmax(dim=-1, keepdim=True)
-    nll = -torch.log(soft.gather(-1, rank).squeeze(-1) + EPSILON)
+    nll = -torch.log(soft.gather(-1, rank).squeeze(-1) + NUCLEUS_EPSILON)
     return masked_mean(label_weight(logits, labels) * nll, labels != IGNORED)
 
 

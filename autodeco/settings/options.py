@@ -8,8 +8,7 @@ from numbers import Real
 from typing import Any
 
 from autodeco.errors import InputError
-
-MOST_THREADS = 512  # GGML_MAX_N_THREADS: llama.cpp does not survive more
+from autodeco.settings.limits import MOST_THREADS
 
 
 def option(default, help: str, least=None, most=None, choices=None) -> Field:

@@ -12,13 +12,14 @@ from tqdm import tqdm
 from autodeco.base.identity import ModelIdentity
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
-from autodeco.base.states import PROMPT_BATCH, LogitsCheck, StateReader, refuse_if_wrong
+from autodeco.base.states import LogitsCheck, StateReader, refuse_if_wrong
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_commands
 from autodeco.data.records import Record, held_out_records, read_records
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
 from autodeco.runs.provenance import file_hash, provenance
+from autodeco.settings.limits import DEFAULT_CONTEXT, PROMPT_BATCH
 from autodeco.traces.format import MANIFEST, Manifest, Shard, read_manifest, write_manifest, write_shard
 
 
@@ -26,7 +27,7 @@ from autodeco.traces.format import MANIFEST, Manifest, Shard, read_manifest, wri
 class CollectSettings:
     """Everything that decides what the traces hold, beside model and data."""
 
-    context: int = 4096  # tokens of prompt and completion; a model trained for fewer gets as many as that
+    context: int = DEFAULT_CONTEXT  # tokens of prompt and completion
     append_end: bool = True  # plain completions end with the model's end-of-text token
     shard_tokens: int = 4096  # an interruption loses at most this much work
     seed: int = 0  # of the choice of positions whose logits are checked, and of wordings and held-out records

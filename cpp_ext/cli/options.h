@@ -16,8 +16,8 @@ struct input_error : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// What is taken where nothing is given, as in Python (autodeco/base/): so many tokens of context, and no more
-// than the model is trained for; a prompt in pieces of so many.
+// What is taken where nothing is given, as in Python (autodeco/settings/limits.py): so many tokens of context, and
+// no more than the model is trained for; a prompt in pieces of so many.
 constexpr int64_t DEFAULT_CONTEXT      = -1;
 constexpr int64_t MAX_DEFAULT_CONTEXT  = 4096;
 constexpr int32_t DEFAULT_PROMPT_BATCH = 512;

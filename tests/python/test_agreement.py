@@ -1,0 +1,89 @@
+"""What is written in two languages, or in two files, is the same in both."""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import llama_cpp
+
+import autodeco
+from autodeco.export import llama_cpp_source, schema
+from autodeco.settings import limits
+
+REPOSITORY = Path(__file__).parents[2]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+
+
+def constants(*path: str) -> dict[str, float]:
+    """The numbers that a C++ header names."""
+    text = REPOSITORY.joinpath("cpp_ext", *path).read_text()
+    return {name: float(value.rstrip("f")) for name, value in re.findall(r"constexpr \w+ +(\w+) += (-?[\w.-]+);", text)}
+
+
+def test_the_method_has_the_same_numbers_in_cpp_and_in_python():
+    method = constants("src", "method.h")
+    kernel_alone = {"N_PROB_STATS", "TOP_P_ROUNDING"}
+    both = {"HEAD_WIDTH", "TEMPERATURE_SCALE", "STATS_EPSILON", "GREEDY_TEMPERATURE"}
+    assert method.keys() == both | kernel_alone
+    assert {name: method[name] for name in both} == {name: getattr(schema, name) for name in both}
+    assert method["N_PROB_STATS"] == schema.EXTRA_PROB_STATS - schema.EXTRA_PLAIN
+
+
+def test_no_number_of_the_method_is_written_out_a_second_time():
+    """1e-8, 1e-5 and 6e-8 have a name in method.h, and stand there alone."""
+    sources = [p for p in (REPOSITORY / "cpp_ext" / "src").rglob("*") if p.suffix in (".h", ".cpp", ".inl")]
+    assert len(sources) > 40
+    for path in sources:
+        code = re.sub(r"//.*", "", path.read_text())
+        assert path.name == "method.h" or not re.search(r"(?<![\w.])(1e-8|1e-5|6e-8)f?\b", code), path
+
+
+def test_defaults_of_the_program_are_those_of_python():
+    options = constants("cli", "options.h")
+    assert options["MAX_DEFAULT_CONTEXT"] == limits.DEFAULT_CONTEXT
+    assert options["DEFAULT_PROMPT_BATCH"] == limits.PROMPT_BATCH
+    include = Path(llama_cpp.__file__).parents[1] / "include"
+    most = re.search(r"#define GGML_MAX_N_THREADS +(\d+)", (include / "ggml.h").read_text())
+    assert int(most[1]) == limits.MOST_THREADS
+
+
+def test_one_version_of_autodeco():
+    version = PROJECT["project"]["version"]
+    assert importlib.metadata.version("autodeco") == autodeco.__version__ == version
+    program = REPOSITORY / "build" / "strict" / "autodeco-cli"
+    assert program.exists(), "run `make strict` first, as `make test` does"
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith(f"autodeco-cli {version}, llama.cpp ")
+
+
+def test_the_c_library_is_named_for_its_interface():
+    header = (REPOSITORY / "cpp_ext" / "include" / "autodeco.h").read_text()
+    major = re.search(r"#define AUTODECO_VERSION_MAJOR (\d+)", header)[1]
+    assert re.search(r"SOVERSION +(\d+)", (REPOSITORY / "cmake" / "library.cmake").read_text())[1] == major
+
+
+def test_one_version_of_llama_cpp_python():
+    extras = PROJECT["project"]["optional-dependencies"]
+    required = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *extras["serve"]]
+    pins = [requirement for requirement in required if requirement.startswith("llama-cpp-python")]
+    assert [pin.partition("==")[2] for pin in pins] == [llama_cpp_source.VERSION] * 3
+    assert importlib.metadata.version("llama-cpp-python") == llama_cpp_source.VERSION
+
+
+def test_presets_ask_for_the_cmake_that_reads_them():
+    first = {2: "3.20", 3: "3.21", 4: "3.23", 5: "3.24", 6: "3.25"}  # cmake-presets(7)
+    presets = json.loads((REPOSITORY / "CMakePresets.json").read_text())["version"]
+    asked = re.match(r"cmake_minimum_required\(VERSION (\S+)\)", (REPOSITORY / "CMakeLists.txt").read_text())[1]
+    assert asked == first[presets]
+
+
+def test_the_source_of_llama_cpp_is_unpacked_before_anything_is_installed(tmp_path):
+    """By an interpreter that has the standard library alone; a folder that is there is left alone."""
+    (tmp_path / "CMakeLists.txt").touch()
+    command = [sys.executable, "-I", "-S", REPOSITORY / "cmake" / "llama_cpp_source.py", tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stdout == f"{tmp_path}\n", result.stderr
