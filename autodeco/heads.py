@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from autodeco.errors import InputError
-from autodeco.export.checkpoint import read_config, read_heads
+from autodeco.export.checkpoint import HEADS_FILE, read_config, read_heads
 from autodeco.export.schema import EXTRA_PLAIN, EXTRA_PROB_STATS, HEAD_WIDTH, STATS_EPSILON, TEMPERATURE_SCALE
 from autodeco.runs.atomic import replacing
 
@@ -112,7 +112,7 @@ class Heads(nn.Module):
             "use_enhanced_features": self.prob_stats,
             "hidden_size": self.hidden_size,
         }
-        with replacing(directory / "model.safetensors") as part:
+        with replacing(directory / HEADS_FILE) as part:
             part.write_bytes(save({name: tensor.contiguous() for name, tensor in self.state_dict().items()}))
         with replacing(directory / "config.json") as part:
             part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -19,6 +19,8 @@ from autodeco.export.schema import HEADS, KEY_VOCAB_SIZE, PARTS, TEMP_HEAD, TOP_
 
 __all__ = ["HeadWeights", "is_gguf", "read_config", "read_heads"]
 
+HEADS_FILE = "model.safetensors"
+RESUME_FILE = "resume.safetensors"  # there while training is unfinished
 INDEX = "model.safetensors.index.json"
 BASE_PREFIX = "llm."
 MAX_CONFIG_BYTES = 100_000_000
@@ -28,6 +30,7 @@ PROB_STATS = "use_enhanced_features"
 HIDDEN_SIZE = "hidden_size"
 # What config.json says of the heads; everything else in it is about the base model.
 HEAD_KEYS = ("model_type", *SWITCHES.values(), PROB_STATS, HIDDEN_SIZE)
+UNFINISHED = "its training is unfinished: these are the best heads so far"
 _OFFICIAL = frozenset(official_name(head, part) for head in HEADS for part in PARTS)
 
 
@@ -73,14 +76,17 @@ def _claims(path: Path) -> dict:
 
 
 def _read_folder(folder: Path, hidden_size: int | None) -> HeadWeights:
-    index = folder / INDEX
+    index, unfinished = folder / INDEX, (folder / RESUME_FILE).is_file()
     if index.is_file():
         files = _indexed_files(index)
     else:
-        files = dict.fromkeys(sorted(folder.glob("*.safetensors")))
+        files = dict.fromkeys(path for path in sorted(folder.glob("*.safetensors")) if path.name != RESUME_FILE)
+        if not files and unfinished:
+            raise InputError(f"{folder}: its training has measured no heads yet; continue it with --resume")
         if not files:
             raise InputError(f"{folder}: holds no *.safetensors file; give the folder of an AutoDeco checkpoint")
-    return _make(_read_files(files), str(folder), _claims(folder), hidden_size)
+    heads = _make(_read_files(files), str(folder), _claims(folder), hidden_size)
+    return replace(heads, notes=(*heads.notes, UNFINISHED)) if unfinished else heads
 
 
 def _indexed_files(index: Path) -> dict[Path, set[str]]:

@@ -18,6 +18,7 @@ from autodeco.losses.exact import chunk_tokens
 from autodeco.runs.provenance import file_hash
 from autodeco.training.arguments import HuggingFaceSettings, TrainingArguments
 from autodeco.training.batches import ShuffledBatches
+from autodeco.training.device import take_device
 from autodeco.training.packed_answers import PackedAnswers
 from autodeco.training.source import Chunk
 
@@ -39,6 +40,7 @@ class HuggingFaceSource:
         from accelerate import Accelerator
 
         settings = settings or HuggingFaceSettings()
+        take_device(arguments.device)  # which Accelerator then takes too
         self._accelerator = Accelerator(cpu=arguments.device == "cpu")
         self._settings = settings
         self.rank, self._processes = self._accelerator.process_index, self._accelerator.num_processes

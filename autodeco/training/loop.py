@@ -18,8 +18,10 @@ from autodeco.losses.exact import predict_and_score
 from autodeco.runs.interrupts import noted_interrupt
 from autodeco.training.arguments import TrainingArguments
 from autodeco.training.control import measure_control, ranking_step
+from autodeco.training.device import check_alone
 from autodeco.training.report import write_report
 from autodeco.training.results import ControlEvaluation, Evaluation, TrainingResult
+from autodeco.training.schedule import learning_rate
 from autodeco.training.source import Chunk, Source
 from autodeco.training.state import TrainingState, check_run
 
@@ -40,7 +42,8 @@ def train(
     from autodeco.training.trace_source import TraceSource  # a Hugging Face model is trained for without llama.cpp
 
     arguments = arguments or TrainingArguments()
-    check_run(output_dir, arguments)
+    check_alone("training on traces")
+    check_run(output_dir, arguments, resume)
     return train_from(TraceSource(traces_dir, arguments, model_path), output_dir, arguments, init, resume, progress)
 
 
@@ -59,50 +62,55 @@ def train_from(
     """
     evaluation = ControlEvaluation if arguments.control else Evaluation
     run = TrainingState(Path(output_dir), source, arguments, evaluation, init, resume)
-    start, interrupted, seconds, tokens = run.step, False, 0.0, 0
-    bar = tqdm(
-        total=arguments.steps,
-        initial=start,
-        unit="step",
-        desc="train",
-        disable=None if progress and source.rank == 0 else True,
-    )
     if not run.history:
         run.evaluated(evaluate(run.heads, source, arguments))
-    updates = run.extra.setdefault("updates", [])
-    said = (
-        "stopping after this step; press again to lose what came after the last measurement" if source.rank == 0 else ""
-    )
-    with bar, noted_interrupt(said) as interrupts:
-        while run.step < arguments.steps and not interrupted:
-            began = time.perf_counter()
-            loss, count = _update(run, source)
-            seconds += time.perf_counter() - began
-            tokens += count
-            updates.append({"step": run.step, "loss": loss})
-            run.track({"loss": loss, "learning_rate": run.optimizer.param_groups[0]["lr"]})
-            if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
-                run.evaluated(evaluate(run.averaged_heads(), source, arguments))
-            now, rate = run.history[-1], f"{tokens / seconds:.0f}"
-            bar.update()
-            shown = {"tokens/s": rate, "loss": f"{loss:.4f}", "held out": f"{now['loss']:.4f}"}
-            shown |= {"T": f"{now['temperature']:.2f}±{now['temperature_deviation']:.2f}"}
-            shown |= {"P": f"{now['top_p']:.2f}±{now['top_p_deviation']:.2f}"}
-            bar.set_postfix(shown, refresh=False)
-            # Here the heads, the optimiser and the history agree with the number of steps. All processes stop after the
-            # same one, whichever of them is interrupted.
-            interrupted = source.summed(torch.tensor(float(len(interrupts)), device=source.device)).item() > 0
-        if interrupted := run.step < arguments.steps:
-            run.save_resume()
+    run.extra = {"updates": [], "seconds": 0.0, "tokens": 0} | run.extra
+    _make_updates(run, source, progress)
+    seconds, tokens = run.extra["seconds"], run.extra["tokens"]
+    interrupted = run.step < arguments.steps
     result = run.finish(*source.tokens, "tokens", seconds, tokens / seconds if seconds else 0.0, interrupted)
     if interrupted:
         # Who starts processes ends them all when the first one does: none leaves before everything is written.
         source.summed(torch.zeros((), device=source.device))
-    else:
-        predictions = _predictions(run.best_heads(), source, arguments)  # where processes share a model, all run it
-        if source.rank == 0:
-            write_report(run, source, predictions)
+        return result
+    predictions = _predictions(run.best_heads(), source, arguments)  # where processes share a model, all run it
+    if source.rank == 0:
+        write_report(run, source, predictions)
     return result
+
+
+def _make_updates(run: TrainingState, source: Source, progress: bool) -> None:
+    """Update and measure the heads until the last step, or an interrupt after which the run can be continued."""
+    arguments, so_far, interrupted, first = run.arguments, run.extra, False, source.rank == 0
+    shown = None if progress and first else True
+    bar = tqdm(total=arguments.steps, initial=run.step, unit="step", desc="train", disable=shown)
+    said = "stopping after this step; press again to lose what came after the last measurement" if first else ""
+    with bar, noted_interrupt(said) as interrupts:
+        while run.step < arguments.steps and not interrupted:
+            began = time.perf_counter()
+            loss, count = _update(run, source)
+            so_far["seconds"] += time.perf_counter() - began
+            so_far["tokens"] += count
+            so_far["updates"].append({"step": run.step, "loss": loss})
+            run.track({"loss": loss, "learning_rate": run.optimizer.param_groups[0]["lr"]})
+            if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
+                run.evaluated(evaluate(run.averaged_heads(), source, arguments))
+            bar.update()
+            bar.set_postfix(_figures(run, loss), refresh=False)
+            # Here the heads, the optimiser and the history agree with the number of steps. All processes stop after the
+            # same one, whichever of them is interrupted.
+            interrupted = source.summed(torch.tensor(float(len(interrupts)), device=source.device)).item() > 0
+        if run.step < arguments.steps:
+            run.save_resume()
+
+
+def _figures(run: TrainingState, loss: float) -> dict[str, str]:
+    """Return what the bar says of the run and of its last measurement."""
+    now, rate = run.history[-1], run.extra["tokens"] / run.extra["seconds"]
+    figures = {"tokens/s": f"{rate:.0f}", "loss": f"{loss:.4f}", "held out": f"{now['loss']:.4f}"}
+    for letter, name in (("T", "temperature"), ("P", "top_p")):
+        figures[letter] = f"{now[name]:.2f}±{now[f'{name}_deviation']:.2f}"
+    return figures
 
 
 def _update(run: TrainingState, source: Source) -> tuple[float, int]:
@@ -114,9 +122,9 @@ def _update(run: TrainingState, source: Source) -> tuple[float, int]:
     drawn = torch.from_numpy(random.random(len(scored.records)) < arguments.easy_token_drop).to(scored.easy.device)
     kept = ~(drawn & scored.easy)
     counts = source.summed(torch.stack([kept.sum(), torch.tensor(len(kept), device=kept.device)])).clamp(min=1)
-    loss = scored.second.sum() / counts[1] if arguments.top_p else 0.0
+    loss = scored.top_p_loss.sum() / counts[1] if arguments.top_p else 0.0
     if arguments.temperature:
-        loss = loss + torch.where(kept, scored.first, 0).sum() / counts[0]
+        loss = loss + torch.where(kept, scored.temperature_loss, 0).sum() / counts[0]
     bad = scored.bad
     if arguments.control:
         ranking, unranked = ranking_step(run.heads, source, arguments, run.step)
@@ -135,15 +143,6 @@ def _update(run: TrainingState, source: Source) -> tuple[float, int]:
     return total, int(counts[1])
 
 
-def learning_rate(step: int, arguments: TrainingArguments) -> float:
-    """Return the learning rate of update ``step``, 0-based: a straight line up, then what ``schedule`` says."""
-    if step < arguments.warmup_steps:
-        return arguments.learning_rate * (step + 1) / arguments.warmup_steps
-    done = (step - arguments.warmup_steps) / max(1, arguments.steps - arguments.warmup_steps)
-    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}
-    return arguments.learning_rate * factor[arguments.schedule]
-
-
 @torch.no_grad()
 def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Evaluation:
     """Return means over the held-out tokens; easy ones count in ``loss`` as often as they would be kept.
@@ -151,16 +150,18 @@ def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Eval
     Raises InputError, with the record, for a loss that is not finite.
     """
     scored = _score(heads, source.validation(), arguments)
-    first, second, easy, temperature, top_p = (
-        value.double() for value in (scored.first, scored.second, scored.easy, scored.temperature, scored.top_p)
+    temperature, top_p = scored.temperature.double(), scored.top_p.double()
+    temperature_loss, top_p_loss = scored.temperature_loss.double(), scored.top_p_loss.double()
+    kept = 1 - arguments.easy_token_drop * scored.easy.double()
+    columns = (torch.ones_like(kept), kept, kept * temperature_loss, temperature_loss, top_p_loss)
+    columns += (temperature, temperature**2, top_p, top_p**2)
+    count, kept, kept_loss, *sums = source.summed(torch.stack([column.sum() for column in columns])).tolist()
+    temperature_loss, top_p_loss, temperature, temperature_squares, top_p, top_p_squares = (
+        value / count for value in sums
     )
-    kept = 1 - arguments.easy_token_drop * easy
-    columns = (torch.ones_like(kept), kept, kept * first, first, second, temperature, temperature**2, top_p, top_p**2)
-    count, kept, kept_first, *sums = source.summed(torch.stack([column.sum() for column in columns])).tolist()
-    first, second, temperature, temperature_squares, top_p, top_p_squares = (value / count for value in sums)
-    loss = second if arguments.top_p else 0.0
+    loss = top_p_loss if arguments.top_p else 0.0
     if arguments.temperature:
-        loss += kept_first / max(kept, 1e-9)
+        loss += kept_loss / max(kept, 1e-9)
     if not math.isfinite(loss):
         raise InputError(
             f"{source.details['data']['file']}: the held-out loss is {loss} ({_where(scored.bad)}); "
@@ -168,8 +169,8 @@ def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Eval
         )
     evaluation = Evaluation(
         loss=loss,
-        temperature_loss=first,
-        top_p_loss=second,
+        temperature_loss=temperature_loss,
+        top_p_loss=top_p_loss,
         temperature=temperature,
         temperature_deviation=max(0.0, temperature_squares - temperature**2) ** 0.5,
         top_p=top_p,
@@ -188,8 +189,8 @@ class _Scored:
 
     temperature: Tensor
     top_p: Tensor
-    first: Tensor
-    second: Tensor
+    temperature_loss: Tensor
+    top_p_loss: Tensor
     easy: Tensor
     labels: Tensor
     records: np.ndarray
@@ -197,7 +198,7 @@ class _Scored:
     @property
     def bad(self) -> np.ndarray:
         """Return the records of tokens whose losses are not finite."""
-        return self.records[~(torch.isfinite(self.first) & torch.isfinite(self.second)).cpu().numpy()]
+        return self.records[~(self.temperature_loss + self.top_p_loss).isfinite().cpu().numpy()]
 
 
 def _where(bad: np.ndarray) -> str:

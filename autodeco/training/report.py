@@ -1,12 +1,15 @@
 """The report of a training run: one HTML file with its curves, what the heads predict, and how it was made."""
 
 import json
+import os
 from collections import defaultdict
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autodeco.data.control import share_names, share_rows
+from autodeco.errors import InputError
 from autodeco.reports.colors import SCALES, color_of
 from autodeco.reports.pages import templates
 from autodeco.reports.svg import svg_of
@@ -14,6 +17,7 @@ from autodeco.runs.atomic import replacing
 from autodeco.training.state import RUN_FILE, TrainingState
 
 REPORT_FILE = "report.html"
+PREDICTIONS_FILE = "predictions.json"  # for held-out tokens: what the report shows of them
 SHOWN_RECORDS = 8
 CURVES = {  # axis: what of a measurement belongs on it
     "loss (nats)": ("loss", "temperature_loss", "top_p_loss"),
@@ -26,35 +30,61 @@ CURVES = {  # axis: what of a measurement belongs on it
 
 
 def write_report(run: TrainingState, source, predictions: dict[str, list]) -> None:
-    """Write ``report.html`` beside the heads of the finished ``run``.
+    """Write ``predictions.json`` and ``report.html`` beside the heads of the finished ``run``, which is then over.
 
     ``predictions`` holds lists of the same length: ``token`` (ids), ``temperature``, ``top_p``, ``record``, in order.
     """
     ids = sorted(set(predictions["token"]))
     texts = dict(zip(ids, source.pieces(ids), strict=True))
-    pieces = [texts[token] for token in predictions["token"]]
-    made = json.loads((run.directory / RUN_FILE).read_text(encoding="utf-8"))
-    html = (
+    kept = {"text": [texts[token] for token in predictions["token"]], **predictions}
+    with replacing(run.directory / PREDICTIONS_FILE) as part:
+        part.write_text(json.dumps(kept), encoding="utf-8")
+    draw_report(run.directory)
+    run.close()
+
+
+def draw_report(directory: str | os.PathLike) -> None:
+    """Write ``report.html`` from what a finished run left in ``directory``; raises InputError where that is missing."""
+    directory = Path(directory)
+    made, predictions = (_read(directory / name) for name in (RUN_FILE, PREDICTIONS_FILE))
+    try:
+        html = _html(directory.resolve().name, made, predictions)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"{directory}: its {RUN_FILE} or {PREDICTIONS_FILE} is not of a finished run ({error})"
+        ) from None
+    with replacing(directory / REPORT_FILE) as part:
+        part.write_text(html, encoding="utf-8", errors="replace")
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable ({error}); a finished run has it beside its heads") from None
+
+
+def _html(name: str, made: dict, predictions: dict[str, list]) -> str:
+    result, pieces = made["result"], predictions["text"]
+    return (
         templates()
         .get_template("training.html.j2")
         .render(
-            name=source.model.name or source.model.path,
-            directory=run.directory.name,
-            curves=_curves(run.history, run.extra.get("updates", [])),
+            name=made["model"]["name"] or made["model"]["path"],
+            directory=name,
+            curves=_curves(result["history"], made.get("updates", [])),
             histograms=_histograms(pieces, predictions),
             records=_colored_records(pieces, predictions),
             legend=[
                 (f"{value:.2g}", color_of(value, SCALES["temperature"]).name) for value in (0, 0.25, 0.5, 1, 1.5, 2)
             ],
-            result={key: value for key, value in made["result"].items() if key not in ("history", "before", "after")},
-            before=made["result"]["before"],
-            after=made["result"]["after"],
-            shares=share_rows(made["result"]["after"]) if "ranking_loss" in made["result"]["after"] else [],
+            result={key: value for key, value in result.items() if key not in ("history", "before", "after")},
+            before=result["before"],
+            after=result["after"],
+            shares=share_rows(result["after"]) if "ranking_loss" in result["after"] else [],
             settings={key: value for key, value in made.items() if key not in ("result", "updates")},
         )
     )
-    with replacing(run.directory / REPORT_FILE) as part:
-        part.write_text(html, encoding="utf-8", errors="replace")
 
 
 def token_class(piece: str) -> str:

@@ -13,24 +13,36 @@ from safetensors.torch import save
 from torch import Tensor
 
 from autodeco.errors import InputError
+from autodeco.export.checkpoint import HEADS_FILE, RESUME_FILE
 from autodeco.heads import Heads
 from autodeco.runs.atomic import replacing
 from autodeco.runs.provenance import provenance
 from autodeco.runs.trackers import check_tracker, open_tracker
+from autodeco.training.device import take_device
 from autodeco.training.results import TrainingResult
 from autodeco.training.source import Source
 
 RUN_FILE = "training.json"  # how the heads were made
-RESUME_FILE = "resume.safetensors"  # there while a run is unfinished
 
 
-def check_run(output_dir: str | os.PathLike, arguments) -> None:
-    """Raise InputError where a run cannot begin: no folder to be had, no such device, no such tracker."""
+def check_folder(folder: str | os.PathLike, resume: bool) -> None:
+    """Raise InputError where no heads may be written: in the place of a file, of a run to continue, of other heads."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder for the heads")
+    if resume:
+        return
+    if (folder / RESUME_FILE).exists():
+        raise InputError(f"{folder}: holds an unfinished run; continue it with --resume or give another folder")
+    if any((folder / name).exists() for name in (HEADS_FILE, RUN_FILE)):
+        raise InputError(f"{folder}: holds heads already; give another folder, or remove this one")
+
+
+def check_run(output_dir: str | os.PathLike, arguments, resume: bool = False) -> None:
+    """Take the device; raise InputError where a run cannot begin: no folder to be had, no such device or tracker."""
     check_tracker(arguments)
-    if Path(output_dir).exists() and not Path(output_dir).is_dir():
-        raise InputError(f"{output_dir}: is a file; give a folder for the heads")
-    if arguments.device != "cpu" and not torch.cuda.is_available():
-        raise InputError(f"device {arguments.device}: torch finds no such GPU here; use --device cpu")
+    check_folder(output_dir, resume)
+    take_device(arguments.device)
 
 
 class TrainingState:
@@ -60,12 +72,13 @@ class TrainingState:
         self._first = _copied(self.heads)
         self._average = _copied(self.heads) if arguments.ema else None
         self._best_weights: dict[str, Tensor] = {}
+        check_folder(output_dir, resume)
         if resume:
             self._load_resume()
-        elif (output_dir / RESUME_FILE).exists():
-            raise InputError(f"{output_dir}: holds an unfinished run; continue it with --resume or give another folder")
         if source.rank == 0:
             output_dir.mkdir(parents=True, exist_ok=True)
+            if self._best_weights:  # the run may have been killed before it could write them
+                self.best_heads().save_pretrained(output_dir)
         self._tracker = open_tracker(arguments, output_dir) if source.rank == 0 else None
 
     @property
@@ -115,11 +128,12 @@ class TrainingState:
         self.track({f"held_out/{name}": value for name, value in asdict(evaluation).items()})
         if not math.isfinite(evaluation.loss):
             raise InputError(f"{self.directory}: the held-out loss is {evaluation.loss} after {self.step} steps")
-        if self.best["step"] == self.step:
+        best = self.best["step"] == self.step
+        if best:
             self._best_weights = _copied(self.averaged_heads())
-            if self.source.rank == 0:
-                self.best_heads().save_pretrained(self.directory)
-        self.save_resume()
+        self.save_resume()  # first: heads without it would pass for those of a finished run
+        if best and self.source.rank == 0:
+            self.best_heads().save_pretrained(self.directory)
 
     def save_resume(self) -> None:
         """Write everything that is needed to continue from here."""
@@ -204,7 +218,7 @@ class TrainingState:
         return made_by | self.source.made_of
 
     def finish(self, training, validation, unit, seconds, tokens_per_second, interrupted) -> TrainingResult:
-        """Write how the heads were made, drop what only an unfinished run needs, and return the result."""
+        """Write how the heads were made and return the result; the run can be continued until ``close``."""
         rows = [
             self._evaluation(**{k: v for k, v in row.items() if k != "step"}) for row in (self.history[0], self.best)
         ]
@@ -237,9 +251,11 @@ class TrainingState:
         }
         with replacing(self.directory / RUN_FILE) as part:
             part.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-        if not interrupted:
-            (self.directory / RESUME_FILE).unlink(missing_ok=True)
         return result
+
+    def close(self) -> None:
+        """Drop what only an unfinished run needs, once everything else is written."""
+        (self.directory / RESUME_FILE).unlink(missing_ok=True)
 
 
 def _copied(heads: Heads) -> dict[str, Tensor]:

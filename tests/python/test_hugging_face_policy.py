@@ -233,7 +233,7 @@ def test_an_interrupted_run_resumes_to_the_same_heads(folder, problems, tmp_path
 def test_the_command_draws_answers_with_transformers(folder, tmp_path, capsys):
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"{i} + 1 ="}) + "\n" for i in range(4)))
-    command = f"train --objective reward --rollouts hugging-face --model {folder} --problems {path}".split()
+    command = f"reward {folder} --rollouts hugging-face --problems {path}".split()
     command += f"-o {tmp_path / 'heads'} --dtype float32 --checker python:test_reward:length_score".split()
     command += ["--max-tokens", "2", "--steps", "1", "--samples", "4", "--batch-problems", "2"]
     assert cli.main(command) == 2

@@ -307,9 +307,7 @@ def test_the_command_trains_on_rewards(smollm2, tmp_path, capsys):
     path, ask = tmp_path / "problems.jsonl", "State the final answer to the following arithmetic problem: {} + 4 ="
     prompts = [[{"role": "user", "content": ask.format(i)}] for i in range(4)]
     path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
-    command = (
-        f"train --objective reward --model {smollm2} --problems {path} -o {tmp_path / 'heads'} --threads 1".split()
-    )
+    command = f"reward {smollm2} --problems {path} -o {tmp_path / 'heads'} --threads 1".split()
     command += ["--checker", "python:test_reward:length_score", "--max-tokens", "20", "--steps", "1", "--samples", "4"]
     command += ["--batch-problems", "2", "--validation-problems", "2"]
     assert cli.main(command) == 0
@@ -317,8 +315,8 @@ def test_the_command_trains_on_rewards(smollm2, tmp_path, capsys):
     assert "low temperature" in shown
     assert "2 held-out problems" in shown
     Heads.from_pretrained(tmp_path / "heads")
-    assert cli.main([*command, "--batch-tokens", "4"]) == 2
-    assert "--batch-tokens: has no meaning in training with --objective reward" in capsys.readouterr().err
+    assert cli.main([*command, "--dtype", "float32"]) == 2
+    assert "--dtype: has no meaning with --rollouts llama.cpp" in capsys.readouterr().err
 
 
 def length_score(problem, text):  # named by python:test_reward:length_score

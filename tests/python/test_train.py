@@ -1,6 +1,7 @@
 """Training makes heads that predict better, from any point again, in memory that does not grow with the data."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from safetensors.torch import load_file  # noqa: E402
 from autodeco import Heads, cli  # noqa: E402
 from autodeco.base.identity import ModelIdentity, model_fingerprint  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
+from autodeco.export import cli as export_cli  # noqa: E402
 from autodeco.traces.format import Manifest, Shard, read_manifest, write_manifest, write_shard  # noqa: E402
 from autodeco.training import TrainingArguments, loop, trace_source, train  # noqa: E402
 from autodeco.training.batches import ShuffledBatches  # noqa: E402
-from autodeco.training.loop import learning_rate  # noqa: E402
+from autodeco.training.schedule import learning_rate  # noqa: E402
 from autodeco.training.trace_tokens import TraceTokens  # noqa: E402
 from file_reads import count_reads  # noqa: E402
 from test_output_matrix import HIDDEN, VOCAB, write_model  # noqa: E402
@@ -92,6 +94,7 @@ def test_the_heads_say_what_they_were_trained_for_and_how(trained):
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
         "model.safetensors",
+        "predictions.json",
         "report.html",
         "training.json",
     ]
@@ -140,6 +143,80 @@ def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(tr
         train(traces, tmp_path, SHORT, resume=True, progress=False)
 
 
+def test_heads_that_are_there_are_not_trained_over(traces, trained, tmp_path):
+    folder = tmp_path / "heads"
+    shutil.copytree(trained[0], folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for init in (None, folder):
+        with pytest.raises(InputError, match="holds heads already"):
+            train(traces, folder, SHORT, init=init, progress=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_run_that_ends_before_its_report_is_written_gets_it_with_resume(traces, trained, tmp_path, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "write_report", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(traces, tmp_path / "heads", SHORT, progress=False)
+    monkeypatch.undo()
+    result = train(traces, tmp_path / "heads", SHORT, resume=True, progress=False)
+    assert not result.interrupted
+    assert result.tokens_per_second > 0
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (tmp_path / "heads", trained[0])]
+    assert names[0] == names[1]
+    predictions = [(folder / "predictions.json").read_bytes() for folder in (tmp_path / "heads", trained[0])]
+    assert predictions[0] == predictions[1]
+
+
+def test_a_run_that_is_killed_before_its_first_heads_are_written_can_be_continued(
+    traces, trained, tmp_path, monkeypatch
+):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Heads, "save_pretrained", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(traces, tmp_path, SHORT, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["resume.safetensors"]
+    monkeypatch.undo()
+    train(traces, tmp_path, SHORT, resume=True, progress=False)
+    for name, tensor in weights(trained[0]).items():
+        assert torch.equal(weights(tmp_path)[name], tensor), name
+
+
+def test_the_report_can_be_drawn_again(traces, trained, tmp_path, capsys):
+    folder = tmp_path / trained[0].name
+    shutil.copytree(trained[0], folder)
+    (folder / "report.html").unlink()
+    assert cli.main(["train", "--report", str(folder)]) == 0
+    assert (folder / "report.html").read_bytes() == (trained[0] / "report.html").read_bytes()
+    (folder / "predictions.json").write_text("{}")
+    assert cli.main(["train", "--report", str(folder)]) == 2
+    assert "is not of a finished run" in capsys.readouterr().err
+    (folder / "predictions.json").unlink()
+    assert cli.main(["train", "--report", str(folder)]) == 2
+    assert "predictions.json: not readable" in capsys.readouterr().err
+    assert cli.main(["train", "--report", str(folder), "--steps", "3"]) == 2
+    assert "--steps: has no meaning with --report" in capsys.readouterr().err
+
+
+def test_heads_of_an_unfinished_run_are_exported_as_such(traces, tmp_path, monkeypatch, capsys):
+    interrupt_in(monkeypatch, 16)
+    assert train(traces, tmp_path / "heads", SHORT, progress=False).interrupted
+    export = [str(tmp_path / "heads"), "--base", str(traces / "model.gguf"), "-o", str(tmp_path / "heads.gguf")]
+    assert export_cli.main(export) == 0
+    assert "its training is unfinished: these are the best heads so far" in capsys.readouterr().out
+    kept = weights(tmp_path / "heads")["temp_head.mlp.2.bias"]
+    torch.testing.assert_close(
+        Heads.from_pretrained(tmp_path / "heads.gguf").state_dict()["temp_head.mlp.2.bias"], kept
+    )
+    (tmp_path / "heads" / "model.safetensors").unlink()
+    assert export_cli.main(export) == 2
+    assert "its training has measured no heads yet" in capsys.readouterr().err
+
+
 def test_the_best_heads_are_kept_when_later_ones_are_worse(traces, tmp_path, monkeypatch):
     evaluate = loop.evaluate
     monkeypatch.setattr(loop, "evaluate", lambda heads, *rest: replace(evaluate(heads, *rest), loss=next(losses)))
@@ -157,7 +234,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_heads(traces, t
     def broken(*args):
         scored = score(*args)
         bad = torch.from_numpy(scored.records) == scored.records[40]
-        return replace(scored, second=scored.second / ~bad) if torch.is_grad_enabled() else scored
+        return replace(scored, top_p_loss=scored.top_p_loss / ~bad) if torch.is_grad_enabled() else scored
 
     monkeypatch.setattr(loop, "_score", broken)
     tokens = TraceTokens(traces, read_manifest(traces))
@@ -177,7 +254,7 @@ def test_a_held_out_loss_that_is_not_finite_names_the_record_and_keeps_the_heads
         if not torch.is_grad_enabled():
             calls.append(scored.records[7])
             if len(calls) == 2:
-                scored.first[7] = torch.nan
+                scored.temperature_loss[7] = torch.nan
         return scored
 
     monkeypatch.setattr(loop, "_score", broken)
@@ -393,9 +470,10 @@ def test_one_record_cannot_be_split(tmp_path):
         (["--learning-rate", "nan"], "learning-rate nan: must be at least 0"),
         (["--easy-token-drop", "1.5"], "must be between 0.0 and 1.0"),
         (["--no-temperature", "--no-top-p"], "leave nothing to train"),
-        (["--data", "data.jsonl", "--model", "model"], "TRACES: has no meaning in training with --data"),
-        (["--problems", "problems.jsonl"], "--problems: has no meaning in training with TRACES"),
-        (["--threads", "-1"], "threads -1: must be at least 0"),
+        (["--data", "data.jsonl", "--model", "model"], "TRACES have no meaning with --data"),
+        (["--pack-tokens", "64"], "--pack-tokens: has no meaning without --data"),
+        (["--control-weight", "1"], "--control-weight: has no meaning without --control"),
+        (["--control", "--control-commands", "file"], "--control-commands: has no meaning without --data"),
         (["--tracker", "wandb"], "tracker wandb: pip install wandb"),
     ],
 )

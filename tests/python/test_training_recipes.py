@@ -16,8 +16,8 @@ from autodeco.errors import InputError  # noqa: E402
 from autodeco.export import cli as export_cli  # noqa: E402
 from autodeco.settings.yaml_file import read_config  # noqa: E402
 from autodeco.training import TrainingArguments, state, train  # noqa: E402
-from autodeco.training.loop import learning_rate  # noqa: E402
 from autodeco.training.report import token_class  # noqa: E402
+from autodeco.training.schedule import learning_rate  # noqa: E402
 from test_output_matrix import HIDDEN, VOCAB  # noqa: E402
 from test_train import SHORT, interrupt_in, weights, write_traces  # noqa: E402
 
@@ -39,7 +39,7 @@ def trained(traces, tmp_path_factory):
 def test_a_file_of_settings_gives_what_the_same_flags_give(traces, tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(
-        f"traces: {traces}\noutput: {tmp_path / 'file'}\nsteps: 6\nbatch-tokens: 32\nlearning_rate: 1e-2\nthreads: 1\n"
+        f"traces: {traces}\noutput: {tmp_path / 'file'}\nsteps: 6\nbatch-tokens: 32\nlearning_rate: 1e-2\n"
         "schedule: linear\nfine-tuning-weight: false\n"
     )
     assert cli.main(["train", "--config", str(file)]) == 0
