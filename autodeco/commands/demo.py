@@ -183,6 +183,7 @@ def _sample(task, settings: Settings, threads: int, output: Path) -> tuple[int, 
     sampling = batch.Sampling(settings.sampling_temperature, heads="none")
     wanted = batch.requests(llm, questions, settings.samples, sampling, MAX_TOKENS, seed=settings.seed)
     left = [request for request in wanted if (request.index, request.sample) not in done]
+    right = sum(row["right"] for row in done.values())
     with log.open("a") as file, tqdm(total=len(wanted), initial=len(done), unit="answer", disable=None) as bar:
         for answer in batch.answer(llm, left):
             row = {
@@ -192,9 +193,10 @@ def _sample(task, settings: Settings, threads: int, output: Path) -> tuple[int, 
                 "right": task.is_right(task.training[answer.prompt], answer.text, answer.finished),
             }
             done[answer.prompt, answer.sample] = row
+            right += row["right"]
             file.write(json.dumps(row) + "\n")
             bar.update()
-            bar.set_postfix(right=sum(row["right"] for row in done.values()), refresh=False)
+            bar.set_postfix(right=right, refresh=False)
     llm.close()
     rights = [{"messages": done[key]["messages"]} for key in sorted(done) if done[key]["right"]]
     if not rights:
