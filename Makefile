@@ -114,6 +114,7 @@ bench: strict
 	$(BIN)/python benchmarks/losses.py -o benchmarks/results/losses.json
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/shared_batch.py
 	$(BIN)/python benchmarks/soak.py
 
 clean:

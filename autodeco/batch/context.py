@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import llama_cpp
 
@@ -16,6 +16,21 @@ from autodeco.settings.limits import PROMPT_BATCH
 PADDING = 256  # llama.cpp rounds the cells of a context up to it
 
 
+def common_length(a: list[int], b: list[int]) -> int:
+    """How many tokens ``a`` and ``b`` begin with in common."""
+    # by halves, as Python compares slices thirty times as fast as a loop does tokens
+    same, some = 0, min(len(a), len(b))  # alike up to `same`; at most `some` more may be
+    if a[:some] == b[:some]:
+        return some
+    while some > 1:
+        half = some // 2
+        if a[same : same + half] == b[same : same + half]:
+            same, some = same + half, some - half
+        else:
+            some = half
+    return same
+
+
 class Slot:
     """One sequence of a context: what its memory holds, and its sampler."""
 
@@ -23,6 +38,7 @@ class Slot:
         self.seq = seq
         self.graph = graph
         self.held: list[int] = []  # tokens in memory, those included that are decoded with the next batch
+        self.prompt: tuple[int, ...] | None = None  # the object that it was loaded with, while all but its last is held
         self.pending = 0  # of those, how many
 
 
@@ -110,10 +126,10 @@ class BatchContext:
         self._stack.callback(graph.detach)
         return Slot(seq, graph)
 
-    def shared(self, slot: Slot, prompt: list[int]) -> int:
-        """How many tokens at the beginning of ``prompt`` the memory of ``slot`` can give."""
-        pairs = zip(slot.held, prompt, strict=False)
-        common = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(slot.held), len(prompt)))
+    def shared(self, slot: Slot, prompt: tuple[int, ...]) -> int:
+        """How many tokens at the beginning of ``prompt``, less its last, the memory of ``slot`` can give."""
+        # answers to one prompt share its object: 256 slots are not each compared with a thousand tokens
+        common = len(prompt) - 1 if slot.prompt is prompt else common_length(slot.held, list(prompt[:-1]))
         if not self._can_cut:
             return common if common == len(slot.held) else 0
         if self._window and not slot.pending:
@@ -122,11 +138,19 @@ class BatchContext:
             return common if oldest <= max(0, common - self._window) else 0
         return common
 
-    def load(self, slot: Slot, prompt: list[int]) -> None:
+    def fullest(self, slots: Sequence[Slot], prompt: tuple[int, ...]) -> tuple[Slot, int]:
+        """The first of ``slots`` that can give most of the beginning of ``prompt``, and how many tokens that is."""
+        best, most = slots[0], -1
+        for slot in slots:
+            if (common := self.shared(slot, prompt)) > most:
+                best, most = slot, common
+                if most == len(prompt) - 1:
+                    break
+        return best, most
+
+    def load(self, slot: Slot, prompt: tuple[int, ...]) -> None:
         """Put all of ``prompt`` but its last token into the memory of ``slot``, decoding only what no slot holds."""
-        prompt = prompt[:-1]
-        source = max(self.slots, key=lambda other: (self.shared(other, prompt), other is slot))
-        common = self.shared(source, prompt)
+        source, common = self.fullest([slot, *self.slots], prompt)
         if source.pending and common > len(source.held) - source.pending:
             self.flush()
         if source is slot:
@@ -135,8 +159,8 @@ class BatchContext:
             self._remove(slot, 0)
             if common:
                 llama_cpp.llama_memory_seq_cp(self._memory, source.seq, slot.seq, 0, common)
-        slot.held = prompt[:common]
-        for token in prompt[common:]:
+        slot.held, slot.prompt = list(prompt[:common]), prompt
+        for token in prompt[common:-1]:
             self._add(slot, token, output=False)
             if self._batch.size == PROMPT_BATCH:
                 self.flush()

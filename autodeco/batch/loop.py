@@ -86,11 +86,10 @@ def _run(context: BatchContext, llm: llama_cpp.Llama, queue: deque[Request]) -> 
         free = [slot for slot in context.slots if slot not in active]
         while queue and free:
             request = queue.popleft()
-            prompt = list(request.prompt)
-            slot = max(free, key=lambda slot: context.shared(slot, prompt[:-1]))
+            slot, _ = context.fullest(free, request.prompt)
             free.remove(slot)
             _configure(slot.graph, request)
-            context.load(slot, prompt)
+            context.load(slot, request.prompt)
             active[slot] = PartialAnswer(request, pieces)
         slots = [slot for slot in context.slots if slot in active]
         for slot, row in zip(slots, context.step(slots, [active[slot].last for slot in slots]), strict=True):

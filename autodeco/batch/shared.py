@@ -99,7 +99,7 @@ def _admit(
     while queue and len(queue[0]) <= room:
         group = queue.popleft()
         room -= len(group)
-        active[context.begin(list(group[0].prompt))] = [_Draws(request, pieces) for request in group]
+        active[context.begin(group[0].prompt)] = [_Draws(request, pieces) for request in group]
 
 
 def _groups(wanted: list[Request], slots: int) -> deque[list[Request]]:
@@ -123,7 +123,8 @@ def _drawn(
     guided = [i for i, group in enumerate(groups) if any(d.request.sampling.heads != "none" for d in group)]
     predicted = {}
     if guided:
-        predicted = dict(zip(guided, zip(*heads.predict(hidden[guided], logits[guided]), strict=True), strict=True))
+        of = slice(None) if len(guided) == len(groups) else guided  # all rows need no copy
+        predicted = dict(zip(guided, zip(*heads.predict(hidden[of], logits[of]), strict=True), strict=True))
     index, reported, used, uniform = [], [], [], []
     for i, group in enumerate(groups):
         for drawing in group:
@@ -139,7 +140,7 @@ def _drawn(
             used.append((temperature, min(top_p, 1.0)))
             uniform.append(drawing.random.random())
     temperatures, top_ps = np.array(used, np.float32).T
-    tokens = native.nucleus_sample(logits[index], temperatures, top_ps, np.array(uniform))
+    tokens = native.nucleus_sample(logits, temperatures, top_ps, np.array(uniform), index)
     return [(int(t), float(shown[0]), float(shown[1]), 0, np.nan) for t, shown in zip(tokens, reported, strict=True)]
 
 
@@ -160,9 +161,9 @@ class _StateContext(BatchContext):
     def _slot(self, llm: llama_cpp.Llama, heads: native.Heads | None, seq: int) -> Slot:
         return Slot(seq, None)
 
-    def begin(self, prompt: list[int]) -> Slot:
+    def begin(self, prompt: tuple[int, ...]) -> Slot:
         """Take the free slot that holds most of ``prompt``, and load it."""
-        slot = max(self._free, key=lambda slot: self.shared(slot, prompt[:-1]))
+        slot, _ = self.fullest(self._free, prompt)
         self._free.remove(slot)
         self._give_states(False)
         self.load(slot, prompt)
@@ -174,14 +175,15 @@ class _StateContext(BatchContext):
         for other in others:
             self._remove(other, 0)
             llama_cpp.llama_memory_seq_cp(self._memory, slot.seq, other.seq, -1, -1)
-            other.held = list(slot.held)
+            other.held, other.prompt = list(slot.held), slot.prompt
         return [slot, *others][:number]
 
-    def release(self, slot: Slot, following: Sequence[int]) -> None:
+    def release(self, slot: Slot, following: tuple[int, ...]) -> None:
         """Free ``slot``, but for what it has in common with the prompt ``following``."""
-        common = self.shared(slot, list(following)[:-1])
+        common = self.shared(slot, following)
         self._remove(slot, common)
         slot.held = slot.held[:common]
+        slot.prompt = following if common == len(following) - 1 else None
         self._free.append(slot)
 
     def states(self, slots: list[Slot], tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:

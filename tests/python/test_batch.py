@@ -9,7 +9,7 @@ import gguf_files as files
 from autodeco import native
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Request, Sampling, answer, generate, requests, seed_of
-from autodeco.batch.context import BatchContext
+from autodeco.batch.context import BatchContext, Slot, common_length
 from autodeco.errors import InputError
 from autodeco.export import cli as export_cli
 from stock_llama import last_state
@@ -251,3 +251,52 @@ def test_more_sequences_than_llama_cpp_has_are_refused(llm):
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         Sampling(**settings)
+
+
+def test_what_two_lists_begin_with_in_common_is_found_by_halves():
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        a = rng.integers(0, 9, rng.integers(0, 40)).tolist()
+        b = a[: rng.integers(0, 41)] + rng.integers(0, 9, rng.integers(0, 20)).tolist()
+        common = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        assert common_length(a, b) == common_length(b, a) == common
+
+
+@pytest.fixture
+def holding():
+    """holding(can_cut, window) -> a context without a model, and a slot of it that was loaded with 0 to 5."""
+
+    def make(can_cut: bool = True) -> tuple[BatchContext, Slot]:
+        context = object.__new__(BatchContext)
+        context._can_cut, context._window, context.slots = can_cut, 0, [Slot(seq, None) for seq in range(3)]
+        slot = context.slots[1]
+        slot.prompt, slot.held = (0, 1, 2, 3, 4, 5), [0, 1, 2, 3, 4, 5, 60, 61]
+        return context, slot
+
+    return make
+
+
+def test_a_slot_gives_what_it_holds_of_a_prompt(holding):
+    context, slot = holding()
+    assert context.shared(slot, slot.prompt) == 5  # the last token of a prompt gives the logits
+    assert context.shared(slot, (*slot.prompt,)) == 5  # equal, and another object
+    assert context.shared(slot, (0, 1, 2, 7)) == 3
+    assert context.shared(slot, (0, 1, 2, 3, 4, 5, 60, 7, 8)) == 7  # of an answer too, as a chat goes on
+    assert context.fullest(context.slots, (0, 1, 7)) == (slot, 2)
+    assert context.fullest(context.slots, (9, 9)) == (context.slots[0], 0)
+    recurrent, slot = holding(can_cut=False)
+    assert recurrent.shared(slot, slot.prompt) == 0  # it cannot go back behind the answer
+    slot.held = [0, 1, 2, 3, 4]
+    assert recurrent.shared(slot, slot.prompt) == 5
+
+
+def test_a_prompt_that_a_slot_was_loaded_with_is_known_without_its_tokens(holding):
+    """Answers to one prompt come with the same object; what is compared token by token is not that."""
+
+    class Compared(list):
+        def __getitem__(self, index):
+            raise AssertionError("the tokens were compared")
+
+    context, slot = holding()
+    slot.held = Compared(slot.held)
+    assert context.fullest([slot, *context.slots], slot.prompt) == (slot, 5)

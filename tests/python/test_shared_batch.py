@@ -101,3 +101,27 @@ def test_what_cannot_be_shared_is_refused(llm):
         answer(llm, requests(llm, QUESTIONS, 1, Sampling(top_k=3), 2), llm._heads, 4)
     with pytest.raises(InputError, match="wants heads"):
         answer(llm, requests(llm, QUESTIONS, 1, Sampling(), 2), None, 4)
+
+
+def test_prompts_that_take_turns_in_the_slots_are_not_mixed_up(llm):
+    """A slot that was cut back to what it has in common with another prompt is not taken for one that holds its own."""
+    one, other, third = (requests(llm, [QUESTIONS[i]], 1, GREEDY, 3)[0] for i in range(3))
+    alone = [next(iter(answer(llm, [request], None, 1))).text for request in (one, other, third)]
+    assert len(set(alone)) == 3, "the answers are too alike to test anything"
+    turns = [one, other, third, one, third, other, one, one, other]
+    texts = [a.text for a in answer(llm, turns, None, 2)]
+    assert sorted(texts) == sorted(alone[[one, other, third].index(request)] for request in turns)
+
+
+def test_draws_of_a_group_are_from_one_row(llm, monkeypatch):
+    """128 copies of a row of 152k logits would be 78 MB a token."""
+    rows = []
+    draw = native.nucleus_sample
+
+    def drawn(logits, temperature, top_p, u, index):
+        rows.append((len(logits), logits.base is not None, list(index)))
+        return draw(logits, temperature, top_p, u, index)
+
+    monkeypatch.setattr(native, "nucleus_sample", drawn)
+    assert len(list(answer(llm, requests(llm, QUESTIONS[:1], 6, Sampling(0.01, heads="none"), 2), None, 6))) == 6
+    assert rows[0] == (1, True, [0] * 6)  # llama.cpp's own memory
