@@ -4,6 +4,15 @@ Importing this package is quick and needs neither torch nor transformers; each p
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autodeco import batch, losses, native
+    from autodeco.batch import Sampling
+    from autodeco.heads import Heads
+    from autodeco.llama import Llama
+    from autodeco.traces import collect
+    from autodeco.training import TrainingArguments, train
 
 _LAZY = {
     "Heads": "autodeco.heads",
@@ -16,7 +25,7 @@ _LAZY = {
     "native": "autodeco.native",
     "train": "autodeco.training",
 }
-__all__ = list(_LAZY)
+__all__ = ["Heads", "Llama", "Sampling", "TrainingArguments", "batch", "collect", "losses", "native", "train"]
 
 
 def __getattr__(name: str):

@@ -1,5 +1,10 @@
 """Hidden states on disk, and how they get there."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autodeco.traces.collecting import CollectSettings, collect
+
 __all__ = ["CollectSettings", "collect"]
 
 

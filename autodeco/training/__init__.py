@@ -1,6 +1,11 @@
 """The training loop on likelihood, its state and report, and what it draws its tokens from."""
 
+from typing import TYPE_CHECKING
+
 from autodeco.training.arguments import TrainingArguments
+
+if TYPE_CHECKING:
+    from autodeco.training.loop import train, train_from
 
 __all__ = ["TrainingArguments", "train", "train_from"]
 

@@ -33,10 +33,18 @@ def loaded(*modules: str) -> set[str]:
         (["autodeco.batch", "autodeco.llama", "autodeco.evaluation.running", "autodeco.rollouts"], TORCH),
         (["autodeco.export.cli", "autodeco.export.card"], [*TORCH, *COMPILED, "llama_cpp"]),
         (["autodeco.traces.collecting", "autodeco.commands.collect"], [*TORCH, *COMPILED]),
-        (["autodeco.training.loop", "autodeco.losses"], [*COMPILED, "llama_cpp"]),
         (["autodeco.training.trace_source"], COMPILED),
-        (["autodeco.hugging_face.model", "autodeco.training.hugging_face_source"], [*COMPILED, "llama_cpp"]),
-        (["autodeco.rewards.loop", "autodeco.rewards.hugging_face"], [*COMPILED, "llama_cpp"]),
+        (
+            [
+                "autodeco.training.hugging_face_source",
+                "autodeco.training.loop",
+                "autodeco.hugging_face.model",
+                "autodeco.losses",
+                "autodeco.rewards.hugging_face",
+                "autodeco.rewards.loop",
+            ],
+            [*COMPILED, "llama_cpp"],
+        ),
     ],
     ids=lambda names: names[0],
 )
@@ -49,6 +57,7 @@ def test_what_a_package_does_without_is_not_imported(modules, absent):
 
 def test_every_public_name_is_what_its_module_calls_so():
     pytest.importorskip("torch")
+    assert sorted(autodeco._LAZY) == autodeco.__all__
     for name in autodeco.__all__:
         value = getattr(autodeco, name)
         assert value.__name__.rpartition(".")[2] == name
