@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from autodeco.data.checkers import forms
-from autodeco.settings.options import check_options, option
+from autodeco.settings.options import Options, option
 
 
 @dataclass(frozen=True)
-class RolloutSettings:
+class RolloutSettings(Options):
     """What decides the answers, beside the model, its heads and the problems."""
 
     checker: str = option("exact", forms())
@@ -19,6 +19,3 @@ class RolloutSettings:
     max_tokens: int = option(256, "in an answer; one that does not end within them is not right", least=1)
     least_score: float = option(1.0, "of the answers that are kept; 0 keeps all", least=0.0, most=1.0)
     seed: int = option(0, "of all answers; each has its own from it", least=0)
-
-    def __post_init__(self):
-        check_options(self)

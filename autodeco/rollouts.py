@@ -6,8 +6,6 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from autodeco import batch, native
 from autodeco.base.opening import open_base, open_vocabulary
 from autodeco.base.tokenizer import Tokenizer
@@ -15,10 +13,15 @@ from autodeco.batch import Answer
 from autodeco.data.checkers import Checker, check, check_problems, checker
 from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
-from autodeco.export.layout import open_layout
+from autodeco.export.layout import Layout, open_layout
 from autodeco.rollout_settings import RolloutSettings
-from autodeco.runs.atomic import naming, replacing
+from autodeco.runs.atomic import replacing
+from autodeco.runs.jsonl_log import JsonlLog
+from autodeco.runs.locks import locked_file
 from autodeco.runs.provenance import file_hash
+from autodeco.settings.limits import MOST_THREADS
+from autodeco.settings.options import checked
+from autodeco.settings.program import bar
 
 LEAST_CONTEXT = 512  # tokens
 
@@ -51,10 +54,8 @@ def rollout(
     ``output``.partial. Raises InputError for bad input.
     """
     settings, output = settings or RolloutSettings(), Path(output)
-    if threads is not None and threads < 1:
-        raise InputError(f"threads {threads}: must be at least 1")
-    if output.exists():
-        raise InputError(f"{output}: exists; remove it or name another file")
+    threads = checked("threads", threads, int | None, 1, MOST_THREADS) or os.cpu_count()
+    _refuse_existing(output)
     score = checker(settings.checker)
     problems = read_problems(problems_path)
     check_problems(settings.checker, problems, os.fspath(problems_path))
@@ -63,51 +64,61 @@ def rollout(
     layout = open_layout(model_path)
     made_by = asdict(settings) | {"model": layout.model_fingerprint, "heads": heads_path and file_hash(heads_path)}
     made_by |= {"problems": file_hash(problems_path), "shard": list(shard)}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    log = Log(output.with_name(output.name + ".partial"), made_by, settings.n)
+    with locked_file(output):
+        _refuse_existing(output)  # another process may have written it meanwhile
+        log = JsonlLog(output.with_name(output.name + ".partial"), made_by, check=_scores)
+        prompts = _prompts(layout, problems_path, problems, chosen)
+        longest = max(map(len, prompts.values()), default=0) + settings.max_tokens
+        llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)
+        setting = _setting(settings, model_path, heads_path)
+        with log, bar(len(chosen), len(log.rows), "problem", "rollout", progress) as shown:
+            answers = ScoredAnswers(log)
+            for index in chosen:
+                if index not in answers.of_problem:
+                    drawn = _draw(llm, heads, prompts[index], index, settings)
+                    answers.add(index, [_row(problems[index], answer, score, setting) for answer in drawn])
+                    shown.update()
+                    shown.set_postfix(score=f"{answers.mean_score():.3f}", refresh=False)
+        rows = [row for index in chosen for row in answers.of_problem[index]]
+        kept = [row for row in rows if row["score"] >= settings.least_score]
+        with replacing(output) as part:
+            part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        log.path.unlink()
+    return RolloutResult(len(chosen), len(rows), len(kept), answers.mean_score())
 
+
+def _refuse_existing(output: Path) -> None:
+    if output.exists():
+        raise InputError(f"{output}: exists; remove it or name another file")
+
+
+def _prompts(layout: Layout, path: str | os.PathLike, problems: list[dict], chosen: list[int]) -> dict[int, list[int]]:
+    """The token ids of the ``chosen`` problems' prompts, by problem; read before the weights are."""
     with contextlib.closing(open_vocabulary(layout)) as vocabulary:
         tokenizer = Tokenizer(vocabulary)
-        prompts = {index: _ids(tokenizer, problems_path, index, problems[index]["prompt"]) for index in chosen}
-    longest = max((len(ids) for ids in prompts.values()), default=0) + settings.max_tokens
-    threads = threads or os.cpu_count()
-    llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)
+        return {index: _ids(tokenizer, path, index, problems[index]["prompt"]) for index in chosen}
+
+
+def _setting(settings: RolloutSettings, model_path: str | os.PathLike, heads_path: str | os.PathLike | None) -> dict:
+    """What a row tells of how it was drawn and scored."""
+    names = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "checker")
+    return {
+        **{name: getattr(settings, name) for name in names},
+        "model": Path(model_path).name,
+        "heads": None if heads_path is None else os.fspath(heads_path),
+    }
+
+
+def _draw(llm, heads: native.Heads | None, prompt: list[int], index: int, settings: RolloutSettings) -> list[Answer]:
+    """The answers to problem ``index``, in order of their samples."""
     kind = "both" if heads else "none"
     sampling = batch.Sampling(settings.temperature, settings.top_p, settings.top_k, settings.min_p, kind)
-    setting = {name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "min_p", "max_tokens")}
-    setting |= {"model": Path(model_path).name, "checker": settings.checker}
-    setting["heads"] = None if heads_path is None else os.fspath(heads_path)
-    left = [index for index in chosen if index not in log.done]
-    bar = tqdm(
-        total=len(chosen),
-        initial=len(chosen) - len(left),
-        unit="problem",
-        desc="rollout",
-        disable=None if progress else True,
-    )
-    with bar, log:
-        for index in left:
-            requests = [
-                batch.Request(
-                    tuple(prompts[index]),
-                    sampling,
-                    settings.max_tokens,
-                    batch.seed_of(settings.seed, index, sample),
-                    index=index,
-                    sample=sample,
-                )
-                for sample in range(settings.n)
-            ]
-            answers = sorted(batch.answer(llm, requests, heads, slots=settings.n), key=lambda answer: answer.sample)
-            log.add([_row(problems[index], answer, score, setting) for answer in answers])
-            bar.update()
-            bar.set_postfix(score=f"{log.mean_score():.3f}", refresh=False)
-    rows = [row for index in chosen for row in log.done[index]]
-    kept = [row for row in rows if row["score"] >= settings.least_score]
-    with replacing(output) as part:
-        part.write_text(_json_lines(kept), encoding="utf-8")
-    log.path.unlink()
-    return RolloutResult(len(chosen), len(rows), len(kept), log.mean_score())
+    seeds = [batch.seed_of(settings.seed, index, sample) for sample in range(settings.n)]
+    requests = [
+        batch.Request(tuple(prompt), sampling, settings.max_tokens, seed, index=index, sample=sample)
+        for sample, seed in enumerate(seeds)
+    ]
+    return sorted(batch.answer(llm, requests, heads, slots=settings.n), key=lambda answer: answer.sample)
 
 
 def scored(problem: dict, answer: Answer, score: Checker) -> float:
@@ -115,67 +126,34 @@ def scored(problem: dict, answer: Answer, score: Checker) -> float:
     return check(score, problem, answer.text) if answer.finished else 0.0
 
 
-class Log:
-    """The answers of a run so far, a line each, all of a problem at once; a file that outlives an interruption."""
+class ScoredAnswers:
+    """The rows ``of_problem``, and their mean score; kept in ``log``, a line a problem."""
 
-    def __init__(self, path: Path, made_by: dict, n: int):
-        self.path = path
-        self.done: dict[int, list[dict]] = {}
-        self._answers, self._score = 0, 0.0  # of all answers so far: their number, and the sum of their scores
-        if path.exists():
-            self._read(made_by, n)
-        text = "".join(
-            json.dumps(row) + "\n" for row in [made_by, *(row for rows in self.done.values() for row in rows)]
-        )
-        with replacing(path) as part:  # without what an interruption cut short
-            part.write_text(text, encoding="utf-8")
+    def __init__(self, log: JsonlLog):
+        self.of_problem: dict[int, list[dict]] = {}
+        self._log = log
+        self._rows, self._score = 0, 0.0
+        for row in log.rows:
+            self._take(row["problem"], row["answers"])
 
-    def _read(self, made_by: dict, n: int) -> None:
-        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last was cut short
-        try:
-            found = json.loads(lines[0])
-            rows = [json.loads(line) for line in lines[1:]]
-            for row in rows:
-                self.done.setdefault(row["problem"], []).append(row)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise InputError(f"{self.path}: not readable ({error}); delete it to start again") from None
-        different = sorted(key for key in made_by if found.get(key) != made_by[key])
-        if different:
-            raise InputError(
-                f"{self.path}: the unfinished run had another {', another '.join(different)}; use the same again to "
-                "continue it, or delete the file"
-            )
-        self.done = {index: rows for index, rows in self.done.items() if len(rows) == n}
-        for rows in self.done.values():
-            self._count(rows)
-
-    def __enter__(self):
-        self._file = self.path.open("a", encoding="utf-8")
-        return self
-
-    def __exit__(self, *error):
-        with naming(self.path):
-            self._file.close()
-
-    def add(self, rows: list[dict]) -> None:
-        """Note all answers to one problem."""
-        with naming(self.path):
-            self._file.write(_json_lines(rows))
-            self._file.flush()
-        self.done[rows[0]["problem"]] = rows
-        self._count(rows)
-
-    def _count(self, rows: list[dict]) -> None:
-        self._answers += len(rows)
+    def _take(self, problem: int, rows: list[dict]) -> None:
+        self.of_problem[problem] = rows
+        self._rows += len(rows)
         self._score += sum(row["score"] for row in rows)
+
+    def add(self, problem: int, rows: list[dict]) -> None:
+        """Note all answers to a problem."""
+        self._log.add({"problem": problem, "answers": rows})
+        self._take(problem, rows)
 
     def mean_score(self) -> float:
         """Return the mean score of all answers so far, 0 if there are none."""
-        return self._score / max(1, self._answers)
+        return self._score / max(1, self._rows)
 
 
-def _json_lines(rows: list[dict]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
+def _scores(row: dict) -> list[float]:
+    """The scores in a line of the log; raises KeyError or TypeError for what is none."""
+    return [row["problem"], *(answer["score"] + 0.0 for answer in row["answers"])]
 
 
 def _row(problem: dict, answer: Answer, score: Checker, setting: dict) -> dict:

@@ -16,10 +16,11 @@ from bandwidth import read_bandwidth
 from random_heads import write_random_heads
 
 from autodeco.base.opening import default_model
-from autodeco.commands.bench import measure, report
+from autodeco.commands.bench import Runs, measure, report
 from autodeco.export import cli as export_cli
 from autodeco.export.layout import open_layout
 from autodeco.runs.atomic import replacing
+from autodeco.settings.machine import Machine
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "smollm2.heads.safetensors"
@@ -45,7 +46,7 @@ def main() -> None:
                 checkpoint = Path(folder) / "heads.safetensors"
                 write_random_heads(checkpoint, layout.embedding_length)
             export_cli.main([str(checkpoint), "--base", str(model), "-o", str(heads)])
-            result = measure(model, heads, tokens=args.tokens, rounds=args.rounds, threads=THREADS)
+            result = measure(model, heads, Runs(args.tokens, args.rounds), Machine(THREADS))
         # tied embeddings are the output matrix; untied ones are looked up, a row a token
         weights = sum(t.nbytes for t in layout.model.tensors.values() if _is_read(t.name, layout.model.tensors))
         result["limit"] = {

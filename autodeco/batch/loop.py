@@ -10,11 +10,11 @@ import llama_cpp
 from autodeco import native
 from autodeco.batch.answers import Answer, PartialAnswer, Pieces
 from autodeco.batch.context import BatchContext, Slot
-from autodeco.batch.request import AS_THE_MODEL_SAYS, Prompt, Request, Sampling, check, check_open, requests
+from autodeco.batch.request import AS_THE_MODEL_SAYS, Prompt, Request, Sampling, check_open, check_requests, requests
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import open_layout
-from autodeco.settings.options import check_whole
+from autodeco.settings.options import checked
 
 
 def generate(
@@ -48,7 +48,7 @@ def answer(
 ) -> Iterator[Answer]:
     """Yield an answer to each request as it finishes, in batches of ``slots``; as ``generate``, which see."""
     wanted = list(wanted)
-    check_whole("slots", slots, 1)
+    checked("slots", slots, int, 1)
     check_open(llm)
     if heads is None:
         heads = getattr(llm, "_heads", None)
@@ -61,7 +61,7 @@ def answer(
             heads.check_fit(native.address(llm.model))
         except ValueError as error:
             raise InputError(f"{error}; use heads made for this model") from None
-    check(wanted, llm, heads)
+    check_requests(wanted, llm, heads)
     return _answers(llm, wanted, heads, slots)
 
 

@@ -12,7 +12,7 @@ from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.records import Messages
 from autodeco.errors import InputError
 from autodeco.runs.seeds import in_32_bits
-from autodeco.settings.options import check_number, check_whole
+from autodeco.settings.options import checked
 
 Prompt = str | Messages | Sequence[int]
 
@@ -33,11 +33,10 @@ class Sampling:
     heads: Literal["both", "temperature", "top_p", "none"] = "both"
 
     def __post_init__(self):
-        for name, low, high in (("temperature", 0.0, 1e6), ("top_p", 0.0, 1e6), ("min_p", 0.0, 1.0)):
-            check_number(name, getattr(self, name), low, high)
-        check_whole("top_k", self.top_k, 0, hint="0 keeps all tokens")
-        if self.heads not in ("both", "temperature", "top_p", "none"):
-            raise InputError(f"heads {self.heads!r}: must be both, temperature, top_p or none")
+        for name, most in (("temperature", 1e6), ("top_p", 1e6), ("min_p", 1.0)):
+            checked(name, getattr(self, name), float, 0.0, most)
+        checked("top_k", self.top_k, int, 0, hint="0 keeps all tokens")
+        checked("heads", self.heads, str, choices=("both", "temperature", "top_p", "none"))
 
 
 AS_THE_MODEL_SAYS = Sampling()
@@ -70,8 +69,8 @@ def requests(
     if len(settings) != len(prompts):
         raise InputError(f"{len(settings)} settings for {len(prompts)} prompts: give one, or one for each")
     _check_prompts(prompts)
-    check_whole("n", n, 1)
-    check_whole("seed", seed, 0)
+    checked("n", n, int, 1)
+    checked("seed", seed, int, 0)
     check_open(llm)
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     tokenizer = Tokenizer(llm)
@@ -110,13 +109,13 @@ def seed_of(seed: int, *key: int) -> int:
     return in_32_bits(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def check(wanted: Sequence[Request], llm: llama_cpp.Llama, heads: native.Heads | None) -> None:
+def check_requests(wanted: Sequence[Request], llm: llama_cpp.Llama, heads: native.Heads | None) -> None:
     """Raise InputError for the first request that ``llm`` cannot answer."""
     for request in wanted:
         where = f"prompt {request.index}"
         if not request.prompt:
             raise InputError(f"{where}: has no tokens; nothing predicts a first one")
-        check_whole("max_tokens", request.max_tokens, 1)
+        checked("max_tokens", request.max_tokens, int, 1)
         if not all(isinstance(stop, str) and stop for stop in request.stop):
             raise InputError(f"stop {list(request.stop)!r}: must be texts that are not empty")
         if not 0 <= min(request.prompt) <= max(request.prompt) < llm.n_vocab():

@@ -15,8 +15,9 @@ import numpy as np
 from autodeco import native
 from autodeco.batch.answers import Answer, PartialAnswer, Pieces
 from autodeco.batch.context import BatchContext, Slot
-from autodeco.batch.request import Request, check
+from autodeco.batch.request import Request, check_requests
 from autodeco.errors import InputError
+from autodeco.settings.options import checked
 
 # is told of every state that is drawn from: the prompt's index, what was drawn, each as the answer up to and including
 # it, hidden state [1, H] and logits [1, V], valid until it returns
@@ -36,9 +37,8 @@ def answer(
     ``autodeco.batch.answer``, and for a top-k or min-p, which only that one has.
     """
     wanted = list(wanted)
-    if slots < 1:
-        raise InputError(f"slots {slots}: must be at least 1")
-    check(wanted, llm, heads)
+    checked("slots", slots, int, 1)
+    check_requests(wanted, llm, heads)
     if any(request.sampling.top_k or request.sampling.min_p for request in wanted):
         raise InputError("answers with a top-k or min-p cannot share what they begin with")
     return _answers(llm, wanted, heads, min(slots, len(wanted)), seen)

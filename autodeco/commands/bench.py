@@ -5,7 +5,13 @@ import json
 import platform
 import statistics
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from autodeco.errors import InputError
+from autodeco.settings.given import add_settings, given_settings
+from autodeco.settings.machine import Machine
+from autodeco.settings.options import Options, option
 
 # what a user who tunes by hand would set, and what the heads' predictions are scaled to on average
 STATIC = {"temp": 0.8, "top_p": 0.95, "top_k": 0, "min_p": 0.0}
@@ -13,86 +19,107 @@ TURN = 8  # tokens a sampler decodes before the next one's turn
 PROMPT = "Once upon a time, in a small village by the sea, there lived an old woman who"
 
 
+@dataclass(frozen=True)
+class Files(Options):
+    """What is measured, and where the figures go."""
+
+    model: Path = option(None, "a model, or a merged file", positional=True, metavar="MODEL.gguf")
+    heads: Path | None = option(None, "heads for the model", metavar="HEADS.gguf")
+    output: Path | None = option(None, "write the figures there", short="-o", metavar="FILE.json")
+
+
+@dataclass(frozen=True)
+class Runs(Options):
+    """How much is measured."""
+
+    tokens: int = option(128, "tokens a run", least=1, short="-n")
+    rounds: int = option(7, "runs of each, in turn", least=1)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``autodeco bench``."""
-    parser.add_argument("model", type=Path, metavar="MODEL.gguf", help="a model, or a merged file")
-    parser.add_argument("--heads", type=Path, metavar="HEADS.gguf", help="heads for the model")
-    parser.add_argument("-n", "--tokens", type=int, default=128, help="tokens a run (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each, in turn (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="(default: half of the machine's)")
-    parser.add_argument("--gpu-layers", type=int, default=0, help="layers on the GPU, -1: all (default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write the figures there")
+    add_settings(parser, Files, Runs, Machine)
 
 
-def measure(
-    model: Path, heads: Path | None, tokens: int = 128, rounds: int = 7, threads: int | None = None, gpu_layers: int = 0
-) -> dict:
-    """Time ``tokens`` decode steps of each sampler, ``rounds`` times in this process; return a JSON-ready dict.
+def measure(model: Path, heads: Path | None, runs: Runs, machine: Machine) -> dict:
+    """Time ``runs.tokens`` decode steps of each sampler, ``runs.rounds`` times in this process; return a JSON-ready
+    dict.
 
     Rates are tokens per second of decoding and sampling, without the prompt. The samplers take turns every few tokens,
     each in a context of its own over the same model file: the speed of a machine drifts over seconds, so that only
     neighbours can be compared. Multipliers bring the heads' mean to the fixed setting, so that nuclei are alike in
     size.
     """
-    import llama_cpp
-    from tqdm import tqdm
-
     from autodeco.base.opening import open_base
     from autodeco.llama.opening import open_llama
+    from autodeco.settings.program import bar
 
-    context = len(PROMPT) + tokens + 8
-    options = {"n_ctx": context, "n_threads": threads, "n_threads_batch": threads, "n_gpu_layers": gpu_layers}
-    ours = open_llama(model, heads, **options)
-    prompt = ours.tokenize(PROMPT.encode())
-
-    def start(llm: llama_cpp.Llama, seed: int, settings: dict):
-        llm.reset()
-        llm.set_seed(seed)
-        generator = llm.generate(prompt, **settings)
-        next(generator)  # the prompt
-        return generator
-
-    generator = start(ours, 0, {})
-    for _ in range(tokens):
-        next(generator)
-    generator.close()
-    mean = ours.decoding
-    scaled = {
-        "temp": STATIC["temp"] / float(mean.temperature.mean()),
-        "top_p": STATIC["top_p"] / float(mean.top_p.mean()),
-    }
+    threads, tokens = machine.threads, runs.tokens
+    options = {"n_threads": threads, "n_threads_batch": threads, "n_gpu_layers": machine.gpu_layers}
+    options["n_ctx"] = len(PROMPT) + tokens + 8
+    with_heads = open_llama(model, heads, **options)
+    prompt = with_heads.tokenize(PROMPT.encode())
+    scaled = _multipliers(with_heads, prompt, tokens)
     candidates = {
         "stock_static": (open_base(model, **options), STATIC),
         "stock_defaults": (open_base(model, **options), {}),
-        "autodeco": (ours, scaled),
+        "autodeco": (with_heads, scaled),
     }
-    names = list(candidates)
-    rates: dict[str, list[float]] = {name: [] for name in names}
-    for seed in tqdm(range(rounds + 1), desc="bench", unit="round", disable=None):
-        generators = {name: start(llm, seed, settings) for name, (llm, settings) in candidates.items()}
-        seconds = dict.fromkeys(names, 0.0)
-        for block in range(0, tokens, TURN):
-            first = block // TURN % len(names)
-            for name in names[first:] + names[:first]:
-                begun = time.perf_counter()
-                for _ in range(min(TURN, tokens - block)):
-                    next(generators[name])
-                seconds[name] += time.perf_counter() - begun
-        for name, generator in generators.items():
-            generator.close()
+    rates: dict[str, list[float]] = {name: [] for name in candidates}
+    with bar(runs.rounds + 1, 0, "round", "bench") as shown:
+        for seed in range(runs.rounds + 1):
+            seconds = _in_turn(candidates, prompt, seed, tokens)
             if seed > 0:  # the first round warms up
-                rates[name].append(tokens / seconds[name])
+                for name in candidates:
+                    rates[name].append(tokens / seconds[name])
+            shown.update()
+    return _figures(model, rates, {"static": STATIC, "multipliers": scaled, **asdict(runs), **asdict(machine)})
+
+
+def _start(llm, prompt: list[int], seed: int, settings: dict):
+    """Begin an answer; return the generator of its tokens, behind the first."""
+    llm.reset()
+    llm.set_seed(seed)
+    generator = llm.generate(prompt, **settings)
+    next(generator)  # the prompt
+    return generator
+
+
+def _multipliers(llm, prompt: list[int], tokens: int) -> dict[str, float]:
+    """What brings the mean of the heads' predictions to the fixed setting."""
+    generator = _start(llm, prompt, 0, {})
+    for _ in range(tokens):
+        next(generator)
+    generator.close()
+    mean = llm.decoding
+    return {
+        "temp": STATIC["temp"] / float(mean.temperature.mean()),
+        "top_p": STATIC["top_p"] / float(mean.top_p.mean()),
+    }
+
+
+def _in_turn(candidates: dict, prompt: list[int], seed: int, tokens: int) -> dict[str, float]:
+    """The seconds that each of ``candidates`` takes for ``tokens`` tokens, a few at a time."""
+    names = list(candidates)
+    generators = {name: _start(llm, prompt, seed, settings) for name, (llm, settings) in candidates.items()}
+    seconds = dict.fromkeys(names, 0.0)
+    for block in range(0, tokens, TURN):
+        first = block // TURN % len(names)
+        for name in names[first:] + names[:first]:
+            begun = time.perf_counter()
+            for _ in range(min(TURN, tokens - block)):
+                next(generators[name])
+            seconds[name] += time.perf_counter() - begun
+    for generator in generators.values():
+        generator.close()
+    return seconds
+
+
+def _figures(model: Path, rates: dict[str, list[float]], settings: dict) -> dict:
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "model": model.name,
-        "settings": {
-            "static": STATIC,
-            "multipliers": scaled,
-            "tokens": tokens,
-            "rounds": rounds,
-            "threads": threads,
-            "gpu_layers": gpu_layers,
-        },
+        "settings": settings,
         "tokens_per_second": {name: [round(value, 2) for value in values] for name, values in rates.items()},
         "median": {name: round(value, 2) for name, value in medians.items()},
         "ratio_over_static": round(medians["autodeco"] / medians["stock_static"], 4),
@@ -130,22 +157,18 @@ def _processor() -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print the medians and their ratio."""
-    from autodeco.errors import InputError
     from autodeco.export.layout import open_layout
     from autodeco.runs.atomic import replacing
-    from autodeco.settings.options import check_machine, check_whole
 
-    check_whole("--tokens", args.tokens, 1)
-    check_whole("--rounds", args.rounds, 1)
-    check_machine(args.threads, args.gpu_layers)
-    if args.output and (args.output.is_dir() or not args.output.parent.is_dir()):
-        raise InputError(f"{args.output}: cannot be written; give a file in a folder that exists")
-    if args.heads is None and open_layout(args.model).kind != "merged":
-        raise InputError(f"{args.model}: has no heads; give --heads")
-    result = measure(args.model, args.heads, args.tokens, args.rounds, args.threads, args.gpu_layers)
+    files, runs, machine = given_settings(args, Files, Runs, Machine)
+    if files.output and (files.output.is_dir() or not files.output.parent.is_dir()):
+        raise InputError(f"{files.output}: cannot be written; give a file in a folder that exists")
+    if files.heads is None and open_layout(files.model).kind != "merged":
+        raise InputError(f"{files.model}: has no heads; give --heads")
+    result = measure(files.model, files.heads, runs, machine)
     report(result)
-    if args.output:
-        with replacing(args.output) as part:
+    if files.output:
+        with replacing(files.output) as part:
             part.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -1,15 +1,26 @@
 """Say what is in a GGUF file: a plain model, AutoDeco heads, or both in one file."""
 
 import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from autodeco.errors import InputError
+from autodeco.settings.given import add_settings, given_settings
+from autodeco.settings.options import Options, option
+
+
+@dataclass(frozen=True)
+class Inspected(Options):
+    """What is looked at."""
+
+    file: Path = option(None, "a heads, merged or plain GGUF file", positional=True, metavar="FILE")
+    base: Path | None = option(None, "say whether the heads in FILE were exported for this model", metavar="MODEL.gguf")
+    tensors: bool = option(False, "list every tensor of the model too")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this verb's arguments."""
-    parser.add_argument("file", metavar="FILE", help="a heads, merged or plain GGUF file")
-    parser.add_argument(
-        "--base", metavar="MODEL.gguf", help="say whether the heads in FILE were exported for this model"
-    )
-    parser.add_argument("--tensors", action="store_true", help="list every tensor of the model too")
+    add_settings(parser, Inspected)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -18,17 +29,18 @@ def run(args: argparse.Namespace) -> int:
 
     from autodeco.export.layout import open_layout
 
-    layout = open_layout(args.file)
-    base = _base(args, layout) if args.base else None
+    (inspected,) = given_settings(args, Inspected)
+    layout = open_layout(inspected.file)
+    base = _base(inspected, layout) if inspected.base else None
     console = Console(highlight=False, soft_wrap=True)
-    for label, value in _lines(args.file, layout):
+    for label, value in _lines(inspected.file, layout):
         _say(console, label, value)
-    if table := _table(layout, every_tensor=args.tensors):
+    if table := _table(layout, every_tensor=inspected.tensors):
         console.print(table)
-    return _compare(args, layout, base, console) if base else 0
+    return _compare(inspected, layout, base, console) if base else 0
 
 
-def _lines(file: str, layout) -> list[tuple[str, object]]:
+def _lines(file: Path, layout) -> list[tuple[str, object]]:
     """What the header says, as label and value."""
     from autodeco.export.schema import DESCRIPTION_KEYS
 
@@ -85,20 +97,18 @@ def _say(console, label: str, value: object) -> None:
     console.print(Text(f"{label + ':':<18}{_printable(value)}"))
 
 
-def _base(args: argparse.Namespace, layout):
-    from autodeco.errors import InputError
+def _base(inspected: Inspected, layout):
     from autodeco.export.layout import open_layout
 
     if layout.kind == "plain":
-        raise InputError(f"{args.file}: holds no heads to compare with --base; give a heads or merged file")
-    base = open_layout(args.base)
+        raise InputError(f"{inspected.file}: holds no heads to compare with --base; give a heads or merged file")
+    base = open_layout(inspected.base)
     if not base.has_base:
-        raise InputError(f"{args.base}: holds no model; give a model with --base")
+        raise InputError(f"{inspected.base}: holds no model; give a model with --base")
     return base
 
 
-def _compare(args: argparse.Namespace, layout, base, console) -> int:
-    from autodeco.errors import InputError
+def _compare(inspected: Inspected, layout, base, console) -> int:
     from autodeco.export.fit import check_fit
 
     try:
@@ -106,7 +116,7 @@ def _compare(args: argparse.Namespace, layout, base, console) -> int:
     except InputError as error:
         _say(console, "fits", f"no: {error}")
         return 1
-    _say(console, "fits", f"by shape only: {warning}" if warning else f"yes: exported for {args.base}")
+    _say(console, "fits", f"by shape only: {warning}" if warning else f"yes: exported for {inspected.base}")
     return 1 if warning else 0
 
 

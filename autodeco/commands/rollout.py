@@ -1,43 +1,47 @@
 """Sample a model's own answers to problems and keep those that a checker finds right, for `autodeco collect`."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from autodeco.errors import InputError
 from autodeco.rollout_settings import RolloutSettings
-from autodeco.settings.options import add_options, chosen_options
+from autodeco.settings.given import add_settings, given_settings
+from autodeco.settings.machine import Processors
+from autodeco.settings.options import Options, option
+
+
+@dataclass(frozen=True)
+class Files(Options):
+    """What is read and written, and how much of it."""
+
+    model: Path = option(None, "the model that answers", positional=True, metavar="MODEL.gguf")
+    problems: Path = option(
+        None, "JSON lines with prompt and answer, or a .yaml list of reasoning-gym tasks", metavar="FILE"
+    )
+    output: Path = option(None, "file for the answers", short="-o", metavar="DATA.jsonl")
+    heads: Path | None = option(None, "sample with these heads", metavar="HEADS.gguf")
+    shard: str = option("1/1", "do the I-th of N parts of the problems", metavar="I/N")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``autodeco rollout``."""
-    parser.add_argument("model", type=Path, metavar="MODEL.gguf", help="the model that answers")
-    parser.add_argument(
-        "--problems",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="JSON lines with prompt and answer, or a .yaml list of reasoning-gym tasks",
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DATA.jsonl", help="file for the answers")
-    parser.add_argument("--heads", type=Path, metavar="HEADS.gguf", help="sample with these heads")
-    parser.add_argument("--shard", default="1/1", metavar="I/N", help="do the I-th of N parts of the problems")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    add_options(parser, RolloutSettings)
+    add_settings(parser, Files, RolloutSettings, Processors)
 
 
 def run(args: argparse.Namespace) -> None:
     """Sample, and say how much was right and what to do with it."""
+    files, settings, processors = given_settings(args, Files, RolloutSettings, Processors)
+    shard = parse_shard(files.shard)
+
     from autodeco.rollouts import rollout
 
-    settings = chosen_options(RolloutSettings, vars(args))
-    result = rollout(
-        args.model, args.problems, args.output, settings, args.heads, parse_shard(args.shard), args.threads
-    )
+    result = rollout(files.model, files.problems, files.output, settings, files.heads, shard, processors.threads)
     print(
-        f"{args.output}: {result.kept} of {result.answers} answers to {result.problems} problems, "
+        f"{files.output}: {result.kept} of {result.answers} answers to {result.problems} problems, "
         f"mean score {result.score:.3f}"
     )
-    print(f"next: autodeco collect {args.model} --data {args.output} -o TRACES")
+    print(f"next: autodeco collect {files.model} --data {files.output} -o TRACES")
 
 
 def parse_shard(text: str) -> tuple[int, int]:

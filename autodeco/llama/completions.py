@@ -17,7 +17,7 @@ from autodeco.errors import InputError
 from autodeco.llama.decoding import Decoding
 from autodeco.llama.extra_samplers import DEFAULTS as EXTRA
 from autodeco.llama.extra_samplers import ExtraSamplers
-from autodeco.settings.options import check_whole
+from autodeco.settings.options import checked
 
 if TYPE_CHECKING:
     from autodeco.llama.llama import Llama
@@ -71,9 +71,9 @@ def completing(method: Callable) -> Callable:
         llm, autodeco, n = settings.pop("self"), settings.pop("autodeco"), settings.pop("n")
         samplers = ExtraSamplers(**{name: settings.pop(name) for name in EXTRA})
         llm._check_open()
-        check_whole("n", n, 1)
+        checked("n", n, int, 1)
         if settings["seed"] is not None:
-            check_whole("seed", settings["seed"], -(2**63))
+            checked("seed", settings["seed"], int, -(2**63))
         _join_bias(settings, llm.n_vocab())
         if llm._call is not None:  # a chat format asks for a part of its answer
             return method(llm, **settings)

@@ -1,5 +1,6 @@
 """XTC, DRY and top-n-sigma: samplers of llama.cpp that ``llama_cpp.Llama`` has no parameters for."""
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,7 +9,7 @@ import llama_cpp
 from llama_cpp._internals import LlamaSampler
 
 from autodeco.errors import InputError
-from autodeco.settings.options import check_number
+from autodeco.settings.options import checked
 
 # what llama_cpp.Llama's chain ends in where it draws by temperature: top-k, typical, top-p, min-p; temperature, draw
 STOCK_CUTS, STOCK_DRAW = 4, 2
@@ -34,7 +35,7 @@ class ExtraSamplers:
 
     def __post_init__(self):
         for name, (least, most) in LIMITS.items():
-            check_number(name, getattr(self, name), least, most)
+            checked(name, getattr(self, name), float, least, most)
         breakers = self.dry_sequence_breakers
         if isinstance(breakers, str) or not all(isinstance(breaker, str) and breaker for breaker in breakers):
             raise InputError(f"dry_sequence_breakers {breakers!r}: must be a list of texts that are not empty")
@@ -45,7 +46,7 @@ class ExtraSamplers:
             return []
         breakers = [breaker.encode() for breaker in self.dry_sequence_breakers]
         last_n = llm.n_ctx() if self.dry_penalty_last_n < 0 else self.dry_penalty_last_n
-        array = (llama_cpp.llama_cpp.ctypes.c_char_p * len(breakers))(*breakers)
+        array = (ctypes.c_char_p * len(breakers))(*breakers)
         settings = self.dry_multiplier, self.dry_base, int(self.dry_allowed_length), int(last_n)
         return [llama_cpp.llama_sampler_init_dry(llm._model.vocab, *settings, array, len(breakers))]
 

@@ -16,7 +16,7 @@ class JsonlLog:
     Only whole lines count: a last line that an interruption cut short is dropped, and cut off before a row is added.
     ``header``, if given, is the first line and says what decides the rows. ``check`` is called with each row that is
     read and raises KeyError or TypeError for what is none. Raises InputError for a damaged line and for another header.
-    One process at a time may write: the caller holds a lock (``runs.locks``) of the file or of its folder.
+    One process at a time may write: the caller holds the lock of a file or folder (``runs.locks``).
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""One process at a time where a long command writes."""
+"""One process at a time where a long command writes.
+
+Locks are the operating system's, on files of their own: they end with the process, however that ends.
+"""
 
 import contextlib
 import os
@@ -11,19 +14,38 @@ from autodeco.errors import InputError
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike) -> Iterator[None]:
-    """Hold the lock of the file or folder ``path`` while the body runs; it need not exist, but its folder must.
+def locked_folder(folder: str | os.PathLike) -> Iterator[None]:
+    """Make ``folder`` if it is not there, and hold its lock, the file ``.lock`` in it, while the body runs.
 
-    Raises InputError if another process holds it. The lock is one of the operating system, on a file that stays: in a
-    folder it is ``.lock``, beside a file it is named for the file. It ends with the process, however that ends.
+    Raises InputError if another process holds it.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with _held(Path(folder) / ".lock", folder):
+        yield
+
+
+@contextlib.contextmanager
+def locked_file(path: str | os.PathLike) -> Iterator[None]:
+    """Hold the lock of the file ``path``, which need not exist, while the body runs; its folder is made.
+
+    The lock is a hidden file beside it, and goes when the body has ended without an exception: ``path`` then exists,
+    and who gets the lock next must look for it. Raises InputError if another process holds it.
     """
     path = Path(path)
-    place = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = path.with_name(f".{path.name}.lock")
+    with _held(place, path):
+        yield
+        place.unlink()
+
+
+@contextlib.contextmanager
+def _held(place: Path, what: str | os.PathLike) -> Iterator[None]:
     lock = filelock.FileLock(place)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise InputError(f"{path}: another process writes there; wait until it ends, or name another place") from None
+        raise InputError(f"{what}: another process writes there; wait until it ends, or name another place") from None
     try:
         yield
     finally:

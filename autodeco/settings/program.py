@@ -80,3 +80,10 @@ def _show_warning(show):
             show(message, category, filename, lineno, file, line)
 
     return shown
+
+
+def bar(total: int, initial: int, unit: str, desc: str, shown: bool = True):
+    """Return a tqdm bar on stderr, hidden where that is no terminal, and unless ``shown``."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=initial, unit=unit, desc=desc, smoothing=0.05, disable=None if shown else True)

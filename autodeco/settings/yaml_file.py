@@ -1,18 +1,18 @@
-"""Settings of training in a YAML file, under the names of the flags."""
+"""Settings in a YAML file, under the names of the flags."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from autodeco.errors import InputError
+from autodeco.settings.options import declared, kind_of_one
 
 
-def read_config(path: Path, options: Sequence[type], paths: tuple[str, ...]) -> dict[str, Any]:
+def read_config(path: Path, options: Sequence[type], paths: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the settings in the YAML file at ``path`` by field name, those in ``paths`` as Path.
 
     Names may be written as the flags are, with hyphens. Raises InputError for a missing or damaged file and for names
-    that are neither fields of the dataclasses ``options`` nor in ``paths``; the values are the dataclasses' to check.
+    that are neither options of the dataclasses ``options`` nor in ``paths``; the values are the dataclasses' to check.
     """
     import yaml
 
@@ -25,20 +25,22 @@ def read_config(path: Path, options: Sequence[type], paths: tuple[str, ...]) -> 
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds no settings; write one `name: value` a line")
     values = {str(name).replace("-", "_"): value for name, value in values.items()}
-    known = {item.name: type(item.default) for kind in options for item in fields(kind)}
+    known = {name: kind_of_one(kind) for one in options for name, kind, _ in declared(one)}
     unknown = sorted(values.keys() - known.keys() - set(paths))
     if unknown:
-        raise InputError(f"{path}: no setting is called {', '.join(unknown)}; `autodeco train --help` lists them all")
+        raise InputError(f"{path}: no setting is called {', '.join(unknown)}; the command's --help lists them all")
     for name, value in values.items():
         if name in paths and not isinstance(value, str):
             raise InputError(f"{path}: {name} must be a path, not {value!r}")
-        if known.get(name) is float and isinstance(value, str):
-            values[name] = _number(path, name, value)  # YAML reads 5e-4, which has no dot, as text
+        if known.get(name) is float:  # YAML reads 5e-4, which has no dot, as text
+            numbers = [_number(path, name, one) for one in (value if isinstance(value, list) else [value])]
+            values[name] = numbers if isinstance(value, list) else numbers[0]
     return {name: Path(value) if name in paths else value for name, value in values.items()}
 
 
-def _number(path: Path, name: str, text: str) -> float:
+def _number(path: Path, name: str, value):
+    """``value``, as a number if it is text."""
     try:
-        return float(text)
+        return float(value) if isinstance(value, str) else value
     except ValueError:
-        raise InputError(f"{path}: {name} must be a number, not {text!r}") from None
+        raise InputError(f"{path}: {name} must be a number, not {value!r}") from None

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from autodeco.traces.settings import CollectSettings
+
 if TYPE_CHECKING:
-    from autodeco.traces.collecting import CollectSettings, collect
+    from autodeco.traces.collecting import collect
 
 __all__ = ["CollectSettings", "collect"]
 

@@ -1,7 +1,7 @@
 """Collecting traces: run llama.cpp over completions and keep the hidden state behind each of their tokens."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -18,28 +18,13 @@ from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_
 from autodeco.data.records import Record, held_out_records, read_records
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
+from autodeco.runs.locks import locked_folder
 from autodeco.runs.provenance import file_hash, provenance
-from autodeco.settings.limits import DEFAULT_CONTEXT, PROMPT_BATCH
+from autodeco.settings.limits import MOST_THREADS, PROMPT_BATCH
+from autodeco.settings.options import checked
+from autodeco.settings.program import bar
 from autodeco.traces.format import MANIFEST, Manifest, Shard, read_manifest, write_manifest, write_shard
-
-
-@dataclass(frozen=True)
-class CollectSettings:
-    """Everything that decides what the traces hold, beside model and data."""
-
-    context: int = DEFAULT_CONTEXT  # tokens of prompt and completion
-    append_end: bool = True  # plain completions end with the model's end-of-text token
-    shard_tokens: int = 4096  # an interruption loses at most this much work
-    seed: int = 0  # of the choice of positions whose logits are checked, and of wordings and held-out records
-    control: bool = False  # give each prompt commands too
-    validation_share: float = 0.1  # of the records, to be given held-out wordings; without control, train decides
-
-    def __post_init__(self):
-        for name in ("context", "shard_tokens"):
-            if getattr(self, name) < 2:
-                raise InputError(f"{name.replace('_', '-')} {getattr(self, name)}: must be at least 2")
-        if not 0 <= self.validation_share <= 0.9:
-            raise InputError(f"validation-share {self.validation_share}: must be between 0.0 and 0.9")
+from autodeco.traces.settings import CollectSettings
 
 
 def collect(
@@ -57,51 +42,45 @@ def collect(
     data and settings, and refuses another. Raises InputError for bad input, and when logits rebuilt from the kept
     states differ from llama.cpp's own by more than 5%.
     """
-    settings = settings or CollectSettings()
-    if threads is not None and threads < 1:
-        raise InputError(f"threads {threads}: must be at least 1")
-    output_dir = Path(output_dir)
+    settings, output_dir = settings or CollectSettings(), Path(output_dir)
+    threads = checked("threads", threads, int | None, 1, MOST_THREADS) or os.cpu_count()
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: is a file; give a folder for the traces")
-    layout = open_layout(model_path)
-    matrix = read_output_matrix(layout)
     if commands_path is not None and not settings.control:
         raise InputError(f"{commands_path}: commands are given to prompts with --control only")
+    layout = open_layout(model_path)
+    matrix = read_output_matrix(layout)
     commands = read_commands(commands_path) if settings.control else []
     records = _count_records(data_path, commands)
-    manifest = _manifest(layout, Path(data_path), settings, matrix)
+    new = _manifest(layout, Path(data_path), settings, matrix)
     if settings.control:
         held_out = held_out_records(range(records), settings.validation_share, settings.seed)
-        manifest.control = Control(commands, sorted(held_out), settings.seed)
-    if (output_dir / MANIFEST).exists():
-        manifest = _continued(output_dir, manifest)
-        if manifest.complete:
-            return manifest
-    llm = open_base(
-        layout,
-        n_ctx=settings.context,
-        n_batch=PROMPT_BATCH,
-        n_threads=threads or os.cpu_count(),
-        n_threads_batch=threads or os.cpu_count(),
-    )
+        new.control = Control(commands, sorted(held_out), settings.seed)
+    if (manifest := _continued(output_dir, new)).complete:
+        return manifest
+    llm = _open(layout, matrix, settings.context, threads)
+    with locked_folder(output_dir):
+        manifest = _continued(output_dir, new)  # another process may have written meanwhile
+        with bar(records, manifest.next_record, "record", "collect", progress) as shown:
+            _run(llm, matrix, data_path, output_dir, manifest, shown)
+        if not manifest.tokens:
+            raise InputError(
+                f"{data_path}: every prompt fills the context of {settings.context} tokens or fewer that the model "
+                "has; raise --context or shorten the prompts"
+            )
+        manifest.complete = True
+        write_manifest(output_dir, manifest)
+    return manifest
+
+
+def _open(layout: Layout, matrix: OutputMatrix, context: int, threads: int) -> llama_cpp.Llama:
+    llm = open_base(layout, n_ctx=context, n_batch=PROMPT_BATCH, n_threads=threads, n_threads_batch=threads)
     if (llm.n_embd(), llm.n_vocab()) != (matrix.hidden_size, matrix.vocab_size):
         raise InputError(
-            f"{model_path}: its output matrix is {matrix.vocab_size} x {matrix.hidden_size}, the model works with "
+            f"{layout.path}: its output matrix is {matrix.vocab_size} x {matrix.hidden_size}, the model works with "
             f"{llm.n_vocab()} x {llm.n_embd()}; heads cannot be trained on this architecture"
         )
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with tqdm(
-        total=records, initial=manifest.next_record, unit="record", disable=None if progress else True, desc="collect"
-    ) as bar:
-        _run(llm, matrix, data_path, output_dir, manifest, bar)
-    if not manifest.tokens:
-        raise InputError(
-            f"{data_path}: every prompt fills the context of {settings.context} tokens or fewer that the model has; "
-            "raise --context or shorten the prompts"
-        )
-    manifest.complete = True
-    write_manifest(output_dir, manifest)
-    return manifest
+    return llm
 
 
 def _count_records(data_path, commands: list[Command]) -> int:
@@ -117,7 +96,7 @@ def _count_records(data_path, commands: list[Command]) -> int:
     return count
 
 
-def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manifest, bar: tqdm) -> None:
+def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manifest, shown: tqdm) -> None:
     settings = CollectSettings(**manifest.settings)
     tokenizer = Tokenizer(llm, settings.append_end)
     check = LogitsCheck(settings.seed) if manifest.logits_error is None else None
@@ -147,8 +126,8 @@ def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manif
                         check.offer(hidden, logits)
             if check and first and pending.hidden:
                 refuse_if_wrong(check.relative_error(matrix), matrix)
-        bar.update()
-        bar.set_postfix(tokens=manifest.tokens + pending.tokens, refresh=False)
+        shown.update()
+        shown.set_postfix(tokens=manifest.tokens + pending.tokens, refresh=False)
         if pending.tokens >= settings.shard_tokens:
             check = _flush(pending, index + 1, check, matrix, output_dir, manifest)
             pending = _Pending(index + 1)
@@ -231,7 +210,10 @@ def _manifest(layout: Layout, data_path: Path, settings: CollectSettings, matrix
 
 
 def _continued(output_dir: Path, wanted: Manifest) -> Manifest:
-    """Return the manifest in ``output_dir`` if it was made with the same model, data and settings."""
+    """Return the manifest in ``output_dir`` if it was made with the same model, data and settings; ``wanted`` if there
+    is none."""
+    if not (output_dir / MANIFEST).exists():
+        return wanted
     found = read_manifest(output_dir)
     differences = []
     if found.model.fingerprint != wanted.model.fingerprint:

@@ -16,9 +16,11 @@ from autodeco.base.states import StateReader
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.records import Record
 from autodeco.errors import InputError
+from autodeco.runs.locks import locked_folder
 from autodeco.traces import collecting
-from autodeco.traces.collecting import CollectSettings, collect
+from autodeco.traces.collecting import collect
 from autodeco.traces.format import read_manifest
+from autodeco.traces.settings import CollectSettings
 
 SUMS = [(1, 2), (3, 4), (5, 1), (2, 7), (6, 3)]
 END = 2  # <|im_end|>, SmolLM2's end-of-generation token
@@ -132,6 +134,12 @@ def test_an_interrupted_run_continues_to_the_same_traces(traces, smollm2, data, 
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
     assert read_manifest(tmp_path).logits_error == read_manifest(traces).logits_error
+
+
+def test_two_processes_do_not_write_the_same_folder(smollm2, data, settings, tmp_path):
+    with locked_folder(tmp_path / "traces"), pytest.raises(InputError, match="traces: another process writes there"):
+        collect(smollm2, data, tmp_path / "traces", settings, threads=1, progress=False)
+    assert [file.name for file in (tmp_path / "traces").iterdir()] == [".lock"]
 
 
 def test_a_finished_run_is_not_run_again(traces, smollm2, data, settings, monkeypatch):

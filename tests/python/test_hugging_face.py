@@ -20,7 +20,7 @@ from autodeco.data.records import held_out_records, read_records  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.hugging_face.model import HuggingFaceModel  # noqa: E402
 from autodeco.hugging_face.packing import Labelled, pack, row  # noqa: E402
-from autodeco.traces.collecting import CollectSettings, collect  # noqa: E402
+from autodeco.traces import CollectSettings, collect  # noqa: E402
 from autodeco.training import TrainingArguments, train_from  # noqa: E402
 from autodeco.training.arguments import HuggingFaceSettings  # noqa: E402
 from autodeco.training.hugging_face_source import HuggingFaceSource  # noqa: E402

@@ -7,7 +7,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from autodeco import cli, rollouts
+from autodeco import cli
 from autodeco.commands.rollout import parse_shard
 from autodeco.data import checkers
 from autodeco.data.checkers import check, checker
@@ -15,7 +15,9 @@ from autodeco.data.problems import read_problems
 from autodeco.data.records import read_records
 from autodeco.errors import InputError
 from autodeco.rollout_settings import RolloutSettings
-from autodeco.rollouts import rollout
+from autodeco.rollouts import ScoredAnswers, rollout
+from autodeco.runs.jsonl_log import JsonlLog
+from autodeco.runs.locks import locked_file
 from file_reads import count_reads
 
 SETTINGS = RolloutSettings(checker="number", n=3, max_tokens=6, least_score=0.0, seed=5)
@@ -70,20 +72,20 @@ def test_shards_together_are_the_whole(whole, smollm2, problems, tmp_path):
 
 def test_an_interrupted_run_continues_to_the_same_answers(whole, smollm2, problems, tmp_path, monkeypatch):
     path = tmp_path / "data.jsonl"
-    add, calls = rollouts.Log.add, []
+    add, calls = JsonlLog.add, []
 
-    def interrupted(self, rows):
+    def interrupted(self, row):
         if len(calls) == 2:
-            self._file.write('{"problem": 2, "setting": {"n": 3}')  # a line cut short, though it ends like a whole one
+            self._file.write(b'{"problem": 2, "answers": []}')  # a line cut short, though it reads like a whole one
             raise KeyboardInterrupt
         calls.append(1)
-        add(self, rows)
+        add(self, row)
 
-    monkeypatch.setattr(rollouts.Log, "add", interrupted)
+    monkeypatch.setattr(JsonlLog, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
     assert not path.exists()
-    monkeypatch.setattr(rollouts.Log, "add", lambda self, rows: calls.append(1) or add(self, rows))
+    monkeypatch.setattr(JsonlLog, "add", lambda self, row: calls.append(1) or add(self, row))
     other = RolloutSettings(**{**SETTINGS.__dict__, "seed": 6})
     with pytest.raises(InputError, match="another seed"):
         rollout(smollm2, problems, path, other, threads=1, progress=False)
@@ -91,6 +93,7 @@ def test_an_interrupted_run_continues_to_the_same_answers(whole, smollm2, proble
     assert len(calls) == 5  # none was answered twice
     assert result == whole[1]  # the score too is of all answers, those before the interruption among them
     assert rows_of(path) == rows_of(whole[0])
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
     with pytest.raises(InputError, match="exists"):
         rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
 
@@ -111,14 +114,22 @@ def test_the_model_is_read_once_and_opened_once_with_its_weights(smollm2, tmp_pa
     assert opened[1]["n_ctx"] > 600
 
 
-def test_the_log_s_mean_is_that_of_all_answers_while_it_grows_and_when_it_is_read_again(tmp_path):
-    scores, path = [[1.0, 0.0], [0.25, 0.25], [1.0, 1.0]], tmp_path / "log"
-    with rollouts.Log(path, {}, 2) as log:
-        assert log.mean_score() == 0
+def test_the_mean_score_is_that_of_all_answers_while_they_grow_and_when_they_are_read_again(tmp_path):
+    scores, log = [[1.0, 0.0], [0.25, 0.25], [1.0, 1.0]], JsonlLog(tmp_path / "log", {})
+    with log:
+        answers = ScoredAnswers(log)
+        assert answers.mean_score() == 0
         for problem, pair in enumerate(scores):
-            log.add([{"problem": problem, "score": score} for score in pair])
-            assert log.mean_score() == pytest.approx(np.mean(scores[: problem + 1]), rel=1e-12)
-    assert rollouts.Log(path, {}, 2).mean_score() == pytest.approx(np.mean(scores), rel=1e-12)
+            answers.add(problem, [{"problem": problem, "score": score} for score in pair])
+            assert answers.mean_score() == pytest.approx(np.mean(scores[: problem + 1]), rel=1e-12)
+    assert ScoredAnswers(JsonlLog(tmp_path / "log", {})).mean_score() == pytest.approx(np.mean(scores), rel=1e-12)
+
+
+def test_two_processes_do_not_write_the_same_file(smollm2, problems, tmp_path):
+    path = tmp_path / "data.jsonl"
+    with locked_file(path), pytest.raises(InputError, match=r"data\.jsonl: another process writes there"):
+        rollout(smollm2, problems, path, SETTINGS, threads=1, progress=False)
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_the_command_makes_data_that_collect_reads(smollm2, tmp_path, capsys):

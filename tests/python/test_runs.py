@@ -19,7 +19,7 @@ from autodeco.runs import seeds
 from autodeco.runs.atomic import replacing
 from autodeco.runs.interrupts import deferred_interrupt, exit_code, noted_interrupt
 from autodeco.runs.jsonl_log import JsonlLog
-from autodeco.runs.locks import locked
+from autodeco.runs.locks import locked_file, locked_folder
 from autodeco.runs.provenance import file_hash
 from autodeco.runs.seeds import Stream, generator, seed_of
 
@@ -124,32 +124,30 @@ def test_a_full_disk_names_the_log(log_file):
 # locks
 
 
-def holding(path):
+def holding(lock, path):
     """A process that holds the lock of ``path``."""
-    code = "import sys, time; from autodeco.runs.locks import locked\nwith locked(sys.argv[1]): print(); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-uc", code, str(path)], stdout=subprocess.PIPE)
+    code = "import sys, time; from autodeco.runs import locks\n"
+    code += "with getattr(locks, sys.argv[1])(sys.argv[2]): print(); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-uc", code, lock.__name__, str(path)], stdout=subprocess.PIPE)
     process.stdout.readline()
     return process
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_second_process_is_refused_and_a_killed_one_blocks_nobody(tmp_path, kind):
-    path = tmp_path / "here"
-    if kind == "folder":
-        path.mkdir()
-    process = holding(path)
+@pytest.mark.parametrize("lock", [locked_folder, locked_file])
+def test_a_second_process_is_refused_and_a_killed_one_blocks_nobody(tmp_path, lock):
+    path = tmp_path / "new" / "here"
+    process = holding(lock, path)
     try:
-        with pytest.raises(InputError, match="here: another process writes there; wait until it ends"), locked(path):
+        with pytest.raises(InputError, match="here: another process writes there; wait until it ends"), lock(path):
             pass
     finally:
         process.kill()
         process.wait()
-    with locked(path):
-        assert {entry.name for entry in tmp_path.rglob("*")} - {"here"} == {
-            ".lock" if kind == "folder" else ".here.lock"
-        }
-    with locked(path):
-        pass
+    for _ in range(2):
+        with lock(path):
+            held = {str(entry.relative_to(tmp_path / "new")) for entry in path.parent.rglob("*")}
+            assert held == ({"here", "here/.lock"} if lock is locked_folder else {".here.lock"})
+    assert [entry.name for entry in path.parent.iterdir()] == (["here"] if lock is locked_folder else [])
 
 
 # interrupts
