@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 # Packages whose module has another name than they.
-_PACKAGES = {"yaml": "pyyaml", "google.protobuf": "protobuf"}
+_PACKAGES = {"google.protobuf": "protobuf"}
 _REQUIREMENT = re.compile(r"""([\w.-]+).*?;.*\bextra == ['"]([\w-]+)['"]""")
 
 

@@ -64,9 +64,7 @@ def check_options(options) -> None:
     for name, kind, item in declared(type(options)):
         value, shown = getattr(options, name), name.replace("_", "-")
         if value is None and not _taken_apart(kind)[2]:
-            raise InputError(
-                f"{shown}: is missing; give it as an argument or flag, or in a file of settings (--config)"
-            )
+            raise InputError(f"{shown}: is missing; give it as an argument or in a file of settings (--config)")
         value = checked(shown, value, kind, **item.metadata["check"])
         object.__setattr__(options, name, value)  # frozen for everybody else
 

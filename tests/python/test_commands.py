@@ -35,7 +35,6 @@ def test_it_tells_its_version():
     [
         ((), "autodeco"),
         (("frob",), "autodeco"),
-        (("bench",), "autodeco"),
         (("bench", "-n", "x"), "autodeco bench"),
         (("inspect", "x", "--y"), "autodeco"),
     ],
