@@ -10,9 +10,7 @@ from autodeco.settings.options import Options, option
 class CollectSettings(Options):
     """Everything that decides what the traces hold, beside model and data."""
 
-    context: int = option(
-        DEFAULT_CONTEXT, "tokens of prompt and completion; at most what the model is trained on", least=2
-    )
+    context: int = option(DEFAULT_CONTEXT, "tokens of prompt and completion; not more than the model has", least=2)
     append_end: bool = option(True, "end plain completions with the model's end-of-text token")
     shard_tokens: int = option(4096, "states in a file; an interruption loses at most one", least=2)
     control: bool = option(False, "read each answer behind commands too, for `autodeco train --control`")
