@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from autodeco.hugging_face.packing import Labelled, pack
-from autodeco.rollouts import Log
+from autodeco.rollouts import ScoredAnswers
+from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.training.batches import ShuffledBatches
 
 ROUNDS = 3
@@ -69,10 +70,11 @@ def log(problems: int) -> dict:
     """Answers to problems noted one problem after the other, with the mean score told after each."""
 
     def whole() -> None:
-        with tempfile.TemporaryDirectory() as folder, Log(Path(folder) / "log", {}, ANSWERS) as noted:
+        with tempfile.TemporaryDirectory() as folder, JsonlLog(Path(folder) / "log", {}) as file:
+            answers = ScoredAnswers(file)
             for problem in range(problems):
-                noted.add([{"problem": problem, "sample": sample, "score": 0.5} for sample in range(ANSWERS)])
-                noted.mean_score()
+                answers.add(problem, [{"sample": sample, "score": 0.5} for sample in range(ANSWERS)])
+                answers.mean_score()
 
     return {"what": "log", "problems": problems, "seconds": round(seconds(whole), 4)}
 
