@@ -34,13 +34,13 @@ def draw(logits: Tensor, temperature: Tensor, top_p: Tensor, uniforms: Tensor) -
         c = p.cumsum(-1)
         inside = c - p < top_p[outside].unsqueeze(-1)
         inside[:, 0] = True
-        c = torch.where(inside, c, 0).cummax(-1).values  # stays at the mass of the nucleus behind its last token
+        c = torch.where(inside, c, 0).cummax(-1).values  # stays at the mass of the nucleus after its last token
         tokens[outside] = order.gather(-1, _at(c, uniforms[outside, 1]).unsqueeze(-1)).squeeze(-1)
     return tokens
 
 
 def _at(c: Tensor, u: Tensor) -> Tensor:
-    """Return the first place [n] at which the running sums ``c`` [n, V] exceed the share ``u`` [n] of their last."""
+    """Return the first index [n] at which the running sums ``c`` [n, V] exceed the share ``u`` [n] of their last."""
     last = c[:, -1:]
     wanted = torch.minimum(u.to(c.dtype).unsqueeze(-1) * last, torch.nextafter(last, torch.zeros_like(last)))
     return torch.searchsorted(c, wanted, right=True).squeeze(-1)

@@ -28,11 +28,11 @@ class HuggingFaceTokenizer(RecordTokenizer):
     def _turn_end(self) -> set[int]:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
-            behind = self._render(turns, add_generation_prompt=False).rpartition("b")[2]
+            ending = self._render(turns, add_generation_prompt=False).rpartition("b")[2]
         except InputError:
             return set()
         special = set(self._tokenizer.all_special_ids)
-        return set([token for token in self._ids(behind, add_bos=False) if token in special][:1])
+        return set([token for token in self._ids(ending, add_bos=False) if token in special][:1])
 
     def _ids(self, text: str, add_bos: bool) -> list[int]:
         ids = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
@@ -102,5 +102,5 @@ def _empty_model(folder: str, dtype: torch.dtype, where: dict[str, str]):
 
     with init_empty_weights():  # not of buffers: they come with no file
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **where), dtype=dtype)
-    model.tie_weights()  # which being emptied has parted
+    model.tie_weights()  # which emptying has untied
     return model

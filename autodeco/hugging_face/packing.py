@@ -13,13 +13,13 @@ from autodeco.data.control import NO_COMMAND
 
 @dataclass(frozen=True)
 class Labelled:
-    """The tokens of one record; those from ``prompt`` on are labels, or only those at ``places`` behind it."""
+    """The tokens of one record; those from ``prompt`` on are labels, or only those at ``indices`` after it."""
 
     record: int
     tokens: list[int]
     prompt: int
     command: int = NO_COMMAND
-    places: tuple[int, ...] | None = None
+    indices: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ def pack(sequences: Sequence[Labelled], length: int) -> list[list[Labelled]]:
     rooms: list[int] = []  # the keys of ``waiting``, ascending
     for sequence in sorted(sequences, key=lambda sequence: (-len(sequence.tokens), sequence.record)):
         size = len(sequence.tokens)
-        place = bisect.bisect_left(rooms, size)
-        if place == len(rooms):
+        index = bisect.bisect_left(rooms, size)
+        if index == len(rooms):
             groups.append([])
             group, room = len(groups) - 1, length
         else:
-            room = rooms[place]
+            room = rooms[index]
             group = waiting[room].pop()
             if not waiting[room]:
-                del waiting[room], rooms[place]
+                del waiting[room], rooms[index]
         groups[group].append(sequence)
         left = room - size
         if left not in waiting:
@@ -68,16 +68,16 @@ def pack(sequences: Sequence[Labelled], length: int) -> list[list[Labelled]]:
 
 
 def row(group: Sequence[Labelled]) -> Row:
-    """Return the sequences of ``group`` behind each other."""
+    """Return the sequences of ``group`` one after another."""
     tokens, positions, at, labels, records, commands = [], [], [], [], [], []
     for sequence in group:
         size, start = len(sequence.tokens), len(tokens)
-        places = range(size - sequence.prompt) if sequence.places is None else sequence.places
+        indices = range(size - sequence.prompt) if sequence.indices is None else sequence.indices
         tokens += sequence.tokens
         positions += range(size)
-        at += [start + sequence.prompt - 1 + place for place in places]
-        labels += [sequence.tokens[sequence.prompt + place] for place in places]
-        records += [sequence.record] * len(places)
-        commands += [sequence.command] * len(places)
+        at += [start + sequence.prompt - 1 + index for index in indices]
+        labels += [sequence.tokens[sequence.prompt + index] for index in indices]
+        records += [sequence.record] * len(indices)
+        commands += [sequence.command] * len(indices)
     inputs = (torch.tensor(values) for values in ([tokens], [positions], at, labels))
     return Row(*inputs, np.array(records), np.array(commands))

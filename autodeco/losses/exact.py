@@ -2,7 +2,7 @@
 
 The base model is frozen, so the losses of a token reach the heads through two numbers only, its temperature T and its
 top-p P. Automatic differentiation instead keeps every intermediate array of tokens x vocabulary: fourteen in float32,
-at a vocabulary of 151,936 8.5 MB a token, which for 12,288 tokens is 105 GB. Here a token leaves five numbers behind,
+at a vocabulary of 151,936 8.5 MB a token, which for 12,288 tokens is 105 GB. Here a token leaves five numbers,
 its two losses and their derivatives, and arrays as wide as the vocabulary live for one chunk of tokens, however many
 there are: on a CUDA GPU 640 of them, whose logits are 194 MB in bfloat16 and the only such array; the same logits in
 another order are never written. Of the heads nothing is kept either: their forward pass is run again for the backward.

@@ -2,8 +2,8 @@
 
 Two things make a token cheap. Sorting is most of the work, and only tokens of the vocabulary that matter are sorted:
 those left out have together less than 1e-9 of the probability, which is below the rounding of float32. At T = 0.4 that
-leaves some hundreds of 49,152. And c rises along the sorted tokens, so a_i = 0 before one place and 1 behind it: sums
-over q before that place are running sums that are there already, and the soft mask is needed behind it only.
+leaves some hundreds of 49,152. And c rises along the sorted tokens, so a_i = 0 before one index and 1 after it: sums
+over q before that index are running sums that are there already, and the soft mask is needed after it only.
 """
 
 import functools
@@ -119,7 +119,7 @@ def _token_loss(token: Distribution, temperature: float, top_p: float, k: float)
     a_y = float(over_y > 0)
     n = math.exp(max(s_y * b - k * max(over_y, 0.0), -700.0)) / token.total / (s_total + NUCLEUS_EPSILON)
     total_by_b = before_g - mean * before_c
-    # sum_i q_i (s_i - mean - k g_i) behind the edge, with g_i = G_i - mean c_i
+    # sum_i q_i (s_i - mean - k g_i) after the edge, with g_i = G_i - mean c_i
     inner = g[edge:]
     inner -= mean * beyond
     inner *= -k

@@ -22,12 +22,12 @@ def label_weight(logits: Tensor, labels: Tensor) -> Tensor:
 def easy_token_mask(
     logits: Tensor, labels: Tensor, easy_token_drop: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Return which positions [...] the temperature loss keeps: labelled, and not an easy one drawn to be dropped.
+    """Return which positions [...] the temperature loss keeps: labelled, and not an easy one that is dropped.
 
     A token is easy where the most likely token is the label; each is dropped with probability ``easy_token_drop``.
     """
-    drawn = torch.rand(labels.shape, generator=generator, device=labels.device) < easy_token_drop
-    return (labels != IGNORED) & ~(drawn & (logits.argmax(dim=-1) == labels))
+    dropped = torch.rand(labels.shape, generator=generator, device=labels.device) < easy_token_drop
+    return (labels != IGNORED) & ~(dropped & (logits.argmax(dim=-1) == labels))
 
 
 def temperature_loss(

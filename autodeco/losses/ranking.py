@@ -1,8 +1,8 @@
 """Control by instruction: a ranking loss that orders temperature and top-p by what the prompt asks for.
 
 The paper (arXiv 2510.26697) trains with such a loss and does not give its formula; this one is ours. The same answer is
-read behind three prompts: with a command to be certain (low), without one, and with a command to be diverse (high). Let
-L, N, H be the means of T, or of P, over the answer's tokens behind each. With a margin m in units of T or P,
+read after three prompts: with a command to be certain (low), without one, and with a command to be diverse (high). Let
+L, N, H be the means of T, or of P, over the answer's tokens after each. With a margin m in units of T or P,
 
     l = relu(1 - (N - L) / m) + relu(1 - (H - N) / m)
 
@@ -37,14 +37,14 @@ def ranking_loss(means: Tensor, margins: Sequence[float]) -> Tensor:
     return torch.relu(1 - steps / margin[:, None, None]).mean((0, 1))
 
 
-def answer_means(values: Tensor, records: np.ndarray, places: np.ndarray) -> tuple[Tensor, np.ndarray]:
+def answer_means(values: Tensor, records: np.ndarray, levels: np.ndarray) -> tuple[Tensor, np.ndarray]:
     """Return the means [k, 3, m] of ``values`` [k, n] over the answers of m records, and the records [m], ascending.
 
-    ``records`` [n] says whose answer a token is in, ``places`` [n] is LOW, NONE or HIGH. Raises ValueError for a record
+    ``records`` [n] says whose answer a token is in, ``levels`` [n] is LOW, NONE or HIGH. Raises ValueError for a record
     that lacks one of them.
     """
     distinct, which = np.unique(records, return_inverse=True)
-    cells = places * len(distinct) + which
+    cells = levels * len(distinct) + which
     counts = np.bincount(cells, minlength=3 * len(distinct))
     if not counts.all():
         raise ValueError(f"record {distinct[counts.argmin() % len(distinct)] + 1} lacks a variant")

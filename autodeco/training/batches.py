@@ -32,7 +32,7 @@ class ShuffledBatches:
         return generator(self._seed, Stream.EPOCH, epoch).permutation(self._items) if found is None else found
 
 
-def ranked_places(size: int, record: int, step: int, arguments: TrainingArguments) -> np.ndarray:
+def ranked_indices(size: int, record: int, step: int, arguments: TrainingArguments) -> np.ndarray:
     """Return which of an answer's ``size`` tokens update ``step`` ranks: all, or ``control_tokens`` drawn evenly."""
     if size <= arguments.control_tokens:
         return np.arange(size)

@@ -26,15 +26,15 @@ class Predicted:
     commands: np.ndarray
 
     def means(self, commands: Sequence[Command], held_out: bool) -> tuple[Tensor, np.ndarray]:
-        """Return ``answer_means`` behind training wordings, or behind ``held_out`` ones."""
-        places = np.array([NONE, *(LOW if command.direction == "low" else HIGH for command in commands)])
+        """Return ``answer_means`` after training wordings, or after ``held_out`` ones."""
+        levels = np.array([NONE, *(LOW if command.direction == "low" else HIGH for command in commands)])
         mine = np.array([True, *(command.held_out == held_out for command in commands)])[self.commands]
         values = self.values[:, torch.from_numpy(mine)]
-        return answer_means(values, self.records[mine], places[self.commands[mine]])
+        return answer_means(values, self.records[mine], levels[self.commands[mine]])
 
 
 def predict(heads: Heads, chunks: Iterable[Chunk]) -> Predicted:
-    """Predict chunk by chunk; the graph that stays behind is that of the heads alone."""
+    """Predict chunk by chunk; the graph that is kept is that of the heads alone."""
     values, records, commands = [], [], []
     for chunk in chunks:
         values.append(torch.stack(heads(chunk.hidden, chunk.logits)))

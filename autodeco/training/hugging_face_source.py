@@ -16,6 +16,7 @@ from autodeco.hugging_face.model import HuggingFaceModel
 from autodeco.hugging_face.packing import Labelled, Row, pack, row
 from autodeco.losses.exact import chunk_tokens
 from autodeco.runs.provenance import file_hash
+from autodeco.runs.seeds import Stream, generator
 from autodeco.training.arguments import HuggingFaceSettings, TrainingArguments
 from autodeco.training.batches import ShuffledBatches
 from autodeco.training.device import take_device
@@ -79,10 +80,10 @@ class HuggingFaceSource:
             yield from self._chunks(row(self._training[index]))
 
     def validation(self) -> Iterator[Chunk]:
-        places = range(self.rank, -(-len(self._validation) // self._processes) * self._processes, self._processes)
+        indices = range(self.rank, -(-len(self._validation) // self._processes) * self._processes, self._processes)
         # Where the last round has too few rows, the model still has to be run: with FSDP, all run it together.
-        rows = ((place, place < len(self._validation)) for place in places)
-        return self._own_chunks((row(self._validation[place if own else 0]), own) for place, own in rows)
+        rows = ((index, index < len(self._validation)) for index in indices)
+        return self._own_chunks((row(self._validation[index if own else 0]), own) for index, own in rows)
 
     def ranked(self, step: int) -> Iterator[Chunk]:
         return self._own_chunks(self._answers.training(step, self.rank))
@@ -162,7 +163,7 @@ def _split(sequences: list[Labelled], arguments: TrainingArguments) -> tuple[lis
     held_out = held_out_records([s.record for s in sequences], arguments.validation_share, arguments.seed)
     by_record = {s.record: s for s in sequences}
     validation, tokens = [], 0
-    for record in np.random.default_rng([arguments.seed, 2]).permutation(sorted(held_out)):
+    for record in generator(arguments.seed, Stream.VALIDATION).permutation(sorted(held_out)):
         if tokens < arguments.validation_tokens:
             validation.append(by_record[record])
             tokens += len(by_record[record].tokens) - by_record[record].prompt

@@ -16,6 +16,7 @@ from autodeco.errors import InputError
 from autodeco.heads import Heads
 from autodeco.losses.exact import predict_and_score
 from autodeco.runs.interrupts import noted_interrupt
+from autodeco.runs.seeds import Stream, generator
 from autodeco.training.arguments import TrainingArguments
 from autodeco.training.control import measure_control, ranking_step
 from autodeco.training.device import check_alone
@@ -118,9 +119,9 @@ def _update(run: TrainingState, source: Source) -> tuple[float, int]:
     arguments = run.arguments
     scored = _score(run.heads, source.training(run.step), arguments)
     # A fresh generator for each step: a resumed run drops the same tokens.
-    random = np.random.default_rng([arguments.seed, 3, run.step, source.rank])
-    drawn = torch.from_numpy(random.random(len(scored.records)) < arguments.easy_token_drop).to(scored.easy.device)
-    kept = ~(drawn & scored.easy)
+    random = generator(arguments.seed, Stream.EASY_TOKENS, run.step, source.rank)
+    dropped = torch.from_numpy(random.random(len(scored.records)) < arguments.easy_token_drop).to(scored.easy.device)
+    kept = ~(dropped & scored.easy)
     counts = source.summed(torch.stack([kept.sum(), torch.tensor(len(kept), device=kept.device)])).clamp(min=1)
     loss = scored.top_p_loss.sum() / counts[1] if arguments.top_p else 0.0
     if arguments.temperature:
@@ -206,7 +207,7 @@ def _where(bad: np.ndarray) -> str:
 
 
 def _score(heads: Heads, chunks: Iterable[Chunk], arguments: TrainingArguments) -> _Scored:
-    """Score chunk by chunk; what stays behind of a token is what the heads read."""
+    """Score chunk by chunk; what is kept of a token is what the heads read."""
     parts, labels, records = [], [], []
     for chunk in chunks:
         scored = predict_and_score(

@@ -1,4 +1,4 @@
-"""Answers of a Hugging Face model behind commands, packed into rows that several processes share."""
+"""Answers of a Hugging Face model after commands, packed into rows that several processes share."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
 from autodeco.hugging_face.packing import Labelled, Row, pack, row
 from autodeco.training.arguments import TrainingArguments
-from autodeco.training.batches import ShuffledBatches, ranked_places
+from autodeco.training.batches import ShuffledBatches, ranked_indices
 
 
 class PackedAnswers:
@@ -43,7 +43,7 @@ class PackedAnswers:
             except InputError as error:
                 raise InputError(f"{data_path}, line {record.line}: {error}") from None
             left = room - max(len(prompt) for _, prompt, _ in variants)
-            if left > 0:  # the same tokens of the answer behind each
+            if left > 0:  # the same tokens of the answer after each
                 self._answers[index] = [
                     Labelled(index, [*prompt, *completion[:left]], len(prompt), command)
                     for command, prompt, completion in variants
@@ -81,5 +81,5 @@ class PackedAnswers:
         if step is None:
             return answers
         size = min(len(answer.tokens) - answer.prompt for answer in answers)
-        places = tuple(ranked_places(size, record, step, self._arguments).tolist())
-        return [replace(answer, places=places) for answer in answers]
+        indices = tuple(ranked_indices(size, record, step, self._arguments).tolist())
+        return [replace(answer, indices=indices) for answer in answers]

@@ -25,11 +25,11 @@ class ControlEvaluation(Evaluation):
     """
 
     ranking_loss: float  # of training wordings; part of ``loss``
-    low_temperature_share: float  # behind training wordings
+    low_temperature_share: float  # after training wordings
     low_top_p_share: float
     high_temperature_share: float
     high_top_p_share: float
-    low_temperature_new_wording_share: float  # behind held-out ones
+    low_temperature_new_wording_share: float  # after held-out ones
     low_top_p_new_wording_share: float
     high_temperature_new_wording_share: float
     high_top_p_new_wording_share: float

@@ -45,10 +45,10 @@ class Source(Protocol):
         """Yield this process's held-out tokens, always the same."""
 
     def ranked(self, step: int) -> Iterator[Chunk]:
-        """Yield this process's answers to be ranked in update ``step``, each whole, without and behind commands."""
+        """Yield this process's answers to be ranked in update ``step``, each whole, without and after commands."""
 
     def ranked_validation(self) -> Iterator[Chunk]:
-        """Yield this process's held-out answers, the same way, behind held-out wordings too."""
+        """Yield this process's held-out answers, the same way, after held-out wordings too."""
 
     def summed(self, values: Tensor) -> Tensor:
         """Return ``values`` added up over all processes."""

@@ -1,4 +1,4 @@
-"""The answers in traces that were collected behind commands: which tokens are whose, and which are ranked when."""
+"""The answers in traces that were collected after commands: which tokens are whose, and which are ranked when."""
 
 import itertools
 
@@ -7,14 +7,14 @@ import numpy as np
 from autodeco.data.control import DIRECTIONS, NO_COMMAND
 from autodeco.errors import InputError
 from autodeco.training.arguments import TrainingArguments
-from autodeco.training.batches import ShuffledBatches, ranked_places
+from autodeco.training.batches import ShuffledBatches, ranked_indices
 from autodeco.training.trace_tokens import TraceTokens
 
 
 class TraceAnswers:
     """The answers of the training records, and of those that the tokens at ``validation`` are of.
 
-    Raises InputError for traces without commands, and for an answer that is not there behind every command it needs.
+    Raises InputError for traces without commands, and for an answer that is not there after every command it needs.
     """
 
     def __init__(self, traces: TraceTokens, validation: np.ndarray, arguments: TrainingArguments):
@@ -35,13 +35,13 @@ class TraceAnswers:
         self.validation = everything[np.isin(records, traces.records(validation))]
 
     def training(self, step: int) -> np.ndarray:
-        """Return the token indices of update ``step``: the same places of an answer behind each of its commands."""
+        """Return the token indices of update ``step``: the same tokens of an answer after each of its commands."""
         records = self._batches.batch(step)
-        return np.concatenate([self._places(record, step) for record in dict.fromkeys(records.tolist())])
+        return np.concatenate([self._token_indices(record, step) for record in dict.fromkeys(records.tolist())])
 
-    def _places(self, record: int, step: int) -> np.ndarray:
+    def _token_indices(self, record: int, step: int) -> np.ndarray:
         answers = [np.array(tokens) for tokens in self._tokens[record].values()]
-        chosen = ranked_places(min(map(len, answers)), record, step, self._arguments)
+        chosen = ranked_indices(min(map(len, answers)), record, step, self._arguments)
         return np.concatenate([tokens[chosen] for tokens in answers])
 
     def _check(self, traces: TraceTokens, record: int, uses: tuple[bool, ...]) -> None:

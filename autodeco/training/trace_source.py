@@ -14,6 +14,7 @@ from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
 from autodeco.losses.exact import chunk_tokens
+from autodeco.runs.seeds import Stream, generator
 from autodeco.traces.format import Manifest, read_manifest
 from autodeco.training.arguments import TrainingArguments
 from autodeco.training.batches import ShuffledBatches
@@ -55,8 +56,8 @@ class TraceSource:
         self._batches = ShuffledBatches(training, arguments.batch_tokens, arguments.seed)
         # Records in random order, but whole, so that they can be read in the report.
         records = self._traces.records(self._validation)
-        place = np.random.default_rng([arguments.seed, 2]).permutation(records.max() + 1)[records]
-        self._validation = np.sort(self._validation[np.argsort(place, kind="stable")][: arguments.validation_tokens])
+        position = generator(arguments.seed, Stream.VALIDATION).permutation(records.max() + 1)[records]
+        self._validation = np.sort(self._validation[np.argsort(position, kind="stable")][: arguments.validation_tokens])
         self.tokens = len(training), len(self._validation)
         self._answers = TraceAnswers(self._traces, self._validation, arguments) if arguments.control else None
         self._layout = _open_model(manifest, Path(model_path or manifest.model.path))

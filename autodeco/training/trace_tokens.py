@@ -55,7 +55,7 @@ class TraceTokens:
     def split(self, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (training, validation) token indices; whole records go one way or the other, ``share`` to the second.
 
-        Of answers behind several commands, those behind none; collecting has then decided which records are held out.
+        Of answers after several commands, those after none; collecting has then decided which records are held out.
         Raises InputError if there are fewer than two records.
         """
         held_out = self.control.held_out if self.control else held_out_records(self._records, share, seed)
@@ -70,5 +70,5 @@ class TraceTokens:
         return self._records[indices]
 
     def given(self, indices: np.ndarray) -> np.ndarray:
-        """Return the command behind which each token at ``indices`` was read: NO_COMMAND, or 1 + its place."""
+        """Return the command after which each token at ``indices`` was read: NO_COMMAND, or 1 + its place."""
         return self._commands[indices]
