@@ -8,38 +8,36 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from autodeco.commands.training_run import UNSET, add_run_arguments, given_values, refuse, require, show_result
+from autodeco.commands.training_run import Heads, add_resume, refuse, show_result
 from autodeco.rewards.arguments import RewardArguments
-from autodeco.settings.options import add_options, check_options, chosen_options, option
-
-PATHS = ("model", "problems", "output", "init")
+from autodeco.settings.given import add_settings, given_values
+from autodeco.settings.machine import Processors
+from autodeco.settings.options import Options, chosen_options, option
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What decides nothing but the speed."""
+class Files(Options):
+    """What answers, and what it is asked."""
 
-    threads: int = option(0, "CPU threads of llama.cpp when it answers; 0 for all", least=0)
+    model: Path = option(None, "GGUF file; --rollouts says what else", positional=True, metavar="MODEL")
+    problems: Path = option(
+        None, "JSON lines with prompt and answer, or a .yaml list of reasoning-gym tasks", metavar="FILE"
+    )
 
-    def __post_init__(self):
-        check_options(self)
+
+SETTINGS = (Files, Heads, RewardArguments, Processors)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``autodeco reward``."""
-    parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="GGUF file; see --rollouts for others")
-    parser.add_argument(
-        "--problems", metavar="FILE", help="problems to reward answers to: see `autodeco rollout --help`", **UNSET
-    )
-    add_run_arguments(parser)
-    add_options(parser, RewardArguments, Machine)
+    add_settings(parser, *SETTINGS)
+    add_resume(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, show the held-out measurements before and after, and say what to do next."""
-    values = given_values(args, (RewardArguments, Machine), PATHS)
-    require(values, model="MODEL", problems="--problems", output="--output")
-    arguments, machine = (chosen_options(kind, values) for kind in (RewardArguments, Machine))
+    values = given_values(args, *SETTINGS)
+    files, heads, arguments, processors = (chosen_options(kind, values) for kind in SETTINGS)
     with_transformers = arguments.rollouts == "hugging-face"
     refuse(values, ["threads" if with_transformers else "dtype"], f"with --rollouts {arguments.rollouts}")
 
@@ -48,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from autodeco.training.state import check_run
 
     check_alone("training on rewards")
-    check_run(values["output"], arguments, values["resume"])
-    room = values["model"], arguments.max_tokens, arguments.slots, arguments.device
+    check_run(heads.output, arguments, args.resume)
+    room = files.model, arguments.max_tokens, arguments.slots, arguments.device
     if with_transformers:
         from autodeco.rewards.hugging_face import HuggingFacePolicy
 
@@ -57,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         from autodeco.rewards.llama import LlamaPolicy
 
-        policy = LlamaPolicy(*room, machine.threads or None)
-    problems, output = values["problems"], values["output"]
-    result = train_on_rewards(policy, problems, output, arguments, values.get("init"), values["resume"])
-    return show_result(result, output)
+        policy = LlamaPolicy(*room, processors.threads)
+    result = train_on_rewards(policy, files.problems, heads.output, arguments, heads.init, args.resume)
+    return show_result(result, heads.output)

@@ -1,37 +1,27 @@
-"""What ``autodeco train`` and ``autodeco reward`` share: settings from flags and a file, and what a run ends with."""
+"""What ``autodeco train`` and ``autodeco reward`` share: what every run is given, and what it ends with."""
 
 import argparse
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from autodeco.data.control import share_rows
 from autodeco.errors import InputError
-from autodeco.settings.yaml_file import read_config
-
-UNSET = {"default": argparse.SUPPRESS, "type": Path}  # a path that is not given is not in the result
+from autodeco.settings.options import Options, option
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where the heads go and what a run begins with."""
-    parser.add_argument("-o", "--output", metavar="HEADS", help="folder for the heads", **UNSET)
-    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings by the names of these flags")
-    parser.add_argument("--init", metavar="HEADS", help="finished heads to continue from", **UNSET)
+@dataclass(frozen=True)
+class Heads(Options):
+    """Where the heads go, and what they start from."""
+
+    output: Path = option(None, "folder for the heads", short="-o", metavar="HEADS")
+    init: Path | None = option(None, "finished heads to continue from", metavar="HEADS")
+
+
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """Declare the flag that continues a run; no file of settings can."""
     parser.add_argument("--resume", action="store_true", help="continue the interrupted run in HEADS")
-
-
-def given_values(args: argparse.Namespace, settings: Sequence[type], paths: tuple[str, ...]) -> dict[str, Any]:
-    """Return what the file of settings and the flags give, by name; flags win. What neither gives is not in it."""
-    values = read_config(args.config, settings, paths) if args.config else {}
-    return values | {name: value for name, value in vars(args).items() if value is not None}
-
-
-def require(values: dict[str, Any], **shown: str) -> None:
-    """Raise InputError for the first name in ``shown``, which says how the command calls it, that is not given."""
-    for name, called in shown.items():
-        if name not in values:
-            raise InputError(f"{called}: is missing; give it in the command, or as {name} in the --config file")
 
 
 def refuse(values: dict[str, Any], names: Iterable[str], why: str) -> None:

@@ -4,11 +4,11 @@ as what it draws its tokens from."""
 from dataclasses import dataclass
 
 from autodeco.errors import InputError
-from autodeco.settings.options import check_options, option
+from autodeco.settings.options import Options, option
 
 
 @dataclass(frozen=True)
-class OptimizerArguments:
+class OptimizerArguments(Options):
     """Which heads are trained, how they are updated and where; likelihood and rewards have defaults of their own.
 
     Raises InputError for a value that makes no sense.
@@ -17,15 +17,15 @@ class OptimizerArguments:
     learning_rate: float = option(5e-4, "at its highest", least=0.0)
     warmup_steps: int = option(20, "updates in which the learning rate rises, before it follows the schedule", least=0)
     schedule: str = option(
-        "cosine", "how the learning rate falls to 0, or constant", choices=("cosine", "linear", "constant")
+        "cosine", "how the learning rate falls to 0, or constant", choices=("cosine", "linear", "constant"), flag=False
     )
-    weight_decay: float = option(0.0, "of AdamW", least=0.0)
+    weight_decay: float = option(0.0, "of AdamW", least=0.0, flag=False)
     gradient_clip: float = option(1.0, "largest norm of the gradient; 0 for none", least=0.0)
     ema: float = option(
         0.0, "decay of an exponential average of the heads, which is then measured and kept; 0 for none", 0.0, 0.99999
     )
     evaluate_every: int = option(50, "updates between measurements on what is held out", least=1)
-    prob_stats: bool = option(True, "give the top-p head the four statistics of the distribution")
+    prob_stats: bool = option(True, "give the top-p head the four statistics of the distribution", flag=False)
     temperature: bool = option(True, "train a temperature head")
     top_p: bool = option(True, "train a top-p head")
     seed: int = option(0, "of everything that is random", least=0)
@@ -33,7 +33,7 @@ class OptimizerArguments:
     tracker: str = option("none", "where to send every update's figures", choices=("none", "tensorboard", "wandb"))
 
     def __post_init__(self):
-        check_options(self)
+        super().__post_init__()
         kind, _, index = self.device.partition(":")
         if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
             raise InputError(f"device {self.device}: must be cpu, cuda or cuda:N")
@@ -58,7 +58,7 @@ class TrainingArguments(OptimizerArguments):
     easy_token_drop: float = option(
         0.6, "share of tokens left out of the temperature loss where the model is already right", least=0.0, most=1.0
     )
-    fine_tuning_weight: bool = option(True, "weigh each token with the probability that the model gives it")
+    fine_tuning_weight: bool = option(True, "weigh each token with the probability that the model gives it", flag=False)
     validation_share: float = option(0.1, "share of the records held out", least=0.0, most=0.9)
     validation_tokens: int = option(1024, "at most this many held-out tokens are measured", least=1)
     evaluate_every: int = option(50, "updates between measurements on the held-out records", least=1)
@@ -78,12 +78,9 @@ class TrainingArguments(OptimizerArguments):
 
 
 @dataclass(frozen=True)
-class HuggingFaceSettings:
+class HuggingFaceSettings(Options):
     """How the model is run."""
 
     pack_tokens: int = option(2048, "tokens in a row of packed sequences, whose logits are in memory at once", least=2)
     dtype: str = option("bfloat16", "of the frozen model", choices=("bfloat16", "float16", "float32"))
     control_commands: str = option("", "JSON file of the commands of --control; empty for a set of our own")
-
-    def __post_init__(self):
-        check_options(self)

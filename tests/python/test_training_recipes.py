@@ -43,10 +43,21 @@ def test_a_file_of_settings_gives_what_the_same_flags_give(traces, tmp_path):
         "schedule: linear\nfine-tuning-weight: false\n"
     )
     assert cli.main(["train", "--config", str(file)]) == 0
-    flags = ["--steps=6", "--batch-tokens=32", "--learning-rate=1e-2", "--schedule=linear", "--no-fine-tuning-weight"]
-    assert cli.main(["train", str(traces), "-o", str(tmp_path / "flags"), *flags]) == 0
+    flags = ["--steps=6", "--batch-tokens=32", "--learning-rate=1e-2"]
+    rare = tmp_path / "rare.yaml"  # what has no flag
+    rare.write_text("schedule: linear\nfine-tuning-weight: false\n")
+    assert cli.main(["train", str(traces), "-o", str(tmp_path / "flags"), "--config", str(rare), *flags]) == 0
     for name, tensor in weights(tmp_path / "file").items():
         assert torch.equal(weights(tmp_path / "flags")[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--schedule=linear", "--weight-decay=1", "--no-prob-stats", "--no-fine-tuning-weight"]
+)
+def test_what_nobody_asked_for_has_no_flag(flag, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", str(tmp_path), "-o", str(tmp_path / "heads"), flag])
+    assert f"unrecognized arguments: {flag}" in capsys.readouterr().err
 
 
 def test_flags_win_over_the_file(traces, tmp_path):
