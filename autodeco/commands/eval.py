@@ -1,115 +1,91 @@
 """Compare heads with greedy, default and tuned settings, and with their own mean, on problems with known answers."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
+
+from autodeco.evaluation.settings import Settings
+from autodeco.settings.given import add_settings, given_values
+from autodeco.settings.machine import Machine
+from autodeco.settings.options import Options, chosen_options, option
+
+
+@dataclass(frozen=True)
+class Files(Options):
+    """What is compared on what, and where all goes."""
+
+    model: Path = option(None, "a model, or a merged file that brings its heads", positional=True, metavar="MODEL.gguf")
+    heads: Path | None = option(None, "heads for the model; none: static settings only", metavar="HEADS.gguf")
+    tasks: tuple[str, ...] = option(
+        (),
+        "reasoning-gym families NAME[:key=value,...], problems FILE.jsonl[:CHECKER] with the checkers of "
+        "`autodeco rollout` (default: exact), or lists of both FILE.yaml",
+        metavar="TASK",
+    )
+    trained_on: tuple[Path, ...] = option((), "leave out the questions in these", metavar="DATA.jsonl")
+    training_problems: Path | None = option(
+        None,
+        "evaluate nothing: write problems that are neither test nor validation, to train on",
+        metavar="FILE.jsonl",
+    )
+    training: int = option(1000, "of them for each task", least=1)
+    output: Path = option(Path("evaluations"), "folder of all runs", short="-o")
+    context: int = option(2048, "tokens of prompt and answer", least=2)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``autodeco eval``."""
-    parser.add_argument(
-        "model", type=Path, metavar="MODEL.gguf", help="a model, or a merged file that brings its heads"
-    )
-    parser.add_argument(
-        "--heads", type=Path, metavar="HEADS.gguf", help="heads for the model; none: static settings only"
-    )
-    parser.add_argument(
-        "--tasks",
-        nargs="+",
-        required=True,
-        metavar="TASK",
-        help="reasoning-gym families NAME[:key=value,...], problems FILE.jsonl[:CHECKER] with the checkers of "
-        "`autodeco rollout` (default: exact), or lists of both FILE.yaml",
-    )
-    parser.add_argument(
-        "--trained-on", nargs="+", type=Path, default=[], metavar="DATA.jsonl", help="leave out the questions in these"
-    )
-    parser.add_argument(
-        "--training-problems",
-        type=Path,
-        metavar="FILE.jsonl",
-        help="evaluate nothing: write problems that are neither test nor validation, to train on",
-    )
-    parser.add_argument("--training", type=int, default=1000, help="of them for each task (default: %(default)s)")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("evaluations"), help="folder of all runs (default: %(default)s)"
-    )
-    for name, default, what in (
-        ("validation", 100, "problems a task that choose settings"),
-        ("test", 300, "problems a task that are measured"),
-        ("samples", 16, "answers to each problem, a method"),
-        ("max-tokens", 256, "tokens of an answer"),
-        ("seed", 0, "of problems, answers and resampling"),
-        ("slots", 16, "answers generated at a time"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} (default: %(default)s)")
-    for name, kind, default, what in (
-        ("temperatures", float, [0.2, 0.4, 0.6, 0.8, 1.0], "of the grid of static settings"),
-        ("top-ps", float, [0.8, 0.9, 0.95, 1.0], "of the grid of static settings"),
-        ("ks", int, [1, 4, 16], "of pass@k"),
-    ):
-        words = " ".join(str(value) for value in default)
-        parser.add_argument(f"--{name}", type=kind, nargs="+", default=default, help=f"{what} (default: {words})")
-    parser.add_argument(
-        "--without",
-        nargs="+",
-        default=[],
-        metavar="METHOD",
-        help="leave out for a first look: default, vendor, temperature-head, top-p-head",
-    )
-    parser.add_argument("--stop", nargs="+", default=[], metavar="TEXT", help="texts that end an answer")
-    parser.add_argument("--context", type=int, default=2048, help="tokens of prompt and answer (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="(default: half of the machine's)")
-    parser.add_argument("--gpu-layers", type=int, default=0, help="layers on the GPU, -1: all (default: %(default)s)")
+    add_settings(parser, Files, Settings, Machine)
 
 
 def run(args: argparse.Namespace) -> None:
     """Answer what is not answered yet, write the report, print the comparison."""
+    from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
+
+    values = given_values(args, Files, Settings, Machine)
+    files, machine = (chosen_options(kind, values) for kind in (Files, Machine))
+    settings = chosen_options(Settings, values | {"tasks": tuple(parse_specs(list(files.tasks)))})
+    heads = _heads(files)
+    excluded = read_questions(files.trained_on)
+    training = files.training if files.training_problems else 0
+    tasks = [Task(s, settings.seed, settings.test, settings.validation, training, excluded) for s in settings.tasks]
+    if files.training_problems:
+        count = write_training(tasks, files.training_problems)
+        print(f"{files.training_problems}: {count} problems")
+        return
+    figures, written = _evaluate(files, heads, settings, machine, tasks, excluded)
+    _print(figures)
+    for file in written:
+        print(file)
+
+
+def _heads(files: Files) -> Path | None:
+    """The file of the heads, which may be that of the model."""
     from autodeco.base.opening import check_gguf
-    from autodeco.errors import InputError
+    from autodeco.export.layout import open_layout
+
+    check_gguf(files.model)
+    is_merged = files.heads is None and open_layout(files.model).kind == "merged"
+    return files.model if is_merged else files.heads
+
+
+def _evaluate(
+    files: Files, heads: Path | None, settings: Settings, machine: Machine, tasks: list, excluded: frozenset[str]
+) -> tuple[dict, list[Path]]:
+    """Return the figures, and the files of the report that were written of them."""
     from autodeco.evaluation import report
+    from autodeco.evaluation.folders import ANSWERS, claim, describe
     from autodeco.evaluation.results import task_figures, together
     from autodeco.evaluation.running import Runner
-    from autodeco.evaluation.settings import ANSWERS, Settings, claim, describe
-    from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
-    from autodeco.export.layout import open_layout
     from autodeco.llama.opening import open_llama
     from autodeco.runs.provenance import provenance
 
-    settings = Settings(
-        tasks=tuple(parse_specs(args.tasks)),
-        temperatures=tuple(dict.fromkeys(args.temperatures)),
-        top_ps=tuple(dict.fromkeys(args.top_ps)),
-        ks=tuple(dict.fromkeys(args.ks)),
-        stop=tuple(args.stop),
-        without=tuple(dict.fromkeys(args.without)),
-        **{name: getattr(args, name) for name in ("validation", "test", "samples", "max_tokens", "seed", "slots")},
-    )
-    heads = args.heads
-    check_gguf(args.model)
-    if heads is None and open_layout(args.model).kind == "merged":
-        heads = args.model
-    excluded = read_questions(args.trained_on)
-    training = args.training if args.training_problems else 0
-    for name, least in (("training", 1), ("context", 2), ("threads", 1)):
-        if (value := getattr(args, name)) is not None and value < least:
-            raise InputError(f"{name} {value}: must be at least {least}")
-    tasks = [Task(s, settings.seed, settings.test, settings.validation, training, excluded) for s in settings.tasks]
-    if args.training_problems:
-        count = write_training(tasks, args.training_problems)
-        print(f"{args.training_problems}: {count} problems")
-        return
-    description = describe(settings, args.model, heads, excluded)
-    llm = open_llama(
-        args.model,
-        heads,
-        n_ctx=args.context,
-        n_threads=args.threads,
-        n_threads_batch=args.threads,
-        n_gpu_layers=args.gpu_layers,
-    )
-    runner = Runner(llm, settings, args.output / ANSWERS, description)
+    description = describe(settings, files.model, heads, excluded)
+    threads = {"n_threads": machine.threads, "n_threads_batch": machine.threads}
+    llm = open_llama(files.model, heads, n_ctx=files.context, n_gpu_layers=machine.gpu_layers, **threads)
+    runner = Runner(llm, settings, files.output / ANSWERS, description)
     runner.check(tasks)
-    folder = claim(args.output, description)
+    folder = claim(files.output, description)
     passes = runner.run(tasks)
     llm.close()
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
@@ -119,10 +95,7 @@ def run(args: argparse.Namespace) -> None:
         "tasks": of_tasks,
         "together": together(passes, of_tasks, settings),
     }
-    files = report.write(figures, folder)
-    _print(figures)
-    for file in files:
-        print(file)
+    return figures, report.write(figures, folder)
 
 
 def _print(figures: dict) -> None:

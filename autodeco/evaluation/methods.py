@@ -6,6 +6,7 @@ import llama_cpp
 
 from autodeco.batch import Sampling
 from autodeco.errors import InputError
+from autodeco.evaluation.settings import OPTIONAL
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,12 @@ class Method:
 
 
 AUTODECO = Method("AutoDeco", Sampling())
-TEMPERATURE_HEAD = Method("temperature head alone", Sampling(heads="temperature"))
-TOP_P_HEAD = Method("top-p head alone", Sampling(heads="top_p"))
+TEMPERATURE_HEAD = Method(OPTIONAL["temperature-head"], Sampling(heads="temperature"))
+TOP_P_HEAD = Method(OPTIONAL["top-p-head"], Sampling(heads="top_p"))
 GREEDY = Method("greedy", Sampling(0.0, heads="none"))
-DEFAULT = Method("default, T 1 P 1", Sampling(heads="none"))
+DEFAULT = Method(OPTIONAL["default"], Sampling(heads="none"))
 MEAN_SHIFT = "mean shift"
-VENDOR = "vendor"
-# what a comparison can do without, by the name that a user says it by
-OPTIONAL = {
-    "default": DEFAULT.name,
-    "vendor": VENDOR,
-    "temperature-head": TEMPERATURE_HEAD.name,
-    "top-p-head": TOP_P_HEAD.name,
-}
+VENDOR = OPTIONAL["vendor"]
 
 
 def static(temperature: float, top_p: float) -> Method:

@@ -1,26 +1,27 @@
 """Asking the model: every method on every problem, each answer kept as soon as it is there."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 from tqdm import tqdm
 
 from autodeco import batch
 from autodeco.batch import Answer, shared
-from autodeco.batch.request import check
+from autodeco.batch.request import check_requests
 from autodeco.errors import InputError
 from autodeco.evaluation import methods
+from autodeco.evaluation.folders import claim, describe_answers
 from autodeco.evaluation.methods import Method
-from autodeco.evaluation.settings import Settings, claim, describe_answers
+from autodeco.evaluation.settings import OPTIONAL, Settings
 from autodeco.evaluation.tasks import Task
 from autodeco.llama import Llama
-from autodeco.runs.atomic import naming
+from autodeco.runs.jsonl_log import JsonlLog
+from autodeco.runs.locks import locked_folder
+from autodeco.settings.program import bar as progress_bar
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Runner:
             for split in ("validation", "test"):
                 requests = self._requests(task, getattr(task, split), 1, methods.GREEDY)
                 try:
-                    check(requests, self._llm, None)
+                    check_requests(requests, self._llm, None)
                 except InputError as error:
                     raise InputError(f"task {task.spec.name}, {split}, {error}") from None
 
@@ -81,7 +82,7 @@ class Runner:
         total = count(on_validation, settings.validation) + count(on_test, settings.test)
         total += settings.test * settings.samples if of_heads else 0  # mean shift
         passes = []
-        with tqdm(total=total * len(tasks), unit="answer", smoothing=0.05, disable=None) as bar:
+        with progress_bar(total * len(tasks), 0, "answer", "eval") as bar:
             for task in tasks:
                 validation = self._passes(task, "validation", on_validation, bar)
                 chosen = list(on_test)
@@ -105,7 +106,7 @@ class Runner:
         return [found] if found else []
 
     def _kept(self, *optional: Method | None) -> list[Method]:
-        left_out = [methods.OPTIONAL[name] for name in self._settings.without]
+        left_out = [OPTIONAL[name] for name in self._settings.without]
         return [method for method in optional if method and method.name not in left_out]
 
     def _passes(self, task: Task, split: str, chosen: list[Method], bar: tqdm) -> dict[str, Pass]:
@@ -114,8 +115,8 @@ class Runner:
         paths = [self._path(task, split, method) for method in chosen]
         with contextlib.ExitStack() as stack:
             for folder in sorted({path.parent for path in paths}):  # no other run writes meanwhile
-                stack.enter_context(filelock.FileLock(folder / ".lock"))
-            logs = [_Log(method, path) for method, path in zip(chosen, paths, strict=True)]
+                stack.enter_context(locked_folder(folder))
+            logs = [MethodLog(method, path) for method, path in zip(chosen, paths, strict=True)]
             bar.update(sum(len(log.done) for log in logs))
             problems: list[dict] = getattr(task, split)
             for cut in (False, True):  # only answers that nothing but T and P cuts can share beginnings
@@ -139,7 +140,7 @@ class Runner:
         except InputError as error:
             raise InputError(f"task {task.spec.name}: {error}") from None
 
-    def _ask(self, task: Task, problems: list[dict], logs: "list[_Log]", answer: Callable, bar: tqdm) -> None:
+    def _ask(self, task: Task, problems: list[dict], logs: "list[MethodLog]", answer: Callable, bar: tqdm) -> None:
         """Answer what ``logs`` lack, all methods of a problem together; they share the time by their tokens."""
         samples = self._settings.samples
         wanted = []
@@ -169,40 +170,37 @@ class Runner:
                     log.add_seconds(seconds * log.new_tokens / max(1, tokens))
 
 
-class _Log:
-    """The answers of one method in a file, a line each; a context in which more can be added."""
+class MethodLog:
+    """The answers of one method, in a log, a row each; a context in which more can be added."""
 
     def __init__(self, method: Method, path: Path):
         self.method = method
-        self.done, self._seconds = _read(path)
         self.new_tokens = 0
-        self._path = path
+        self._log = JsonlLog(path, check=lambda row: row["seconds"] + 0.0 if "seconds" in row else _key(row))
+        self.done = {_key(row): row for row in self._log.rows if "seconds" not in row}
 
-    def __enter__(self) -> "_Log":
-        self._file = self._path.open("a", encoding="utf-8", buffering=1)  # each line at once
+    def __enter__(self) -> "MethodLog":
+        self._log.__enter__()
         return self
 
     def __exit__(self, *error) -> None:
-        with naming(self._path):
-            self._file.close()
+        self._log.__exit__(*error)
 
     def add(self, row: dict[str, Any]) -> None:
+        """Note an answer."""
+        self._log.add(row)
         self.done[_key(row)] = row
         self.new_tokens += row["tokens"]
-        self._write(row)
 
     def add_seconds(self, seconds: float) -> None:
         """Note what the new answers took; rounded, as a run that reads it back finds it."""
         if self.new_tokens:
-            self._seconds += round(seconds, 3)
-            self._write({"seconds": round(seconds, 3)})
-
-    def _write(self, row: dict[str, Any]) -> None:
-        with naming(self._path):
-            self._file.write(json.dumps(row) + "\n")
+            self._log.add({"seconds": round(seconds, 3)})
 
     def result(self) -> Pass:
-        return Pass(self.method, [self.done[key] for key in sorted(self.done)], self._seconds)
+        """Everything that was answered so far."""
+        seconds = sum(row["seconds"] for row in self._log.rows if "seconds" in row)
+        return Pass(self.method, [self.done[key] for key in sorted(self.done)], seconds)
 
 
 def _key(of: dict | batch.Request) -> tuple[int, int]:
@@ -227,27 +225,6 @@ def _row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, A
         row["temperature"] = [round(value, 4) for value in decoding.temperature.tolist()]
         row["top_p"] = [round(value, 4) for value in decoding.top_p.tolist()]
     return row
-
-
-def _read(log: Path) -> tuple[dict[tuple[int, int], dict], float]:
-    """The answers of a log and the seconds they took; a last line that an interruption cut short is taken off."""
-    if not log.exists():
-        return {}, 0.0
-    content = log.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        log.write_bytes(whole)
-    done, seconds = {}, 0.0
-    for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            if "seconds" in row:
-                seconds += row["seconds"]
-            else:
-                done[_key(row)] = row
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{log}, line {number}: is damaged; remove the file to ask again") from None
-    return done, seconds
 
 
 def mean_of(answers: Pass) -> tuple[float, float]:

@@ -16,6 +16,12 @@ def add_settings(parser: argparse.ArgumentParser, *options: type) -> None:
     )
 
 
+def given_values(args: argparse.Namespace, *options: type) -> dict[str, Any]:
+    """Return what flags and file give of the options of the dataclasses ``options``, by name; unchecked."""
+    values = read_config(args.config, options) if args.config else {}
+    return values | {name: value for name, value in vars(args).items() if value is not None}
+
+
 def given_settings(args: argparse.Namespace, *options: type) -> list[Any]:
     """Return the dataclasses ``options`` as flags and file give them; raises InputError as they do."""
     values = given_values(args, *options)

@@ -1,6 +1,6 @@
 """Evaluation: methods and their results, interruption, the report."""
 
-import io
+import contextlib
 import json
 import math
 import re
@@ -18,14 +18,16 @@ import pytest
 from autodeco.batch import Sampling
 from autodeco.errors import InputError
 from autodeco.evaluation import methods, report, running
+from autodeco.evaluation.folders import claim, describe, describe_answers
 from autodeco.evaluation.methods import AUTODECO, GREEDY, Method, mean_shift, static
 from autodeco.evaluation.results import ONE_FOR_ALL, rates, together
 from autodeco.evaluation.running import Pass, Runner, TaskPasses, mean_of
-from autodeco.evaluation.settings import Settings, claim, describe, describe_answers
+from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.tasks import (
     Task,
     TaskSpec,
 )
+from autodeco.runs.locks import locked_folder
 from test_commands import refused
 
 SUMS = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
@@ -112,10 +114,11 @@ def test_settings_that_make_no_sense_are_refused():
         ({"samples": 4, "ks": (1, 8)}, "pass@8 needs k from 1 to the 4 samples"),
         ({"ks": (4,)}, "keep 1 among the k"),
         ({"temperatures": ()}, "at least one temperature"),
-        ({"temperatures": (float("nan"),)}, "temperature nan of the grid"),
-        ({"top_ps": (0.9, 1.5)}, "top-p 1.5 of the grid"),
+        ({"temperatures": (float("nan"),)}, "temperatures nan: must be at least 0.0"),
+        ({"top_ps": (0.9, 1.5)}, "top-ps 1.5: must be between 0.0 and 1.0"),
+        ({"top_ps": (0.9, 0)}, "top-p 0 of the grid keeps no token"),
         ({"seed": -1}, "seed -1: must be at least 0"),
-        ({"without": ("greedy",)}, "without greedy: is none of default, vendor, temperature-head, top-p-head"),
+        ({"without": ("greedy",)}, "without greedy: must be one of default, vendor, temperature-head, top-p-head"),
     ):
         with pytest.raises(InputError, match=message):
             Settings(tasks=(SUMS,), **wrong)
@@ -247,18 +250,31 @@ def test_a_report_says_how_it_was_made(evaluated):
     assert {"autodeco", "python", "llama-cpp-python", "reasoning-gym"} <= found["versions"].keys()
 
 
-def test_a_full_disk_names_the_answers_and_loses_none(tmp_path):
-    file = tmp_path / "answers.jsonl"
-    log = running._Log(GREEDY, file)
-    with log:
-        log.add({"problem": 0, "sample": 0, "right": True, "tokens": 1})
-        log._file.close()
-        log._file = open("/dev/full", "w", buffering=1)  # noqa: SIM115
-        with pytest.raises(OSError, match="No space left") as error:
-            log.add({"problem": 1, "sample": 0, "right": True, "tokens": 1})
-        assert error.value.filename == str(file)
-        log._file = io.StringIO()
-    assert list(running._read(file)[0]) == [(0, 0)]
+def test_answers_and_seconds_of_a_method_are_read_back(tmp_path):
+    with running.MethodLog(GREEDY, tmp_path / "answers.jsonl") as log:
+        log.add({"problem": 1, "sample": 0, "right": True, "tokens": 1})
+        log.add_seconds(1.23456)
+    with running.MethodLog(GREEDY, tmp_path / "answers.jsonl") as log:
+        log.add({"problem": 0, "sample": 0, "right": False, "tokens": 2})
+        log.add_seconds(2)
+    found = running.MethodLog(GREEDY, tmp_path / "answers.jsonl").result()
+    assert found == log.result()
+    assert [row["problem"] for row in found.rows] == [0, 1]
+    assert found.seconds == 1.235 + 2
+    (tmp_path / "answers.jsonl").write_text('{"problem": 1}\n')
+    with pytest.raises(InputError, match=r"answers\.jsonl, line 1: is damaged"):
+        running.MethodLog(GREEDY, tmp_path / "answers.jsonl")
+
+
+def test_two_evaluations_do_not_write_the_same_answers(evaluated, tmp_path):
+    folder, arguments, _ = evaluated
+    shutil.copytree(folder.parent, tmp_path / "output")
+    with contextlib.ExitStack() as stack:
+        for answers in (tmp_path / "output" / "answers").iterdir():
+            stack.enter_context(locked_folder(answers))
+        assert "another process writes there; wait until it ends" in refused(
+            "eval", *arguments[:-1], tmp_path / "output"
+        )
 
 
 def test_the_page_needs_nothing_beside_it(evaluated):
@@ -341,6 +357,7 @@ def test_answers_are_shared_only_where_all_they_depend_on_is_the_same(smollm2, e
         return claim(tmp_path, describe_answers(run, task, heads))
 
     free = {"heads", "temperatures", "top_ps", "ks", "model", "without"}
+    assert run["versions"].keys() == {"autodeco", "llama-cpp-python"}
     for name in run.keys() - {"tasks"}:
         other = {**run, name: "other"}
         assert (folder(other) == folder(run)) == (name in free), name

@@ -263,6 +263,28 @@ def test_figures_of_every_update_reach_tensorboard(traces, tmp_path):
     assert logged == pytest.approx([row["loss"] for row in history], rel=1e-6)
 
 
+def test_figures_and_settings_reach_weights_and_biases(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        def log(self, values, step):
+            calls.append((step, values))
+
+        def finish(self):
+            calls.append("finished")
+
+    def init(**options):
+        calls.append(options)
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    tracker = open_tracker(replace(SHORT, tracker="wandb"), tmp_path)
+    tracker.log({"loss": 1.0}, 3)
+    tracker.finish()
+    settings = asdict(replace(SHORT, tracker="wandb"))
+    assert calls == [{"project": "autodeco", "dir": str(tmp_path), "config": settings}, (3, {"loss": 1.0}), "finished"]
+
+
 def test_held_out_records_are_measured_whole_in_order(traces):
     from autodeco.training.trace_source import TraceSource
 

@@ -1,0 +1,82 @@
+"""The folders of evaluations: each belongs to all that decides what lies in it, and is named for that."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from autodeco import __version__
+from autodeco.base.identity import model_fingerprint
+from autodeco.errors import InputError
+from autodeco.evaluation.settings import Settings
+from autodeco.runs.atomic import replacing
+from autodeco.runs.provenance import file_hash
+
+SETTINGS_FILE = "settings.json"
+ANSWERS = "answers"  # the folder of all runs' answers, beside the folders of the runs
+
+
+def describe(settings: Settings, model: Path, heads: Path | None, excluded: frozenset[str]) -> dict[str, Any]:
+    """The settings, what the files hold and the versions of the programs, JSON-ready; two runs with the same
+    description are the same run."""
+    described = asdict(settings)
+    for spec in described["tasks"]:
+        if spec["source"].endswith(".jsonl"):
+            spec["sha256"] = file_hash(spec["source"])
+            spec["source"] = Path(spec["source"]).name
+    return {
+        **described,
+        "model": model.name,
+        "model_fingerprint": model_fingerprint(model),
+        "heads": None if heads is None else heads.name,
+        "heads_sha256": None if heads is None else file_hash(heads),
+        "versions": {"autodeco": __version__, "llama-cpp-python": llama_cpp.__version__},
+        "trained_on": hashlib.sha256("\n".join(sorted(excluded)).encode()).hexdigest() if excluded else None,
+    }
+
+
+def describe_answers(description: dict[str, Any], task: int, heads: bool) -> dict[str, Any]:
+    """The part of a run's ``description`` that answers to its ``task``-th task depend on, with or without heads.
+
+    Runs that have it in common share them: those with other tasks, another grid, and, without heads, other heads.
+    """
+    names = (
+        "model_fingerprint",
+        "versions",
+        "trained_on",
+        "validation",
+        "test",
+        "samples",
+        "max_tokens",
+        "stop",
+        "seed",
+        "slots",
+    )
+    described = {"task": description["tasks"][task], **{name: description[name] for name in ("versions", *names)}}
+    return {**described, "heads_sha256": description["heads_sha256"] if heads else None}
+
+
+def _text(description: dict[str, Any]) -> str:
+    return json.dumps(description, indent=2, sort_keys=True) + "\n"
+
+
+def claim(output: Path, description: dict[str, Any], prefix: str = "") -> Path:
+    """Return the folder in ``output`` that belongs to these settings alone, made if it is not there.
+
+    Its name is their hash, behind ``prefix``.
+    """
+    text = _text(description)
+    folder = output / (prefix + hashlib.sha256(text.encode()).hexdigest()[:12])
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; give a folder for the evaluation")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / SETTINGS_FILE
+    if not file.exists():
+        with replacing(file) as part:
+            part.write_text(text, encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != text:
+        raise InputError(f"{file}: was changed by hand; remove the folder to evaluate again")
+    return folder
