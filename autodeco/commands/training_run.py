@@ -8,6 +8,7 @@ from typing import Any
 
 from autodeco.data.control import share_rows
 from autodeco.errors import InputError
+from autodeco.runs.interrupts import exit_code
 from autodeco.settings.options import Options, option
 
 
@@ -34,7 +35,7 @@ def refuse(values: dict[str, Any], names: Iterable[str], why: str) -> None:
 def show_result(result, output: Path) -> int:
     """Print what training did and what to do next, the first of several processes; return the exit code."""
     if result.quiet:
-        return 130 if result.interrupted else 0
+        return exit_code(result.interrupted) if result.interrupted else 0
     from rich.console import Console
     from rich.table import Table
 
@@ -62,6 +63,6 @@ def show_result(result, output: Path) -> int:
     )
     if result.interrupted:
         print(f"{output}: the best heads so far; continue with the same command and --resume")
-        return 130
+        return exit_code(result.interrupted)
     print(f"{output}: the heads, and report.html; next: autodeco-export {output} --base MODEL.gguf")
     return 0

@@ -13,8 +13,8 @@ class Terminated(KeyboardInterrupt):
 
 
 def exit_code(number: int) -> int:
-    """Return the exit code of a program that signal ``number`` ended: 130 for Ctrl-C, 143 for SIGTERM."""
-    return 128 + number
+    """Return the exit code of a program that signal ``number`` ended: 143 for SIGTERM, else 130, as for Ctrl-C."""
+    return 128 + (number if number == signal.SIGTERM else signal.SIGINT)
 
 
 def raise_interrupt(number: int, frame=None) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -10,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from autodeco.errors import InputError
 from autodeco.heads import Heads
 from autodeco.losses.exact import predict_and_score
 from autodeco.runs.interrupts import noted_interrupt
 from autodeco.runs.seeds import Stream, generator
+from autodeco.settings.program import bar
 from autodeco.training.arguments import TrainingArguments
 from autodeco.training.control import measure_control, ranking_step
 from autodeco.training.device import check_alone
@@ -63,12 +64,17 @@ def train_from(
     """
     evaluation = ControlEvaluation if arguments.control else Evaluation
     run = TrainingState(Path(output_dir), source, arguments, evaluation, init, resume)
+    with run.locked():
+        return _run(run, source, progress)
+
+
+def _run(run: TrainingState, source: Source, progress: bool) -> TrainingResult:
+    arguments = run.arguments
     if not run.history:
         run.evaluated(evaluate(run.heads, source, arguments))
     run.extra = {"updates": [], "seconds": 0.0, "tokens": 0} | run.extra
-    _make_updates(run, source, progress)
+    interrupted = _make_updates(run, source, progress)
     seconds, tokens = run.extra["seconds"], run.extra["tokens"]
-    interrupted = run.step < arguments.steps
     result = run.finish(*source.tokens, "tokens", seconds, tokens / seconds if seconds else 0.0, interrupted)
     if interrupted:
         # Who starts processes ends them all when the first one does: none leaves before everything is written.
@@ -80,13 +86,15 @@ def train_from(
     return result
 
 
-def _make_updates(run: TrainingState, source: Source, progress: bool) -> None:
-    """Update and measure the heads until the last step, or an interrupt after which the run can be continued."""
+def _make_updates(run: TrainingState, source: Source, progress: bool) -> int:
+    """Update and measure the heads until the last step, or an interrupt after which the run can be continued; return
+    the signal of that, 0 for none."""
     arguments, so_far, interrupted, first = run.arguments, run.extra, False, source.rank == 0
-    shown = None if progress and first else True
-    bar = tqdm(total=arguments.steps, initial=run.step, unit="step", desc="train", disable=shown)
     said = "stopping after this step; press again to lose what came after the last measurement" if first else ""
-    with bar, noted_interrupt(said) as interrupts:
+    with (
+        bar(arguments.steps, run.step, "step", "train", progress and first) as shown,
+        noted_interrupt(said) as interrupts,
+    ):
         while run.step < arguments.steps and not interrupted:
             began = time.perf_counter()
             loss, count = _update(run, source)
@@ -96,13 +104,15 @@ def _make_updates(run: TrainingState, source: Source, progress: bool) -> None:
             run.track({"loss": loss, "learning_rate": run.optimizer.param_groups[0]["lr"]})
             if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
                 run.evaluated(evaluate(run.averaged_heads(), source, arguments))
-            bar.update()
-            bar.set_postfix(_figures(run, loss), refresh=False)
+            shown.update()
+            shown.set_postfix(_figures(run, loss), refresh=False)
             # Here the heads, the optimiser and the history agree with the number of steps. All processes stop after the
             # same one, whichever of them is interrupted.
             interrupted = source.summed(torch.tensor(float(len(interrupts)), device=source.device)).item() > 0
-        if run.step < arguments.steps:
-            run.save_resume()
+        if run.step == arguments.steps:
+            return 0
+        run.save_resume()
+    return max(interrupts, default=signal.SIGINT)  # by default: another process was interrupted
 
 
 def _figures(run: TrainingState, loss: float) -> dict[str, str]:

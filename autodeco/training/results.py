@@ -44,7 +44,7 @@ class TrainingResult:
     after: Any  # of the heads kept
     best_step: int
     steps: int
-    interrupted: bool
+    interrupted: int  # the signal that ended the run, 0 for none
     training_size: int
     validation_size: int
     unit: str  # of the sizes: tokens or problems

@@ -1,5 +1,6 @@
 """Where a training run stands: heads, optimiser and history, how to continue it and how it ended."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -16,6 +17,7 @@ from autodeco.errors import InputError
 from autodeco.export.checkpoint import HEADS_FILE, RESUME_FILE
 from autodeco.heads import Heads
 from autodeco.runs.atomic import replacing
+from autodeco.runs.locks import locked_folder
 from autodeco.runs.provenance import provenance
 from autodeco.runs.trackers import check_tracker, open_tracker
 from autodeco.training.device import take_device
@@ -78,8 +80,13 @@ class TrainingState:
         if source.rank == 0:
             output_dir.mkdir(parents=True, exist_ok=True)
             if self._best_weights:  # the run may have been killed before it could write them
-                self.best_heads().save_pretrained(output_dir)
+                with self.locked():
+                    self.best_heads().save_pretrained(output_dir)
         self._tracker = open_tracker(arguments, output_dir) if source.rank == 0 else None
+
+    def locked(self) -> contextlib.AbstractContextManager:
+        """Return a context in which no other run may write the folder; raises InputError if one does."""
+        return locked_folder(self.directory) if self.source.rank == 0 else contextlib.nullcontext()
 
     @property
     def first_heads(self) -> Heads:
@@ -228,7 +235,7 @@ class TrainingState:
             after=rows[1],
             best_step=self.best["step"],
             steps=self.step,
-            interrupted=interrupted,
+            interrupted=int(interrupted),
             training_size=training,
             validation_size=validation,
             unit=unit,

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from autodeco import Heads, cli  # noqa: E402
 from autodeco.base.identity import ModelIdentity, model_fingerprint  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export import cli as export_cli  # noqa: E402
+from autodeco.runs.locks import locked_folder  # noqa: E402
 from autodeco.traces.format import Manifest, Shard, read_manifest, write_manifest, write_shard  # noqa: E402
 from autodeco.training import TrainingArguments, loop, trace_source, train  # noqa: E402
 from autodeco.training.batches import ShuffledBatches  # noqa: E402
@@ -92,6 +94,7 @@ def test_the_heads_say_what_they_were_trained_for_and_how(trained):
     assert made["arguments"]["learning_rate"] == 1e-2
     assert made["result"]["best_step"] == result.best_step
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
         "config.json",
         "model.safetensors",
         "predictions.json",
@@ -215,6 +218,32 @@ def test_heads_of_an_unfinished_run_are_exported_as_such(traces, tmp_path, monke
     (tmp_path / "heads" / "model.safetensors").unlink()
     assert export_cli.main(export) == 2
     assert "its training has measured no heads yet" in capsys.readouterr().err
+
+
+def test_a_process_that_is_terminated_keeps_its_best_heads_and_can_be_continued(traces, tmp_path):
+    flags = ["--steps", "100000", "--batch-tokens", "32", "--evaluate-every", "5"]
+    command = [sys.executable, "-m", "autodeco", "train", str(traces), "-o", str(tmp_path / "heads"), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen, deadline = set(), time.monotonic() + 120
+    while len(seen) < 2 and time.monotonic() < deadline:  # a measurement after the first was kept
+        seen |= {file.stat().st_ino for file in (tmp_path / "heads").glob("resume.safetensors")}
+        time.sleep(0.02)
+    with pytest.raises(InputError, match="heads: another process writes there"), locked_folder(tmp_path / "heads"):
+        pass
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "continue with the same command and --resume" in out
+    made = json.loads((tmp_path / "heads" / "training.json").read_text())
+    assert made["result"]["interrupted"] == signal.SIGTERM
+    assert made["result"]["steps"] > 0
+    assert (tmp_path / "heads" / "resume.safetensors").exists()
+
+
+def test_two_processes_do_not_write_the_same_heads(traces, tmp_path):
+    with locked_folder(tmp_path), pytest.raises(InputError, match="another process writes there; wait until it ends"):
+        train(traces, tmp_path, SHORT, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_the_best_heads_are_kept_when_later_ones_are_worse(traces, tmp_path, monkeypatch):

@@ -3,9 +3,11 @@
 import errno
 import importlib.metadata
 import json
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ torch = pytest.importorskip("torch")
 from autodeco import Heads, cli  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export import cli as export_cli  # noqa: E402
+from autodeco.runs.trackers import open_tracker  # noqa: E402
 from autodeco.settings.yaml_file import read_config  # noqa: E402
 from autodeco.training import TrainingArguments, state, train  # noqa: E402
 from autodeco.training.report import token_class  # noqa: E402
