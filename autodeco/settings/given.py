@@ -26,9 +26,3 @@ def given_settings(args: argparse.Namespace, *options: type) -> list[Any]:
     """Return the dataclasses ``options`` as flags and file give them; raises InputError as they do."""
     values = given_values(args, *options)
     return [chosen_options(kind, values) for kind in options]
-
-
-def given_values(args: argparse.Namespace, *options: type) -> dict[str, Any]:
-    """Return by name what flags and file give for the dataclasses ``options``; what neither gives is not in it."""
-    values = read_config(args.config, options) if args.config else {}
-    return values | {name: value for name, value in vars(args).items() if value is not None}
