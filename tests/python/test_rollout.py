@@ -196,7 +196,7 @@ def fail(problem, text):  # named by python:test_rollout:fail
     return 1 / 0
 
 
-@pytest.mark.parametrize("verb", ["rollout", "train"])
+@pytest.mark.parametrize("verb", ["rollout", "reward"])
 def test_help_and_documents_name_every_checker(verb, capsys):
     with pytest.raises(SystemExit):
         cli.main([verb, "--help"])
