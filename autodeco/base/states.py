@@ -69,6 +69,16 @@ class StateReader:
         self._tokens += tokens
 
 
+def check_float16(hidden: np.ndarray, where: str) -> None:
+    """Raise InputError, which begins with ``where``, unless float16 can hold all of ``hidden`` [n, H].
+
+    States are kept as float16. Larger numbers would become infinite there, and the losses not a number.
+    """
+    largest = np.abs(hidden).max(initial=0.0)
+    if not largest <= np.finfo(np.float16).max:
+        raise InputError(f"{where}: a hidden state holds {largest:g}, more than float16 can; use another quantization")
+
+
 class LogitsCheck:
     """A uniform sample of the positions offered, and how far logits rebuilt from their kept states are off."""
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from autodeco.base.identity import ModelIdentity
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
-from autodeco.base.states import LogitsCheck, StateReader, refuse_if_wrong
+from autodeco.base.states import LogitsCheck, StateReader, check_float16, refuse_if_wrong
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_commands
 from autodeco.data.records import Record, held_out_records, read_records
@@ -120,7 +120,7 @@ def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manif
                 # The last token of the completion is predicted by a state, but has none that is needed.
                 completion = completion[: context - longest]
                 for position, hidden, logits in states.read(prompt, completion):
-                    _check_finite(hidden, where)
+                    check_float16(hidden, where)
                     pending.add(hidden, completion, index, position, len(prompt), command)
                     if check:
                         check.offer(hidden, logits)
@@ -188,12 +188,6 @@ def _flush(pending: _Pending, next_record: int, check, matrix: OutputMatrix, out
     manifest.truncated += pending.truncated
     write_manifest(output_dir, manifest)
     return check
-
-
-def _check_finite(hidden: np.ndarray, where: str) -> None:
-    largest = np.abs(hidden).max()
-    if not largest <= np.finfo(np.float16).max:
-        raise InputError(f"{where}: a hidden state holds {largest:g}, more than float16 can; use another quantization")
 
 
 def _manifest(layout: Layout, data_path: Path, settings: CollectSettings, matrix: OutputMatrix) -> Manifest:

@@ -12,7 +12,7 @@ from autodeco import cli
 from autodeco.base.identity import model_fingerprint
 from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
-from autodeco.base.states import StateReader
+from autodeco.base.states import StateReader, check_float16
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.records import Record
 from autodeco.errors import InputError
@@ -192,6 +192,14 @@ def test_states_beyond_float16_are_refused(smollm2, data, settings, tmp_path, mo
     monkeypatch.setattr(StateReader, "read", large)
     with pytest.raises(InputError, match=r"line 1: a hidden state holds .* more than float16 can"):
         collect(smollm2, data, tmp_path, settings, threads=1, progress=False)
+
+
+@pytest.mark.parametrize("value", [65536.0, -np.inf, np.nan])
+def test_what_float16_cannot_hold_is_named(value):
+    check_float16(np.array([[0.0, 65504.0, -65504.0]], np.float32), "model.gguf")
+    check_float16(np.zeros((0, 3), np.float32), "model.gguf")
+    with pytest.raises(InputError, match=f"model.gguf: a hidden state holds {abs(value):g}, more than float16 can"):
+        check_float16(np.array([[0.0, value]], np.float32), "model.gguf")
 
 
 @pytest.mark.parametrize(

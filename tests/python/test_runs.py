@@ -1,5 +1,6 @@
 """What long runs stand on: whole files, logs that are continued, locks, interrupts, and seeds that never change."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
+import autodeco
 from autodeco import batch
 from autodeco.errors import InputError
 from autodeco.runs import seeds
@@ -20,7 +22,7 @@ from autodeco.runs.atomic import replacing
 from autodeco.runs.interrupts import deferred_interrupt, exit_code, noted_interrupt
 from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_file, locked_folder
-from autodeco.runs.provenance import file_hash
+from autodeco.runs.provenance import file_hash, provenance
 from autodeco.runs.seeds import Stream, generator, seed_of
 
 # whole files
@@ -276,3 +278,15 @@ def test_a_file_is_known_by_its_sha_256(tmp_path):
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: cannot be read \("):
             file_hash(path)
+
+
+def test_a_copy_of_the_package_that_is_not_installed_says_how_it_was_run_too(monkeypatch):
+    def version(package):
+        if package == "autodeco":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "1.2.3"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.delitem(vars(autodeco), "__version__", raising=False)
+    versions = provenance()["versions"]
+    assert (versions["autodeco"], versions["numpy"]) == ("unknown", "1.2.3")
