@@ -18,11 +18,18 @@ VERBS = {
     "inspect": "say what is in a heads, merged or plain GGUF file",
 }
 
+EPILOG = """All arguments of a verb can stand in a YAML file, --config FILE.yaml; flags win over it. A verb that is
+interrupted (Ctrl-C, SIGTERM) keeps what is done, and goes on where the same command is given again; `train` and
+`reward` with --resume. Exit codes: 0; 2 when something is wrong, told in one line; 130 after Ctrl-C, 143 after
+SIGTERM."""
 
-@reports_errors
+
+@reports_errors("autodeco")
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` (default: the process arguments), run one verb and return its exit code."""
-    parser = Parser(prog="autodeco", description="Language models that pick temperature and top-p for every token.")
+    parser = Parser(
+        prog="autodeco", description="Language models that pick temperature and top-p for every token.", epilog=EPILOG
+    )
     parser.add_argument("--version", action="version", version=f"autodeco {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():

@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-@reports_errors
+@reports_errors("autodeco-export")
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` (default: the process arguments), export or split, and return the exit code."""
     args = parser().parse_args(argv)

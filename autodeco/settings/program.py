@@ -19,6 +19,9 @@ _PLACES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES
 _PLACES += (errno.ENAMETOOLONG,)
 
 
+Main = Callable[[Sequence[str] | None], int]
+
+
 class Parser(argparse.ArgumentParser):
     """Tells a wrong argument in one line, as every other mistake."""
 
@@ -26,40 +29,46 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; see --help\n")
 
 
-def reports_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
-    """Wrap a command's ``main(argv) -> exit code``: InputError becomes one line on stderr and exit code 2,
-    an interrupt becomes exit code 130, SIGTERM 143."""
+def reports_errors(program: str) -> Callable[[Main], Main]:
+    """Wrap ``main(argv) -> exit code`` of ``program``: InputError becomes one line on stderr and exit code 2, an
+    interrupt becomes exit code 130, SIGTERM 143."""
 
-    @functools.wraps(main)
-    def wrapped(argv: Sequence[str] | None = None) -> int:
-        program = main.__module__.split(".")[-2].replace("_", "-")
-        try:
-            with raised_sigterm():
-                return main(argv)
-        except InputError as error:
-            message = str(error)
-        except ModuleNotFoundError as error:
-            message = missing_package(error.name or "", argv)
-            if message is None:
-                raise
-        except BrokenPipeError:  # the reader of our output has seen enough (| head)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                message = f"{error.filename or 'output'}: the disk is full; make room and run the same command again"
-            elif error.errno in _PLACES and error.filename:
-                message = f"{error.filename}: {error.strerror}; give a place that can be read and written"
-            else:
-                raise
-        except KeyboardInterrupt as error:
-            print("interrupted", file=sys.stderr)
-            return exit_code(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
-        line = " ".join(message.split())
-        print(f"{'autodeco-export' if program == 'export' else 'autodeco'}: error: {line}", file=sys.stderr)
-        return 2
+    def wrap(main: Main) -> Main:
+        @functools.wraps(main)
+        def wrapped(argv: Sequence[str] | None = None) -> int:
+            return _reported(program, main, argv)
 
-    return wrapped
+        return wrapped
+
+    return wrap
+
+
+def _reported(program: str, main: Main, argv: Sequence[str] | None) -> int:
+    try:
+        with raised_sigterm():
+            return main(argv)
+    except InputError as error:
+        message = str(error)
+    except ModuleNotFoundError as error:
+        message = missing_package(error.name or "", argv)
+        if message is None:
+            raise
+    except BrokenPipeError:  # the reader of our output has seen enough (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"{error.filename or 'output'}: the disk is full; make room and run the same command again"
+        elif error.errno in _PLACES and error.filename:
+            message = f"{error.filename}: {error.strerror}; give a place that can be read and written"
+        else:
+            raise
+    except KeyboardInterrupt as error:
+        print("interrupted", file=sys.stderr)
+        return exit_code(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+    line = " ".join(message.split())
+    print(f"{program}: error: {line}", file=sys.stderr)
+    return 2
 
 
 @contextlib.contextmanager

@@ -231,7 +231,7 @@ def run_inspect(*arguments) -> int:
         return inspect.run(parser.parse_args(argv))
 
     main.__module__ = "autodeco.cli"
-    return reports_errors(main)(list(arguments))
+    return reports_errors("autodeco")(main)(list(arguments))
 
 
 def lines(capsys) -> dict[str, str]:

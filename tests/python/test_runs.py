@@ -174,9 +174,8 @@ def main(argv):
         print("ready", flush=True)
         time.sleep(60)
 
-main.__module__ = "autodeco.cli"
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(reports_errors(main)(sys.argv[1:]))
+sys.exit(reports_errors("autodeco")(main)(sys.argv[1:]))
 """
 
 
