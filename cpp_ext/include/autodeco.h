@@ -130,7 +130,7 @@ struct autodeco_decoding {
 #define AUTODECO_STATUS_NOT_ATTACHED 100 // no context has attached the sampler's chain
 #define AUTODECO_STATUS_NO_SAMPLER   101 // NULL, or a sampler that is not of this library
 #define AUTODECO_STATUS_NOT_DECODED  102 // attached, and nothing was decoded since
-#define AUTODECO_STATUS_LOST         103 // a context on a device built another graph before anybody read the decision
+#define AUTODECO_STATUS_LOST         103 // on a device, the context built another graph before the decision was asked for
 
 // A line that need not be freed; "unknown" for a status that is none.
 AUTODECO_API const char * autodeco_status_message(int32_t status);
@@ -170,7 +170,8 @@ AUTODECO_API void autodeco_sampler_set_fixed(struct llama_sampler * smpl, bool t
 AUTODECO_API void autodeco_sampler_set_cuts(struct llama_sampler * smpl, int32_t top_k, float min_p);
 
 // The decision of the last decode (autodeco_sampler_init) or of the last host draw (observer). For graph sampling call it
-// after llama_get_sampled_token_ith or llama_synchronize.
+// after llama_get_sampled_token_ith or llama_synchronize, and before the chain is detached or its context is freed, which
+// llama.cpp does not tell a sampler: on a device the decision lies in the context's memory until it is first asked for.
 AUTODECO_API struct autodeco_decoding autodeco_sampler_last(const struct llama_sampler * smpl);
 
 #ifdef __cplusplus

@@ -339,7 +339,7 @@ static void test_undecided(llama_model * model, const autodeco_heads * heads) {
 
     decode_prompts(ctx, { PROMPTS[0], PROMPTS[1] });
     llama_synchronize(ctx);
-    llama_set_sampler(ctx, 1, nullptr); // nobody has asked what it decided
+    llama_set_sampler(ctx, 1, nullptr); // nobody has asked what it decided; on a device the other one holds its row too
     decode(ctx, { 5 }, (llama_pos) PROMPTS[0].size(), 0);
     const autodeco_decoding kept = autodeco_sampler_last(smpl[0]);
     check(kept.status == 0 && kept.temperature > 0.0f, "the sampler that stays tells what it decided", kept.temperature);
