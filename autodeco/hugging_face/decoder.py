@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from autodeco.errors import InputError
+from autodeco.hugging_face.drawing import triton_compiles
 from autodeco.hugging_face.model import HuggingFaceModel
 
 
@@ -202,7 +203,7 @@ class Decoder:
 
 
 def _kernel_fits(layers: list[tuple[Tensor, Tensor]]) -> bool:
-    if not layers[0][0].is_cuda:
+    if not (layers[0][0].is_cuda and triton_compiles()):
         return False
     from autodeco.hugging_face.slot_attention_triton import fits
 

@@ -114,14 +114,15 @@ def _at(running: Tensor, u: Tensor) -> Tensor:
 
 
 def _kernels(logits: Tensor):
-    return _triton_kernels() if logits.is_cuda else None
+    """Return the module of Triton kernels for where ``logits`` are, None if they are not for those."""
+    if not (logits.is_cuda and triton_compiles()):
+        return None
+    return importlib.import_module("autodeco.hugging_face.drawing_triton")
 
 
 @functools.cache
-def _triton_kernels():
-    """Return the module of Triton kernels, None without CUDA or a Triton that compiles them."""
+def triton_compiles() -> bool:
+    """Return whether there is CUDA, and a Triton that is new enough for the kernels of this package."""
     if torch.version.cuda is None or importlib.util.find_spec("triton") is None:
-        return None
-    if tuple(map(int, metadata.version("triton").split(".")[:2])) < OLDEST_TRITON:
-        return None
-    return importlib.import_module("autodeco.hugging_face.drawing_triton")
+        return False
+    return tuple(map(int, metadata.version("triton").split(".")[:2])) >= OLDEST_TRITON

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 LEAST = 16  # rows and columns of a product of tensor cores
-BLOCK = 64  # keys at a time
+BLOCK = 4096  # numbers of keys at a time: with three blocks of keys and of values under way, 48 KB
 LARGEST_HEAD = 256
 
 
@@ -31,7 +31,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, scaling
     _attend[(rows, keys.shape[1])](
         query, keys, values, lengths, out, scaling,
         query.stride(0), query.stride(1), *keys.stride()[:3], *values.stride()[:3],
-        group, max(LEAST, triton.next_power_of_2(group)), size, BLOCK, num_warps=4, num_stages=3,
+        group, max(LEAST, triton.next_power_of_2(group)), size, max(LEAST, BLOCK // size), num_warps=4, num_stages=3,
     )  # fmt: skip
     return out
 

@@ -108,7 +108,7 @@ def test_the_attention_kernel_sees_the_same(monkeypatch):
 
     calls, attend = [], slot_attention_triton.attend
     monkeypatch.setattr(slot_attention_triton, "attend", lambda *given: calls.append(given) or attend(*given))
-    monkeypatch.setattr(slot_attention_triton, "BLOCK", 16)
+    monkeypatch.setattr(slot_attention_triton, "BLOCK", 256)  # 16 keys
     monkeypatch.setattr(decoding, "_kernel_fits", lambda layers: True)
     rows = Rows(tiny(dtype=torch.float32))
     run(rows, atol=2e-5)
