@@ -31,7 +31,7 @@ class Answer:
         return self.finish != "length"
 
 
-class Pieces:
+class TokenBytes:
     """The bytes of each token, and which tokens end an answer."""
 
     def __init__(self, llm: llama_cpp.Llama):
@@ -50,10 +50,10 @@ class Pieces:
 class PartialAnswer:
     """An answer in the making."""
 
-    def __init__(self, request: Request, pieces: Pieces):
+    def __init__(self, request: Request, token_bytes: TokenBytes):
         self.request = request
         self.last = request.prompt[-1]
-        self._pieces = pieces
+        self._token_bytes = token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._text = ""
         self._rows: list[tuple] = []
@@ -62,11 +62,11 @@ class PartialAnswer:
         """Add a token; return why the answer is finished, None if it is not."""
         self.last = row[0]
         self._rows.append(row)
-        piece = self._pieces[row[0]]
-        if piece is None:
+        encoded = self._token_bytes[row[0]]
+        if encoded is None:
             return "end"
         before = len(self._text)
-        self._text += self._decoder.decode(piece)
+        self._text += self._decoder.decode(encoded)
         cuts = [self._text.find(stop, max(0, before - len(stop) + 1)) for stop in self.request.stop]
         if cuts := [cut for cut in cuts if cut >= 0]:
             self._text = self._text[: min(cuts)]

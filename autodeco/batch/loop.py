@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import llama_cpp
 
 from autodeco import native
-from autodeco.batch.answers import Answer, PartialAnswer, Pieces
+from autodeco.batch.answers import Answer, PartialAnswer, TokenBytes
 from autodeco.batch.context import BatchContext, Slot
 from autodeco.batch.request import AS_THE_MODEL_SAYS, Prompt, Request, Sampling, check_open, check_requests, requests
 from autodeco.errors import InputError
@@ -80,7 +80,7 @@ def _answers(llm: llama_cpp.Llama, wanted: list[Request], heads: native.Heads | 
 
 
 def _run(context: BatchContext, llm: llama_cpp.Llama, queue: deque[Request]) -> Iterator[Answer]:
-    pieces = Pieces(llm)
+    token_bytes = TokenBytes(llm)
     active: dict[Slot, PartialAnswer] = {}
     while queue or active:
         free = [slot for slot in context.slots if slot not in active]
@@ -90,7 +90,7 @@ def _run(context: BatchContext, llm: llama_cpp.Llama, queue: deque[Request]) -> 
             free.remove(slot)
             _configure(slot.graph, request)
             context.load(slot, request.prompt)
-            active[slot] = PartialAnswer(request, pieces)
+            active[slot] = PartialAnswer(request, token_bytes)
         slots = [slot for slot in context.slots if slot in active]
         for slot, row in zip(slots, context.step(slots, [active[slot].last for slot in slots]), strict=True):
             if finish := active[slot].add(row):

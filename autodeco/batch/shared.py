@@ -13,7 +13,7 @@ import llama_cpp
 import numpy as np
 
 from autodeco import native
-from autodeco.batch.answers import Answer, PartialAnswer, Pieces
+from autodeco.batch.answers import Answer, PartialAnswer, TokenBytes
 from autodeco.batch.context import BatchContext, Slot
 from autodeco.batch.request import Request, check_requests
 from autodeco.errors import InputError
@@ -64,10 +64,10 @@ def _run(
     queue: deque[list[Request]],
     seen: Seen | None,
 ) -> Iterator[Answer]:
-    pieces = Pieces(llm)
+    token_bytes = TokenBytes(llm)
     active: dict[Slot, list[_Draws]] = {}  # the answers of a slot have all their tokens in common
     while queue or active:
-        _admit(context, active, queue, pieces)
+        _admit(context, active, queue, token_bytes)
         slots = list(active)
         hidden, logits = context.states(slots, [active[slot][0].last for slot in slots])
         rows = iter(_drawn([active[slot] for slot in slots], hidden, logits, heads))
@@ -92,14 +92,14 @@ def _run(
 
 
 def _admit(
-    context: "_StateContext", active: dict[Slot, list["_Draws"]], queue: deque[list[Request]], pieces: Pieces
+    context: "_StateContext", active: dict[Slot, list["_Draws"]], queue: deque[list[Request]], token_bytes: TokenBytes
 ) -> None:
     """Begin what there is room for: all answers of a group together, so that none of its beginnings is passed twice."""
     room = len(context.slots) - sum(map(len, active.values()))
     while queue and len(queue[0]) <= room:
         group = queue.popleft()
         room -= len(group)
-        active[context.begin(group[0].prompt)] = [_Draws(request, pieces) for request in group]
+        active[context.begin(group[0].prompt)] = [_Draws(request, token_bytes) for request in group]
 
 
 def _groups(wanted: list[Request], slots: int) -> deque[list[Request]]:
@@ -111,8 +111,8 @@ def _groups(wanted: list[Request], slots: int) -> deque[list[Request]]:
 class _Draws(PartialAnswer):
     """An answer in the making, with its own random numbers."""
 
-    def __init__(self, request: Request, pieces: Pieces):
-        super().__init__(request, pieces)
+    def __init__(self, request: Request, token_bytes: TokenBytes):
+        super().__init__(request, token_bytes)
         self.random = np.random.Generator(np.random.PCG64(request.seed))
 
 

@@ -9,7 +9,7 @@ from autodeco.evaluation.methods import AUTODECO, MEAN_SHIFT
 from autodeco.evaluation.results import ORACLE
 from autodeco.reports.svg import svg_of
 
-OURS, THEIRS = "#e23a3a", "#3b6bd6"
+HEADS_COLOR, STATIC_COLOR = "#e23a3a", "#3b6bd6"
 
 
 def accuracy(task: dict[str, Any]) -> str:
@@ -20,7 +20,7 @@ def accuracy(task: dict[str, Any]) -> str:
     for y, name in enumerate(names):
         at = task["methods"][name]["pass_at"]["1"]
         value, low, high = (100 * at[key] for key in ("value", "low", "high"))
-        color = OURS if task["methods"][name]["heads"] != "none" else THEIRS
+        color = HEADS_COLOR if task["methods"][name]["heads"] != "none" else STATIC_COLOR
         axes.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=color, capsize=3, markersize=4)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("pass@1, % (95% interval over problems); red: heads")
@@ -53,21 +53,21 @@ def grid(task: dict[str, Any]) -> str:
     if "mean" in task:
         x = _place(task["mean"]["top_p"], top_ps)
         y = _place(task["mean"]["temperature"], temperatures)
-        axes.plot(x, y, marker="*", markersize=16, color=OURS, markeredgecolor="white", clip_on=False)
-        ours, shifted = _percent(task, AUTODECO.name), _percent(task, MEAN_SHIFT)
+        axes.plot(x, y, marker="*", markersize=16, color=HEADS_COLOR, markeredgecolor="white", clip_on=False)
+        reached_by_heads, shifted = _percent(task, AUTODECO.name), _percent(task, MEAN_SHIFT)
         (left, right), (top, bottom) = (
             [_place(value, ticks) for value in task["spread"][name]]
             for name, ticks in (("top_p", top_ps), ("temperature", temperatures))
         )
-        frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=OURS, linewidth=1.5)
+        frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=HEADS_COLOR, linewidth=1.5)
         axes.add_patch(frame).set_clip_on(False)
         title = (
             "star: AutoDeco's mean, frame: its 10th to 90th percentiles\n"
-            f"on the scale: AutoDeco {ours} (red), mean shift {shifted} (blue)\n{title}"
+            f"on the scale: AutoDeco {reached_by_heads} (red), mean shift {shifted} (blue)\n{title}"
         )
     axes.set_title(title, fontsize=9)
     bar = figure.colorbar(image, label="pass@1, %")
-    for value, color in zip(marks, (OURS, THEIRS), strict=False):
+    for value, color in zip(marks, (HEADS_COLOR, STATIC_COLOR), strict=False):
         bar.ax.plot([0, 1], [value, value], color="white", linewidth=4, clip_on=False)
         bar.ax.plot([0, 1], [value, value], color=color, linewidth=2, clip_on=False)
     return svg_of(figure)
@@ -93,7 +93,7 @@ def positions(task: dict[str, Any]) -> str:
     """Temperature and top-p over the position in the answer: mean, and from the 10th to the 90th percentile."""
     figure = Figure(figsize=(7, 3.2))
     axes = figure.add_subplot()
-    for name, color in (("temperature", OURS), ("top_p", THEIRS)):
+    for name, color in (("temperature", HEADS_COLOR), ("top_p", STATIC_COLOR)):
         rows = task["positions"][name]
         x = range(1, len(rows) + 1)
         axes.plot(x, [row[0] for row in rows], color=color, label=name.replace("_", "-"))

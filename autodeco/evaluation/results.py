@@ -56,17 +56,18 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
         },
     }
     if methods.AUTODECO.name in passes.test:
-        ours = passes.test[methods.AUTODECO.name]
+        guided = passes.test[methods.AUTODECO.name]
         rivals = {name: name for name, answers in passes.test.items() if name not in (methods.AUTODECO.name, *static)}
         fixed = {m.name: m.name for m in (methods.GREEDY, methods.DEFAULT) if m.name in passes.test}
         rivals = {**fixed, BEST: figures[BEST], ORACLE: figures[ORACLE], **rivals}
         figures["against"] = {
-            rival: {"method": name, **_against(ours, passes.test[name], n, settings)} for rival, name in rivals.items()
+            rival: {"method": name, **_against(guided, passes.test[name], n, settings)}
+            for rival, name in rivals.items()
         }
         predicted = passes.validation[methods.AUTODECO.name]
         figures["mean"] = dict(zip(("temperature", "top_p"), mean_of(predicted), strict=True))
         figures["spread"] = {name: _spread(predicted, name) for name in ("temperature", "top_p")}
-        figures["positions"] = _positions(ours)
+        figures["positions"] = _positions(guided)
         figures["examples"] = _examples(passes, figures[BEST], settings.seed)
     return figures
 
@@ -81,26 +82,26 @@ def together(passes: list[TaskPasses], tasks: list[dict[str, Any]], settings: Se
         pairs = zip(passes, names, strict=True)
         return np.concatenate([rates(of_task.test[name], settings.test, 1) for of_task, name in pairs])
 
-    ours = joined([methods.AUTODECO.name] * len(tasks))
+    guided = joined([methods.AUTODECO.name] * len(tasks))
     static = [name for name, answers in passes[0].validation.items() if answers.method.is_static]
     one = max(static, key=lambda name: joined([name] * len(tasks)).mean())
     chosen = {rival: [task["against"][rival]["method"] for task in tasks] for rival in tasks[0]["against"]}
     chosen[ONE_FOR_ALL] = [one] * len(tasks)
-    low, high = statistics.interval(ours, settings.seed)
+    low, high = statistics.interval(guided, settings.seed)
     return {
-        "problems": len(ours),
-        "pass_at_1": {"value": float(ours.mean()), "low": low, "high": high},
+        "problems": len(guided),
+        "pass_at_1": {"value": float(guided.mean()), "low": low, "high": high},
         "against": {
-            rival: {"methods": names, **statistics.paired(ours, joined(names), settings.seed)}
+            rival: {"methods": names, **statistics.paired(guided, joined(names), settings.seed)}
             for rival, names in chosen.items()
         },
     }
 
 
-def _against(ours: Pass, theirs: Pass, problems: int, settings: Settings) -> dict[str, Any]:
+def _against(guided: Pass, rival: Pass, problems: int, settings: Settings) -> dict[str, Any]:
     """The paired difference at pass@1, and under ``pass_at`` at each k."""
     pass_at = {
-        str(k): statistics.paired(rates(ours, problems, k), rates(theirs, problems, k), settings.seed)
+        str(k): statistics.paired(rates(guided, problems, k), rates(rival, problems, k), settings.seed)
         for k in sorted(settings.ks)
     }
     return {**pass_at["1"], "pass_at": pass_at}
@@ -179,21 +180,21 @@ def _positions(answers: Pass) -> dict[str, list]:
 def _examples(passes: TaskPasses, rival: str, seed: int) -> list[dict[str, Any]]:
     """Problems with a right and a wrong answer of the heads where there are such, else with any, each beside one of the
     best static setting; chosen at random."""
-    ours = _by_problem(passes.test[methods.AUTODECO.name])
-    theirs = _by_problem(passes.test[rival])
-    order = np.random.default_rng(seed).permutation(len(ours)).tolist()
-    order.sort(key=lambda i: len({row["right"] for row in ours[i]}) < 2)  # stable: random within each kind
+    guided = _by_problem(passes.test[methods.AUTODECO.name])
+    rival_rows = _by_problem(passes.test[rival])
+    order = np.random.default_rng(seed).permutation(len(guided)).tolist()
+    order.sort(key=lambda i: len({row["right"] for row in guided[i]}) < 2)  # stable: random within each kind
     examples = []
     for index in order[:EXAMPLES]:
         problem = passes.task.test[index]
-        shown = {row["right"]: row for row in reversed(ours[index])}
-        keys = ("right", "text", "pieces", "temperature", "top_p")
+        shown = {row["right"]: row for row in reversed(guided[index])}
+        keys = ("right", "text", "token_texts", "temperature", "top_p")
         examples.append(
             {
                 "question": question_of(problem),
                 "answer": str(problem.get("answer", "")),
                 "answers": [{key: shown[right][key] for key in keys} for right in (True, False) if right in shown],
-                "rival": {key: theirs[index][0][key] for key in ("right", "text")},
+                "rival": {key: rival_rows[index][0][key] for key in ("right", "text")},
             }
         )
     return examples

@@ -208,7 +208,7 @@ def _key(of: dict | batch.Request) -> tuple[int, int]:
 
 
 def _row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, Any]:
-    """An answer, JSON-ready, with what heads picked for each piece of its text."""
+    """An answer, JSON-ready, with what heads picked for each of its tokens."""
     decoding = answer.decoding
     row = {
         "problem": answer.prompt,
@@ -219,7 +219,7 @@ def _row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, A
         "tokens": len(decoding),
     }
     if not method.is_static:
-        row["pieces"] = [
+        row["token_texts"] = [
             llm.detokenize([token], special=True).decode("utf-8", "replace") for token in decoding.token.tolist()
         ]
         row["temperature"] = [round(value, 4) for value in decoding.temperature.tolist()]

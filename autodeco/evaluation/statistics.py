@@ -31,12 +31,12 @@ def interval(rates: Rates, seed: int) -> tuple[float, float]:
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def paired(ours: Rates, theirs: Rates, seed: int) -> dict[str, float]:
+def paired(rates: Rates, rival: Rates, seed: int) -> dict[str, float]:
     """The mean difference of two methods on the same problems, its 95% bootstrap interval, and the two-sided p-value of
     a permutation test that swaps the two methods at random within each problem."""
     from scipy import stats
 
-    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    difference = np.asarray(rates, np.float64) - np.asarray(rival, np.float64)
     low, high = interval(difference, seed)
     if not difference.any():
         return {"difference": 0.0, "low": low, "high": high, "p": 1.0}
