@@ -19,9 +19,9 @@ from autodeco.batch.request import Request, check_requests
 from autodeco.errors import InputError
 from autodeco.settings.options import checked
 
-# is told of every state that is drawn from: the prompt's index, what was drawn, each as the answer up to and including
-# it, hidden state [1, H] and logits [1, V], valid until it returns
-Seen = Callable[[int, list[tuple[int, ...]], np.ndarray, np.ndarray], None]
+# Told of every state that is drawn from: the prompt's index, which of its answers draw from it, hidden state [1, H] and
+# logits [1, V], valid until it returns.
+Seen = Callable[[int, list[int], np.ndarray, np.ndarray], None]
 
 
 def answer(
@@ -81,8 +81,8 @@ def _run(
                 else:
                     branches.setdefault(row[0], []).append(drawing)
             if seen:
-                beginnings = list({drawing.tokens for drawing in group})
-                seen(group[0].request.index, beginnings, hidden[place : place + 1], logits[place : place + 1])
+                samples = [drawing.request.sample for drawing in group]
+                seen(group[0].request.index, samples, hidden[place : place + 1], logits[place : place + 1])
             for drawing, finish in ended:
                 yield drawing.answer(finish)
             if not branches:

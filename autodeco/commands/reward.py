@@ -1,7 +1,9 @@
 """Train heads on rewards: MODEL answers --problems with the heads as they are, and a checker scores the answers.
 
-MODEL is a GGUF that llama.cpp runs or, with --rollouts hugging-face, what transformers can load; it stays as it is. All
-settings can stand in a YAML file (--config) under the names of the flags; flags win over the file.
+The run ends with a verdict on held-out problems: use these heads, or which temperature and top-p to use instead.
+
+MODEL is a GGUF that llama.cpp runs or, with --answers-from hugging-face, what transformers can load; it stays as it is.
+All settings can stand in a YAML file (--config) under the names of the flags; flags win over the file.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from autodeco.settings.options import Options, chosen_options, option
 class Files(Options):
     """What answers, and what it is asked."""
 
-    model: Path = option(None, "GGUF file; --rollouts says what else", positional=True, metavar="MODEL")
+    model: Path = option(None, "GGUF file; --answers-from says what else", positional=True, metavar="MODEL")
     problems: Path = option(
         None, "JSON lines with prompt and answer, or a .yaml list of reasoning-gym tasks", metavar="FILE"
     )
@@ -38,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     """Train, show the held-out measurements before and after, and say what to do next."""
     values = given_values(args, *SETTINGS)
     files, heads, arguments, processors = (chosen_options(kind, values) for kind in SETTINGS)
-    with_transformers = arguments.rollouts == "hugging-face"
-    refuse(values, ["threads" if with_transformers else "dtype"], f"with --rollouts {arguments.rollouts}")
+    with_transformers = arguments.answers_from == "hugging-face"
+    refuse(values, ["threads" if with_transformers else "dtype"], f"with --answers-from {arguments.answers_from}")
 
     from autodeco.rewards.loop import train_on_rewards
     from autodeco.training.device import check_alone

@@ -65,4 +65,6 @@ def show_result(result, output: Path) -> int:
         print(f"{output}: the best heads so far; continue with the same command and --resume")
         return exit_code(result.interrupted)
     print(f"{output}: the heads, and report.html; next: autodeco-export {output} --base MODEL.gguf")
+    if result.verdict:
+        print(result.verdict)
     return 0

@@ -196,6 +196,8 @@ def write_training(tasks: list[Task], path: Path) -> int:
     turns = zip_longest(*(task.training for task in tasks))
     problems = [problem for turn in turns for problem in turn if problem is not None]
     path.parent.mkdir(parents=True, exist_ok=True)
+    # some families describe their problems with fractions, which only their own scorers of other answers read
+    lines = (json.dumps(problem, default=str) + "\n" for problem in problems)
     with replacing(path) as part:
-        part.write_text("".join(json.dumps(problem) + "\n" for problem in problems), encoding="utf-8")
+        part.write_text("".join(lines), encoding="utf-8")
     return len(problems)

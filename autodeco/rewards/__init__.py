@@ -1,4 +1,4 @@
-"""Training on rewards: what known answers are worth under the top-p that decoding cuts with, and what draws them.
+"""Training on rewards: policies that answer, what their answers say of the heads, and a verdict.
 
 ``llama`` alone runs a model with our C++; nothing else here, and nothing that trains, imports that.
 """

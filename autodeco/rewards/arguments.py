@@ -4,51 +4,63 @@ from dataclasses import dataclass
 
 from autodeco.data.checkers import forms
 from autodeco.errors import InputError
-from autodeco.settings.options import check_options, option
+from autodeco.rewards.targets import parse_target
+from autodeco.settings.options import option
+from autodeco.training.arguments import OptimizerArguments
 
 
 @dataclass(frozen=True)
-class RewardArguments:
+class RewardArguments(OptimizerArguments):
     """How heads are trained on rewards; the defaults are for a small model on a CPU."""
 
+    target: str = option("pass@1", "what to raise: pass@1, pass@K, or a sum such as pass@1+0.5*pass@8")
     checker: str = option("exact", forms())
     least_score: float = option(0.0, "what a score must reach to count; 1: only what is wholly right", 0.0, 1.0)
-    rollouts: str = option(
+    answers_from: str = option(
         "llama.cpp",
         "what answers: llama.cpp, the quantized file itself, or transformers, on --device",
         choices=("llama.cpp", "hugging-face"),
     )
     dtype: str = option("bfloat16", "of the frozen model in transformers", choices=("bfloat16", "float16", "float32"))
-    samples: int = option(16, "answers to each problem in a round, and a greedy one in the first", least=1)
-    rounds: int = option(1, "times that answers are drawn, by the heads as they are then", least=1)
-    max_tokens: int = option(64, "in an answer; one that does not end within them gets no reward", least=1)
-    steps: int = option(400, "updates of the heads, divided by the rounds", least=1)
-    batch_problems: int = option(64, "problems in an update, of those with a right answer", least=1)
-    blur: float = option(0.3, "noise on the logit of top-p that makes the hard cut differentiable", 0.01, 10.0)
-    explore: float = option(
-        0.15,
-        "added to temperatures while learning, less and less: at 0 no other token is ever seen to be better",
-        least=0.0,
+    rounds: int = option(40, "times that answers are drawn, by the heads as they are then, and learned from", least=1)
+    batch_problems: int = option(64, "problems answered in a round", least=1)
+    samples: int = option(16, "answers to each of them", least=2)
+    max_tokens: int = option(256, "in an answer; one that does not end within them gets no reward", least=1)
+    passes: int = option(3, "times that a round's answers are gone through", least=1, flag=False)
+    minibatches: int = option(4, "updates in each of these", least=1, flag=False)
+    clip: float = option(
+        0.2, "change of a token's probability beyond which an update counts no more", 0.01, 1.0, flag=False
     )
-    learning_rate: float = option(3e-4, "at its highest", least=0.0)
-    warmup_steps: int = option(10, "updates in which the learning rate rises, before it falls as a cosine", least=0)
-    weight_decay: float = option(0.0, "of AdamW", least=0.0)
-    gradient_clip: float = option(0.5, "largest norm of the gradient; 0 for none", least=0.0)
-    ema: float = option(0.9, "decay of an exponential average of the heads, which is measured and kept", 0.0, 0.99999)
-    keep_close: float = option(
-        0.0, "weight of the squared distance to the first heads, in the logits of temperature and top-p", least=0.0
+    leak_price: float = option(1.0, "cost of probability for tokens that were hardly ever drawn", least=0.0, flag=False)
+    first_temperature: float = option(0.35, "of heads that start from nothing", 0.01, 1.99)
+    first_top_p: float = option(0.95, "of heads that start from nothing", 0.01, 0.999, flag=False)
+    learning_rate: float = option(2e-3, "at its highest", least=0.0)
+    warmup_steps: int = option(
+        24, "updates in which the learning rate rises, before it follows the schedule", least=0, flag=False
     )
-    validation_problems: int = option(64, "held out, and measured", least=1)
-    evaluate_every: int = option(20, "updates between measurements on the held-out problems", least=1)
+    gradient_clip: float = option(0.5, "largest norm of the gradient; 0 for none", least=0.0, flag=False)
+    ema: float = option(
+        0.98, "decay of an exponential average of the heads, which is measured and kept", 0.0, 0.99999, flag=False
+    )
+    validation_problems: int = option(100, "held out, and answered to measure", least=2)
+    validation_samples: int = option(8, "answers to each of these", least=1)
+    evaluate_every: int = option(10, "rounds between measurements", least=1)
     slots: int = option(128, "answers computed at a time", least=1)
-    prob_stats: bool = option(True, "give the top-p head the four statistics of the distribution")
-    temperature: bool = option(True, "train a temperature head")
-    top_p: bool = option(True, "train a top-p head")
-    seed: int = option(0, "of the split, the order of the problems and the answers", least=0)
-    device: str = option("cpu", "where to train: cpu, cuda, cuda:1, ...")
-    tracker: str = option("none", "where to send every update's figures", choices=("none", "tensorboard", "wandb"))
+    seed: int = option(0, "of the first weights, the split, the problems chosen and the answers", least=0)
 
     def __post_init__(self):
-        check_options(self)
-        if not self.temperature and not self.top_p:
-            raise InputError("no-temperature and no-top-p leave nothing to train; drop one of the two")
+        super().__post_init__()
+        target = parse_target(self.target)
+        for name in ("samples", "validation_samples"):
+            if target.pass_at_k and target.k > getattr(self, name):
+                raise InputError(
+                    f"target {self.target}: pass@{target.k} wants {name.replace('_', '-')} of at least {target.k}"
+                )
+
+    @property
+    def updates(self) -> int:
+        return self.rounds * self.updates_in_a_round
+
+    @property
+    def updates_in_a_round(self) -> int:
+        return self.passes * self.minibatches

@@ -1,30 +1,30 @@
-"""A Hugging Face model as a policy: answers drawn in batches, and the hidden states that were on the way."""
+"""A Hugging Face model as a policy: answers drawn many at a time, and the hidden states that were on the way."""
 
+import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from autodeco.errors import InputError
-from autodeco.hugging_face.decoding import Decoder
-from autodeco.hugging_face.draw import draw
+from autodeco.hugging_face.decoder import Decoder
+from autodeco.hugging_face.kept_states import KeptStates
 from autodeco.hugging_face.model import HuggingFaceModel
-from autodeco.rewards.answer_trees import Tokens
-from autodeco.rewards.policy import Sampled, Wanted
+from autodeco.hugging_face.slots import Drawn, Slots
+from autodeco.rewards.policy import Ended, Predictor, Sampled
 
-Predictor = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # heads: (hidden, logits) to (temperature, top-p)
-LOOK_EVERY = 8  # steps between looks whether all answers have ended, for which a GPU has to be waited for
+GRANULE = 64  # lengths of a decoder are multiples of this, so that a slightly longer prompt needs no other
 
 
 class HuggingFacePolicy:
     """The model at ``path``, or a loaded one, answering in at most ``max_tokens`` tokens, ``slots`` answers at a time.
 
-    The base is frozen, so the states behind the tokens of the answers drawn last are kept (2 x H bytes a token in
-    bfloat16) and not computed again. Logits are float32, from a copy of the output matrix: in bfloat16, steps of 1/8 at
-    a logit of 20 would be a factor of 3.5 between probabilities at T 0.1, and ties at T 0. Raises InputError for a
-    model that cannot be used so.
+    The base is frozen, so the states behind the tokens of the answers drawn last are kept and not computed again: in
+    bfloat16 2 x H bytes for each token, and for each of slots x max_tokens while drawing. Logits are float32: in
+    bfloat16, steps of 1/8 at a logit of 20 would be a factor of 3.5 between probabilities at T 0.1, and ties at T 0.
+    Raises InputError for a model that cannot be used so.
     """
 
     rank = 0
@@ -37,113 +37,100 @@ class HuggingFacePolicy:
         self._frozen.language_model.to(device)
         self.model, self._tokenizer = self._frozen.model, self._frozen.tokenizer
         output = self._frozen.language_model.get_output_embeddings()
-        self._matrix = output.weight.float()
-        self._bias = None if getattr(output, "bias", None) is None else output.bias.float()
+        self._adds_wide = _adds_wide(output.weight)
+        exact = self._adds_wide or output.weight.dtype == torch.float64
+        self._matrix = output.weight if exact else output.weight.float()
+        bias = getattr(output, "bias", None)
+        self._bias = bias if bias is None else bias.to(torch.float32 if self._adds_wide else self._matrix.dtype)
         self._ends = torch.tensor(sorted(self._tokenizer.ends), device=device)
         self._decoder: Decoder | None = None
-        # Of the answers drawn last: hidden states [n, H]; by prompt (answer, place of its first state, and from one to
-        # the next).
-        self._states = torch.empty(0)
-        self._drawn: dict[Tokens, list[tuple[Tokens, int, int]]] = {}
+        self._kept = self._no_states()
         self._check_logits()
 
     def prompt_ids(self, prompt) -> list[int]:
+        """Return the tokens of a prompt, text or messages."""
         return self._tokenizer.prompt_ids(prompt)
 
-    def sample(self, prompts: Sequence[Sequence[int]], n: int, heads: Predictor, seed: int) -> list[list[Sampled]]:
-        """Return ``n`` answers to each prompt. Random numbers depend on the seed and the place of an answer alone."""
-        places = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(n)]
-        rows = min(self._slots, len(places))
-        self._room(rows, [len(prompt) for prompt in prompts])
-        self._states, self._drawn, states, kept = torch.empty(0), {}, [], 0
-        uniforms = np.stack([_uniforms(seed, prompt, n, self._max_tokens) for prompt in range(len(prompts))])
-        answers = [[None] * n for _ in prompts]
-        for start in range(0, len(places), rows):
-            here = places[start : start + rows]
-            filled = here + here[:1] * (rows - len(here))  # every batch has as many rows
-            drawn = torch.from_numpy(np.stack([uniforms[place] for place in filled])).to(self.device)
-            batch, hidden = self._batch(prompts, [prompt for prompt, _ in filled], heads, drawn)
-            for row, ((prompt, sample), answer) in enumerate(zip(here, batch, strict=False)):
-                answers[prompt][sample] = answer
-                self._drawn.setdefault(tuple(prompts[prompt]), []).append((answer.tokens, kept + row, rows))
-            states.append(hidden)
-            kept += len(hidden)
-        self._states = torch.cat(states)
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        heads: Predictor,
+        seed: int,
+        keep_states: bool = True,
+        ended: Ended | None = None,
+    ) -> list[list[Sampled]]:
+        """Return ``n`` answers to each prompt. Random numbers depend on the seed and the place of an answer alone.
+
+        ``keep_states`` replaces the states kept before; without it those are forgotten. ``ended`` is told of every
+        answer as it ends. Raises InputError for a prompt that is empty or too long, and for a model whose layers
+        forget keys or whose logits are not numbers.
+        """
+        self._kept = self._no_states()  # their memory first
+        answers: list[list[Sampled]] = [[None] * n for _ in prompts]
+        if not prompts or not n:
+            return answers
+        self._have_room(prompts)
+        kept = self._kept if keep_states else None
+        settings = heads, prompts, n, self._ends, self._max_tokens, int(seed) % 2**64, kept
+        for drawn in Slots(self._decoder, self.logits, *settings):
+            prompt, sample = divmod(drawn.index, n)
+            answers[prompt][sample] = self._sampled(drawn, keep_states)
+            if ended is not None:
+                ended(prompt, sample, answers[prompt][sample])
         return answers
 
-    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, list[tuple[int, Tokens]]]]:
-        found = []
-        for index, (prompt, edges) in enumerate(wanted):
-            left = set(edges)
-            for tokens, first, stride in self._drawn.get(tuple(prompt), ()):
-                for t in range(len(tokens)):
-                    if (edge := tokens[: t + 1]) in left:
-                        left.remove(edge)
-                        found.append((first + t * stride, index, edge))
-            if left:
-                raise ValueError("states are kept of the answers drawn last only")
-        if found:
-            places, indices, edges = zip(*found, strict=True)
-            yield self._states[torch.tensor(places, device=self.device)].float(), list(zip(indices, edges, strict=True))
-
-    def summed(self, values: Tensor) -> Tensor:
-        return values
-
-    def pieces(self, tokens: list[int]) -> list[str]:
-        return [self._tokenizer.text([token]) for token in tokens]
-
-    @torch.no_grad()
-    def _batch(self, prompts, owners: list[int], heads: Predictor, uniforms: Tensor) -> tuple[list[Sampled], Tensor]:
-        """Return an answer for each row, which begins with the prompt ``owners[row]``, and the states behind them.
-
-        ``uniforms`` [rows, steps, 2]; states [steps * rows, H].
-        """
-        distinct = {owner: place for place, owner in enumerate(dict.fromkeys(owners))}
-        places = torch.tensor([distinct[owner] for owner in owners])
-        hidden = self._decoder.start([prompts[owner] for owner in distinct], places)
-        states, columns = [], []
-        ended = torch.zeros(len(owners), dtype=torch.bool, device=self.device)
-        for step in range(self._max_tokens):
-            logits = self.logits(hidden)
-            temperature, top_p = heads(hidden.float(), logits)
-            tokens = draw(logits, temperature, top_p, uniforms[:, step])
-            states.append(hidden.clone())
-            columns.append((tokens, temperature, top_p))
-            ended |= torch.isin(tokens, self._ends)
-            if step + 1 == self._max_tokens or (step % LOOK_EVERY == 0 and ended.all()):
-                break
-            hidden = self._decoder.step(tokens)
-        tokens, temperature, top_p = (torch.stack(column, 1).cpu().numpy() for column in zip(*columns, strict=True))
-        return [self._sampled(*row) for row in zip(tokens, temperature, top_p, strict=True)], torch.cat(states)
-
-    def _sampled(self, tokens: np.ndarray, temperature: np.ndarray, top_p: np.ndarray) -> Sampled:
-        ids = tokens.tolist()
-        end = next((t for t, token in enumerate(ids) if token in self._tokenizer.ends), None)
-        size = len(ids) if end is None else end + 1
-        text = self._tokenizer.text(ids[:size] if end is None else ids[:end])
-        return Sampled(tuple(ids[:size]), text, end is not None, temperature[:size], top_p[:size])
-
-    def _room(self, rows: int, lengths: list[int]) -> None:
-        """Have a decoder for batches of ``rows`` that holds prompts of ``lengths``."""
-        now, prompt_tokens = self._decoder, max(lengths)
-        if min(lengths) == 0:
-            raise InputError("a prompt has no tokens; nothing predicts a first one")
-        limit = getattr(self._frozen.language_model.config.get_text_config(), "max_position_embeddings", None)
-        if limit and prompt_tokens + self._max_tokens > limit:
-            raise InputError(
-                f"{self.model.name}: a prompt has {prompt_tokens} tokens, with {self._max_tokens} for the answer more "
-                f"than the {limit} that the model has positions for"
-            )
-        if now is None or now.rows != rows or now.prompt_tokens < prompt_tokens:
-            self._decoder = None  # its memory first
-            self._decoder = Decoder(self._frozen, rows, prompt_tokens, self._max_tokens)
+    def states(self, rows: np.ndarray) -> Tensor:
+        """Return the hidden states [k, H] of numbers ``rows`` [k], in the model's dtype; raises IndexError for others
+        than ``sample`` kept last."""
+        return self._kept[rows]
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits [n, V] of hidden states [n, H], float32."""
-        logits = torch.nn.functional.linear(hidden.float(), self._matrix, self._bias)
+        if self._adds_wide:
+            # Products of the operands' bits are exact in float32, so this differs from a float32 copy of the matrix in
+            # the order of the sum alone.
+            logits = torch.mm(hidden.to(self._matrix.dtype), self._matrix.t(), out_dtype=torch.float32)
+            logits = logits if self._bias is None else logits.add_(self._bias)
+        else:
+            logits = torch.nn.functional.linear(hidden.to(self._matrix.dtype), self._matrix, self._bias).float()
         cap = getattr(self._frozen.language_model.config.get_text_config(), "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Return the text of each token."""
+        return [self._tokenizer.text([token]) for token in tokens]
+
+    def _sampled(self, drawn: Drawn, keep_states: bool) -> Sampled:
+        if np.isnan(drawn.top_probability).any():
+            raise InputError(f"{self.model.name}: it gives logits that are not numbers; load it as float32")
+        ids = drawn.tokens.tolist()
+        finished = ids[-1] in self._tokenizer.ends
+        states = drawn.first_state + np.arange(len(ids) if keep_states else 0)
+        text = self._tokenizer.text(ids[:-1] if finished else ids)
+        return Sampled(
+            drawn.tokens, text, finished, drawn.temperature, drawn.top_p, drawn.top_probability, states
+        )  # fmt: skip
+
+    def _have_room(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Have a decoder that holds ``prompts`` with their answers."""
+        lengths = [len(prompt) for prompt in prompts]
+        if min(lengths) == 0:
+            raise InputError("a prompt has no tokens; nothing predicts a first one")
+        limit = getattr(self._frozen.language_model.config.get_text_config(), "max_position_embeddings", None)
+        length = max(lengths) + self._max_tokens
+        if limit and length > limit:
+            raise InputError(
+                f"{self.model.name}: a prompt has {max(lengths)} tokens, with {self._max_tokens} for the answer more "
+                f"than the {limit} that the model has positions for"
+            )
+        if self._decoder is None or self._decoder.length < length:
+            self._decoder = None  # its memory first
+            self._decoder = Decoder(self._frozen, self._slots, -(-length // GRANULE) * GRANULE)
+
+    def _no_states(self) -> KeptStates:
+        return KeptStates(self._matrix.shape[1], self._frozen.language_model.dtype, self._matrix.device)
 
     @torch.no_grad()
     def _check_logits(self) -> None:
@@ -157,6 +144,7 @@ class HuggingFacePolicy:
             )
 
 
-def _uniforms(seed: int, prompt: int, n: int, steps: int) -> np.ndarray:
-    """Return [n, steps, 2] random numbers for the answers to one prompt."""
-    return np.random.default_rng([seed, prompt]).random((n, steps, 2), dtype=np.float32)
+def _adds_wide(matrix: Tensor) -> bool:
+    """Whether torch multiplies by ``matrix`` with sums and results in float32."""
+    narrow = matrix.dtype in (torch.bfloat16, torch.float16)
+    return matrix.is_cuda and narrow and "out_dtype" in (inspect.getdoc(torch.mm) or "")

@@ -2,16 +2,17 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import llama_cpp
 import numpy as np
 import torch
 from torch import Tensor
 
 from autodeco import batch, native
 from autodeco.base.identity import ModelIdentity, model_fingerprint
-from autodeco.base.opening import open_base
+from autodeco.base.opening import open_base, open_vocabulary
 from autodeco.base.output_matrix import read_output_matrix
 from autodeco.base.states import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.base.tokenizer import Tokenizer
@@ -21,75 +22,109 @@ from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
 from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
-from autodeco.rewards.answer_trees import Tokens
-from autodeco.rewards.policy import Sampled, Wanted
+from autodeco.rewards.measuring import Static
+from autodeco.rewards.policy import Ended, Predictor, Sampled
 from autodeco.training.rebuilt_logits import RebuiltLogits
+
+LEAST_CONTEXT = 512
 
 
 class LlamaPolicy:
     """The GGUF at ``path`` answering in at most ``max_tokens`` tokens, ``slots`` answers at a time.
 
-    What answers to a prompt begin with in common is computed once. Logits for training are rebuilt with the output
-    matrix, on ``device``.
+    What answers to a prompt begin with in common is computed once, and its states are kept once (4 x H bytes each).
+    Logits for training are rebuilt with the output matrix, on ``device``.
     """
 
     rank = 0
 
     def __init__(self, path: str | os.PathLike, max_tokens: int, slots: int, device: str, threads: int | None = None):
-        self._path, self._max_tokens, self._slots, self.device = path, max_tokens, slots, device
+        self._max_tokens, self._slots, self.device = max_tokens, slots, device
         self._threads = threads or os.cpu_count()
-        self._layout, self._matrix = open_layout(path), read_output_matrix(path)
+        self._layout = open_layout(path)
+        self._matrix = read_output_matrix(self._layout)
         self._rebuilt: RebuiltLogits | None = None
         self._check: LogitsCheck | None = LogitsCheck(seed=0)
-        self._drawn: dict[tuple[int, ...], dict[Tokens, np.ndarray]] = {}  # by prompt: the state behind each beginning
-        self._open(512)
+        self._states: list[np.ndarray] = []
+        self._vocabulary = open_vocabulary(self._layout)  # prompts are known before a context for them is opened
+        self._tokenizer = Tokenizer(self._vocabulary)
+        self._llm: llama_cpp.Llama | None = None
         self.model = ModelIdentity(
             str(Path(path).resolve()),
-            model_fingerprint(path),
+            model_fingerprint(self._layout),
             self._layout.architecture,
             self._layout.base_name,
-            self._llm.n_embd(),
-            self._llm.n_vocab(),
+            self._matrix.hidden_size,
+            self._vocabulary.n_vocab(),
         )
 
     def prompt_ids(self, prompt) -> list[int]:
         return self._tokenizer.prompt_ids(prompt)
 
-    def sample(self, prompts: Sequence[Sequence[int]], n: int, heads: Heads, seed: int) -> list[list[Sampled]]:
-        longest = max(len(prompt) for prompt in prompts) + self._max_tokens
-        if longest > self._llm.n_ctx():
-            self._open(longest)
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        heads: Predictor,
+        seed: int,
+        keep_states: bool = True,
+        ended: Ended | None = None,
+    ) -> list[list[Sampled]]:
+        self._have_room(max(len(prompt) for prompt in prompts) + self._max_tokens)
         answers = [[None] * n for _ in prompts]
-        self._drawn = {tuple(prompt): {} for prompt in prompts}
+        behind = [[[] for _ in range(n)] for _ in prompts]  # of each answer: its states, and their largest probability
+        self._states = []
 
-        def seen(index: int, beginnings: list[Tokens], hidden: np.ndarray, logits: np.ndarray) -> None:
+        def seen(index: int, samples: list[int], hidden: np.ndarray, logits: np.ndarray) -> None:
             self._compare(hidden, logits)
-            self._drawn[tuple(prompts[index])] |= dict.fromkeys(beginnings, hidden[0].copy())
+            place = (len(self._states), 1 / np.exp(logits[0] - logits[0].max()).sum())
+            for sample in samples:
+                behind[index][sample].append(place)
+            self._states.append(hidden[0].copy())
 
         with tempfile.TemporaryDirectory() as folder:
-            sidecar = Path(folder) / "heads.gguf"
-            heads.save_pretrained(folder)
-            write_sidecar(sidecar, head_tensors(read_heads(folder, heads.hidden_size), "f32"), self._layout)
-            requests = batch.requests(self._llm, prompts, n, batch.Sampling(), self._max_tokens, seed=seed)
-            for answer in shared.answer(self._llm, requests, native.load_heads(sidecar), self._slots, seen):
+            requests = batch.requests(self._llm, prompts, n, self._sampling(heads), self._max_tokens, seed=seed)
+            loaded = None if isinstance(heads, Static) else self._loaded(heads, Path(folder))
+            told = seen if keep_states else None
+            for answer in shared.answer(self._llm, requests, loaded, self._slots, told):
                 decoding = answer.decoding
-                answers[answer.prompt][answer.sample] = Sampled(
-                    tuple(decoding.token.tolist()), answer.text, answer.finished, decoding.temperature, decoding.top_p
+                states, largest = zip(*behind[answer.prompt][answer.sample], strict=True) if keep_states else ((), ())
+                found = Sampled(
+                    decoding.token.astype(np.int32),
+                    answer.text,
+                    answer.finished,
+                    decoding.temperature,
+                    decoding.top_p,
+                    np.array(largest, np.float32),
+                    np.array(states, np.int64),
                 )
+                answers[answer.prompt][answer.sample] = found
+                if ended:
+                    ended(answer.prompt, answer.sample, found)
         return answers
 
-    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, list[tuple[int, Tokens]]]]:
-        for index, (prompt, edges) in enumerate(wanted):
-            drawn, edges = self._drawn.get(tuple(prompt), {}), list(edges)
-            if not drawn.keys() >= set(edges):
-                raise ValueError("states are kept of the answers drawn last only")
-            if edges:
-                yield torch.from_numpy(np.stack([drawn[edge] for edge in edges])), [(index, edge) for edge in edges]
+    def states(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.stack([self._states[row] for row in rows])).to(self.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
         if self._rebuilt is None:
             self._rebuilt = RebuiltLogits(self._matrix, self.device)
         return self._rebuilt(hidden)
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        return [self._vocabulary.detokenize([token], special=True).decode("utf-8", "replace") for token in tokens]
+
+    @staticmethod
+    def _sampling(heads: Predictor) -> batch.Sampling:
+        if isinstance(heads, Static):
+            return batch.Sampling(heads.temperature, heads.top_p, heads="none")
+        return batch.Sampling()
+
+    def _loaded(self, heads: Heads, folder: Path) -> native.Heads:
+        sidecar = folder / "heads.gguf"
+        heads.save_pretrained(folder)
+        write_sidecar(sidecar, head_tensors(read_heads(folder, heads.hidden_size), "f32"), self._layout)
+        return native.load_heads(sidecar)
 
     def _compare(self, hidden: np.ndarray, logits: np.ndarray) -> None:
         """Compare the first logits with rebuilt ones; raises InputError for a model whose logits are more than that."""
@@ -99,12 +134,10 @@ class LlamaPolicy:
                 refuse_if_wrong(self._check.relative_error(self._matrix), self._matrix)
                 self._check = None
 
-    def summed(self, values: Tensor) -> Tensor:
-        return values
-
-    def pieces(self, tokens: list[int]) -> list[str]:
-        return [self._llm.detokenize([token], special=True).decode("utf-8", "replace") for token in tokens]
-
-    def _open(self, context: int) -> None:
-        self._llm = open_base(self._path, n_ctx=context, n_threads=self._threads, n_threads_batch=self._threads)
-        self._tokenizer = Tokenizer(self._llm)
+    def _have_room(self, context: int) -> None:
+        """Have a context of at least ``context`` tokens."""
+        if self._llm is None or self._llm.n_ctx() < context:
+            if self._llm is not None:
+                self._llm.close()  # its memory first
+            threads = {"n_threads": self._threads, "n_threads_batch": self._threads}
+            self._llm = open_base(self._layout, n_ctx=max(context, LEAST_CONTEXT), **threads)

@@ -1,12 +1,10 @@
 """Training heads on rewards: the heads are the policy, the base stays as it is, a checker scores the answers.
 
-Answers are drawn by the heads as they are, and kept, those that are right with the states behind them. What is then
-raised is what answers are expected to be worth (``answer_trees``), under the hard top-p that decoding cuts with
-(``hard_top_p``), without a draw or a run of the model between updates. ``rounds`` draws again by the heads as they have
-become.
+A round draws answers to some problems with the heads as they are, and learns from them in a few updates
+(``objective``). Every few rounds the heads answer held-out problems. The heads that answered best are kept. They are
+measured once more beside greedy decoding and static settings, so that a run ends with a verdict and not with a loss.
 """
 
-import copy
 import math
 import os
 import shutil
@@ -16,38 +14,40 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
-from autodeco.data.checkers import check, checker
-from autodeco.data.problems import read_problems
+from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
-from autodeco.heads import TEMPERATURE_SCALE, Heads, prob_stats
-from autodeco.losses.exact import CHUNK_TOKENS_CPU
-from autodeco.losses.hard_top_p import log_probability
-from autodeco.rewards.answer_trees import AnswerTrees, Edges, Values, part_of, read_part, values, write_part
+from autodeco.heads import TEMPERATURE_SCALE, Heads
 from autodeco.rewards.arguments import RewardArguments
+from autodeco.rewards.decisions import decisions
+from autodeco.rewards.measuring import GREEDY, GRID, Verdict, halving, verdict
+from autodeco.rewards.objective import Decisions, losses
 from autodeco.rewards.policy import Policy, Sampled
+from autodeco.rewards.problems import Problems
+from autodeco.rewards.targets import parse_target
 from autodeco.runs.interrupts import noted_interrupt
-from autodeco.runs.provenance import file_hash
+from autodeco.runs.seeds import Stream, seed_of
+from autodeco.runs.seeds import generator as random_numbers
+from autodeco.settings.program import bar
 from autodeco.training.report import write_report
 from autodeco.training.results import TrainingResult
+from autodeco.training.schedule import learning_rate
 from autodeco.training.state import TrainingState
 
-ANSWERS = "answers"  # folder of the right answers, there while a run is unfinished
-PART_PROBLEMS = 32  # answered between two writes; an interruption loses at most these
-CHUNK_BYTES = 256 * 2**20  # of logits on a GPU, of which some arrays are alive
+CANDIDATES = "candidates"  # folder of the heads measured so far, there while a run is unfinished
+FINALISTS = 4  # heads that are measured once more at the end
 LOW_TEMPERATURE = 0.1
-GREEDY_BIAS = -40.0  # of a temperature head: sigmoid gives 4e-18
+HALVING_SAMPLES = 2
+SCREENING_SAMPLES = 4
 
 
 @dataclass(frozen=True)
 class RewardEvaluation:
-    """Of the held-out problems: the reward to expect by the answers that are known, and what is predicted where these
-    part, means as often as decoding comes there."""
+    """Of the heads' answers to the held-out problems."""
 
-    loss: float  # 1 - reward
-    reward: float
+    loss: float  # 1 - target
+    target: float
+    reward: float  # mean over answers: pass@1 where rewards are 0 or 1
     temperature: float
     temperature_deviation: float
     top_p: float
@@ -64,297 +64,218 @@ def train_on_rewards(
     resume: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
-    """Train heads to have ``policy`` answer the problems right; write the best ones, by held-out reward, and a report.
+    """Train heads to have ``policy`` answer the problems right; write the best ones, a report and the verdict.
 
-    Start from heads trained on likelihood (``init``), which answer in more ways than one. An interrupt keeps the best
-    heads so far and the answers drawn; ``resume`` goes on with the same problems. Raises InputError for bad input and
-    if no answer is right.
+    Heads start from a static setting, or from ``init``. An interrupt keeps the best heads so far; ``resume`` goes on
+    after the last whole round. Raises InputError for bad input and if no answer is right.
     """
-    problems = _Problems(problems_path, policy, arguments, Path(output_dir) / ANSWERS)
-    policy.made_of, policy.details = {"problems": problems.hash}, {"data": problems.described}
-    run = TrainingState(Path(output_dir), policy, arguments, RewardEvaluation, init, resume)
-    if not resume:
-        shutil.rmtree(problems.folder, ignore_errors=True)
-        run.extra = {"updates": [], "rounds": []}
-        run.save_resume()
-    first = run.first_heads if arguments.keep_close else None
-    said = "stopping after this step; the same command with --resume goes on"
-    seconds, edges = 0.0, 0
-    with (
-        noted_interrupt(said) as interrupts,
-        tqdm(
-            total=arguments.steps, initial=run.step, unit="step", desc="train", disable=None if progress else True
-        ) as bar,
-    ):
-        for number in range(min(run.step, arguments.steps - 1) * arguments.rounds // arguments.steps):
-            problems.draw(number, run, interrupts, progress)  # what an interrupted run has drawn before
-        while run.step < arguments.steps and not interrupts:
-            number = run.step * arguments.rounds // arguments.steps
-            problems.draw(number, run, interrupts, progress)
-            if interrupts:
-                break
+    with Scorer(arguments.checker) as scorer:
+        problems = Problems(problems_path, policy, arguments, scorer)
+        policy.made_of, policy.details = {"problems": problems.hash}, {"data": problems.described}
+        run = TrainingState(Path(output_dir), policy, arguments, RewardEvaluation, init, resume)
+        with run.locked():
+            if not resume:
+                shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
+                if init is None:
+                    run.start_from(_static_heads(run.heads, arguments))
+                run.extra = {"updates": [], "rates": {}, "seconds": 0.0, "tokens": 0}
+                run.save_resume()
+            problems.rates = {int(index): rate for index, rate in run.extra["rates"].items()}
+            return _Training(run, problems, scorer, progress).all()
+
+
+class _Training:
+    """A run on its problems."""
+
+    def __init__(self, run: TrainingState, problems: Problems, scorer: Scorer, progress: bool):
+        self._run, self._problems, self._scorer = run, problems, scorer
+        self._arguments, self._policy, self._progress = run.arguments, run.source, progress
+        self._target = parse_target(self._arguments.target)
+
+    def all(self) -> TrainingResult:
+        """Go on to the last round, or to an interrupt; return what came of it."""
+        run, problems = self._run, self._problems
+        interrupted, answers = self._rounds(), None
+        if interrupted:
+            run.save_resume()
+        else:
+            found, answers = self._judge()
+            run.extra |= {"verdict": found.as_dict(), "answers_given_up": self._scorer.exceeded}
+        sizes = len(problems.training), len(problems.validation)
+        seconds, tokens = run.extra["seconds"], run.extra["tokens"]
+        result = run.finish(*sizes, "problems", seconds, tokens / seconds if seconds else 0.0, interrupted)
+        if not interrupted:
+            result.verdict = found.sentence
+            write_report(run, self._policy, _predictions(answers))
+            shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
+        return result
+
+    def _rounds(self) -> int:
+        """Draw and learn until the last round or an interrupt; return its signal, 0 for none."""
+        run, arguments = self._run, self._arguments
+        said = "stopping; the same command with --resume goes on after the last whole round"
+        with (
+            noted_interrupt(said) as interrupts,
+            bar(arguments.rounds, self._number(), "round", "reward", self._progress) as shown,
+        ):
             if not run.history:
-                run.evaluated(problems.evaluate(run.heads))
-            began = time.perf_counter()
-            update = _update(run, problems, first)
-            seconds += time.perf_counter() - began
-            edges += update["tokens"]
-            if run.step % arguments.evaluate_every == 0 or run.step == arguments.steps:
-                run.evaluated(problems.evaluate(run.averaged_heads()))
-            bar.update()
-            shown = {"tokens/s": f"{edges / seconds:.0f}", "reward": f"{update['reward']:.3f}"}
-            shown |= {"held out": f"{run.history[-1]['reward']:.3f}"}
-            shown |= {"T": f"{update['temperature']:.2f}±{update['temperature_deviation']:.2f}"}
-            shown |= {"P": f"{update['top_p']:.2f}±{update['top_p_deviation']:.2f}"}
-            bar.set_postfix(shown, refresh=False)
-    interrupted = run.step < arguments.steps
-    if interrupted:
-        run.save_resume()
-        if not run.history:
-            raise KeyboardInterrupt
-    else:
-        answers, reward = problems.measured(run.best_heads())
-        run.extra["sampled_reward"] = {"before": run.extra["rounds"][0]["held_out_reward"], "after": reward}
-    sizes = len(problems.learnable), len(problems.validation)
-    result = run.finish(*sizes, "problems", seconds, edges / seconds if seconds else 0.0, interrupted)
-    if not interrupted:
-        shutil.rmtree(problems.folder, ignore_errors=True)
-        write_report(run, policy, _predictions(answers))
-    return result
+                self._screen()
+                self._measure(0)
+            while self._number() < arguments.rounds and not interrupts:
+                figures = self._round(self._number(), interrupts)
+                if figures is None:
+                    break
+                number = self._number()
+                if number % arguments.evaluate_every == 0 or number == arguments.rounds:
+                    self._measure(number)
+                run.save_resume()
+                shown.update()
+                shown.set_postfix(self._shown(figures), refresh=False)
+        return interrupts[0] if self._number() < arguments.rounds else 0
 
+    def _number(self) -> int:
+        """Return how many rounds are done."""
+        return self._run.step // self._arguments.updates_in_a_round
 
-class _Problems:
-    """The problems of a run, split into those to train and to validate on, and their known right answers."""
-
-    def __init__(self, path: str | os.PathLike, policy: Policy, arguments: RewardArguments, folder: Path):
-        self._problems, self._policy, self._arguments, self.folder = read_problems(path), policy, arguments, folder
-        self._score, self.hash = checker(arguments.checker), file_hash(path)
-        self.described = {"file": Path(path).name, "sha256": self.hash, "problems": len(self._problems)}
-        if len(self._problems) < 2:
-            raise InputError(f"{path}: holds one problem; give at least two, one of them to validate on")
-        self._prompts = [policy.prompt_ids(problem["prompt"]) for problem in self._problems]
-        self._order = np.random.default_rng([arguments.seed, 0]).permutation(len(self._problems)).tolist()
-        held_out = min(arguments.validation_problems, len(self._order) // 2)
-        self.validation, self._training = sorted(self._order[:held_out]), self._order[held_out:]
-        self.trees = AnswerTrees(policy.model.hidden_size)
-        self.learnable: list[int] = []
-        self._rounds = 0  # that the trees hold
-
-    def draw(self, number: int, run: TrainingState, interrupts: list, progress: bool) -> None:
-        """Have the answers of round ``number``: read those that are there, draw the others by the heads as they are.
-
-        The first round has a greedy answer to each problem too, which heads can always choose to give.
-        """
-        if number < self._rounds:
-            return
-        order, rewards = self._order, {}
-        size = max(PART_PROBLEMS, self._arguments.slots // self._arguments.samples)
-        parts = [order[begin : begin + size] for begin in range(0, len(order), size)]
-        ways = [(run.averaged_heads(), self._arguments.samples)]
-        if number == 0:
-            ways.append((_greedy(run.heads), 1))
-        with tqdm(
-            total=len(order), unit="problem", desc="draw", disable=None if progress else True, leave=False
-        ) as bar:
-            for place, some in enumerate(parts):
-                path = self.folder / f"{number:03d}-{place:05d}.safetensors"
-                if not path.exists():
-                    self._draw_part(path, some, ways, _seed(self._arguments.seed, 4, number, place))
-                part = read_part(path, self._policy.model.hidden_size)
-                self.trees.add(part)
-                rewards |= dict(zip(some, part["mean_reward"].tolist(), strict=True))
-                bar.update(len(some))
-                bar.set_postfix(right=f"{np.mean(list(rewards.values())):.1%}", refresh=False)
-                if interrupts:
-                    return
-        self._rounds = number + 1
-        self.learnable = [index for index in self._training if self.trees.right(index)]
-        if not self.learnable or not any(self.trees.right(index) for index in self.validation):
-            what = "training" if not self.learnable else "held-out"
+    def _screen(self) -> None:
+        """Answer every training problem a few times, to know which are sometimes right and sometimes wrong."""
+        problems, seed = self._problems, seed_of(self._arguments.seed, Stream.PROBLEMS)
+        _, rewards = problems.answers(problems.training, SCREENING_SAMPLES, self._run.heads, seed)
+        if not rewards.any():
             raise InputError(
-                f"no answer to any {what} problem is right: there is nothing to learn from; give easier problems, more "
-                "--samples or --validation-problems, or better first heads with --init"
+                "no answer to any training problem is right: there is nothing to learn from; give easier problems, "
+                "more --max-tokens, or better first heads with --init"
             )
-        if len(run.extra["rounds"]) == number:
-            mean = {name: float(np.mean([rewards[i] for i in which])) for name, which in self._splits()}
-            known = sum(self.trees.right(index) for index in order)
-            run.extra["rounds"].append(
-                {
-                    "step": run.step,
-                    "reward": mean["training"],
-                    "held_out_reward": mean["held out"],
-                    "known_answers": known,
-                }
-            )
+        problems.note(problems.training, rewards)
+        self._run.extra["rates"] = {str(index): rate for index, rate in problems.rates.items()}
 
-    def _splits(self):
-        return ("training", self._training), ("held out", self.validation)
-
-    def _draw_part(self, path: Path, some: list[int], ways: list, seed: int) -> None:
-        """Draw answers to the problems ``some`` and write them, with the mean reward that the first way has."""
-        drawn = {index: {} for index in some}
-        known, states, hidden, mean = {index: set() for index in some}, [], [], None
-        for way, (heads, n) in enumerate(ways):
-            answers, scores = self._answers(some, n, heads, seed + way)
-            mean = scores.mean(1) if mean is None else mean
-            for index, group, row in zip(some, answers, scores, strict=True):
-                drawn[index] |= {answer.tokens: float(score) for answer, score in zip(group, row, strict=True)}
-            wanted = []
-            for index, group in zip(some, answers, strict=True):
-                new = {answer.tokens: drawn[index][answer.tokens] for answer in group}
-                edges = [edge for edge in self.trees.missing(index, new) if edge[:-1] not in known[index]]
-                known[index] |= {edge[:-1] for edge in edges}
-                if edges:
-                    wanted.append((index, edges))
-            for rows, which in self._policy.states([(self._prompts[index], edges) for index, edges in wanted]):
-                hidden.append(rows.float().cpu().numpy())
-                states += [(wanted[place][0], edge) for place, edge in which]
-        answers = [(index, tokens, score) for index, each in drawn.items() for tokens, score in each.items()]
-        size = self._policy.model.hidden_size
-        part = part_of(answers, states, np.concatenate(hidden) if hidden else np.zeros((0, size)))
-        write_part(path, part | {"mean_reward": np.array(mean, np.float32)})
-
-    def _answers(self, indices: list[int], n: int, heads: Heads, seed: int) -> tuple[list[list[Sampled]], np.ndarray]:
-        """Return answers to the problems at ``indices`` and their rewards [len(indices), n]."""
-        answers = self._policy.sample([self._prompts[index] for index in indices], n, heads, seed)
-        scores = np.array(
-            [
-                [check(self._score, self._problems[index], a.text) if a.finished else 0.0 for a in group]
-                for index, group in zip(indices, answers, strict=True)
-            ]
+    def _round(self, number: int, interrupts: list) -> dict | None:
+        """Draw answers and learn from them; return the figures of the round, None if it was interrupted."""
+        run, arguments, problems = self._run, self._arguments, self._problems
+        began = time.perf_counter()
+        chosen = problems.chosen(number)
+        answers, rewards = problems.answers(
+            chosen, arguments.samples, run.heads, seed_of(arguments.seed, Stream.ANSWERS, number), keep_states=True
         )
-        return answers, np.where(scores >= self._arguments.least_score, scores, 0.0)
+        if interrupts:
+            return None
+        problems.note(chosen, rewards)
+        generator = random_numbers(arguments.seed, Stream.DECISIONS, number)
+        some = decisions(self._policy, answers, rewards, self._target, generator)
+        figures = self._updates(some, rewards.size, number)
+        tokens = sum(len(answer.tokens) for group in answers for answer in group)
+        figures |= {"reward": float(rewards.mean()), "tokens": tokens, "decisions": len(some)}
+        figures |= _spread([answer for group in answers for answer in group])
+        seconds = time.perf_counter() - began
+        run.extra["seconds"] += seconds
+        run.extra["tokens"] += tokens
+        run.extra["rates"] = {str(index): rate for index, rate in problems.rates.items()}
+        run.extra["updates"].append({"step": run.step, **figures})
+        run.track(figures)
+        return figures | {"seconds": seconds}
 
-    def measured(self, heads: Heads) -> tuple[dict[int, Sampled], float]:
-        """Return an answer to each held-out problem and the mean reward of ``samples`` of each, by ``heads``."""
-        answers, rewards = self._answers(
-            self.validation, self._arguments.samples, heads, _seed(self._arguments.seed, 2, 0)
-        )
-        return {index: group[0] for index, group in zip(self.validation, answers, strict=True)}, float(rewards.mean())
+    def _updates(self, some: Decisions, answers: int, number: int) -> dict[str, float]:
+        """Make a round's updates; return means of their figures."""
+        run, arguments = self._run, self._arguments
+        generator = torch.Generator().manual_seed(seed_of(arguments.seed, Stream.UPDATES, number))
+        sums = torch.zeros(3)
+        for _ in range(arguments.passes):
+            order = torch.randperm(len(some), generator=generator)
+            for part in order.tensor_split(arguments.minibatches):
+                here = some[part.to(some.atom.device)]
+                found = losses(run.heads, here, arguments.clip)
+                each = (arguments.leak_price * here.price * found.leak - found.gain) * here.weight
+                if not each.isfinite().all():
+                    raise InputError(
+                        f"{run.directory}: the loss of update {run.step} is not finite; the best heads so far are "
+                        "kept; try a lower --learning-rate"
+                    )
+                run.optimizer.zero_grad(set_to_none=True)
+                (each.sum() * arguments.minibatches / answers).backward()
+                run.update(learning_rate(run.step, arguments))
+                weight = here.weight / here.weight.sum().clamp(min=1)
+                means = [(value.detach() * weight).sum() for value in (found.gain, found.leak, found.divergence)]
+                sums += torch.stack(means).cpu()
+        gain, leak, divergence = (sums / arguments.updates_in_a_round).tolist()
+        return {"gain": gain, "leak": leak, "divergence": divergence}
 
-    def batch(self, step: int) -> list[int]:
-        """Return the problems of update ``step``: every one that has an answer once before any again."""
-        size = min(self._arguments.batch_problems, len(self.learnable))
-        places = range(step * size, (step + 1) * size)
-        rounds = {place // len(self.learnable) for place in places}
-        orders = {r: np.random.default_rng([self._arguments.seed, 3, r]).permutation(self.learnable) for r in rounds}
-        return [int(orders[place // len(self.learnable)][place % len(self.learnable)]) for place in places]
+    def _measure(self, number: int) -> None:
+        """Have the averaged heads answer the held-out problems; keep them as a candidate."""
+        run, arguments = self._run, self._arguments
+        heads = run.averaged_heads()
+        heads.save_pretrained(run.directory / CANDIDATES / f"{number:05d}")
+        answers, rewards = self._held_out(heads, arguments.validation_samples, 0)
+        value = float(self._target.estimate(rewards).mean())
+        spread = _spread([answer for group in answers for answer in group])
+        run.evaluated(RewardEvaluation(1 - value, value, float(rewards.mean()), **spread))
 
-    @torch.no_grad()
-    def evaluate(self, heads: Heads) -> RewardEvaluation:
-        """Measure ``heads`` on the held-out problems, with nothing added to their temperatures."""
-        edges = self.trees.edges(self.validation, self._policy.device)
-        log_p, temperature, top_p, _ = score(heads, edges, self._policy, 0.0, self._arguments.blur)
-        found = values(log_p, edges, len(self.validation))
-        reward = found.expected.mean().item()
-        return RewardEvaluation(loss=1 - reward, reward=reward, **_spread(temperature, top_p, found, edges))
+    def _held_out(self, predictor, n: int, number: int) -> tuple[list[list[Sampled]], np.ndarray]:
+        """Return ``n`` answers to each held-out problem and their rewards; another ``number``, other answers."""
+        n = 1 if predictor is GREEDY else n
+        seed = seed_of(self._arguments.seed, Stream.HELD_OUT_ANSWERS, number)
+        return self._problems.answers(self._problems.validation, n, predictor, seed)
 
+    def _judge(self) -> tuple[Verdict, list[list[Sampled]]]:
+        """Choose the best of the measured heads and of the static settings, and compare them by fresh answers."""
+        run, arguments = self._run, self._arguments
+        last = sorted(run.history, key=lambda row: row["loss"])[:FINALISTS]
+        folders = {row["step"]: row["step"] // arguments.updates_in_a_round for row in last}
+        finalists = {
+            str(step): Heads.from_pretrained(run.directory / CANDIDATES / f"{number:05d}").to(self._policy.device)
+            for step, number in folders.items()
+        }
 
-def score(
-    heads: Heads, edges: Edges, policy: Policy, explore: float, blur: float, first: Heads | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return (log-probability, temperature, top-p, distance to what ``first`` predicts), each [n], of ``edges``.
+        def rewards_of(predictor, n: int, number: int) -> np.ndarray:
+            return self._held_out(predictor, n, 1 + number)[1]
 
-    All are 0 where heads have no choice. ``explore`` is added to the temperatures that are drawn with, not to those
-    that the top-p head reads. All carry gradients to ``heads``.
-    """
-    on_cpu = edges.token.device.type == "cpu"
-    size = CHUNK_TOKENS_CPU if on_cpu else max(64, CHUNK_BYTES // (4 * policy.model.vocab_size))
-    parted, columns = edges.parted(), []
-    for places in parted.split(size):
-        states, state = edges.state[places].unique(return_inverse=True)  # neighbours have them in common
-        hidden = edges.hidden[states].float()
-        with torch.no_grad():
-            logits = policy.logits(hidden)
-        temperature, stats = heads.temperature(hidden), None
-        if heads.prob_stats and heads.top_p_head is not None:
-            with torch.no_grad():
-                stats = prob_stats(logits, temperature)
-        top_p = heads.top_p(hidden, temperature, stats)
-        distance = torch.zeros_like(temperature)
-        if first is not None:
-            with torch.no_grad():
-                start = first.temperature(hidden), first.top_p(hidden, temperature, stats)
-            distance = _distance((temperature, top_p), start)
-        temperature, top_p, distance = temperature[state], top_p[state], distance[state]
-        log_p = log_probability(logits[state], temperature + explore, top_p, edges.token[places], blur)
-        columns.append(torch.stack((log_p, temperature, top_p, distance)))
-    zeros = torch.zeros(4, len(edges.token), device=edges.token.device)
-    return tuple(zeros.index_copy(1, parted, torch.cat(columns, 1)) if columns else zeros)
+        samples = max(HALVING_SAMPLES, self._target.k)
+        kept = halving(finalists, rewards_of, self._target, samples)
+        setting = halving({str(each): each for each in GRID}, rewards_of, self._target, samples)
+        run.keep(int(kept), finalists[kept])
+        n = 2 * arguments.validation_samples
+        answers, ours = self._held_out(finalists[kept], n, 100)
+        greedy = self._held_out(GREEDY, 1, 100)[1]
+        static = next(each for each in GRID if str(each) == setting)
+        theirs = self._held_out(static, n, 101)[1]
+        return verdict(self._target, ours, greedy, theirs, static, arguments.seed), answers
 
-
-def _update(run: TrainingState, problems: _Problems, first: Heads | None) -> dict[str, float]:
-    """Make one step of the optimiser; return its figures."""
-    arguments, chosen = run.arguments, problems.batch(run.step)
-    edges = problems.trees.edges(chosen, run.source.device)
-    explore = arguments.explore * (1 - run.step / arguments.steps)
-    log_p, temperature, top_p, distance = score(run.heads, edges, run.source, explore, arguments.blur, first)
-    found = values(log_p.detach(), edges, len(chosen))
-    losses = -found.weights * log_p
-    if first is not None:
-        losses = losses + arguments.keep_close * distance * len(chosen) / len(distance)
-    if not losses.isfinite().all():
-        place = int((~losses.isfinite()).nonzero()[0])
-        raise InputError(
-            f"{run.directory}: the loss of step {run.step} is {losses[place].item()} (problem "
-            f"{chosen[int(edges.problem[place])] + 1}, token {edges.depth[place] + 1} of an answer); the best heads so "
-            "far are kept; try a lower --learning-rate"
-        )
-    run.optimizer.zero_grad(set_to_none=True)
-    (losses.sum() / len(chosen)).backward()
-    run.update(_learning_rate(run.step, arguments))
-    figures = {"step": run.step, "reward": found.expected.mean().item(), "tokens": len(edges.token)}
-    figures |= _spread(temperature.detach(), top_p.detach(), found, edges)
-    run.extra["updates"].append(figures)
-    run.track({name: value for name, value in figures.items() if name != "step"})
-    return figures
-
-
-def _learning_rate(step: int, arguments: RewardArguments) -> float:
-    warm = min(1.0, (step + 1) / max(1, arguments.warmup_steps))
-    return arguments.learning_rate * warm * (1 + math.cos(math.pi * step / arguments.steps)) / 2
+    def _shown(self, figures: dict) -> dict[str, str]:
+        shown = {"tokens/s": f"{figures['tokens'] / figures['seconds']:.0f}", "reward": f"{figures['reward']:.3f}"}
+        shown |= {"held out": f"{self._run.history[-1]['target']:.3f}"}
+        for letter, name in (("T", "temperature"), ("P", "top_p")):
+            shown[letter] = f"{figures[name]:.2f}±{figures[f'{name}_deviation']:.2f}"
+        return shown
 
 
-def _greedy(heads: Heads) -> Heads:
-    """Return heads of the same kind that take the likeliest token everywhere."""
-    heads = copy.deepcopy(heads)
+def _static_heads(heads: Heads, arguments: RewardArguments) -> Heads:
+    """Return ``heads`` that predict the first temperature and top-p for every token."""
     with torch.no_grad():
-        last = (heads.temp_head or heads.top_p_head).mlp[2]
-        last.weight.zero_()
-        last.bias.fill_(GREEDY_BIAS)
+        for head, share in (
+            (heads.temp_head, arguments.first_temperature / TEMPERATURE_SCALE),
+            (heads.top_p_head, arguments.first_top_p),
+        ):
+            if head is not None:
+                head.mlp[2].bias.fill_(math.log(share / (1 - share)))
     return heads
 
 
-def _distance(now: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the squared distance [n] of (temperature, top-p) to the ``first`` ones before their sigmoids."""
-    scales = (TEMPERATURE_SCALE, 1.0)
-    return sum(
-        (torch.logit(a / scale, eps=1e-6) - torch.logit(b / scale, eps=1e-6)) ** 2
-        for a, b, scale in zip(now, first, scales, strict=True)
-    )
-
-
-def _spread(temperature: Tensor, top_p: Tensor, found: Values, edges: Edges) -> dict[str, float]:
-    """Return means and deviations where heads have a choice, each beginning as often as decoding comes to it."""
-    behind = torch.bincount(edges.state)[edges.state]
-    share = torch.where(behind > 1, found.reach / behind, 0.0)
-    share = share / share.sum().clamp(min=1e-30)
+def _spread(answers: list[Sampled]) -> dict[str, float]:
+    """Return means and deviations of what was predicted for the tokens of ``answers``."""
     figures = {}
-    for name, each in (("temperature", temperature), ("top_p", top_p)):
-        mean = (each * share).sum()
-        figures |= {name: mean.item(), f"{name}_deviation": ((each - mean) ** 2 * share).sum().sqrt().item()}
-    return figures | {"low_temperature": ((temperature < LOW_TEMPERATURE) * share).sum().item()}
+    for name in ("temperature", "top_p"):
+        values = np.concatenate([getattr(answer, name) for answer in answers])
+        figures |= {name: float(values.mean()), f"{name}_deviation": float(values.std())}
+        if name == "temperature":
+            low = float((values < LOW_TEMPERATURE).mean())
+    return figures | {"low_temperature": low}
 
 
-def _predictions(answers: dict[int, Sampled]) -> dict[str, list]:
+def _predictions(answers: list[list[Sampled]]) -> dict[str, list]:
     """Return the tokens of an answer to each held-out problem, and what was predicted for them."""
+    first = [group[0] for group in answers]
     return {
-        "token": [token for answer in answers.values() for token in answer.tokens],
-        "temperature": [float(value) for answer in answers.values() for value in answer.temperature],
-        "top_p": [float(value) for answer in answers.values() for value in answer.top_p],
-        "record": [index for index, answer in answers.items() for _ in answer.tokens],
+        "token": [int(token) for answer in first for token in answer.tokens],
+        "temperature": [float(value) for answer in first for value in answer.temperature],
+        "top_p": [float(value) for answer in first for value in answer.top_p],
+        "record": [index for index, answer in enumerate(first) for _ in answer.tokens],
     }
-
-
-def _seed(seed: int, *key: int) -> int:
-    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0])

@@ -1,44 +1,68 @@
 """What training on rewards asks of a model: answers drawn with given heads, and the states behind their tokens."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
+from autodeco.base.identity import ModelIdentity
 from autodeco.heads import Heads
-from autodeco.rewards.answer_trees import Tokens
-from autodeco.training.source import Source
 
-# for some prompts (token ids), which tokens were drawn: each as the answer up to and including it
-Wanted = Sequence[tuple[Sequence[int], Iterable[Tokens]]]
+# Called with an answer as it ends: (place of its prompt, which of the prompt's answers, the answer).
+Ended = Callable[[int, int, "Sampled"], None]
+
+# (hidden [n, H] float32, logits [n, V] float32) to (temperature [n], top-p [n])
+Predictor = Heads | Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sampled:
-    """An answer: ``tokens`` with the end, if ``finished``, and what the heads predicted for each of them."""
+    """An answer of n tokens, the last of which is its end if it is ``finished``; ``text`` is without that.
 
-    tokens: Tokens
+    ``states`` are the numbers of the hidden states that predict the tokens, for ``Policy.states``.
+    """
+
+    tokens: np.ndarray  # [n] int32
     text: str
     finished: bool
-    temperature: np.ndarray
-    top_p: np.ndarray
+    temperature: np.ndarray  # [n] float32, what the heads predicted
+    top_p: np.ndarray  # [n] float32
+    top_probability: np.ndarray  # [n] float32, of the likeliest token at T = 1
+    states: np.ndarray  # [n] int64, [0] if they were not kept
 
 
-class Policy(Source, Protocol):
+class Policy(Protocol):
     """A frozen model that heads turn into a policy."""
+
+    model: ModelIdentity
+    device: str
+    rank: int  # of the process; 0 writes files
 
     def prompt_ids(self, prompt) -> list[int]:
         """Return the tokens of a prompt, text or messages."""
 
-    def sample(self, prompts: Sequence[Sequence[int]], n: int, heads: Heads, seed: int) -> list[list[Sampled]]:
-        """Return ``n`` answers to each prompt (token ids), drawn with ``heads`` and their hard top-p."""
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        heads: Predictor,
+        seed: int,
+        keep_states: bool = True,
+        ended: Ended | None = None,
+    ) -> list[list[Sampled]]:
+        """Return ``n`` answers to each prompt (token ids), drawn with ``heads`` and their hard top-p.
 
-    def states(self, wanted: Wanted) -> Iterator[tuple[Tensor, list[tuple[int, Tokens]]]]:
-        """Yield (hidden [n, H], which): what predicts the last token of each answer's beginning in ``wanted``, once
-        each, of answers that the last ``sample`` gave. ``which``: (index in ``wanted``, beginning) of each row.
+        An answer's random numbers depend on ``seed`` and its place alone. ``ended`` is told of each as it ends.
         """
+
+    def states(self, rows: np.ndarray) -> Tensor:
+        """Return the hidden states [k, H] of numbers ``rows`` [k] of the last ``sample`` that kept them, on ``device``
+        in the model's dtype."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits [n, V] of ``hidden`` [n, H], float32 on ``device``."""
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Return the text of each token."""

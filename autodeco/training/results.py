@@ -52,3 +52,4 @@ class TrainingResult:
     tokens_per_second: float
     history: list[dict] = field(default_factory=list)
     quiet: bool = False  # another process shows it
+    verdict: str = ""  # what held-out problems say of the heads, where that was measured

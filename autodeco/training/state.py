@@ -71,9 +71,9 @@ class TrainingState:
         self.step = 0
         self.history: list[dict] = []
         self.extra: dict = {}  # what else a continued run must know, as JSON can hold it
-        self._first = _copied(self.heads)
         self._average = _copied(self.heads) if arguments.ema else None
         self._best_weights: dict[str, Tensor] = {}
+        self._kept_step: int | None = None
         check_folder(output_dir, resume)
         if resume:
             self._load_resume()
@@ -88,13 +88,16 @@ class TrainingState:
         """Return a context in which no other run may write the folder; raises InputError if one does."""
         return locked_folder(self.directory) if self.source.rank == 0 else contextlib.nullcontext()
 
-    @property
-    def first_heads(self) -> Heads:
-        """Return the heads as they were before the first update."""
-        return self._with_weights(self._first)
+    def start_from(self, heads: Heads) -> None:
+        """Begin with the weights of ``heads``, before the first update."""
+        self.heads.load_state_dict(heads.state_dict())
+        if self._average is not None:
+            self._average = _copied(self.heads)
 
     @property
     def best(self) -> dict:
+        if self._kept_step is not None:
+            return next(row for row in self.history if row["step"] == self._kept_step)
         return min(self.history, key=lambda row: row["loss"])
 
     def update(self, learning_rate: float) -> None:
@@ -123,6 +126,12 @@ class TrainingState:
     def best_heads(self) -> Heads:
         """Return the best heads so far."""
         return self._with_weights(self._best_weights)
+
+    def keep(self, step: int, heads: Heads) -> None:
+        """Keep ``heads``, those of ``step``, as the best; they were measured again."""
+        self._kept_step, self._best_weights = step, _copied(heads)
+        if self.source.rank == 0:
+            self.best_heads().save_pretrained(self.directory)
 
     def track(self, values: dict[str, float]) -> None:
         """Send figures of the update just made to the tracker, if there is one."""

@@ -65,15 +65,19 @@ def decoding(device: str, folder: Path) -> list[float]:
     """Return sums of the hidden states behind fixed tokens."""
     import torch
 
-    from autodeco.hugging_face.decoding import Decoder
+    from autodeco.hugging_face.decoder import Decoder
     from autodeco.hugging_face.model import HuggingFaceModel
 
     model = HuggingFaceModel(folder, "float32")
-    model.network.to(device)
-    decoder = Decoder(model, 3, 8, 16)
-    states = [decoder.start([[1, 2, 3], [4, 5]], torch.tensor([0, 1, 1]))]
-    states += [decoder.step(torch.full((3,), token, device=device)).clone() for token in (7, 8, 9)]
-    if device != "cpu" and decoder._graph is None:
+    model.language_model.to(device)
+    decoder = Decoder(model, 3, 32)
+    rows, owners = torch.arange(3, device=device), torch.tensor([0, 1, 1], device=device)
+    decoder.admit(rows, decoder.prefill([[1, 2, 3], [4, 5]]), owners)
+    states = [decoder.hidden.clone()]
+    for token in (7, 8, 9):
+        decoder.step(torch.full((3,), token, device=device), rows >= 0)
+        states.append(decoder.hidden.clone())
+    if device != "cpu" and decoder._graphs[3] is None:
         raise SystemExit("no CUDA graph was recorded")
     return [float(state.double().abs().sum()) for state in states]
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
@@ -55,6 +56,14 @@ def test_training_problems_are_written_for_rollouts(tmp_path):
     assert [p["prompt"] for p in problems[:2]] == [tasks[0].training[0]["prompt"], tasks[1].training[0]["prompt"]]
     assert checker("reasoning-gym")(problems[0], f"It is {problems[0]['answer']}") == 1.0
     assert read_questions([tmp_path / "problems.jsonl"]) == questions(tasks[0].training + tasks[1].training)
+
+
+def test_training_problems_with_fractions_are_written(tmp_path):
+    """gsm_symbolic describes some of its problems with Fraction, which JSON has not."""
+    task = Task(SUMS, 0, test=5, training=3)
+    task.training[1]["entry"]["metadata"]["ratio"] = Fraction(3, 2)
+    assert write_training([task], tmp_path / "problems.jsonl") == 3
+    assert read_problems(tmp_path / "problems.jsonl")[1]["entry"]["metadata"]["ratio"] == "3/2"
 
 
 def test_a_family_with_too_few_questions_is_refused():

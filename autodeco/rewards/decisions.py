@@ -1,0 +1,83 @@
+"""From drawn answers to the decisions that heads learn from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from autodeco.rewards.baselines import prefix_baselines
+from autodeco.rewards.distributions import Distributions, compress, token_atoms
+from autodeco.rewards.objective import Decisions
+from autodeco.rewards.policy import Policy, Sampled
+from autodeco.rewards.targets import Target
+
+SURE = 0.95  # of the likeliest token at T 1: above it a temperature below 1 changes next to nothing
+SURE_SHARE = 0.03  # of such places are kept, to price what would leak there
+CHUNK_BYTES = 2**30  # of logits at a time
+
+
+def decisions(
+    policy: Policy,
+    answers: Sequence[Sequence[Sampled]],
+    rewards: np.ndarray,
+    target: Target,
+    generator: np.random.Generator,
+) -> Decisions:
+    """Return the decisions of ``answers`` with ``rewards`` [problems, n], on the policy's device.
+
+    The answers are those of the policy's last draw. Its states are read once and compressed. A token's advantage is the
+    slope of ``target`` times what the answer's reward is above the baseline of its prefix.
+    """
+    slopes = target.slopes(rewards)
+    baselines = np.concatenate(
+        [
+            each
+            for group, row in zip(answers, rewards, strict=True)
+            for each in prefix_baselines([answer.tokens for answer in group], row)
+        ]
+    )
+    flat = [answer for group in answers for answer in group]
+    lengths = np.array([len(answer.tokens) for answer in flat])
+    columns = {
+        name: np.concatenate([getattr(answer, name) for answer in flat])
+        for name in ("tokens", "states", "temperature", "top_p", "top_probability")
+    }
+    uncertain = columns["top_probability"] < SURE
+    chosen = np.flatnonzero(uncertain | (generator.random(len(uncertain)) < SURE_SHARE))
+    uncertain = uncertain[chosen]
+    answer = np.repeat(np.arange(len(flat)), lengths)[chosen]
+
+    def column(values: np.ndarray, dtype=torch.float32) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(values)).to(policy.device, dtype)
+
+    slope, baseline = slopes.reshape(-1)[answer], baselines[chosen]
+    # A sure place stands for the share that was left out; what was drawn there says nothing about the heads.
+    gains = np.where(uncertain, slope * (rewards.reshape(-1)[answer] - baseline), 0.0)
+    tokens = column(columns["tokens"][chosen], torch.long)
+    hidden, distributions, atoms = _read(policy, columns["states"][chosen], tokens)
+    return Decisions(
+        hidden,
+        distributions,
+        atoms,
+        column(columns["temperature"][chosen]),
+        column(columns["top_p"][chosen]),
+        column(gains),
+        column(slope * baseline),
+        column(np.where(uncertain, 1.0, 1 / SURE_SHARE)),
+    )
+
+
+@torch.no_grad()
+def _read(policy: Policy, states: np.ndarray, tokens: torch.Tensor) -> tuple[torch.Tensor, Distributions, torch.Tensor]:
+    """Return hidden states [n, H], compressed distributions and the atoms of ``tokens`` [n]."""
+    size = max(64, CHUNK_BYTES // (4 * policy.model.vocab_size))
+    parts = []
+    for begin in range(0, len(states), size):
+        hidden = policy.states(states[begin : begin + size])
+        logits = policy.logits(hidden)
+        found = compress(logits)
+        largest = logits.amax(-1)
+        gap = largest - logits.gather(1, tokens[begin : begin + size, None]).squeeze(-1)
+        parts.append((hidden, found.gaps, found.counts, token_atoms(found, gap)))
+    hidden, gaps, counts, atoms = (torch.cat(part) for part in zip(*parts, strict=True))
+    return hidden, Distributions(gaps, counts, policy.model.vocab_size), atoms

@@ -1,0 +1,133 @@
+"""How good heads are on held-out problems, by drawing answers, beside greedy decoding and static settings."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autodeco.rewards.targets import Target
+from autodeco.runs.seeds import Stream, generator
+
+RESAMPLES = 2000
+# Users have these and what lies between them; greedy decoding is temperature 0.
+TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
+TOP_PS = (0.95, 1.0)
+
+Predictor = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (hidden, logits) to (temperature, top-p)
+
+
+@dataclass(frozen=True)
+class Static:
+    """A temperature and a top-p for every token, in the place of heads."""
+
+    temperature: float
+    top_p: float = 1.0
+
+    def __call__(self, hidden: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(
+            torch.full((len(hidden),), value, device=hidden.device) for value in (self.temperature, self.top_p)
+        )
+
+    def __str__(self) -> str:
+        return f"T {self.temperature:g}, P {self.top_p:g}" if self.temperature else "greedy"
+
+
+GREEDY = Static(0.0)
+GRID = tuple(Static(t, p) for t in TEMPERATURES for p in TOP_PS)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A mean difference over problems with its 95% bootstrap interval."""
+
+    difference: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.difference:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
+
+def compare(ours: np.ndarray, theirs: np.ndarray, seed: int) -> Comparison:
+    """Return how much better ``ours`` [problems] is than ``theirs`` on the same problems."""
+    difference = ours - theirs
+    places = generator(seed, Stream.BOOTSTRAP).integers(0, len(difference), (RESAMPLES, len(difference)))
+    low, high = np.percentile(difference[places].mean(1), [2.5, 97.5])
+    return Comparison(float(difference.mean()), float(low), float(high))
+
+
+def halving(
+    candidates: dict[str, Predictor],
+    draw: Callable[[Predictor, int, int], np.ndarray],
+    target: Target,
+    samples: int,
+) -> str:
+    """Return the name of the best of ``candidates``.
+
+    Every candidate answers all problems with ``samples`` answers, the better half again with twice as many, until one
+    is left. ``draw(predictor, n, number)`` gives rewards [problems, n] of answers that no other ``number`` has.
+    """
+    left, rewards, number = dict(candidates), {}, 0
+    while len(left) > 1:
+        for name, predictor in left.items():
+            new = draw(predictor, samples, number)
+            rewards[name] = np.concatenate((rewards[name], new), 1) if name in rewards else new
+        ranked = sorted(left, key=lambda name: -target.estimate(rewards[name]).mean())
+        left = {name: left[name] for name in ranked[: math.ceil(len(ranked) / 2)]}
+        samples, number = 2 * samples, number + 1
+    return next(iter(left))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What held-out problems say of heads; values are means over ``problems`` of the target."""
+
+    target: str
+    problems: int
+    samples: int
+    heads: float
+    greedy: float
+    static: float
+    static_setting: str
+    over_greedy: Comparison
+    over_static: Comparison
+    use_heads: bool
+    sentence: str = field(default="")
+
+    def as_dict(self) -> dict:
+        """Return the same as JSON can hold it."""
+        return asdict(self)
+
+
+def verdict(target: Target, heads: np.ndarray, greedy: np.ndarray, static: np.ndarray, setting: Static, seed: int):
+    """Return the Verdict on rewards [problems, n] of heads, of greedy decoding and of the best static ``setting``."""
+    ours, zero, fixed = (target.estimate(rewards) for rewards in (heads, greedy, static))
+    over_greedy, over_static = compare(ours, zero, seed), compare(ours, fixed, seed)
+    if fixed.mean() >= zero.mean():
+        rival, name, over = fixed, str(setting), over_static
+    else:
+        rival, name, over = zero, str(GREEDY), over_greedy
+    use = over.difference > 0
+    figures = f"{target} {100 * ours.mean():.1f}% against {100 * rival.mean():.1f}% of {name}, {over} points"
+    if over.low > 0:
+        sentence = f"use these heads: {figures}"
+    elif use:
+        sentence = f"these heads are not clearly better: {figures}; {name} may do as well"
+    else:
+        sentence = f"use {name}: the heads gain nothing here, {figures}"
+    return Verdict(
+        str(target),
+        len(ours),
+        heads.shape[1],
+        float(ours.mean()),
+        float(zero.mean()),
+        float(fixed.mean()),
+        str(setting),
+        over_greedy,
+        over_static,
+        use,
+        sentence,
+    )

@@ -1,0 +1,98 @@
+"""What an update of the heads raises: the expected target, from answers that slightly older heads drew.
+
+A decision is a place of a drawn answer at which the distribution was uncertain. With pi what the heads make of its
+distribution now, mu what they made of it when the answer was drawn, y the token drawn and A the answer's advantage,
+
+    gain = min(r A, clip(r, 1 - e, 1 + e) A)        r = pi(y) / mu(y)
+
+is the usual clipped policy gradient. That alone says nothing about probability that moves to tokens nobody has drawn,
+so it would cost nothing to raise a temperature where all drawn tokens are alike. What mu gave less than ``KNOWN`` is
+therefore taken to be worth nothing as far as pi gives it more: the answer then loses what it was expected to be worth.
+
+    leak = sum over tokens a with mu(a) < KNOWN of max(0, pi(a) - mu(a))        loss = price x leak - gain
+
+Both pi and mu are exact over the whole vocabulary (``distributions``). Places where the model is sure are kept for
+their leak alone, a sample of them with the weight of all.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autodeco.heads import Heads
+from autodeco.rewards.distributions import BLUR, Distributions, policy, prob_stats
+
+CLIP = 0.2
+KNOWN = 0.01  # a token with less probability is hardly ever among some 16 answers
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """n places of drawn answers."""
+
+    hidden: Tensor  # [n, H]
+    distributions: Distributions
+    atom: Tensor  # [n], of the token drawn
+    temperature: Tensor  # [n], drawn with
+    top_p: Tensor
+    advantage: Tensor  # [n]
+    price: Tensor  # [n], what an answer was expected to be worth
+    weight: Tensor  # [n], how many places each stands for
+
+    def __len__(self) -> int:
+        return len(self.atom)
+
+    def __getitem__(self, places) -> "Decisions":
+        return Decisions(
+            self.hidden[places],
+            self.distributions[places],
+            *(
+                column[places]
+                for column in (self.atom, self.temperature, self.top_p, self.advantage, self.price, self.weight)
+            ),
+        )
+
+    def to(self, device) -> "Decisions":
+        """Return the same on ``device``."""
+        columns = (self.atom, self.temperature, self.top_p, self.advantage, self.price, self.weight)
+        return Decisions(
+            self.hidden.to(device), self.distributions.to(device), *(column.to(device) for column in columns)
+        )
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Terms of the objective at n decisions, [n] each."""
+
+    gain: Tensor
+    leak: Tensor  # probability, 0 to 1
+    divergence: Tensor  # KL(pi, mu), nats
+    temperature: Tensor
+    top_p: Tensor
+
+
+def predict(heads: Heads, hidden: Tensor, distributions: Distributions) -> tuple[Tensor, Tensor]:
+    """Return (temperature [n], top-p [n]) of ``heads`` at ``hidden`` [n, H], with gradients."""
+    hidden = hidden.float()
+    temperature, stats = heads.temperature(hidden), None
+    if heads.prob_stats and heads.top_p_head is not None:
+        stats = prob_stats(distributions, temperature.detach())
+    return temperature, heads.top_p(hidden, temperature, stats)
+
+
+def losses(heads: Heads, decisions: Decisions, clip: float = CLIP, blur: float = BLUR) -> Losses:
+    """Return the terms of the objective, with gradients to ``heads``."""
+    distributions, counts = decisions.distributions, decisions.distributions.counts.clamp(min=1)
+    with torch.no_grad():
+        mu = policy(distributions, decisions.temperature, decisions.top_p, blur)
+        unknown = mu < KNOWN * counts
+    temperature, top_p = predict(heads, decisions.hidden, distributions)
+    pi = policy(distributions, temperature, top_p, blur)
+    drawn = decisions.atom.unsqueeze(-1)
+    # an atom's count cancels
+    ratio = pi.gather(1, drawn).squeeze(-1) / mu.gather(1, drawn).squeeze(-1).clamp(min=1e-12)
+    gain = torch.minimum(ratio * decisions.advantage, ratio.clamp(1 - clip, 1 + clip) * decisions.advantage)
+    leak = ((pi - mu).clamp(min=0) * unknown).sum(-1)
+    divergence = (pi * (torch.log(pi.clamp(min=1e-12)) - torch.log(mu.clamp(min=1e-12)))).sum(-1)
+    return Losses(gain, leak, divergence, temperature, top_p)

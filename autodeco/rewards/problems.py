@@ -1,0 +1,73 @@
+"""The problems of a run: which are held out, which are answered next, and what answers to them are worth."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from autodeco.data.problems import read_problems
+from autodeco.data.scoring import Scorer
+from autodeco.errors import InputError
+from autodeco.rewards.arguments import RewardArguments
+from autodeco.rewards.measuring import Predictor
+from autodeco.rewards.policy import Policy, Sampled
+from autodeco.runs.provenance import file_hash
+from autodeco.runs.seeds import Stream, generator
+
+# A problem whose answers are all alike says little: it is chosen this often beside one that is right half of the time.
+SETTLED_SHARE = 0.05
+PRIOR_SAMPLES = 0.5
+KEPT = 0.5  # of what was known of a problem's share of right answers, when it is answered again
+
+
+class Problems:
+    """The problems in ``path``, split by ``arguments`` into those to train and to validate on.
+
+    Raises InputError for a file that cannot be read or is too small.
+    """
+
+    def __init__(self, path: str | os.PathLike, policy: Policy, arguments: RewardArguments, scorer: Scorer):
+        self._problems, self._policy, self._arguments, self._scorer = read_problems(path), policy, arguments, scorer
+        self.hash = file_hash(path)
+        self.described = {"file": Path(path).name, "sha256": self.hash, "problems": len(self._problems)}
+        if len(self._problems) < 4:
+            raise InputError(f"{path}: holds fewer than four problems; give more, some of them to validate on")
+        self._prompts = [policy.prompt_ids(problem["prompt"]) for problem in self._problems]
+        order = generator(arguments.seed, Stream.SPLIT).permutation(len(self._problems))
+        held_out = min(arguments.validation_problems, len(order) // 2)
+        self.validation, self.training = sorted(order[:held_out].tolist()), sorted(order[held_out:].tolist())
+        self.rates: dict[int, float] = {}  # share of right answers, of the problems answered so far
+
+    def chosen(self, number: int) -> list[int]:
+        """Return the problems of round ``number``: rather those that are sometimes right than always or never."""
+        rates = np.array([self.rates.get(index, 0.5) for index in self.training])
+        weights = 4 * rates * (1 - rates) + SETTLED_SHARE
+        size = min(self._arguments.batch_problems, len(self.training))
+        rng = generator(self._arguments.seed, Stream.PROBLEMS, number)
+        return rng.choice(self.training, size, replace=False, p=weights / weights.sum()).tolist()
+
+    def note(self, indices: Sequence[int], rewards: np.ndarray) -> None:
+        """Keep what ``rewards`` [len(indices), n] say of how often problems are answered right."""
+        # a few answers that are all wrong, or all right, do not say never, or always
+        rates = (rewards.sum(1) + PRIOR_SAMPLES * rewards.mean()) / (rewards.shape[1] + PRIOR_SAMPLES)
+        for index, rate in zip(indices, rates.tolist(), strict=True):
+            self.rates[index] = KEPT * self.rates[index] + (1 - KEPT) * rate if index in self.rates else rate
+
+    def answers(
+        self, indices: Sequence[int], n: int, predictor: Predictor, seed: int, keep_states: bool = False
+    ) -> tuple[list[list[Sampled]], np.ndarray]:
+        """Return ``n`` answers to the problems at ``indices`` and their rewards [len(indices), n]."""
+        started: dict[tuple[int, int], object] = {}
+
+        def ended(prompt: int, sample: int, answer: Sampled) -> None:
+            if answer.finished:  # scored beside the drawing of the others
+                started[prompt, sample] = self._scorer.start(self._problems[indices[prompt]], answer.text)
+
+        prompts = [self._prompts[index] for index in indices]
+        answers = self._policy.sample(prompts, n, predictor, seed, keep_states, ended)
+        rewards = np.zeros((len(indices), n))
+        scores = self._scorer.scores(list(started.values()))
+        for place, score in zip(started, scores, strict=True):
+            rewards[place] = score if score >= self._arguments.least_score else 0.0
+        return answers, rewards

@@ -1,0 +1,140 @@
+"""A world in which the value of any heads can be computed: answers of 50 places, each of a kind, on which nothing else
+depends.
+
+A token of a place keeps the answer right with a known probability, and an answer's score is the product of these. The
+expected score of heads is then the product over places of sum_a pi(a) keep(a), and the best heads are the best at each
+place by itself. The kinds are those of real answers:
+
+    sure       the likeliest token is right and far above the others
+    digit      the likeliest token is right, others are likely enough to be drawn
+    wording    the three likeliest tokens are all right
+    misranked  the likeliest token is often wrong, the next two are right
+
+Every token behind the third breaks the answer, so a temperature that is too high loses everywhere.
+"""
+
+import functools
+
+import numpy as np
+import torch
+
+from autodeco.base.identity import ModelIdentity
+from autodeco.rewards.measuring import Static
+from autodeco.rewards.policy import Sampled
+
+KINDS = ("sure", "digit", "wording", "misranked")
+SHARES = (0.6, 0.2, 0.12, 0.08)
+LENGTH, VOCABULARY, HIDDEN = 50, 40, 24
+BROKEN = 0.05  # what a token behind the third leaves
+# of the three likeliest tokens, by kind: lowest and highest logit, and what is kept; the others lie around -6
+LOGITS = torch.tensor(
+    [
+        [[3.0, 6.0], [-4.0, -2.0], [-5.0, -3.0]],
+        [[0.0, 1.0], [-2.0, 0.0], [-3.0, -1.0]],
+        [[-0.5, 0.5], [-0.5, 0.5], [-1.0, 0.0]],
+        [[0.3, 0.8], [-0.3, 0.3], [-0.5, 0.0]],
+    ]
+)
+KEEPS = torch.tensor([[1.0, 0.6, 0.5], [1.0, 0.7, 0.6], [1.0, 1.0, 1.0], [0.7, 1.0, 1.0]])
+TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3, 1.6, 2.0)
+TOP_PS = (0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
+
+
+@functools.cache
+def place(problem: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (kind [L], hidden [L, H], logits [L, V], keep [L, V]) of the places of an answer to ``problem``."""
+    generator = torch.Generator().manual_seed(1000 + problem)
+    kind = torch.multinomial(torch.tensor(SHARES), LENGTH, True, generator=generator)
+    ways = torch.randn(len(KINDS), HIDDEN, generator=torch.Generator().manual_seed(1))
+    hidden = ways[kind] + 0.5 * torch.randn(LENGTH, HIDDEN, generator=generator)
+    logits = 0.7 * torch.randn(LENGTH, VOCABULARY, generator=generator) - 6
+    low, high = LOGITS[kind].unbind(-1)
+    logits[:, :3] = low + (high - low) * torch.rand(LENGTH, 3, generator=generator)
+    keep = torch.full((LENGTH, VOCABULARY), BROKEN)
+    keep[:, :3] = KEEPS[kind]
+    return kind, hidden, logits, keep
+
+
+def score(problem: dict, text: str) -> float:
+    """Return what an answer is worth, as a checker."""
+    keep = place(problem["number"])[3]
+    return float(keep[torch.arange(LENGTH), torch.tensor([int(token) for token in text.split()])].prod())
+
+
+def nucleus(logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Return the probabilities [n, V] that decoding draws with."""
+    z, order = logits.sort(dim=-1, descending=True, stable=True)
+    p = torch.softmax(z / temperature.clamp(min=1e-3).unsqueeze(-1), -1)
+    p = p * (p.cumsum(-1) - p < top_p.clamp(min=1e-6).unsqueeze(-1))
+    p = p / p.sum(-1, keepdim=True)
+    return torch.zeros_like(p).scatter(-1, order, p)
+
+
+@torch.no_grad()
+def value(predictor, problems: range) -> float:
+    """Return the expected score of ``predictor`` over ``problems``, exactly."""
+    found = []
+    for problem in problems:
+        _, hidden, logits, keep = place(problem)
+        pi = nucleus(logits, *predictor(hidden, logits))
+        found.append((pi * keep).sum(-1).log().sum().exp().item())
+    return float(np.mean(found))
+
+
+def best_value(problems: range) -> float:
+    """Return the expected score of the best temperature and top-p of a grid at each place."""
+    found = []
+    for problem in problems:
+        _, hidden, logits, keep = place(problem)
+        settings = (Static(t, p)(hidden, logits) for t in TEMPERATURES for p in TOP_PS)
+        each = torch.stack([(nucleus(logits, *setting) * keep).sum(-1) for setting in settings])
+        found.append(each.amax(0).log().sum().exp().item())
+    return float(np.mean(found))
+
+
+class WorldPolicy:
+    """The world as a frozen model."""
+
+    rank, device = 0, "cpu"
+    model = ModelIdentity("world", "world-fingerprint", "world", "world", HIDDEN, VOCABULARY)
+
+    def __init__(self):
+        self._hidden, self._logits = torch.zeros(0, HIDDEN), {}
+
+    def prompt_ids(self, prompt):
+        return [int(prompt)]
+
+    @torch.no_grad()
+    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None):
+        generator = torch.Generator().manual_seed(seed)
+        places = [place(prompt[0]) for prompt in prompts]
+        hidden, logits = (torch.cat([each[i] for each in places]) for i in (1, 2))
+        temperature, top_p = heads(hidden, logits)
+        drawn = torch.multinomial(nucleus(logits, temperature, top_p), n, True, generator=generator)
+        largest = torch.softmax(logits, -1).amax(-1).numpy()
+        if keep_states:
+            self._hidden, self._all_logits = hidden, logits
+        answers = []
+        for index in range(len(prompts)):
+            rows = np.arange(index * LENGTH, (index + 1) * LENGTH)
+            columns = (temperature[rows].numpy(), top_p[rows].numpy(), largest[rows])
+            group = []
+            for sample in range(n):
+                tokens = drawn[rows, sample].numpy().astype(np.int32)
+                text = " ".join(map(str, tokens.tolist()))
+                group.append(Sampled(tokens, text, True, *columns, rows if keep_states else rows[:0]))
+                if ended:
+                    ended(index, sample, group[-1])
+            answers.append(group)
+        return answers
+
+    def states(self, rows):
+        return self._hidden[rows]
+
+    def logits(self, hidden):
+        # the world's logits are no matrix times its states: find the rows again
+        rows = torch.cdist(hidden, self._hidden).argmin(-1)
+        return self._all_logits[rows]
+
+    def pieces(self, tokens):
+        return [f" {token}" for token in tokens]

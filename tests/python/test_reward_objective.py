@@ -1,0 +1,72 @@
+"""What an update raises, by hand: the clipped gain, the price of what leaks, and places where the model is sure."""
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from autodeco import Heads  # noqa: E402
+from autodeco.rewards.distributions import Distributions, policy  # noqa: E402
+from autodeco.rewards.objective import Decisions, losses  # noqa: E402
+
+HIDDEN = 8
+# one likely token, one second, and a tail of 1,000 tokens 9 logits below
+GAPS, COUNTS = torch.tensor([[0.0, 2.0, 9.0]]), torch.tensor([[1.0, 1.0, 1000.0]])
+
+
+def fixed(temperature: float, top_p: float = 0.999) -> Heads:
+    heads = Heads(HIDDEN, prob_stats=False)
+    with torch.no_grad():
+        for head, share in ((heads.temp_head, temperature / 2), (heads.top_p_head, top_p)):
+            head.mlp[2].bias.fill_(math.log(share / (1 - share)))
+    return heads
+
+
+def decision(atom=0, temperature=0.5, advantage=0.0, price=0.3) -> Decisions:
+    columns = (torch.tensor([value]) for value in (temperature, 0.999, advantage, price, 1.0))
+    return Decisions(torch.ones(1, HIDDEN), Distributions(GAPS, COUNTS, 1002), torch.tensor([atom]), *columns)
+
+
+def test_heads_as_they_drew_gain_the_advantage_and_leak_nothing():
+    found = losses(fixed(0.5), decision(advantage=0.7))
+    assert found.gain.item() == pytest.approx(0.7)
+    assert found.leak.item() == pytest.approx(0, abs=1e-6)
+    assert found.divergence.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("advantage", [0.5, -0.5])
+def test_the_gain_is_clipped_on_the_side_of_the_advantage(advantage):
+    """At T 1 the second token is e^2 likelier than at T 0.5: no more of that counts than the clip, if it is good."""
+    here = decision(atom=1, advantage=advantage)
+    now, then = (policy(here.distributions, torch.tensor([t]), here.top_p)[0, 1].item() for t in (1.0, 0.5))
+    ratio = now / then
+    assert ratio > 1.2
+    expected = min(ratio * advantage, 1.2 * advantage)
+    assert losses(fixed(1.0), here).gain.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_temperature_raised_where_nothing_was_learned_loses():
+    """All drawn answers are alike, so the gain is flat in T; what leaks to the tail is not."""
+    costs = []
+    for temperature in (0.5, 0.8, 1.2, 1.8):
+        found = losses(fixed(temperature), decision())
+        assert found.gain.item() == 0
+        costs.append((0.3 * found.leak).item())
+    assert costs[0] == pytest.approx(0, abs=1e-6)
+    assert costs == sorted(costs)
+    tail = 1000 * math.exp(-9 / 1.8) / (1 + math.exp(-2 / 1.8) + 1000 * math.exp(-9 / 1.8))
+    assert costs[-1] == pytest.approx(0.3 * tail, rel=0.02)
+
+
+def test_the_loss_says_to_go_down_where_probability_leaks():
+    heads = fixed(1.2)
+    (0.3 * losses(heads, decision()).leak).sum().backward()
+    assert heads.temp_head.mlp[2].bias.grad.item() > 0
+
+
+def test_known_tokens_may_gain_probability_without_a_price():
+    here, heads = decision(), fixed(0.7)
+    then, now = (policy(here.distributions, torch.tensor([t]), here.top_p)[0, 1].item() for t in (0.5, 0.7))
+    assert now - then > 0.03
+    assert losses(heads, here).leak.item() < 0.1 * (now - then)
