@@ -36,7 +36,7 @@ class Decoder:
 
     def __init__(self, model: HuggingFaceModel, rows: int, length: int):
         self.rows, self.length = rows, length
-        self._model, self._network = model, model.language_model
+        self._model, self._network = model, model.network
         self._device = self._network.device
         output = self._network.get_output_embeddings().weight
         self.hidden = torch.zeros(rows, output.shape[1], dtype=output.dtype, device=self._device)
@@ -67,7 +67,7 @@ class Decoder:
         expected = self._network.config.get_text_config().num_hidden_layers
         if len(layers) != expected or not all(self._keeps_all(layer, tokens.shape[1]) for layer in layers):
             raise InputError(
-                f"{self._model.model.name}: not every layer keeps the keys and values of {self.length} tokens, "
+                f"{self._model.identity.name}: not every layer keeps the keys and values of {self.length} tokens, "
                 "which drawing with transformers needs; draw with llama.cpp"
             )
         ends = read[0][torch.arange(len(prompts), device=self._device), lengths - 1]
@@ -195,7 +195,7 @@ class Decoder:
             with torch.cuda.graph(graph, pool=pool):
                 self._forward(rows)
         except RuntimeError as error:  # what this model does cannot be recorded
-            warnings.warn(f"{self._model.model.name}: decodes without a CUDA graph ({error})", stacklevel=2)
+            warnings.warn(f"{self._model.identity.name}: decodes without a CUDA graph ({error})", stacklevel=2)
             graph = None
         self._running.copy_(running)
         self.hidden.copy_(hidden)

@@ -71,7 +71,7 @@ class HuggingFaceModel:
             model = (_empty_model if empty else _whole_model)(folder, getattr(torch, dtype), where)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise InputError(f"{path}: transformers cannot load it ({error})") from None
-        self.language_model = model.eval().requires_grad_(False)
+        self.network = model.eval().requires_grad_(False)
         output = model.get_output_embeddings()
         vocab, hidden = output.weight.shape
         if len(tokenizer) > vocab:
@@ -82,7 +82,7 @@ class HuggingFaceModel:
         first = b"" if empty else output.weight[:256].float().cpu().numpy().tobytes()
         digest = hashlib.sha256(model.config.to_json_string().encode() + first).hexdigest()
         name, fingerprint = (Path(path).stem, model_fingerprint(path)) if gguf else (Path(path).name, digest)
-        self.model = ModelIdentity(str(path), fingerprint, model.config.model_type, name, hidden, vocab)
+        self.identity = ModelIdentity(str(path), fingerprint, model.config.model_type, name, hidden, vocab)
         self.hidden: Tensor | None = None
         output.register_forward_pre_hook(self._keep)
 

@@ -70,7 +70,7 @@ def decisions(
 @torch.no_grad()
 def _read(policy: Policy, states: np.ndarray, tokens: torch.Tensor) -> tuple[torch.Tensor, Distributions, torch.Tensor]:
     """Return hidden states [n, H], compressed distributions and the atoms of ``tokens`` [n]."""
-    size = max(64, CHUNK_BYTES // (4 * policy.model.vocab_size))
+    size = max(64, CHUNK_BYTES // (4 * policy.identity.vocab_size))
     parts = []
     for begin in range(0, len(states), size):
         hidden = policy.states(states[begin : begin + size])
@@ -80,4 +80,4 @@ def _read(policy: Policy, states: np.ndarray, tokens: torch.Tensor) -> tuple[tor
         gap = largest - logits.gather(1, tokens[begin : begin + size, None]).squeeze(-1)
         parts.append((hidden, found.gaps, found.counts, token_atoms(found, gap)))
     hidden, gaps, counts, atoms = (torch.cat(part) for part in zip(*parts, strict=True))
-    return hidden, Distributions(gaps, counts, policy.model.vocab_size), atoms
+    return hidden, Distributions(gaps, counts, policy.identity.vocab_size), atoms

@@ -34,9 +34,9 @@ class HuggingFacePolicy:
     ):
         self._max_tokens, self._slots, self.device = max_tokens, slots, device
         self._frozen = path if isinstance(path, HuggingFaceModel) else HuggingFaceModel(path, dtype)
-        self._frozen.language_model.to(device)
-        self.model, self._tokenizer = self._frozen.model, self._frozen.tokenizer
-        output = self._frozen.language_model.get_output_embeddings()
+        self._frozen.network.to(device)
+        self.identity, self._tokenizer = self._frozen.identity, self._frozen.tokenizer
+        output = self._frozen.network.get_output_embeddings()
         self._adds_wide = _adds_wide(output.weight)
         exact = self._adds_wide or output.weight.dtype == torch.float64
         self._matrix = output.weight if exact else output.weight.float()
@@ -95,16 +95,16 @@ class HuggingFacePolicy:
             logits = logits if self._bias is None else logits.add_(self._bias)
         else:
             logits = torch.nn.functional.linear(hidden.to(self._matrix.dtype), self._matrix, self._bias).float()
-        cap = getattr(self._frozen.language_model.config.get_text_config(), "final_logit_softcapping", None)
+        cap = getattr(self._frozen.network.config.get_text_config(), "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 
-    def pieces(self, tokens: Sequence[int]) -> list[str]:
+    def token_texts(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each token."""
         return [self._tokenizer.text([token]) for token in tokens]
 
     def _sampled(self, drawn: Drawn, keep_states: bool) -> Sampled:
         if np.isnan(drawn.top_probability).any():
-            raise InputError(f"{self.model.name}: it gives logits that are not numbers; load it as float32")
+            raise InputError(f"{self.identity.name}: it gives logits that are not numbers; load it as float32")
         ids = drawn.tokens.tolist()
         finished = ids[-1] in self._tokenizer.ends
         states = drawn.first_state + np.arange(len(ids) if keep_states else 0)
@@ -118,29 +118,30 @@ class HuggingFacePolicy:
         lengths = [len(prompt) for prompt in prompts]
         if min(lengths) == 0:
             raise InputError("a prompt has no tokens; nothing predicts a first one")
-        limit = getattr(self._frozen.language_model.config.get_text_config(), "max_position_embeddings", None)
+        limit = getattr(self._frozen.network.config.get_text_config(), "max_position_embeddings", None)
         length = max(lengths) + self._max_tokens
         if limit and length > limit:
             raise InputError(
-                f"{self.model.name}: a prompt has {max(lengths)} tokens, with {self._max_tokens} for the answer more "
-                f"than the {limit} that the model has positions for"
+                f"{self.identity.name}: a prompt has {max(lengths)} tokens, with {self._max_tokens} for the answer "
+                f"more than the {limit} that the model has positions for"
             )
         if self._decoder is None or self._decoder.length < length:
             self._decoder = None  # its memory first
             self._decoder = Decoder(self._frozen, self._slots, -(-length // GRANULE) * GRANULE)
 
     def _no_states(self) -> KeptStates:
-        return KeptStates(self._matrix.shape[1], self._frozen.language_model.dtype, self._matrix.device)
+        return KeptStates(self._matrix.shape[1], self._frozen.network.dtype, self._matrix.device)
 
     @torch.no_grad()
     def _check_logits(self) -> None:
         """Raise InputError if the model does to its logits what ``logits`` does not know."""
         tokens = torch.arange(8, device=self.device)[None]
-        theirs = self._frozen.language_model(input_ids=tokens, use_cache=False).logits[0].float()
+        theirs = self._frozen.network(input_ids=tokens, use_cache=False).logits[0].float()
         ours = self.logits(self._frozen.hidden[0])
         if not torch.allclose(theirs, ours, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
             raise InputError(
-                f"{self.model.name}: its logits are not its output matrix times the hidden state; draw with llama.cpp"
+                f"{self.identity.name}: its logits are not its output matrix times the hidden state; "
+                "draw with llama.cpp"
             )
 
 

@@ -49,7 +49,7 @@ class LlamaPolicy:
         self._vocabulary = open_vocabulary(self._layout)  # prompts are known before a context for them is opened
         self._tokenizer = Tokenizer(self._vocabulary)
         self._llm: llama_cpp.Llama | None = None
-        self.model = ModelIdentity(
+        self.identity = ModelIdentity(
             str(Path(path).resolve()),
             model_fingerprint(self._layout),
             self._layout.architecture,
@@ -111,7 +111,7 @@ class LlamaPolicy:
             self._rebuilt = RebuiltLogits(self._matrix, self.device)
         return self._rebuilt(hidden)
 
-    def pieces(self, tokens: Sequence[int]) -> list[str]:
+    def token_texts(self, tokens: Sequence[int]) -> list[str]:
         return [self._vocabulary.detokenize([token], special=True).decode("utf-8", "replace") for token in tokens]
 
     @staticmethod

@@ -71,8 +71,8 @@ def train_on_rewards(
     """
     with Scorer(arguments.checker) as scorer:
         problems = Problems(problems_path, policy, arguments, scorer)
-        policy.made_of, policy.details = {"problems": problems.hash}, {"data": problems.described}
-        run = TrainingState(Path(output_dir), policy, arguments, RewardEvaluation, init, resume)
+        made_of, details = {"problems": problems.hash}, {"data": problems.described}
+        run = TrainingState(Path(output_dir), policy, arguments, RewardEvaluation, made_of, details, init, resume)
         with run.locked():
             if not resume:
                 shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
@@ -89,7 +89,7 @@ class _Training:
 
     def __init__(self, run: TrainingState, problems: Problems, scorer: Scorer, progress: bool):
         self._run, self._problems, self._scorer = run, problems, scorer
-        self._arguments, self._policy, self._progress = run.arguments, run.source, progress
+        self._arguments, self._policy, self._progress = run.arguments, run.model, progress
         self._target = parse_target(self._arguments.target)
 
     def all(self) -> TrainingResult:
@@ -106,7 +106,7 @@ class _Training:
         result = run.finish(*sizes, "problems", seconds, tokens / seconds if seconds else 0.0, interrupted)
         if not interrupted:
             result.verdict = found.sentence
-            write_report(run, self._policy, _predictions(answers))
+            write_report(run, _predictions(answers))
             shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
         return result
 

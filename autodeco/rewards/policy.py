@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from autodeco.base.identity import ModelIdentity
 from autodeco.heads import Heads
+from autodeco.training.source import FrozenModel
 
 # Called with an answer as it ends: (place of its prompt, which of the prompt's answers, the answer).
 Ended = Callable[[int, int, "Sampled"], None]
@@ -33,12 +33,8 @@ class Sampled:
     states: np.ndarray  # [n] int64, [0] if they were not kept
 
 
-class Policy(Protocol):
+class Policy(FrozenModel, Protocol):
     """A frozen model that heads turn into a policy."""
-
-    model: ModelIdentity
-    device: str
-    rank: int  # of the process; 0 writes files
 
     def prompt_ids(self, prompt) -> list[int]:
         """Return the tokens of a prompt, text or messages."""
@@ -63,6 +59,3 @@ class Policy(Protocol):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits [n, V] of ``hidden`` [n, H], float32 on ``device``."""
-
-    def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """Return the text of each token."""

@@ -47,7 +47,7 @@ def ranking_step(heads: Heads, source: Source, arguments: TrainingArguments, ste
     """Return this process's part of update ``step``'s ranking loss, and the records that made it not finite, if any."""
     means, records = predict(heads, source.ranked(step)).means(source.commands, held_out=False)
     losses = _losses(means, arguments)
-    count = source.summed(torch.tensor(len(losses), device=losses.device))
+    count = source.all_reduce_sum(torch.tensor(len(losses), device=losses.device))
     return losses.sum() / count, records[~torch.isfinite(losses).cpu().numpy()]
 
 
@@ -60,7 +60,7 @@ def measure_control(heads: Heads, source: Source, arguments: TrainingArguments) 
         right = (means[:, 1:] > means[:, :-1]).sum(2).T.flatten()  # low T, low P, high T, high P
         losses = _losses(means, arguments)
         total = torch.stack([losses.sum().double(), *right.double(), torch.tensor(losses.numel()).double()])
-        loss, *right, count = source.summed(total.to(means.device)).tolist()
+        loss, *right, count = source.all_reduce_sum(total.to(means.device)).tolist()
         if not held_out:
             figures["ranking_loss"] = loss / count
         figures |= dict(zip(share_names(held_out).values(), (value / count for value in right), strict=True))

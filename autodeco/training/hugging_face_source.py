@@ -91,10 +91,10 @@ class HuggingFaceSource:
     def ranked_validation(self) -> Iterator[Chunk]:
         return self._own_chunks(self._answers.validation(self.rank))
 
-    def summed(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         return self._accelerator.reduce(values, "sum") if self._processes > 1 else values
 
-    def pieces(self, tokens: list[int]) -> list[str]:
+    def token_texts(self, tokens: list[int]) -> list[str]:
         return [self._tokenizer.text([token]) for token in tokens]
 
     def _own_chunks(self, rows: Iterable[tuple[Row, bool]]) -> Iterator[Chunk]:
@@ -106,14 +106,14 @@ class HuggingFaceSource:
 
     @torch.no_grad()
     def _chunks(self, packed: Row) -> Iterator[Chunk]:
-        logits = self._language_model(
+        logits = self._network(
             input_ids=packed.tokens.to(self.device),
             position_ids=packed.positions.to(self.device),
             logits_to_keep=packed.at.to(self.device),
             use_cache=False,
         ).logits[0]
         hidden, labels = self._frozen.hidden[0], packed.labels.to(self.device)
-        for rows in torch.arange(len(labels)).split(chunk_tokens(self.model.vocab_size, self.device)):
+        for rows in torch.arange(len(labels)).split(chunk_tokens(self.identity.vocab_size, self.device)):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             here = packed.records[part], packed.commands[part]
             yield Chunk(hidden[part].float(), logits[part], labels[part], *here)
@@ -128,13 +128,13 @@ class HuggingFaceSource:
         self._frozen = path if given else HuggingFaceModel(path, self._settings.dtype, empty)
         self._tokenizer = self._frozen.tokenizer
         # an empty model knows neither its fingerprint nor what its generation config adds
-        self.model, self._tokenizer.ends = broadcast_object_list([self._frozen.model, self._tokenizer.ends])
+        self.identity, self._tokenizer.ends = broadcast_object_list([self._frozen.identity, self._tokenizer.ends])
         if shared:
             # FSDP2 wants an optimizer with the model; this one gets no gradients.
-            model = self._frozen.language_model
-            self._language_model, _ = self._accelerator.prepare(model, torch.optim.SGD(model.parameters()))
+            model = self._frozen.network
+            self._network, _ = self._accelerator.prepare(model, torch.optim.SGD(model.parameters()))
         else:
-            self._language_model = self._frozen.language_model.to(self.device)
+            self._network = self._frozen.network.to(self.device)
 
     def _sequences(self, data_path: str | os.PathLike) -> tuple[list[Labelled], int, int]:
         """Return what there is to learn from, and how many records are too long altogether or were cut."""

@@ -63,7 +63,8 @@ def train_from(
     to the result that it would have had. Raises InputError for bad input, and for a loss that is not finite.
     """
     evaluation = ControlEvaluation if arguments.control else Evaluation
-    run = TrainingState(Path(output_dir), source, arguments, evaluation, init, resume)
+    made_of, details = source.made_of, source.details
+    run = TrainingState(Path(output_dir), source, arguments, evaluation, made_of, details, init, resume)
     with run.locked():
         return _run(run, source, progress)
 
@@ -78,11 +79,11 @@ def _run(run: TrainingState, source: Source, progress: bool) -> TrainingResult:
     result = run.finish(*source.tokens, "tokens", seconds, tokens / seconds if seconds else 0.0, interrupted)
     if interrupted:
         # Who starts processes ends them all when the first one does: none leaves before everything is written.
-        source.summed(torch.zeros((), device=source.device))
+        source.all_reduce_sum(torch.zeros((), device=source.device))
         return result
     predictions = _predictions(run.best_heads(), source, arguments)  # where processes share a model, all run it
     if source.rank == 0:
-        write_report(run, source, predictions)
+        write_report(run, predictions)
     return result
 
 
@@ -108,7 +109,7 @@ def _make_updates(run: TrainingState, source: Source, progress: bool) -> int:
             shown.set_postfix(_figures(run, loss), refresh=False)
             # Here the heads, the optimiser and the history agree with the number of steps. All processes stop after the
             # same one, whichever of them is interrupted.
-            interrupted = source.summed(torch.tensor(float(len(interrupts)), device=source.device)).item() > 0
+            interrupted = source.all_reduce_sum(torch.tensor(float(len(interrupts)), device=source.device)).item() > 0
         if run.step == arguments.steps:
             return 0
         run.save_resume()
@@ -132,7 +133,7 @@ def _update(run: TrainingState, source: Source) -> tuple[float, int]:
     random = generator(arguments.seed, Stream.EASY_TOKENS, run.step, source.rank)
     dropped = torch.from_numpy(random.random(len(scored.records)) < arguments.easy_token_drop).to(scored.easy.device)
     kept = ~(dropped & scored.easy)
-    counts = source.summed(torch.stack([kept.sum(), torch.tensor(len(kept), device=kept.device)])).clamp(min=1)
+    counts = source.all_reduce_sum(torch.stack([kept.sum(), torch.tensor(len(kept), device=kept.device)])).clamp(min=1)
     loss = scored.top_p_loss.sum() / counts[1] if arguments.top_p else 0.0
     if arguments.temperature:
         loss = loss + torch.where(kept, scored.temperature_loss, 0).sum() / counts[0]
@@ -140,7 +141,7 @@ def _update(run: TrainingState, source: Source) -> tuple[float, int]:
     if arguments.control:
         ranking, unranked = ranking_step(run.heads, source, arguments, run.step)
         loss, bad = loss + arguments.control_weight * ranking, np.concatenate([bad, unranked])
-    total = source.summed(loss.detach()).item()
+    total = source.all_reduce_sum(loss.detach()).item()
     if not math.isfinite(total):
         raise InputError(
             f"{run.directory}: the loss of step {run.step} is {total} ({_where(bad)}); "
@@ -149,7 +150,7 @@ def _update(run: TrainingState, source: Source) -> tuple[float, int]:
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     for parameter in run.heads.parameters():
-        parameter.grad = source.summed(parameter.grad)
+        parameter.grad = source.all_reduce_sum(parameter.grad)
     run.update(learning_rate(run.step, arguments))
     return total, int(counts[1])
 
@@ -166,7 +167,7 @@ def evaluate(heads: Heads, source: Source, arguments: TrainingArguments) -> Eval
     kept = 1 - arguments.easy_token_drop * scored.easy.double()
     columns = (torch.ones_like(kept), kept, kept * temperature_loss, temperature_loss, top_p_loss)
     columns += (temperature, temperature**2, top_p, top_p**2)
-    count, kept, kept_loss, *sums = source.summed(torch.stack([column.sum() for column in columns])).tolist()
+    count, kept, kept_loss, *sums = source.all_reduce_sum(torch.stack([column.sum() for column in columns])).tolist()
     temperature_loss, top_p_loss, temperature, temperature_squares, top_p, top_p_squares = (
         value / count for value in sums
     )

@@ -29,13 +29,13 @@ CURVES = {  # axis: what of a measurement belongs on it
 }
 
 
-def write_report(run: TrainingState, source, predictions: dict[str, list]) -> None:
+def write_report(run: TrainingState, predictions: dict[str, list]) -> None:
     """Write ``predictions.json`` and ``report.html`` beside the heads of the finished ``run``, which is then over.
 
     ``predictions`` holds lists of the same length: ``token`` (ids), ``temperature``, ``top_p``, ``record``, in order.
     """
     ids = sorted(set(predictions["token"]))
-    texts = dict(zip(ids, source.pieces(ids), strict=True))
+    texts = dict(zip(ids, run.model.token_texts(ids), strict=True))
     kept = {"text": [texts[token] for token in predictions["token"]], **predictions}
     with replacing(run.directory / PREDICTIONS_FILE) as part:
         part.write_text(json.dumps(kept), encoding="utf-8")
@@ -65,7 +65,7 @@ def _read(path: Path) -> dict:
 
 
 def _html(name: str, made: dict, predictions: dict[str, list]) -> str:
-    result, pieces = made["result"], predictions["text"]
+    result, texts = made["result"], predictions["text"]
     return (
         templates()
         .get_template("training.html.j2")
@@ -73,8 +73,8 @@ def _html(name: str, made: dict, predictions: dict[str, list]) -> str:
             name=made["model"]["name"] or made["model"]["path"],
             directory=name,
             curves=_curves(result["history"], made.get("updates", [])),
-            histograms=_histograms(pieces, predictions),
-            records=_colored_records(pieces, predictions),
+            histograms=_histograms(texts, predictions),
+            records=_colored_records(texts, predictions),
             legend=[
                 (f"{value:.2g}", color_of(value, SCALES["temperature"]).name) for value in (0, 0.25, 0.5, 1, 1.5, 2)
             ],
@@ -87,22 +87,22 @@ def _html(name: str, made: dict, predictions: dict[str, list]) -> str:
     )
 
 
-def token_class(piece: str) -> str:
+def token_class(token_text: str) -> str:
     """Return what kind of token a text is: one of digit, word, piece of a word, punctuation, space, other."""
-    text = piece.strip()
+    text = token_text.strip()
     if not text:
-        return "space" if piece else "other"
+        return "space" if token_text else "other"
     if any(character.isdigit() for character in text):
         return "digit"
     if text.startswith("<") and text.endswith(">") and len(text) > 2:
         return "other"
     if text.isalpha():
-        return "word" if piece[0].isspace() or text[0].isupper() else "piece of a word"
+        return "word" if token_text[0].isspace() or text[0].isupper() else "piece of a word"
     return "punctuation" if not any(character.isalnum() for character in text) else "other"
 
 
 def _curves(history: list[dict], updates: list[dict]) -> str:
-    """Draw what was measured on what is held out, and behind it what the ``updates`` have of the same."""
+    """Draw what was measured on what is held out, and in grey what the ``updates`` have of the same."""
     panels = {axis: [key for key in keys if key in history[0]] for axis, keys in CURVES.items()}
     panels = {axis: keys for axis, keys in panels.items() if keys}
     figure, axes = _figure(len(panels))
@@ -123,10 +123,10 @@ def _curves(history: list[dict], updates: list[dict]) -> str:
     return svg_of(figure)
 
 
-def _histograms(pieces: list[str], predictions: dict[str, list]) -> str:
+def _histograms(texts: list[str], predictions: dict[str, list]) -> str:
     classes = defaultdict(list)
-    for index, piece in enumerate(pieces):
-        classes[token_class(piece)].append(index)
+    for index, text in enumerate(texts):
+        classes[token_class(text)].append(index)
     names = sorted(classes, key=lambda name: -len(classes[name]))
     figure, axes = _figure(2)
     for axis, key, maximum in zip(axes, ("temperature", "top_p"), (2.0, 1.0), strict=True):
@@ -142,10 +142,10 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
-def _colored_records(pieces: list[str], predictions: dict[str, list]) -> list[tuple[int, list[tuple]]]:
+def _colored_records(texts: list[str], predictions: dict[str, list]) -> list[tuple[int, list[tuple]]]:
     records = defaultdict(list)
     for index, record in enumerate(predictions["record"]):
         temperature, top_p = predictions["temperature"][index], predictions["top_p"][index]
         color = color_of(temperature, SCALES["temperature"]).name
-        records[record].append((pieces[index], color, f"T {temperature:.2f}, P {top_p:.2f}"))
+        records[record].append((texts[index], color, f"T {temperature:.2f}, P {top_p:.2f}"))
     return [(record + 1, records[record]) for record in sorted(records)[:SHOWN_RECORDS]]

@@ -22,19 +22,27 @@ class Chunk:
     commands: np.ndarray  # [n], what the prompt asks for: NO_COMMAND or 1 + the place in ``Source.commands``
 
 
-class Source(Protocol):
+class FrozenModel(Protocol):
+    """The model that heads are trained for; several processes may hold it together."""
+
+    identity: ModelIdentity
+    device: str
+    rank: int  # of this process: the first, 0, writes files
+
+    def token_texts(self, tokens: list[int]) -> list[str]:
+        """Return the text of each token."""
+
+
+class Source(FrozenModel, Protocol):
     """Hidden states, logits and next tokens of a frozen model.
 
     ``training`` and ``ranked`` depend on the number of the update and the seed alone, so that a resumed run sees the
-    same tokens. Those of ``training`` and ``validation`` come without commands. The last two are for control only.
-    Several processes may hold one part of each update; they then agree on sums.
+    same tokens. Those of ``training`` and ``validation`` come without commands; the two of ``ranked`` tokens are for
+    control only. Several processes may hold one part of each update; they then agree on sums.
     """
 
-    model: ModelIdentity
     made_of: dict  # data and settings that a continued run must have in common with the first
     details: dict  # what else the run folder should say
-    device: str
-    rank: int
     tokens: tuple[int, int]  # to train and to validate on
     commands: list[Command]  # that prompts are given; none without control
 
@@ -50,8 +58,5 @@ class Source(Protocol):
     def ranked_validation(self) -> Iterator[Chunk]:
         """Yield this process's held-out answers, the same way, after held-out wordings too."""
 
-    def summed(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Return ``values`` added up over all processes."""
-
-    def pieces(self, tokens: list[int]) -> list[str]:
-        """Return the text of each token."""

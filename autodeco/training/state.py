@@ -20,9 +20,10 @@ from autodeco.runs.atomic import replacing
 from autodeco.runs.locks import locked_folder
 from autodeco.runs.provenance import provenance
 from autodeco.runs.trackers import check_tracker, open_tracker
+from autodeco.training.arguments import OptimizerArguments
 from autodeco.training.device import take_device
 from autodeco.training.results import TrainingResult
-from autodeco.training.source import Source
+from autodeco.training.source import FrozenModel
 
 RUN_FILE = "training.json"  # how the heads were made
 
@@ -50,20 +51,31 @@ def check_run(output_dir: str | os.PathLike, arguments, resume: bool = False) ->
 class TrainingState:
     """The heads, their optimiser and what is known of them, from the first step to the last or the interruption.
 
-    ``evaluation`` is the dataclass that a measurement gives; the lowest of its ``loss`` is the best. ``init``: heads to
-    start from. Files are written by the first of several processes.
+    ``evaluation`` is the dataclass that a measurement gives; the lowest of its ``loss`` is the best. ``made_of``: data
+    and settings that a continued run must have in common with the first; ``details``: what else ``training.json`` says
+    of them. ``init``: heads to start from. Files are written by the first of several processes.
     """
 
-    def __init__(self, output_dir: Path, source: Source, arguments, evaluation: type, init=None, resume: bool = False):
-        self.directory, self.source, self.arguments = output_dir, source, arguments
-        self._evaluation, self._init_hash = evaluation, None
+    def __init__(
+        self,
+        output_dir: Path,
+        model: FrozenModel,
+        arguments: OptimizerArguments,
+        evaluation: type,
+        made_of: dict,
+        details: dict,
+        init: str | os.PathLike | None = None,
+        resume: bool = False,
+    ):
+        self.directory, self.model, self.arguments = output_dir, model, arguments
+        self._evaluation, self._made_of, self._details, self._init_hash = evaluation, made_of, details, None
         torch.manual_seed(arguments.seed)
-        self.heads = self._first_heads(init).to(source.device)
+        self.heads = self._first_heads(init).to(model.device)
         self.heads.base_config = {
-            "base_model_name_or_path": source.model.name,
-            "base_model_type": source.model.architecture,
-            "base_model_fingerprint": source.model.fingerprint,
-            "vocab_size": source.model.vocab_size,
+            "base_model_name_or_path": model.identity.name,
+            "base_model_type": model.identity.architecture,
+            "base_model_fingerprint": model.identity.fingerprint,
+            "vocab_size": model.identity.vocab_size,
         }
         self.optimizer = torch.optim.AdamW(
             self.heads.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay
@@ -77,16 +89,16 @@ class TrainingState:
         check_folder(output_dir, resume)
         if resume:
             self._load_resume()
-        if source.rank == 0:
+        if model.rank == 0:
             output_dir.mkdir(parents=True, exist_ok=True)
             if self._best_weights:  # the run may have been killed before it could write them
                 with self.locked():
                     self.best_heads().save_pretrained(output_dir)
-        self._tracker = open_tracker(arguments, output_dir) if source.rank == 0 else None
+        self._tracker = open_tracker(arguments, output_dir) if model.rank == 0 else None
 
     def locked(self) -> contextlib.AbstractContextManager:
         """Return a context in which no other run may write the folder; raises InputError if one does."""
-        return locked_folder(self.directory) if self.source.rank == 0 else contextlib.nullcontext()
+        return locked_folder(self.directory) if self.model.rank == 0 else contextlib.nullcontext()
 
     def start_from(self, heads: Heads) -> None:
         """Begin with the weights of ``heads``, before the first update."""
@@ -130,7 +142,7 @@ class TrainingState:
     def keep(self, step: int, heads: Heads) -> None:
         """Keep ``heads``, those of ``step``, as the best; they were measured again."""
         self._kept_step, self._best_weights = step, _copied(heads)
-        if self.source.rank == 0:
+        if self.model.rank == 0:
             self.best_heads().save_pretrained(self.directory)
 
     def track(self, values: dict[str, float]) -> None:
@@ -148,12 +160,12 @@ class TrainingState:
         if best:
             self._best_weights = _copied(self.averaged_heads())
         self.save_resume()  # first: heads without it would pass for those of a finished run
-        if best and self.source.rank == 0:
+        if best and self.model.rank == 0:
             self.best_heads().save_pretrained(self.directory)
 
     def save_resume(self) -> None:
         """Write everything that is needed to continue from here."""
-        if self.source.rank != 0:
+        if self.model.rank != 0:
             return
         tensors = {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best_weights.items()}
@@ -166,7 +178,7 @@ class TrainingState:
             part.write_bytes(save({name: t.contiguous() for name, t in tensors.items()}, {"state": json.dumps(state)}))
 
     def _first_heads(self, init: str | os.PathLike | None) -> Heads:
-        arguments, model = self.arguments, self.source.model
+        arguments, model = self.arguments, self.model.identity
         if init is None:
             return Heads(model.hidden_size, arguments.prob_stats, arguments.temperature, arguments.top_p)
         heads = Heads.from_pretrained(init)
@@ -193,7 +205,7 @@ class TrainingState:
             self.heads.prob_stats,
             self.heads.temp_head is not None,
             self.heads.top_p_head is not None,
-        ).to(self.source.device)
+        ).to(self.model.device)
         heads.load_state_dict(weights)
         heads.base_config = self.heads.base_config
         return heads
@@ -205,7 +217,7 @@ class TrainingState:
         try:
             with safe_open(path, framework="pt") as file:
                 state = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name).to(self.source.device) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name).to(self.model.device) for name in file.keys()}  # noqa: SIM118
             for key, value in self._made_by().items():
                 if state["made_by"][key] != value:
                     raise InputError(f"{path}: the unfinished run had another {key}; use the same again to continue it")
@@ -230,8 +242,8 @@ class TrainingState:
         arguments = asdict(self.arguments)
         for name in ("device", "tracker"):
             arguments.pop(name)
-        made_by = {"arguments": arguments, "model": self.source.model.fingerprint, "first heads": self._init_hash}
-        return made_by | self.source.made_of
+        made_by = {"arguments": arguments, "model": self.model.identity.fingerprint, "first heads": self._init_hash}
+        return made_by | self._made_of
 
     def finish(self, training, validation, unit, seconds, tokens_per_second, interrupted) -> TrainingResult:
         """Write how the heads were made and return the result; the run can be continued until ``close``."""
@@ -254,14 +266,14 @@ class TrainingState:
         )
         if self._tracker:
             self._tracker.finish()
-        if self.source.rank != 0:
+        if self.model.rank != 0:
             return result
         made = {
             **provenance(),
             "arguments": asdict(self.arguments),
-            "model": asdict(self.source.model),
+            "model": asdict(self.model.identity),
             "first_heads_sha256": self._init_hash,
-            **self.source.details,
+            **self._details,
             **self.extra,
             "result": {key: value for key, value in asdict(result).items() if key not in ("directory", "quiet")},
         }

@@ -42,7 +42,7 @@ class TraceSource:
         manifest = read_manifest(directory)
         if not manifest.complete:
             raise InputError(f"{directory}: collecting was interrupted; run `autodeco collect` again to finish")
-        self.model, self.device = manifest.model, arguments.device
+        self.identity, self.device = manifest.model, arguments.device
         self.commands = manifest.control.commands if manifest.control else []
         self.made_of = {"data": manifest.data["sha256"], "collect settings": manifest.settings}
         if self.commands:
@@ -76,10 +76,10 @@ class TraceSource:
     def ranked_validation(self) -> Iterator[Chunk]:
         return self._chunks(self._answers.validation)
 
-    def summed(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         return values
 
-    def pieces(self, tokens: list[int]) -> list[str]:
+    def token_texts(self, tokens: list[int]) -> list[str]:
         try:
             self._vocabulary = self._vocabulary or open_vocabulary(self._layout)
         except InputError:  # training needs the output matrix only
@@ -87,7 +87,7 @@ class TraceSource:
         return [self._vocabulary.detokenize([token], special=True).decode("utf-8", "replace") for token in tokens]
 
     def _chunks(self, indices: np.ndarray) -> Iterator[Chunk]:
-        size = chunk_tokens(self.model.vocab_size, self.device)
+        size = chunk_tokens(self.identity.vocab_size, self.device)
         for start in range(0, len(indices), size):
             some = indices[start : start + size]
             hidden, labels = (part.to(self.device) for part in self._traces.batch(some))

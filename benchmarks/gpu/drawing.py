@@ -44,7 +44,7 @@ def main() -> None:
     print(json.dumps(result["checks"]))
     del logits
 
-    heads = Heads(model.model.hidden_size).to("cuda")
+    heads = Heads(model.identity.hidden_size).to("cuda")
     result["speed"] = {}
     for name, predictor in (("fixed", fixed), ("heads", heads)):
         # so that kernels are compiled and steps recorded
@@ -110,9 +110,9 @@ def check_decoder(model: HuggingFaceModel, prompts: list[list[int]], steps: int 
     errors, noise = [], []
     for i, prompt in enumerate(prompts):
         ids = torch.tensor([[*prompt, *tokens[i, :-1].tolist()]], device="cuda")
-        model.language_model(input_ids=ids, use_cache=False)
+        model.network(input_ids=ids, use_cache=False)
         whole = model.hidden[0, len(prompt) - 1 :].float()
-        model.language_model(input_ids=ids.repeat(3, 1), use_cache=False)  # what another size of batch changes
+        model.network(input_ids=ids.repeat(3, 1), use_cache=False)  # what another size of batch changes
         other = model.hidden[0, len(prompt) - 1 :].float()
         errors.append((states[i] - whole).norm(dim=-1) / whole.norm(dim=-1))
         noise.append((other - whole).norm(dim=-1) / whole.norm(dim=-1))

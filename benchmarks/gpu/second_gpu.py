@@ -69,7 +69,7 @@ def decoding(device: str, folder: Path) -> list[float]:
     from autodeco.hugging_face.model import HuggingFaceModel
 
     model = HuggingFaceModel(folder, "float32")
-    model.language_model.to(device)
+    model.network.to(device)
     decoder = Decoder(model, 3, 32)
     rows, owners = torch.arange(3, device=device), torch.tensor([0, 1, 1], device=device)
     decoder.admit(rows, decoder.prefill([[1, 2, 3], [4, 5]]), owners)

@@ -96,7 +96,7 @@ class WorldPolicy:
     """The world as a frozen model."""
 
     rank, device = 0, "cpu"
-    model = ModelIdentity("world", "world-fingerprint", "world", "world", HIDDEN, VOCABULARY)
+    identity = ModelIdentity("world", "world-fingerprint", "world", "world", HIDDEN, VOCABULARY)
 
     def __init__(self):
         self._hidden, self._logits = torch.zeros(0, HIDDEN), {}
@@ -136,5 +136,5 @@ class WorldPolicy:
         rows = torch.cdist(hidden, self._hidden).argmin(-1)
         return self._all_logits[rows]
 
-    def pieces(self, tokens):
+    def token_texts(self, tokens):
         return [f" {token}" for token in tokens]

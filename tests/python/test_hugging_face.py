@@ -156,7 +156,7 @@ def test_nothing_leaks_between_packed_sequences(source):
 
 def test_the_hidden_state_is_what_the_output_matrix_reads(source):
     hidden, logits, _, _ = columns(source._chunks(row(source._training[0])))
-    rebuilt = hidden @ source._language_model.get_output_embeddings().weight.T
+    rebuilt = hidden @ source._network.get_output_embeddings().weight.T
     torch.testing.assert_close(rebuilt, logits, rtol=1e-4, atol=1e-3)
 
 
@@ -254,7 +254,7 @@ def test_processes_that_share_the_model_too_train_the_same_heads(tiny, data, two
 
 
 def test_a_model_without_weights_has_the_shape_of_one_with(tiny):
-    empty, whole = (HuggingFaceModel(tiny, "bfloat16", empty).language_model for empty in (True, False))
+    empty, whole = (HuggingFaceModel(tiny, "bfloat16", empty).network for empty in (True, False))
     assert all(parameter.is_meta for parameter in empty.parameters())
     shapes = [{name: (p.shape, p.dtype) for name, p in model.named_parameters()} for model in (empty, whole)]
     assert shapes[0] == shapes[1]

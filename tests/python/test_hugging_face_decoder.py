@@ -27,15 +27,15 @@ def tiny(family: str = "qwen2", dtype=torch.float64, **settings):
     with torch.no_grad():
         for parameter in network.parameters():  # so that attention tells places apart
             parameter.add_(torch.randn(parameter.shape, dtype=dtype) * 0.05)
-    return SimpleNamespace(language_model=network, model=SimpleNamespace(name="tiny"))
+    return SimpleNamespace(network=network, identity=SimpleNamespace(name="tiny"))
 
 
 @torch.no_grad()
 def whole(model, tokens: list[int]) -> torch.Tensor:
     """Hidden states [n, H] of a plain pass."""
     read = []
-    hook = model.language_model.get_output_embeddings().register_forward_pre_hook(lambda _, x: read.append(x[0]))
-    model.language_model(input_ids=torch.tensor([tokens]), use_cache=False)
+    hook = model.network.get_output_embeddings().register_forward_pre_hook(lambda _, x: read.append(x[0]))
+    model.network(input_ids=torch.tensor([tokens]), use_cache=False)
     hook.remove()
     return read[0][0]
 
@@ -113,7 +113,7 @@ def test_the_attention_kernel_sees_the_same(monkeypatch):
     rows = Rows(tiny(dtype=torch.float32))
     run(rows, atol=2e-5)
     assert len(calls) == 10 * 2  # steps, layers
-    assert rows.model.language_model.config._attn_implementation == "sdpa"
+    assert rows.model.network.config._attn_implementation == "sdpa"
 
 
 def test_attention_that_asks_for_more_than_the_kernel_knows_is_the_models_own(monkeypatch):
@@ -126,7 +126,7 @@ def test_attention_that_asks_for_more_than_the_kernel_knows_is_the_models_own(mo
 
 def test_no_logits_are_computed():
     rows, read = Rows(tiny()), []
-    rows.model.language_model.get_output_embeddings().register_forward_pre_hook(lambda _, x: read.append(x[0].shape[1]))
+    rows.model.network.get_output_embeddings().register_forward_pre_hook(lambda _, x: read.append(x[0].shape[1]))
     rows.admit({0: 0})
     rows.step(6, [0])
     assert read == [0, 0]

@@ -61,7 +61,7 @@ def test_states_logits_and_predictions_are_those_of_a_whole_pass(folder, heads):
     for prompt, group in zip(prompts, groups, strict=True):
         for answer in group:
             with torch.no_grad():
-                whole = policy._frozen.language_model(torch.tensor([[*prompt, *answer.tokens[:-1].tolist()]]))
+                whole = policy._frozen.network(torch.tensor([[*prompt, *answer.tokens[:-1].tolist()]]))
             hidden = policy.states(answer.states)
             logits = policy.logits(hidden)
             torch.testing.assert_close(logits, whole.logits[0, len(prompt) - 1 :], rtol=0, atol=2e-4)
@@ -70,7 +70,7 @@ def test_states_logits_and_predictions_are_those_of_a_whole_pass(folder, heads):
             np.testing.assert_allclose(answer.temperature, temperature, rtol=1e-3)
             np.testing.assert_allclose(answer.top_p, top_p, rtol=1e-3)
             np.testing.assert_allclose(answer.top_probability, logits.softmax(-1).amax(-1), rtol=1e-3)
-            assert answer.text == "".join(policy.pieces(answer.tokens.tolist()[: -1 if answer.finished else None]))
+            assert answer.text == "".join(policy.token_texts(answer.tokens.tolist()[: -1 if answer.finished else None]))
 
 
 def test_states_are_kept_of_the_last_draw_alone(folder):
@@ -125,7 +125,7 @@ def test_logits_that_are_no_numbers_are_refused(folder, monkeypatch):
 
 def test_answers_end_with_the_end_of_the_turn(folder):
     policy = policy_of(folder)
-    assert policy.pieces(sorted(policy._tokenizer.ends)) == ["<|im_end|>"]
+    assert policy.token_texts(sorted(policy._tokenizer.ends)) == ["<|im_end|>"]
     end = next(iter(policy._tokenizer.ends))
 
     def always_end(hidden, logits):
@@ -143,7 +143,7 @@ def test_a_gguf_is_the_model_that_llama_cpp_runs(smollm2):
 
     theirs = LlamaPolicy(smollm2, max_tokens=1, slots=1, device="cpu", threads=1)
     ours = HuggingFacePolicy(smollm2, 1, 1, "cpu", "float32")
-    assert ours.model.fingerprint == theirs.model.fingerprint
+    assert ours.identity.fingerprint == theirs.identity.fingerprint
     for ask in ("The capital of France is", [{"role": "user", "content": "What is 14 + 357?"}]):
         assert ours.prompt_ids(ask) == theirs.prompt_ids(ask)
     heads = Heads(576)

@@ -164,7 +164,7 @@ def test_the_states_of_llama_cpp_belong_to_the_tokens_they_predict(smollm2):
     prompt = policy.prompt_ids("The capital of France is")
     ended = []
     (group,) = policy.sample(
-        [prompt], 4, Heads(policy.model.hidden_size), seed=1, ended=lambda *answer: ended.append(answer)
+        [prompt], 4, Heads(policy.identity.hidden_size), seed=1, ended=lambda *answer: ended.append(answer)
     )
     assert sorted(place[:2] for place in ended) == [(0, 0), (0, 1), (0, 2), (0, 3)]
     assert all(len(answer.tokens) == len(answer.temperature) == len(answer.states) <= 4 for answer in group)
@@ -186,7 +186,7 @@ def test_the_states_of_llama_cpp_belong_to_the_tokens_they_predict(smollm2):
     (greedy,) = policy.sample([prompt], 1, Static(0.0), seed=1, keep_states=False)
     assert greedy[0].temperature.tolist() == [0] * len(greedy[0].tokens)
     assert len(greedy[0].states) == 0
-    assert policy.pieces(policy.prompt_ids(" Paris")[-1:]) == [" Paris"]
+    assert policy.token_texts(policy.prompt_ids(" Paris")[-1:]) == [" Paris"]
 
 
 def ask(path, number=6):

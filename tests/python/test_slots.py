@@ -32,7 +32,7 @@ def heads():
 
 
 def logits_of(model):
-    matrix = model.language_model.get_output_embeddings().weight
+    matrix = model.network.get_output_embeddings().weight
     return lambda hidden: (6 * hidden @ matrix.t()).float()
 
 

@@ -404,7 +404,7 @@ def test_the_learning_rate_rises_straight_and_falls_as_a_cosine():
 
 
 def test_each_update_takes_its_own_learning_rate_and_draws_its_own_easy_tokens(traces, tmp_path, monkeypatch):
-    update, summed, rates, kept = loop._update, trace_source.TraceSource.summed, [], []
+    update, all_reduce_sum, rates, kept = loop._update, trace_source.TraceSource.all_reduce_sum, [], []
 
     def noted(run, *rest):
         loss = update(run, *rest)
@@ -414,10 +414,10 @@ def test_each_update_takes_its_own_learning_rate_and_draws_its_own_easy_tokens(t
     def counted(self, values):
         if values.shape == (2,):
             kept.append(values[0].item())
-        return summed(self, values)
+        return all_reduce_sum(self, values)
 
     monkeypatch.setattr(loop, "_update", noted)
-    monkeypatch.setattr(trace_source.TraceSource, "summed", counted)
+    monkeypatch.setattr(trace_source.TraceSource, "all_reduce_sum", counted)
     first = ShuffledBatches.batch
     monkeypatch.setattr(ShuffledBatches, "batch", lambda self, step: first(self, 0))  # the same tokens every time
     train(traces, tmp_path, replace(SHORT, steps=6), progress=False)

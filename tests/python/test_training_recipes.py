@@ -204,7 +204,7 @@ def test_the_report_is_one_file_that_asks_the_network_for_nothing(trained):
 def test_texts_in_the_report_cannot_be_markup(traces, tmp_path, monkeypatch):
     from autodeco.training.trace_source import TraceSource
 
-    monkeypatch.setattr(TraceSource, "pieces", lambda self, tokens: ["<script>alert(1)</script>"] * len(tokens))
+    monkeypatch.setattr(TraceSource, "token_texts", lambda self, tokens: ["<script>alert(1)</script>"] * len(tokens))
     train(traces, tmp_path, replace(SHORT, steps=1), progress=False)
     assert "<script>" not in (tmp_path / "report.html").read_text()
 
