@@ -42,8 +42,8 @@ def exact_step(heads, hidden, weight, labels):
         part = slice(start, start + size)
         with torch.no_grad():
             logits = hidden[part] @ weight.T
-        _, _, first, second, _ = predict_and_score(heads, hidden[part], logits, labels[part])
-        parts.append(first + second)
+        _, _, temperature_loss, top_p_loss, _ = predict_and_score(heads, hidden[part], logits, labels[part])
+        parts.append(temperature_loss + top_p_loss)
     torch.cat(parts).mean().backward()
 
 
