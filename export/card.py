@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 
 from autodeco.errors import InputError
+from autodeco.export.evaluation import Evaluation, in_words
 from autodeco.export.head_weights import HeadWeights
 from autodeco.export.layout import MERGED, Layout
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
@@ -45,8 +46,10 @@ def model_card(
     base: Layout,
     description: dict[str, str],
     deviations: Sequence[Deviation] = (),
+    evaluation: Evaluation | None = None,
 ) -> str:
-    """Text of the card for ``file``; ``description`` maps `general.*` keys to what the user said."""
+    """Text of the card for ``file``; ``description`` maps `general.*` keys to what the user said, ``evaluation`` is
+    what held-out problems said."""
     merged = layout == MERGED
     values = {
         "front": _front_matter(heads, base, merged, description.get(KEY_LICENSE)),
@@ -61,6 +64,7 @@ def model_card(
         "weight_type": weight_type,
         "heads": heads,
         "base": base,
+        "evaluation": in_words(evaluation, base.base_fingerprint) if evaluation else None,
         "deviations": Markdown("\n".join(deviation_table(deviations))) if deviations else None,
     }
     return _template().render(values)

@@ -20,6 +20,7 @@ from autodeco.export.schema import HEADS, KEY_VOCAB_SIZE, PARTS, TEMP_HEAD, TOP_
 __all__ = ["HeadWeights", "is_gguf", "read_config", "read_heads"]
 
 HEADS_FILE = "model.safetensors"
+RUN_FILE = "training.json"  # how the heads were made
 RESUME_FILE = "resume.safetensors"  # there while training is unfinished
 INDEX = "model.safetensors.index.json"
 BASE_PREFIX = "llm."

@@ -12,6 +12,7 @@ from autodeco import __version__
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import HeadWeights, is_gguf, read_heads
 from autodeco.export.convert import hidden_size_of
+from autodeco.export.evaluation import Evaluation, evaluation_of, read_run
 from autodeco.export.fit import check_fit
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES
@@ -89,6 +90,7 @@ def _export(args) -> int:
     base = None if os.path.isdir(base_path) else _open_base(args, base_path)
     width = hidden_size_of(base_path) if base is None else base.embedding_length
     heads = _read_fitting_heads(args.heads, base_path, width)
+    evaluation = _read_evaluation(args.heads, from_gguf)
     output = _output(args, base_path)
     card = output.parent / "README.md"
     if args.card and card.exists():
@@ -108,14 +110,18 @@ def _export(args) -> int:
         if warning:
             heads = replace(heads, notes=(*heads.notes, warning))
         deviations = _check(heads, base) if args.check else []
-        (write_merged if args.layout == MERGED else write_sidecar)(output, tensors, base, description)
+        write = write_merged if args.layout == MERGED else write_sidecar
+        write(output, tensors, base, description, evaluation)
     if args.card:
         from autodeco.export.card import model_card, write_card
 
-        write_card(card, model_card(output, args.layout, args.type, heads, base, description, deviations))
+        text = model_card(output, args.layout, args.type, heads, base, description, deviations, evaluation)
+        write_card(card, text)
     for note in heads.notes:
         print(f"note: {note}")
     _say_what_was_made(output, args, heads, base)
+    if evaluation:
+        print(f"held-out problems said: {evaluation.verdict}")
     if args.card:
         print(f"wrote {card}")
     return 0
@@ -151,6 +157,13 @@ def _read_fitting_heads(heads_path: str, base_path: str, width: int | None) -> H
             "give the model they were trained on"
         )
     return heads
+
+
+def _read_evaluation(heads_path: str, from_gguf: Layout | None) -> Evaluation | None:
+    """What held-out problems said of the heads; a safetensors file says nothing of it."""
+    if from_gguf is not None:
+        return evaluation_of(from_gguf.gguf)
+    return read_run(heads_path) if os.path.isdir(heads_path) else None
 
 
 def _check(heads: HeadWeights, base: Layout) -> list:

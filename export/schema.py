@@ -25,6 +25,29 @@ KEY_BASE_FILE_SIZE = "autodeco.base_model.file_size"  # merged only
 KEY_PADDING = "autodeco.padding"  # merged only
 KEY_PREFIX = "autodeco."
 
+# What held-out problems said of the heads, by fields of ``evaluation.Evaluation``: all of them, or none.
+EVALUATION_PREFIX = "autodeco.evaluation."
+EVALUATION_KEYS = {
+    field: EVALUATION_PREFIX + name
+    for field, name in (
+        ("verdict", "verdict"),
+        ("target", "target"),
+        ("problems", "problems"),
+        ("samples", "samples"),
+        ("heads", "heads"),
+        ("greedy", "greedy"),
+        ("static", "static"),
+        ("static_setting", "static.setting"),
+        ("over_greedy", "over_greedy.difference"),
+        ("over_greedy_low", "over_greedy.low"),
+        ("over_greedy_high", "over_greedy.high"),
+        ("over_static", "over_static.difference"),
+        ("over_static_low", "over_static.low"),
+        ("over_static_high", "over_static.high"),
+        ("model", "model.fingerprint"),
+    )
+}
+
 KEY_TYPE = "general.type"
 KEY_ADAPTER_TYPE = "adapter.type"
 KEY_ARCHITECTURE = "general.architecture"

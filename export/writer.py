@@ -13,6 +13,7 @@ from autodeco.errors import InputError
 from autodeco.export import gguf_encode as encode
 from autodeco.export import gguf_types as types
 from autodeco.export.copy_range import copy_range
+from autodeco.export.evaluation import Evaluation, encoded, evaluation_of
 from autodeco.export.gguf_file import DEFAULT_ALIGNMENT, GgufFile, TensorInfo, padded
 from autodeco.export.head_tensors import HeadTensor
 from autodeco.export.heads_in_gguf import head_tensor_names
@@ -53,9 +54,14 @@ MAP_ALIGNMENT = 32
 
 
 def write_sidecar(
-    output: str | os.PathLike, tensors: list[HeadTensor], base: Layout, description: dict[str, str] | None = None
+    output: str | os.PathLike,
+    tensors: list[HeadTensor],
+    base: Layout,
+    description: dict[str, str] | None = None,
+    evaluation: Evaluation | None = None,
 ) -> None:
-    """Write heads for ``base`` as a GGUF of their own; ``description`` maps `general.*` keys to text.
+    """Write heads for ``base`` as a GGUF of their own; ``description`` maps `general.*` keys to text, ``evaluation`` is
+    what held-out problems said of them.
 
     The same input gives the same bytes. Raises InputError if the output is the model itself or cannot be written."""
     check_output_is_not(base.path, output)
@@ -66,6 +72,7 @@ def write_sidecar(
         encode.key_value(KEY_ADAPTER_TYPE, types.STRING, ADAPTER_TYPE),
         *(encode.key_value(key, types.STRING, text) for key, text in description.items()),
         *_head_keys(tensors, base),
+        *encoded(evaluation),
     ]
     infos = _place(tensors, 0, DEFAULT_ALIGNMENT)
     head = encode.header(len(infos), len(keys)) + b"".join(keys) + b"".join(map(encode.tensor_info, infos))
@@ -76,9 +83,14 @@ def write_sidecar(
 
 
 def write_merged(
-    output: str | os.PathLike, tensors: list[HeadTensor], base: Layout, description: dict[str, str] | None = None
+    output: str | os.PathLike,
+    tensors: list[HeadTensor],
+    base: Layout,
+    description: dict[str, str] | None = None,
+    evaluation: Evaluation | None = None,
 ) -> None:
-    """Write one GGUF that holds the model of ``base`` and its heads; ``description`` replaces `general.*` keys.
+    """Write one GGUF that holds the model of ``base`` and its heads; ``description`` replaces `general.*` keys,
+    ``evaluation`` is what held-out problems said of the heads.
 
     The model is copied by the system, not through memory. The same input gives the same bytes. Raises InputError if the
     base is split or is the output itself, or if the file cannot be written."""
@@ -97,7 +109,7 @@ def write_merged(
     infos += _place(tensors, end, alignment)
 
     with open(base.path, "rb") as source:
-        keys = [*_merged_keys(source, model, tensors, base, description or {})]
+        keys = [*_merged_keys(source, model, tensors, base, description or {}), *encoded(evaluation)]
         head = _merged_header(keys, infos, model)
         with _writing(output) as file:
             file.write(head)
@@ -127,6 +139,7 @@ def split_merged(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[Pa
             raise InputError(f"{target}: is the merged file itself; give another folder")
 
     outer, inner = layout.gguf, layout.model
+    evaluation = evaluation_of(outer)
     tensors = [
         HeadTensor(name, outer.tensors[name].shape, outer.tensors[name].kind, outer.read_tensor(name))
         for name in head_tensor_names(outer)
@@ -138,7 +151,7 @@ def split_merged(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[Pa
     }
     with open(path, "rb") as source, _writing(base_path) as file, growth_bar(base_path.name, file.name, inner.size):
         copy_range(source.fileno(), inner.start, file.fileno(), 0, inner.size)
-    write_sidecar(heads_path, tensors, layout, description)
+    write_sidecar(heads_path, tensors, layout, description, evaluation)
     return base_path, heads_path
 
 

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(file: Path, layout) -> list[tuple[str, object]]:
     """What the header says, as label and value."""
+    from autodeco.export.evaluation import evaluation_of, in_words
     from autodeco.export.schema import DESCRIPTION_KEYS
 
     said = {key.removeprefix("general."): layout.gguf.get(key) for key in DESCRIPTION_KEYS}
@@ -67,6 +68,8 @@ def _lines(file: Path, layout) -> list[tuple[str, object]]:
     ]
     if layout.kind == "merged":
         lines.append(("base file", f"{layout.base_size} bytes at offset {layout.base_offset}"))
+    if evaluation := evaluation_of(layout.gguf):
+        lines += in_words(evaluation, layout.base_fingerprint)
     return lines
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from autodeco.errors import InputError
-from autodeco.export.checkpoint import HEADS_FILE, RESUME_FILE
+from autodeco.export.checkpoint import HEADS_FILE, RESUME_FILE, RUN_FILE
 from autodeco.heads import Heads
 from autodeco.runs.atomic import replacing
 from autodeco.runs.locks import locked_folder
@@ -24,8 +24,6 @@ from autodeco.training.arguments import OptimizerArguments
 from autodeco.training.device import take_device
 from autodeco.training.results import TrainingResult
 from autodeco.training.source import FrozenModel
-
-RUN_FILE = "training.json"  # how the heads were made
 
 
 def check_folder(folder: str | os.PathLike, resume: bool) -> None:

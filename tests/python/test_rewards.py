@@ -15,6 +15,7 @@ from autodeco import Heads, cli  # noqa: E402
 from autodeco.base.opening import open_base  # noqa: E402
 from autodeco.base.states import StateReader  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
+from autodeco.export.evaluation import read_run  # noqa: E402
 from autodeco.rewards.arguments import RewardArguments  # noqa: E402
 from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
 from autodeco.rewards.loop import train_on_rewards  # noqa: E402
@@ -88,6 +89,10 @@ def test_the_verdict_is_kept_and_says_what_to_use(trained):
     assert found["sentence"].startswith("use these heads: pass@1 ")
     assert [row["step"] for row in made["result"]["history"]] == [0, 120, 240, 360]
     assert len(made["updates"]) == 30
+    exported = read_run(trained)
+    assert (exported.verdict, exported.heads) == (found["sentence"], found["heads"])
+    assert exported.over_static_low == found["over_static"]["low"]
+    assert exported.model == "world-fingerprint"
     assert (trained / "report.html").exists()
     assert not (trained / "candidates").exists()
 
