@@ -8,6 +8,7 @@ measured once more beside greedy decoding and static settings, so that a run end
 import math
 import os
 import shutil
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from autodeco.rewards.objective import Decisions, losses
 from autodeco.rewards.policy import Policy, Sampled
 from autodeco.rewards.problems import Problems
 from autodeco.rewards.targets import parse_target
-from autodeco.runs.interrupts import noted_interrupt
+from autodeco.runs.interrupts import Terminated, deferred_interrupt
 from autodeco.runs.seeds import Stream, seed_of
 from autodeco.runs.seeds import generator as random_numbers
 from autodeco.settings.program import bar
@@ -93,14 +94,17 @@ class _Training:
         self._target = parse_target(self._arguments.target)
 
     def all(self) -> TrainingResult:
-        """Go on to the last round, or to an interrupt; return what came of it."""
-        run, problems = self._run, self._problems
-        interrupted, answers = self._rounds(), None
-        if interrupted:
-            run.save_resume()
-        else:
+        """Go on to the verdict, or to an interrupt; return what came of it."""
+        run, problems, found, answers, interrupted = self._run, self._problems, None, None, 0
+        try:
+            self._rounds()
             found, answers = self._judge()
             run.extra |= {"verdict": found.as_dict(), "answers_given_up": self._scorer.exceeded}
+        except KeyboardInterrupt as error:
+            # Only drawing is cut short, and that of a whole round begins again with the same random numbers.
+            if not run.history:
+                raise
+            interrupted = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         sizes = len(problems.training), len(problems.validation)
         seconds, tokens = run.extra["seconds"], run.extra["tokens"]
         result = run.finish(*sizes, "problems", seconds, tokens / seconds if seconds else 0.0, interrupted)
@@ -110,28 +114,22 @@ class _Training:
             shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
         return result
 
-    def _rounds(self) -> int:
-        """Draw and learn until the last round or an interrupt; return its signal, 0 for none."""
+    def _rounds(self) -> None:
+        """Draw and learn until the last round, and measure on the way."""
         run, arguments = self._run, self._arguments
-        said = "stopping; the same command with --resume goes on after the last whole round"
-        with (
-            noted_interrupt(said) as interrupts,
-            bar(arguments.rounds, self._number(), "round", "reward", self._progress) as shown,
-        ):
-            if not run.history:
+        with bar(arguments.rounds, self._number(), "round", "reward", self._progress) as shown:
+            if not self._problems.rates:
                 self._screen()
-                self._measure(0)
-            while self._number() < arguments.rounds and not interrupts:
-                figures = self._round(self._number(), interrupts)
-                if figures is None:
-                    break
+            while True:
                 number = self._number()
-                if number % arguments.evaluate_every == 0 or number == arguments.rounds:
+                due = number % arguments.evaluate_every == 0 or number == arguments.rounds
+                if due and (not run.history or run.history[-1]["step"] < run.step):
                     self._measure(number)
-                run.save_resume()
+                if number == arguments.rounds:
+                    return
+                figures = self._round(number)
                 shown.update()
                 shown.set_postfix(self._shown(figures), refresh=False)
-        return interrupts[0] if self._number() < arguments.rounds else 0
 
     def _number(self) -> int:
         """Return how many rounds are done."""
@@ -148,17 +146,26 @@ class _Training:
             )
         problems.note(problems.training, rewards)
         self._run.extra["rates"] = {str(index): rate for index, rate in problems.rates.items()}
+        self._run.save_resume()
 
-    def _round(self, number: int, interrupts: list) -> dict | None:
-        """Draw answers and learn from them; return the figures of the round, None if it was interrupted."""
-        run, arguments, problems = self._run, self._arguments, self._problems
+    def _round(self, number: int) -> dict:
+        """Draw answers and learn from them; return the figures of the round."""
+        arguments, problems = self._arguments, self._problems
         began = time.perf_counter()
         chosen = problems.chosen(number)
         answers, rewards = problems.answers(
-            chosen, arguments.samples, run.heads, seed_of(arguments.seed, Stream.ANSWERS, number), keep_states=True
+            chosen,
+            arguments.samples,
+            self._run.heads,
+            seed_of(arguments.seed, Stream.ANSWERS, number),
+            keep_states=True,
         )
-        if interrupts:
-            return None
+        with deferred_interrupt():
+            return self._learn(number, chosen, answers, rewards, began)
+
+    def _learn(self, number: int, chosen: list[int], answers: list, rewards: np.ndarray, began: float) -> dict:
+        """Update the heads from a round's answers and keep all of it; return the figures of the round."""
+        run, arguments, problems = self._run, self._arguments, self._problems
         problems.note(chosen, rewards)
         generator = random_numbers(arguments.seed, Stream.DECISIONS, number)
         some = decisions(self._policy, answers, rewards, self._target, generator)
@@ -172,6 +179,7 @@ class _Training:
         run.extra["rates"] = {str(index): rate for index, rate in problems.rates.items()}
         run.extra["updates"].append({"step": run.step, **figures})
         run.track(figures)
+        run.save_resume()
         return figures | {"seconds": seconds}
 
     def _updates(self, some: Decisions, answers: int, number: int) -> dict[str, float]:

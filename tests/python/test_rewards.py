@@ -113,17 +113,25 @@ def one(problem, text):  # named by python:test_rewards:one
     return 1.0
 
 
-def test_an_interrupted_run_resumes_to_the_same_heads(problems, tmp_path):
+@pytest.mark.parametrize("at", [3, 4, 6, 12], ids=["first round", "second round", "measuring", "judging"])
+def test_an_interrupted_run_resumes_to_the_same_heads(problems, tmp_path, at):
     whole = train_on_rewards(world.WorldPolicy(), problems, tmp_path / "whole", SHORT, progress=False)
-    interrupted = train_on_rewards(Pressed(4), problems, tmp_path / "part", SHORT, progress=False)
-    assert interrupted.interrupted
-    assert 0 < interrupted.steps < whole.steps
+    interrupted = train_on_rewards(Pressed(at), problems, tmp_path / "part", SHORT, progress=False)
+    assert interrupted.interrupted == signal.SIGINT
     with pytest.raises(InputError, match="holds an unfinished run"):
         train_on_rewards(world.WorldPolicy(), problems, tmp_path / "part", SHORT, progress=False)
     resumed = train_on_rewards(world.WorldPolicy(), problems, tmp_path / "part", SHORT, resume=True, progress=False)
     assert resumed.history == whole.history
+    assert resumed.verdict == whole.verdict
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(weights(tmp_path / "part")[name], tensor), name
+
+
+def test_an_interrupt_before_there_are_heads_is_continued_too(problems, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_on_rewards(Pressed(2), problems, tmp_path / "part", SHORT, progress=False)
+    resumed = train_on_rewards(world.WorldPolicy(), problems, tmp_path / "part", SHORT, resume=True, progress=False)
+    assert resumed.steps == SHORT.updates
 
 
 class Pressed(world.WorldPolicy):
