@@ -12,7 +12,7 @@ import pytest
 
 from autodeco.base.opening import default_model
 from autodeco.export import cli as export_cli
-from stock_llama import requantize
+from builders.stock_llama import requantize
 
 ROOT = Path(__file__).parents[2]
 ARM, X86 = ROOT / "build" / "aarch64", ROOT / "build" / "x86-64"

@@ -15,8 +15,8 @@ from scipy import stats
 import autodeco
 from autodeco import native
 from autodeco.batch import Sampling, generate
-from stock_llama import last_state, requantize
-from test_nucleus import exact
+from builders.distributions import exact
+from builders.stock_llama import last_state, requantize
 
 MODEL, HEADS = os.environ["AUTODECO_MODEL"], os.environ["AUTODECO_HEADS"]
 LAYERS = int(os.environ.get("AUTODECO_GPU_LAYERS", -1))

@@ -10,10 +10,11 @@ import autodeco
 from autodeco.base.opening import default_model
 from autodeco.export import cli as export_cli
 
+pytest.register_assert_rewrite("builders")
+from builders.golden import GOLDEN  # noqa: E402
+
 # Before anything imports triton: its kernels run in its interpreter, on the CPU. 0 in the environment: on the GPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
-
-GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,23 +5,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import gguf_files as files
 from autodeco import native
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Request, Sampling, answer, generate, requests, seed_of
 from autodeco.batch.context import BatchContext, Slot, common_length
 from autodeco.errors import InputError
 from autodeco.export import cli as export_cli
-from stock_llama import last_state
-from test_nucleus import exact
-
-PROMPT = "Once upon a time, in a small village by the sea, there lived"
-QUESTIONS = [[{"role": "user", "content": f"What is {i} + {i + 3}?"}] for i in range(5)]
-GREEDY = Sampling(temperature=0.0, heads="none")
-
-
-def in_order(answers):
-    return sorted(answers, key=lambda a: (a.prompt, a.sample))
+from builders import gguf_files as files
+from builders.distributions import exact
+from builders.questions import GREEDY, PROMPT, QUESTIONS, in_order
+from builders.stock_llama import last_state
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,10 @@ import sys
 
 import pytest
 
-import gguf_files as files
 from autodeco import __version__
 from autodeco.export import cli as export_cli
-
-
-def autodeco(*arguments, stdin="") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "autodeco", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-
-
-def refused(*arguments) -> str:
-    """The one line that a command with bad input ends with."""
-    result = autodeco(*arguments)
-    assert result.returncode == 2
-    assert result.stderr.startswith("autodeco: error: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stderr
+from builders import gguf_files as files
+from builders.commands import autodeco, refused
 
 
 def test_it_tells_its_version():

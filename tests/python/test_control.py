@@ -16,8 +16,10 @@ from autodeco.traces.format import read_manifest, write_manifest, write_shard  #
 from autodeco.training import train  # noqa: E402
 from autodeco.training.control import measure_control  # noqa: E402
 from autodeco.training.trace_source import TraceSource  # noqa: E402
-from test_output_matrix import HIDDEN, write_model  # noqa: E402
-from test_train import SHORT, interrupt_in, weights, write_traces  # noqa: E402
+from builders.interrupts import interrupt_in  # noqa: E402
+from builders.models import HIDDEN, write_model  # noqa: E402
+from builders.traces import SHORT, write_traces  # noqa: E402
+from builders.trained_heads import weights  # noqa: E402
 
 CONTROL = replace(SHORT, control=True, control_tokens=4, validation_tokens=100_000)
 TOKENS = 6  # in an answer

@@ -28,7 +28,7 @@ from autodeco.evaluation.tasks import (
     TaskSpec,
 )
 from autodeco.runs.locks import locked_folder
-from test_commands import refused
+from builders.commands import refused
 
 SUMS = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
 

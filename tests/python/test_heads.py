@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import gguf_files as files
+from builders import gguf_files as files
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -15,8 +15,8 @@ from autodeco import Heads  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export import cli as export_cli  # noqa: E402
 from autodeco.heads import prob_stats  # noqa: E402
+from builders.golden import GOLDEN  # noqa: E402
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ["smollm2", "tiny_plain"]
 
 

@@ -26,8 +26,8 @@ from autodeco.training.arguments import HuggingFaceSettings  # noqa: E402
 from autodeco.training.hugging_face_source import HuggingFaceSource  # noqa: E402
 from autodeco.training.packed_answers import PackedAnswers  # noqa: E402
 from autodeco.training.trace_source import TraceSource  # noqa: E402
-from hf_folders import write_smollm2  # noqa: E402
-from test_train import weights  # noqa: E402
+from builders.hf_folders import write_smollm2  # noqa: E402
+from builders.trained_heads import weights  # noqa: E402
 
 ARGUMENTS = TrainingArguments(steps=6, batch_tokens=512, learning_rate=1e-3, warmup_steps=1, evaluate_every=3)
 SETTINGS = HuggingFaceSettings(pack_tokens=256, dtype="float32")
@@ -242,7 +242,7 @@ def test_two_processes_train_the_same_heads_as_one(tiny, data, two, tmp_path):
 
 @pytest.mark.parametrize("loaded_by", ["each process", "the first process"])
 def test_processes_that_share_the_model_too_train_the_same_heads(tiny, data, two, tmp_path, loaded_by):
-    program = Path(__file__).parent / "sharded_on_cpu.py"
+    program = Path(__file__).parent / "programs" / "sharded_on_cpu.py"
     # what `accelerate launch --use_fsdp` sets: transformers then gives weights to the first process only
     first_only = str(loaded_by == "the first process").lower()
     environment = {"ACCELERATE_USE_FSDP": first_only, "FSDP_CPU_RAM_EFFICIENT_LOADING": first_only}
@@ -263,7 +263,7 @@ def test_a_model_without_weights_has_the_shape_of_one_with(tiny):
 
 
 def test_processes_of_which_one_is_interrupted_stop_together_and_resume_to_the_same_heads(tiny, data, two, tmp_path):
-    done = launch(tiny, data, tmp_path, 2, program=Path(__file__).parent / "interrupted_first_process.py")
+    done = launch(tiny, data, tmp_path, 2, program=Path(__file__).parent / "programs" / "interrupted_first_process.py")
     assert done.returncode != 0
     assert "continue with the same command and --resume" in done.stdout
     assert json.loads((tmp_path / "training.json").read_text())["result"]["steps"] == 3

@@ -10,7 +10,7 @@ transformers = pytest.importorskip("transformers")
 from autodeco import Heads  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.rewards.hugging_face import HuggingFacePolicy  # noqa: E402
-from hf_folders import write_smollm2  # noqa: E402
+from builders.hf_folders import write_smollm2  # noqa: E402
 
 TINY = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY |= {"num_key_value_heads": 2, "head_dim": 12, "vocab_size": 49152, "tie_word_embeddings": False}

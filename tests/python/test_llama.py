@@ -11,12 +11,12 @@ import pytest
 from scipy import stats
 
 import autodeco
-import gguf_files as files
 from autodeco import native
 from autodeco.errors import InputError
 from autodeco.export import cli as export_cli
-from stock_llama import last_state
-from test_nucleus import exact
+from builders import gguf_files as files
+from builders.distributions import exact
+from builders.stock_llama import last_state
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
 

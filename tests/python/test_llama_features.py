@@ -14,7 +14,7 @@ from llama_cpp import llama_chat_format
 
 import autodeco
 from autodeco.errors import InputError
-from vision_files import write_projector
+from builders.vision_files import write_projector
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
 SETTINGS = {"max_tokens": 16, "seed": 11, "temperature": 1.5}

@@ -1,25 +1,13 @@
 """The losses and their gradients reproduce the official implementation."""
 
 import math
-from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
-from safetensors.torch import load_file  # noqa: E402
 
-from autodeco import Heads, losses  # noqa: E402
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-CASES = ["smollm2", "tiny_plain"]
-
-
-def golden(case):
-    """Return heads, hidden, logits, labels and expected values; the official losses score position t on label t+1."""
-    heads = Heads.from_pretrained(GOLDEN / f"{case}.heads.safetensors")
-    inputs = load_file(GOLDEN / f"{case}.inputs.safetensors")
-    labels = torch.cat([inputs["labels"][1:], torch.tensor([-100])])
-    return heads, inputs["hidden"], inputs["logits"], labels, load_file(GOLDEN / f"{case}.expected.safetensors")
+from autodeco import losses  # noqa: E402
+from builders.golden import CASES, golden  # noqa: E402
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import gguf_files as files
 from autodeco import native
 from autodeco.errors import InputError
 from autodeco.export import cli as export_cli
-from conftest import GOLDEN
+from builders import gguf_files as files
+from builders.golden import GOLDEN
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_version_mismatch_stops_the_import(tmp_path):
 
 
 def test_damaged_heads_files_never_crash_the_reader(tiny_plain):
-    program = Path(__file__).parent / "damaged_heads.py"
+    program = Path(__file__).parent / "programs" / "damaged_heads.py"
     result = subprocess.run(
         [sys.executable, program, tiny_plain, "4000", "1400"], capture_output=True, text=True, check=False
     )

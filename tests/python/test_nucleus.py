@@ -9,21 +9,9 @@ import pytest
 from scipy import stats
 
 from autodeco.native import nucleus_sample
+from builders.distributions import exact
 
 V = 1000  # not a multiple of the kernel's block of 128
-
-
-def exact(logits: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
-    """Probability of each token in the smallest prefix, by probability, whose mass reaches top_p; 0 outside."""
-    z = logits.astype(np.float64) / temperature
-    p = np.exp(z - z.max())
-    p /= p.sum()
-    order = np.argsort(-logits, kind="stable")
-    # a mass that equals top_p but for the rounding of either reaches it
-    kept = int(np.searchsorted(np.cumsum(p[order]), top_p - 6e-8)) + 1 if top_p < 1 else len(p)
-    q = np.zeros_like(p)
-    q[order[: max(kept, 1)]] = p[order[: max(kept, 1)]]
-    return q / q.sum()
 
 
 def draw(logits: np.ndarray, temperature: float, top_p: float, u: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from autodeco.batch import Sampling, generate
 from autodeco.errors import InputError
 from autodeco.export.layout import open_layout
 from autodeco.traces import CollectSettings, collect
-from file_reads import count_reads
+from builders.file_reads import count_reads
 
 SMALL = {"n_ctx": 64, "n_threads": 1, "n_threads_batch": 1}
 

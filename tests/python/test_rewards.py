@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from safetensors.torch import load_file  # noqa: E402
 
-import reward_world as world  # noqa: E402
 from autodeco import Heads, cli  # noqa: E402
 from autodeco.base.opening import open_base  # noqa: E402
 from autodeco.base.states import StateReader  # noqa: E402
@@ -20,10 +18,12 @@ from autodeco.rewards.arguments import RewardArguments  # noqa: E402
 from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
 from autodeco.rewards.loop import train_on_rewards  # noqa: E402
 from autodeco.rewards.measuring import GREEDY, GRID, Static  # noqa: E402
+from builders import reward_world as world  # noqa: E402
+from builders.trained_heads import weights  # noqa: E402
 
 TEST = range(1000, 1200)  # problems that no run sees
 SHORT = RewardArguments(
-    checker="python:reward_world:score",
+    checker="python:builders.reward_world:score",
     rounds=4,
     batch_problems=8,
     samples=4,
@@ -38,10 +38,6 @@ def problems(tmp_path_factory):
     path = tmp_path_factory.mktemp("world") / "problems.jsonl"
     path.write_text("".join(json.dumps({"prompt": str(i), "number": i}) + "\n" for i in range(400)))
     return path
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")

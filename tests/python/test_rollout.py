@@ -18,7 +18,7 @@ from autodeco.rollout_settings import RolloutSettings
 from autodeco.rollouts import ScoredAnswers, rollout
 from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_file
-from file_reads import count_reads
+from builders.file_reads import count_reads
 
 SETTINGS = RolloutSettings(checker="number", n=3, max_tokens=6, least_score=0.0, seed=5)
 

@@ -12,9 +12,9 @@ from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Sampling, generate, requests, shared
 from autodeco.batch.shared import answer
 from autodeco.errors import InputError
-from stock_llama import last_state
-from test_batch import GREEDY, PROMPT, QUESTIONS, in_order
-from test_nucleus import exact
+from builders.distributions import exact
+from builders.questions import GREEDY, PROMPT, QUESTIONS, in_order
+from builders.stock_llama import last_state
 
 
 def test_first_tokens_follow_the_distribution_of_each_setting(smollm2, llm, exported):

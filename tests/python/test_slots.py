@@ -11,7 +11,7 @@ from autodeco.hugging_face.decoder import Decoder  # noqa: E402
 from autodeco.hugging_face.drawing import draw  # noqa: E402
 from autodeco.hugging_face.kept_states import KeptStates  # noqa: E402
 from autodeco.hugging_face.slots import Slots  # noqa: E402
-from test_hugging_face_decoder import PROMPTS, tiny, whole  # noqa: E402
+from builders.transformers_models import PROMPTS, tiny, whole  # noqa: E402
 
 MAX_TOKENS, SAMPLES, ENDS = 12, 3, torch.arange(20, 50)
 

@@ -14,7 +14,7 @@ TESTS = ("tests/", "vendor/llama.cpp/models/ggml-vocab-llama-spm.gguf")
 
 def test_llama_cpp_python_s_tests_pass(exported):
     folder = unpacked(cache_folder() / f"tests-of-llama-cpp-python-{VERSION}", TESTS, PACKAGE)
-    environment = {"PYTHONPATH": str(HERE), "AUTODECO_TEST_HEADS": str(exported("f32"))}
+    environment = {"PYTHONPATH": str(HERE / "programs"), "AUTODECO_TEST_HEADS": str(exported("f32"))}
     command = [sys.executable, "-m", "pytest", "-p", "stock_plugin", "-p", "no:cacheprovider", "-q", "tests"]
     result = subprocess.run(
         command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False

@@ -15,47 +15,19 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from autodeco import Heads, cli  # noqa: E402
-from autodeco.base.identity import ModelIdentity, model_fingerprint  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export import cli as export_cli  # noqa: E402
 from autodeco.runs.locks import locked_folder  # noqa: E402
-from autodeco.traces.format import Manifest, Shard, read_manifest, write_manifest, write_shard  # noqa: E402
+from autodeco.traces.format import read_manifest, write_shard  # noqa: E402
 from autodeco.training import TrainingArguments, loop, trace_source, train  # noqa: E402
 from autodeco.training.batches import ShuffledBatches  # noqa: E402
 from autodeco.training.schedule import learning_rate  # noqa: E402
 from autodeco.training.trace_tokens import TraceTokens  # noqa: E402
-from file_reads import count_reads  # noqa: E402
-from test_output_matrix import HIDDEN, VOCAB, write_model  # noqa: E402
-
-SHORT = TrainingArguments(steps=30, batch_tokens=64, warmup_steps=5, evaluate_every=10, learning_rate=1e-2)
-
-
-def write_traces(folder, tokens=600, tokens_a_record=6, shard_tokens=200):
-    """Write a model and traces of it in which the sign of the first number of a state says how sure to be.
-
-    Where it is positive the label is the likeliest token, elsewhere one drawn at temperature 1.5.
-    """
-    folder.mkdir()
-    path, weight = write_model(folder / "model.gguf")
-    rng = np.random.default_rng(2)
-    hidden = (rng.standard_normal((tokens, HIDDEN)) / 3).astype(np.float16)
-    logits = hidden.astype(np.float32) @ weight.T
-    noise = rng.gumbel(size=logits.shape) * np.where(hidden[:, :1] > 0, 0.0, 1.5)
-    labels = (logits + noise).argmax(-1)
-    records = np.arange(tokens) // tokens_a_record
-    shards = []
-    for number, start in enumerate(range(0, tokens, shard_tokens)):
-        rows = slice(start, start + shard_tokens)
-        shards.append(
-            Shard(f"shard-{number}.safetensors", len(labels[rows]), int(records[start]), int(records[rows][-1]) + 1)
-        )
-        columns = {"label": labels[rows], "record": records[rows], "position": np.arange(len(labels[rows]))}
-        write_shard(folder / shards[-1].file, hidden[rows], **columns)
-    model = ModelIdentity(str(path), model_fingerprint(path), "llama", "toy", HIDDEN, VOCAB)
-    data = {"file": "data.jsonl", "sha256": "0" * 64}
-    manifest = Manifest(model, data, {"seed": 0}, complete=True, next_record=int(records[-1]) + 1, shards=shards)
-    write_manifest(folder, manifest)
-    return folder
+from builders.file_reads import count_reads  # noqa: E402
+from builders.interrupts import interrupt_in  # noqa: E402
+from builders.models import HIDDEN, VOCAB  # noqa: E402
+from builders.traces import SHORT, write_traces  # noqa: E402
+from builders.trained_heads import weights  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +39,6 @@ def traces(tmp_path_factory):
 def trained(traces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("train") / "heads"
     return folder, train(traces, folder, SHORT, progress=False)
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
 
 
 def test_training_lowers_the_held_out_loss_and_learns_where_to_be_sure(traces, trained):
@@ -111,19 +79,6 @@ def test_the_same_seed_gives_the_same_heads_and_another_does_not(traces, trained
     assert not torch.equal(
         weights(tmp_path / "other")["temp_head.mlp.0.weight"], weights(trained[0])["temp_head.mlp.0.weight"]
     )
-
-
-def interrupt_in(monkeypatch, step):
-    """Let Ctrl-C be pressed in the middle of update ``step``; return what undoes that."""
-    learning_rate = loop.learning_rate
-
-    def pressed(at, arguments):
-        if at == step:
-            signal.raise_signal(signal.SIGINT)
-        return learning_rate(at, arguments)
-
-    monkeypatch.setattr(loop, "learning_rate", pressed)
-    return lambda: monkeypatch.setattr(loop, "learning_rate", learning_rate)
 
 
 def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(traces, trained, tmp_path, monkeypatch):

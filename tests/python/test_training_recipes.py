@@ -21,8 +21,10 @@ from autodeco.settings.yaml_file import read_config  # noqa: E402
 from autodeco.training import TrainingArguments, state, train  # noqa: E402
 from autodeco.training.report import token_class  # noqa: E402
 from autodeco.training.schedule import learning_rate  # noqa: E402
-from test_output_matrix import HIDDEN, VOCAB  # noqa: E402
-from test_train import SHORT, interrupt_in, weights, write_traces  # noqa: E402
+from builders.interrupts import interrupt_in  # noqa: E402
+from builders.models import HIDDEN, VOCAB  # noqa: E402
+from builders.traces import SHORT, write_traces  # noqa: E402
+from builders.trained_heads import weights  # noqa: E402
 
 PATHS = ("traces", "output")
 
