@@ -1,4 +1,4 @@
-"""Which model it is that was run: what heads, traces and answers are told to belong together by."""
+"""The identity of the model that was run: heads, traces and answers of one model share its fingerprint."""
 
 import os
 from dataclasses import dataclass

@@ -19,8 +19,10 @@ LARGEST_LOGITS_ERROR = 0.05
 
 
 class StateReader:
-    """Reads the hidden states and logits that predict completions; a prompt's beginning shared with the one before it
-    (a system prompt, usually) is not computed again."""
+    """Reads the hidden states and logits that predict completions.
+
+    A prefix that a prompt shares with the one before it (a system prompt, usually) is not computed again.
+    """
 
     def __init__(self, llm: llama_cpp.Llama):
         self._llm = llm
@@ -29,12 +31,12 @@ class StateReader:
         self.forget()
 
     def forget(self) -> None:
-        """Start afresh, so that what follows does not depend on what came before even in rounding."""
+        """Clear the memory, so that later results do not depend on earlier prompts, not even in rounding."""
         llama_cpp.llama_memory_clear(self._memory, True)
         self._tokens = []
 
     def read(self, prompt: list[int], completion: list[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield (start, hidden [n, H], logits [n, V]) in order: what predicts completion[start : start + n].
+        """Yield (start, hidden [n, H], logits [n, V]) in order; they predict completion[start : start + n].
 
         The arrays are float32 and valid until the next step. Hidden states are those after the final norm.
         """
@@ -48,7 +50,7 @@ class StateReader:
         for start in range(0, len(inputs), COMPLETION_BATCH):
             tokens = inputs[start : start + COMPLETION_BATCH]
             self._decode(tokens, outputs=True)
-            # All outputs of one batch lie behind each other.
+            # All outputs of one batch lie one after another.
             hidden = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(ctx), (len(tokens), self._llm.n_embd()))
             logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(ctx), (len(tokens), self._llm.n_vocab()))
             yield start, hidden, logits
@@ -70,7 +72,7 @@ class StateReader:
 
 
 def check_float16(hidden: np.ndarray, where: str) -> None:
-    """Raise InputError, which begins with ``where``, unless float16 can hold all of ``hidden`` [n, H].
+    """Raise InputError, starting with ``where``, unless float16 can hold all of ``hidden`` [n, H].
 
     States are kept as float16. Larger numbers would become infinite there, and the losses not a number.
     """

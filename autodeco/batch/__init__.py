@@ -1,9 +1,9 @@
 """Many answers at once: continuous batching over one llama.cpp context, with heads, fixed settings or both.
 
-A sequence that ends gives its place to the next at once, and what prompts have in common is computed once. Each answer
-is drawn with random numbers of its own, which depend on the seed, the prompt's index and the sample's index only. The
-logits do depend on what else is in the batch: llama.cpp's kernels round differently for different batch sizes, so an
-answer can part from the one that another number of slots gives (benchmarks/batch.py measures how often).
+When a sequence ends, the next takes its slot at once. A common prefix of prompts is computed once. Each answer is
+sampled with random numbers of its own, which depend only on the seed, the prompt's index and the sample's index. The
+logits also depend on the rest of the batch: llama.cpp's kernels round differently for different batch sizes. So another
+number of slots can give another answer (benchmarks/batch.py measures how often).
 """
 
 from autodeco.batch.answers import Answer

@@ -1,4 +1,4 @@
-"""Answers of a model: a text, why it ended, and the values that its tokens were drawn with."""
+"""Answers of a model: a text, why it ended, and the values that its tokens were sampled with."""
 
 import codecs
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ from autodeco.llama.decoding import Decoding
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated text, and the values that each of its tokens was drawn with.
+    """A generated text, and the values that each of its tokens was sampled with.
 
     ``finish`` is "end" (the model ended the answer; its end-of-generation token is the last of ``decoding``), "stop" (a
-    stop string came, and is cut off) or "length". ``prompt`` and ``sample`` are its indices among what was asked for.
+    stop string came, and is cut off) or "length". ``prompt`` and ``sample`` are its indices among the prompts and the
+    samples of one.
     """
 
     text: str

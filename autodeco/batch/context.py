@@ -17,7 +17,7 @@ PADDING = 256  # llama.cpp rounds the cells of a context up to it
 
 
 def common_length(a: list[int], b: list[int]) -> int:
-    """How many tokens ``a`` and ``b`` begin with in common."""
+    """The length of the common prefix of ``a`` and ``b``."""
     # by halves, as Python compares slices thirty times as fast as a loop does tokens
     same, some = 0, min(len(a), len(b))  # alike up to `same`; at most `some` more may be
     if a[:some] == b[:some]:
@@ -84,7 +84,7 @@ class BatchContext:
         except BaseException:
             self.close()
             raise
-        # the state of a recurrent model is one for all tokens before: it cannot be cut back to a shared beginning
+        # the state of a recurrent model is one for all tokens before: it cannot be cut back to a shared prefix
         self._can_cut = not (
             llama_cpp.llama_model_is_recurrent(llm.model) or llama_cpp.llama_model_is_hybrid(llm.model)
         )
@@ -127,7 +127,8 @@ class BatchContext:
         return Slot(seq, graph)
 
     def shared(self, slot: Slot, prompt: tuple[int, ...]) -> int:
-        """How many tokens at the beginning of ``prompt``, less its last, the memory of ``slot`` can give."""
+        """The length of the longest prefix of ``prompt``, without its last token, that the memory of ``slot`` can
+        give."""
         # answers to one prompt share its object: 256 slots are not each compared with a thousand tokens
         common = len(prompt) - 1 if slot.prompt is prompt else common_length(slot.held, list(prompt[:-1]))
         if not self._can_cut:
@@ -139,7 +140,7 @@ class BatchContext:
         return common
 
     def fullest(self, slots: Sequence[Slot], prompt: tuple[int, ...]) -> tuple[Slot, int]:
-        """The first of ``slots`` that can give most of the beginning of ``prompt``, and how many tokens that is."""
+        """The first of ``slots`` that can give the longest prefix of ``prompt``, and the length of that."""
         best, most = slots[0], -1
         for slot in slots:
             if (common := self.shared(slot, prompt)) > most:
@@ -184,7 +185,7 @@ class BatchContext:
 
     def step(self, slots: list[Slot], tokens: list[int]) -> list[tuple]:
         """Decode one token of each slot; return for each the row (token, temperature, top-p, nucleus, probability) of
-        the token that its sampler drew next."""
+        the next token that its sampler chose."""
         self.flush()
         for slot, token in zip(slots, tokens, strict=True):
             self._add(slot, token, output=True)

@@ -1,4 +1,4 @@
-"""The loop of continuous batching: what is wanted goes in, answers come out as they finish."""
+"""The loop of continuous batching: requests go in, answers come out as they finish."""
 
 import os
 import warnings
@@ -46,7 +46,7 @@ def answer(
     heads: native.Heads | str | os.PathLike | None = None,
     slots: int = 16,
 ) -> Iterator[Answer]:
-    """Yield an answer to each request as it finishes, in batches of ``slots``; as ``generate``, which see."""
+    """Yield an answer to each request as it finishes, ``slots`` at a time; the rest is as in ``generate``."""
     wanted = list(wanted)
     checked("slots", slots, int, 1)
     check_open(llm)

@@ -1,4 +1,4 @@
-"""What is wanted of a model: prompts, how tokens are drawn, and one request an answer."""
+"""Requests to a model: prompts, the settings that tokens are sampled with, and one request for each answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Prompt = str | Messages | Sequence[int]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the tokens of an answer are drawn.
+    """How the tokens of an answer are sampled.
 
     ``heads`` names what the heads decide; there ``temperature`` and ``top_p`` multiply the predictions, elsewhere they
     are the settings themselves. Temperature 0 is greedy. ``top_k`` (0: all) and ``min_p`` cut before top-p. Raises
@@ -64,7 +64,7 @@ def requests(
     stop: str | Sequence[str] = (),
     seed: int = 0,
 ) -> list[Request]:
-    """The ``n`` requests of each prompt, in order. To continue an interrupted run, drop those that are answered."""
+    """The ``n`` requests of each prompt, in order. To continue an interrupted run, drop the answered ones."""
     settings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     if len(settings) != len(prompts):
         raise InputError(f"{len(settings)} settings for {len(prompts)} prompts: give one, or one for each")

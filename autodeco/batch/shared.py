@@ -1,8 +1,8 @@
-"""Many answers to the same prompts for less: what answers begin with in common is computed once.
+"""Many answers to the same prompts for less: every common prefix of answers is computed once.
 
-At low temperatures most answers to a problem begin alike; the model then computes each beginning once for all of them,
-and each answer draws its next token from the same distribution with random numbers of its own. Heads and draw are those
-of the graph, computed beside it, which costs less than a token of any model.
+At low temperatures most answers to a problem share prefixes. The model computes each prefix once for all of them, and
+each answer samples its next token from that distribution with random numbers of its own. Heads and sampling are those
+of the graph, but run outside it; that costs less than a token of any model.
 """
 
 from collections import deque
@@ -19,8 +19,8 @@ from autodeco.batch.request import Request, check_requests
 from autodeco.errors import InputError
 from autodeco.settings.options import checked
 
-# Told of every state that is drawn from: the prompt's index, which of its answers draw from it, hidden state [1, H] and
-# logits [1, V], valid until it returns.
+# Called with every state that tokens are sampled from: the prompt's index, which of its answers draw from it, hidden
+# state [1, H] and logits [1, V], valid until it returns.
 Seen = Callable[[int, list[int], np.ndarray, np.ndarray], None]
 
 
@@ -31,7 +31,8 @@ def answer(
     slots: int,
     seen: Seen | None = None,
 ) -> Iterator[Answer]:
-    """Yield an answer to each request as it finishes, ``slots`` at a time; those to one prompt best follow each other.
+    """Yield an answer to each request as it finishes, ``slots`` at a time; requests of one prompt should follow each
+    other.
 
     The ``decoding`` of these answers knows no nucleus (0) and no probability (NaN). Raises InputError as
     ``autodeco.batch.answer``, and for a top-k or min-p, which only that one has.
@@ -162,7 +163,7 @@ class _StateContext(BatchContext):
         return Slot(seq, None)
 
     def begin(self, prompt: tuple[int, ...]) -> Slot:
-        """Take the free slot that holds most of ``prompt``, and load it."""
+        """Take the free slot that holds the longest prefix of ``prompt``, and load the prompt."""
         slot, _ = self.fullest(self._free, prompt)
         self._free.remove(slot)
         self._give_states(False)
@@ -179,7 +180,7 @@ class _StateContext(BatchContext):
         return [slot, *others][:number]
 
     def release(self, slot: Slot, following: tuple[int, ...]) -> None:
-        """Free ``slot``, but for what it has in common with the prompt ``following``."""
+        """Free ``slot``, but keep the prefix that it shares with the prompt ``following``."""
         common = self.shared(slot, following)
         self._remove(slot, common)
         slot.held = slot.held[:common]

@@ -21,7 +21,7 @@ PROMPT = "Once upon a time, in a small village by the sea, there lived an old wo
 
 @dataclass(frozen=True)
 class Files(Options):
-    """What is measured, and where the figures go."""
+    """The model and heads to measure, and the file for the figures."""
 
     model: Path = option(None, "a model, or a merged file", positional=True, metavar="MODEL.gguf")
     heads: Path | None = option(None, "heads for the model", metavar="HEADS.gguf")
@@ -77,7 +77,7 @@ def measure(model: Path, heads: Path | None, runs: Runs, machine: Machine) -> di
 
 
 def _start(llm, prompt: list[int], seed: int, settings: dict):
-    """Begin an answer; return the generator of its tokens, behind the first."""
+    """Begin an answer; return the generator of its tokens after the first."""
     llm.reset()
     llm.set_seed(seed)
     generator = llm.generate(prompt, **settings)
@@ -130,14 +130,14 @@ def _figures(model: Path, rates: dict[str, list[float]], settings: dict) -> dict
 
 
 def machine() -> dict[str, str]:
-    """What figures were measured on."""
+    """The machine that figures were measured on."""
     from autodeco import native
 
     return {"processor": _processor(), "instructions": native.ISA, "system": platform.platform(terse=True)}
 
 
 def versions() -> dict[str, str]:
-    """What figures were measured with."""
+    """The versions of the programs that figures were measured with."""
     import llama_cpp
 
     from autodeco import __version__

@@ -31,7 +31,7 @@ class Prompt(Options):
 
 @dataclass(frozen=True)
 class Sampler(Options):
-    """How the tokens are drawn."""
+    """How the tokens are sampled."""
 
     max_tokens: int = option(256, "of the answer", least=1, short="-n")
     seed: int | None = option(None, "(default: a random one)", least=-1, most=2**32 - 1, hint="-1 is a random one")
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Stream the answer to standard output; what was picked, in sum, to standard error."""
+    """Stream the answer to standard output, and a summary of the temperatures and top-ps to standard error."""
     asked, sampler, machine = given_settings(args, Prompt, Sampler, Machine)
     text = sys.stdin.read() if asked.prompt in (None, "-") else asked.prompt
     if not text:

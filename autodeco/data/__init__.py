@@ -1,1 +1,1 @@
-"""What models are asked and judged by, before any tokenizer."""
+"""Records, problems, checkers and commands as text, before any tokenizer."""

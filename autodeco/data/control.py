@@ -48,7 +48,8 @@ class Control:
         return control
 
     def variants(self, index: int, record: Record) -> list[tuple[int, Record]]:
-        """Return record number ``index`` as it is, behind one wording of each direction and, held out, two.
+        """Return record number ``index`` without a command, then after one wording of each direction, or two if it is
+        held out.
 
         Each with NO_COMMAND or 1 + the command's place. Raises InputError for a record without a prompt.
         """
@@ -116,7 +117,8 @@ def share_names(held_out: bool) -> dict[tuple[str, str], str]:
 
 
 def share_rows(evaluation: dict) -> list[tuple[str, str, str, str]]:
-    """Return (what, behind training wordings, behind held-out ones, in the paper) of a ControlEvaluation, as text."""
+    """Return (direction and value, after training wordings, after held-out ones, in the paper) of a ControlEvaluation,
+    as text."""
     known, new = share_names(False), share_names(True)
     return [
         (

@@ -1,4 +1,4 @@
-"""Files of problems: JSON lines, or a YAML list of reasoning-gym tasks to draw them from."""
+"""Files of problems: JSON lines, or a YAML list of reasoning-gym tasks that generate them."""
 
 import json
 import os

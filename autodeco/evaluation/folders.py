@@ -1,4 +1,4 @@
-"""The folders of evaluations: each belongs to all that decides what lies in it, and is named for that."""
+"""The folders of evaluations: each is named by the hash of everything that decides its content."""
 
 import hashlib
 import json
@@ -41,7 +41,8 @@ def describe(settings: Settings, model: Path, heads: Path | None, excluded: froz
 def describe_answers(description: dict[str, Any], task: int, heads: bool) -> dict[str, Any]:
     """The part of a run's ``description`` that answers to its ``task``-th task depend on, with or without heads.
 
-    Runs that have it in common share them: those with other tasks, another grid, and, without heads, other heads.
+    Runs with the same part share these answers, though they have other tasks or another grid, or, without heads, other
+    heads.
     """
     names = (
         "model_fingerprint",
@@ -66,7 +67,7 @@ def _text(description: dict[str, Any]) -> str:
 def claim(output: Path, description: dict[str, Any], prefix: str = "") -> Path:
     """Return the folder in ``output`` that belongs to these settings alone, made if it is not there.
 
-    Its name is their hash, behind ``prefix``.
+    Its name is ``prefix`` and their hash.
     """
     text = _text(description)
     folder = output / (prefix + hashlib.sha256(text.encode()).hexdigest()[:12])

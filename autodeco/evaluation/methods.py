@@ -11,7 +11,7 @@ from autodeco.evaluation.settings import OPTIONAL
 
 @dataclass(frozen=True)
 class Method:
-    """A named way to draw answers; greedy answers are all alike, so there is one a problem."""
+    """A named setting to sample answers with; greedy answers are all the same, so there is one for each problem."""
 
     name: str
     sampling: Sampling
@@ -22,7 +22,7 @@ class Method:
 
     @property
     def is_cut(self) -> bool:
-        """Whether more than temperature and top-p decides what can be drawn."""
+        """Whether more than temperature and top-p decides which tokens can be sampled."""
         return bool(self.sampling.top_k or self.sampling.min_p)
 
     @property
@@ -72,7 +72,7 @@ def vendor(llm: llama_cpp.Llama) -> Method | None:
 
 
 def not_measured(llm: llama_cpp.Llama) -> list[str]:
-    """What else the model's file recommends, which ``vendor`` has not: penalties and other samplers."""
+    """The settings that the model's file recommends and ``vendor`` leaves out: penalties and other samplers."""
     off = {"penalty_repeat": 1.0, "mirostat": 0.0, "xtc_probability": 0.0}
     found = {name: llm.metadata.get(f"general.sampling.{name}") for name in off}
     return [f"{name} {value}" for name, value in found.items() if value is not None and value not in _forms(off[name])]

@@ -29,8 +29,11 @@ def accuracy(task: dict[str, Any]) -> str:
 
 
 def grid(task: dict[str, Any]) -> str:
-    """Pass@1 of the static settings on test as a heat map; where AutoDeco's mean lies on it, with a frame around 80% of
-    its temperatures and top-ps, and what it and its mean reach on the scale of the map."""
+    """Pass@1 of the static settings on test as a heat map.
+
+    A star marks AutoDeco's mean, a frame the middle 80% of its temperatures and top-ps. Lines on the colour scale mark
+    the pass@1 of AutoDeco and of its mean.
+    """
     values = task["grid"]["test"]
     temperatures, top_ps = task["grid"]["temperatures"], task["grid"]["top_ps"]
     marks = [100 * _value(task, name) for name in (AUTODECO.name, MEAN_SHIFT)] if "mean" in task else []

@@ -18,7 +18,7 @@ LEAST_ANSWERS = 10  # at a position, for its mean to be shown
 
 
 def rates(answers: Pass, problems: int, k: int) -> np.ndarray:
-    """Pass@k of each problem [problems]; greedy answers, all alike, count as any number of samples."""
+    """Pass@k of each problem [problems]; greedy answers, all the same, count as any number of samples."""
     right = _right(answers, problems)
     samples = len(answers.rows) // problems
     return right.astype(np.float64) if answers.method.is_greedy else statistics.pass_at_k(right, samples, k)
@@ -161,7 +161,8 @@ def _grid(passes: dict[str, Pass], problems: int, settings: Settings) -> list[li
 
 
 def _positions(answers: Pass) -> dict[str, list]:
-    """Mean, 10th and 90th percentile of temperature and top-p at each position that enough answers reach."""
+    """Mean, 10th and 90th percentile of temperature and top-p at each position that enough answers are long enough
+    for."""
     found: dict[str, list] = {"answers": []}
     longest = max(row["tokens"] for row in answers.rows)
     for name in ("temperature", "top_p"):

@@ -1,4 +1,4 @@
-"""What decides an evaluation's outcome."""
+"""The settings that decide an evaluation's outcome."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Pass@k, intervals, paired differences and diversity. Rows are problems: the problem is what is drawn at random."""
+"""Pass@k, intervals, paired differences and diversity. Rows are problems, because problems are the random sample."""
 
 import math
 from collections import Counter
@@ -19,7 +19,8 @@ def pass_at_k(right: npt.ArrayLike, samples: int, k: int) -> Rates:
 
 
 def interval(rates: Rates, seed: int) -> tuple[float, float]:
-    """95% bootstrap interval (percentiles) of the mean of ``rates`` [problems], problems drawn with replacement."""
+    """95% bootstrap interval (percentiles) of the mean of ``rates`` [problems], resampling problems with
+    replacement."""
     from scipy import stats
 
     rates = np.asarray(rates, np.float64)
