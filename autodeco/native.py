@@ -82,12 +82,12 @@ def nucleus_sample(
     u: npt.ArrayLike,
     rows: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int32]:
-    """Draw n tokens from nuclei with the sampler's own kernel.
+    """Sample n tokens from nuclei with the sampler's own kernel.
 
     ``logits`` [n, V]; ``temperature`` [n], below 1e-5 takes the argmax; ``top_p`` [n]; ``u`` [n] uniform in [0, 1),
     walks the tokens in descending order of logit, equal logits by id. Returns token ids [n], int32. The nucleus is the
     smallest such prefix whose mass reaches ``top_p``, the crossing token included. With ``rows`` [n], whole numbers,
-    token i is drawn from ``logits[rows[i]]``, and draws of one row at one temperature and top-p share its passes. -inf
+    token i is sampled from ``logits[rows[i]]``; tokens of one row at one temperature and top-p share its passes. -inf
     bans a token; NaN, +inf and a row that does not exist raise ValueError.
     """
     if rows is not None and np.asarray(rows).dtype.kind not in "iu":

@@ -1,8 +1,8 @@
-"""Decoding many sequences of a Hugging Face model at once, a token of each at a time, each of a length of its own.
+"""Decoding many sequences of a Hugging Face model at once: a step adds one token to each, whatever their lengths.
 
-A decoder has rows. A sequence that has ended leaves its row, and another one, whose prompt has been computed meanwhile,
-is admitted there. On a GPU one decoding step of a number of rows is a CUDA graph, recorded once: small models otherwise
-wait for Python to launch their kernels. The logits are not computed here: the output matrix is handed no rows.
+A decoder has rows. When a sequence ends, another is admitted to its row; that one's prompt has been computed meanwhile.
+On a GPU one decoding step of a number of rows is a CUDA graph, recorded once: without it, small models wait for Python
+to launch their kernels. The logits are not computed here: the output matrix gets no rows.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class Prefilled:
 class Decoder:
     """Room for ``rows`` sequences of up to ``length`` tokens.
 
-    ``hidden`` [rows, H] is what predicts the next token of each row, in the model's dtype.
+    ``hidden`` [rows, H] are the states that predict the next token of each row, in the model's dtype.
     """
 
     def __init__(self, model: HuggingFaceModel, rows: int, length: int):
@@ -52,7 +52,7 @@ class Decoder:
 
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
-        """Compute ``prompts``, padded behind their ends, in one pass.
+        """Compute ``prompts``, padded at their ends, in one pass.
 
         Raises InputError if not every layer keeps the keys and values of ``length`` tokens.
         """
@@ -99,7 +99,7 @@ class Decoder:
     def step(self, tokens: Tensor, running: Tensor) -> None:
         """Append ``tokens`` [k] to the first k rows, update their ``hidden``.
 
-        What rows that are not ``running`` [k] append, they forget.
+        Rows that are not ``running`` [k] forget the token that they append.
         """
         rows = len(tokens)
         self._tokens[:rows, 0] = tokens

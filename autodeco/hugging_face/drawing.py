@@ -1,13 +1,14 @@
-"""Tokens drawn from the hard top-p of rows of logits without sorting them, and what the heads ask of each row.
+"""Tokens sampled from the hard top-p of rows of logits without sorting them, and the statistics that the heads read.
 
-An attempt draws a token x from softmax(z / T) over a set S, at first the whole vocabulary, and sums the tokens that are
-likelier than x. If their mass is below P, x is in the nucleus and is the token drawn. Otherwise the nucleus is among
-them, and they are the next S. Every S holds the nucleus, and x comes with its share of the mass of S; so whichever
-attempt accepts, the token is distributed as the nucleus is. At P 0.95 there are 1.05 attempts on average; at a small P
-about as many as the logarithm of one over P.
+An attempt samples a token x from softmax(z / T) over a set S, at first the whole vocabulary. It sums the probabilities
+of the tokens that are likelier than x. If their mass is below P, x is in the nucleus and is accepted. Otherwise the
+nucleus is among them, and they are the next S. Every S contains the nucleus, and x is sampled in proportion to its mass
+in S. So whichever attempt accepts, the token has the distribution of the nucleus. At P 0.95 there are 1.05 attempts on
+average; at a small P about as many as the logarithm of one over P.
 
-Of equal logits lower ids come first. The token at which the running sum reaches P is in the nucleus, so that has at
-least one. Random numbers come from a counter, never from a state: they depend on what a row stands for alone.
+Of equal logits lower ids come first. The token at which the running sum reaches P is in the nucleus, so the nucleus has
+at least one token. Random numbers come from a counter, never from a state, so a row's numbers do not depend on the
+other rows.
 
 On a GPU the kernels of ``drawing_triton`` do the same.
 """
@@ -39,7 +40,7 @@ WORD = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of n rows of logits, all float32."""
+    """Statistics of n rows of logits, all float32."""
 
     features: Tensor  # [n, 4], as heads.prob_stats at the temperature given
     top_probability: Tensor  # [n], of the likeliest token at T = 1
@@ -60,8 +61,8 @@ def statistics(logits: Tensor, temperature: Tensor) -> Statistics:
 def draw(logits: Tensor, largest: Tensor, temperature: Tensor, top_p: Tensor, seed: int, counters: Tensor) -> Tensor:
     """Return token ids [n] int64 for ``logits`` [n, V] float32, ``largest`` of each row, temperature and top-p [n].
 
-    ``counters`` [n, 3] int32 in [0, 2^31) tell rows of one ``seed`` in [0, 2^64) apart. Whatever a NaN leads to is a
-    token of the vocabulary.
+    ``counters`` [n, 3] int32 in [0, 2^31) tell rows of one ``seed`` in [0, 2^64) apart. Even with a NaN, the result is
+    a token of the vocabulary.
     """
     if (kernels := _kernels(logits)) is not None:
         return kernels.draw(logits, largest, temperature, top_p, seed, counters)
@@ -107,7 +108,7 @@ def _order(vocab: int, device: torch.device) -> Tensor:
 
 
 def _at(running: Tensor, u: Tensor) -> Tensor:
-    """Return the first place [n] at which the running sums [n, V] exceed the share ``u`` [n] of their last."""
+    """Return the first index [n] at which the running sums [n, V] exceed the share ``u`` [n] of their last."""
     last = running[:, -1:]
     wanted = torch.minimum(u.unsqueeze(-1) * last, torch.nextafter(last, torch.zeros_like(last)))
     return torch.searchsorted(running, wanted, right=True).squeeze(-1).clamp_(max=running.shape[-1] - 1)

@@ -1,9 +1,9 @@
 """The statistics and draws of ``drawing`` on a CUDA GPU: one program a row, which reads its logits in passes.
 
 The statistics take three passes: the five largest; the sums; the entropy of the official formula, which needs the
-total. A draw takes one pass for the masses of its lanes, and one for each attempt: the sum of what is likelier than the
-attempt's token says whether it is accepted, and is, lane by lane, what the next attempt draws from. To find a token
-within its lane, only that lane is read again.
+total. Sampling takes one pass for the masses of the lanes, and one for each attempt. That one sums, lane by lane, the
+tokens that are likelier than the attempt's. The sum decides whether the token is accepted, and the lanes' sums are what
+the next attempt samples from. To find a token within its lane, only that lane is read again.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Hidden states that are numbered as they come, in pages, so that keeping more never copies those kept."""
+"""Hidden states, numbered in the order of their arrival, in pages: keeping more never copies the earlier ones."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ PAGE = 1 << 16  # states
 
 
 class KeptStates:
-    """Room for as many states [H] as come, H x the size of ``dtype`` bytes each."""
+    """Any number of states [H], of H x the size of ``dtype`` bytes each."""
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device | str):
         self._empty = torch.empty(0, size, dtype=dtype, device=device)

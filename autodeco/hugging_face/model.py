@@ -56,8 +56,8 @@ class HuggingFaceTokenizer(RecordTokenizer):
 class HuggingFaceModel:
     """The model at ``path`` with weights of ``dtype``, frozen; a ``.gguf`` is dequantized by transformers.
 
-    ``empty``: without weights, which another process has. The hidden state is by definition what the output matrix
-    reads, so ``hidden`` is what it read last. Raises InputError for a model that transformers cannot load.
+    ``empty``: without weights, which another process has. The hidden state is by definition the input of the output
+    matrix, so ``hidden`` is its last input. Raises InputError for a model that transformers cannot load.
     """
 
     def __init__(self, path: str | os.PathLike, dtype: str, empty: bool = False):

@@ -11,7 +11,7 @@ UNKNOWN = ("softcap", "s_aux", "position_bias")  # what some models ask of their
 class SlotLayer(CacheLayerMixin):
     """Keys and values [rows, kv_heads, length, D] of one layer, the first ``lengths`` [rows] of each row in use.
 
-    ``rows`` are their numbers. A new token is written behind those in use; whoever owns ``lengths`` counts it.
+    ``rows`` are their numbers. A new token is written after those in use; the owner of ``lengths`` counts it.
     """
 
     is_sliding = False

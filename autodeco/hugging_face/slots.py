@@ -1,8 +1,8 @@
-"""Answers drawn through the rows of a decoder: an answer that has ended makes room for the next one that waits.
+"""Answers sampled in the rows of a decoder: when an answer ends, the next one that waits takes its row.
 
-Which answers have ended is known on the device. The host looks every few steps and acts some steps later, so that a GPU
-always has work while the host copies ended answers out, has the next prompts computed and admits them. With nothing
-left to admit, the answers that are still running move together, and steps have half as many rows.
+The device knows which answers have ended. The host looks every few steps and acts some steps later. So a GPU always has
+work while the host copies ended answers out, has the next prompts computed and admits them. With nothing left to admit,
+the answers that are still running move together, and steps have half as many rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,11 +38,11 @@ class Drawn:
 
 
 class Slots:
-    """Draws ``n`` answers to each of ``prompts`` with ``decoder``, iterating over them as they end.
+    """Samples ``n`` answers to each of ``prompts`` with ``decoder``, iterating over them as they end.
 
     ``logits`` maps hidden states [n, H] to logits [n, V] float32. An answer ends with a token of ``ends`` [k] or after
-    ``max_tokens``. Its states go to ``kept``, if given. Random numbers depend on ``seed``, the prompt's place, that of
-    the answer among its n, and the place of the token.
+    ``max_tokens``. Its states go to ``kept``, if given. Random numbers depend on ``seed`` and the indices of the
+    prompt, of the answer among its n, and of the token.
     """
 
     def __init__(

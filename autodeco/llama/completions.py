@@ -1,7 +1,7 @@
-"""Completions of ``autodeco.Llama``: the parameters that they have beside those of ``llama_cpp.Llama``.
+"""Completions of ``autodeco.Llama``: the parameters that ``llama_cpp.Llama`` does not have.
 
 ``autodeco=True`` puts the tokens' values into the answer, ``n`` asks for several choices, and the samplers of
-``extra_samplers`` go down to the generations that a completion is made of (chat formats with tools take several).
+``extra_samplers`` apply to every generation of a completion (chat formats with tools take several).
 """
 
 import contextlib

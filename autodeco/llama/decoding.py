@@ -1,4 +1,4 @@
-"""What was decided for each generated token."""
+"""The values of each generated token: temperature, top-p, nucleus and probability."""
 
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 
 class TokenDecoding(NamedTuple):
-    """One token and the values it was drawn with; the fields are those of ``Decoding``."""
+    """One token and the values it was sampled with; the fields are those of ``Decoding``."""
 
     token: int
     temperature: float
@@ -19,10 +19,10 @@ class TokenDecoding(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoding:
-    """The tokens of one generation and the values they were drawn with, arrays of the same length n.
+    """The tokens of one generation and the values they were sampled with, arrays of the same length n.
 
-    ``temperature`` and ``top_p`` are what the heads predicted, before the caller's multipliers; ``nucleus`` is how many
-    tokens could have been drawn, ``prob`` the probability of the drawn one among them.
+    ``temperature`` and ``top_p`` are the heads' predictions, before the caller's multipliers. ``nucleus`` is the number
+    of tokens in the nucleus, ``prob`` the probability of the sampled token within it.
     """
 
     token: npt.NDArray[np.int32]

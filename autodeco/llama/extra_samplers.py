@@ -20,8 +20,8 @@ class ExtraSamplers:
     """Settings named and meant as in llama.cpp's programs; the defaults switch all of them off.
 
     DRY looks at the generated tokens only, as the penalties of ``llama_cpp.Llama`` do; ``dry_penalty_last_n`` -1 is all
-    of the context. XTC draws random numbers of its own from the generation's seed. Raises InputError for values that
-    make no sense.
+    of the context. XTC has random numbers of its own from the generation's seed. Raises InputError for values that make
+    no sense.
     """
 
     xtc_probability: float = 0.0
@@ -90,6 +90,6 @@ DEFAULTS = {field.name: field.default for field in fields(ExtraSamplers)}
 
 
 def taken_off(chain: LlamaSampler) -> "llama_cpp.llama_sampler_p":
-    """The last sampler of ``chain``, which is the caller's now."""
+    """Remove and return the last sampler of ``chain``; the caller owns it now."""
     last = llama_cpp.llama_sampler_chain_n(chain.sampler) - 1
     return llama_cpp.llama_sampler_chain_remove(chain.sampler, last)

@@ -31,15 +31,15 @@ from autodeco.llama.sampling import (
 class Llama(llama_cpp.Llama):
     """A llama.cpp model that picks temperature and top-p for every token by itself.
 
-    ``model_path`` is a GGUF model, or a merged file that brings its heads; ``heads_path`` a heads file, which wins
-    over the merged file's own. Everything else is as in ``llama_cpp.Llama``, except that ``temperature`` and ``top_p``
+    ``model_path`` is a GGUF model, or a merged file that brings its heads; ``heads_path`` a heads file, which wins over
+    the merged file's own. Everything else is as in ``llama_cpp.Llama``, except that ``temperature`` and ``top_p``
     multiply the predictions (default 1.0; temperature 0 is greedy), and top_k, min_p and repetition penalty are off
     unless asked for. Without heads they are ordinary settings. With ``autodeco=True`` every choice of a completion, or
-    of a streamed chunk, has a field ``autodeco``: lists of the drawn tokens' values, named as in ``Decoding``, the
-    token that ended the text among them (in a chunk, those of the tokens since the last one). Completions also take
-    ``n``, how many choices are wanted, one after the other with seeds that follow each other; and with ``generate`` and
-    ``sample`` the settings of ``ExtraSamplers``. Raises InputError for files that do not fit together and for settings
-    that make no sense.
+    of a streamed chunk, has a field ``autodeco``: lists of the sampled tokens' values, named as in ``Decoding``. The
+    token that ended the text is among them; a chunk has the tokens since the last one. Completions also take ``n``, the
+    number of choices, which are made one after the other with consecutive seeds. Completions, ``generate`` and
+    ``sample`` take the settings of ``ExtraSamplers``. Raises InputError for files that do not fit together and for
+    settings that make no sense.
     """
 
     def __init__(self, model_path: str, heads_path: str | os.PathLike | None = None, **kwargs):
@@ -124,12 +124,12 @@ class Llama(llama_cpp.Llama):
 
     @property
     def decoding(self) -> Decoding:
-        """The values that the tokens of the last generation were drawn with."""
+        """The values that the tokens of the last generation were sampled with."""
         return Decoding.from_rows(self._rows)
 
     @property
     def last_decoding(self) -> TokenDecoding:
-        """The values that the last generated token was drawn with; raises IndexError before the first."""
+        """The values that the last generated token was sampled with; raises IndexError before the first."""
         return TokenDecoding(*self._rows[-1])
 
     def _attach(self, place: Place) -> native.GraphSampler:

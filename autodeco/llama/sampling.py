@@ -1,6 +1,6 @@
-"""How one generation draws its tokens: inside llama.cpp's graph, or on the host for what cannot live there.
+"""How one generation samples its tokens: inside llama.cpp's graph, or on the host where a setting cannot live there.
 
-Both have the one method that ``llama_cpp.Llama`` calls of a sampler, and append a row a token to ``rows``.
+Both have the one sampler method that ``llama_cpp.Llama`` calls, and append a row for each token to ``rows``.
 """
 
 import enum
@@ -37,7 +37,8 @@ def check_settings(settings: dict[str, Any]) -> None:
 
 
 def check_chain(chain: LlamaSampler) -> LlamaSampler:
-    """``chain``, unless llama.cpp could not make a sampler of it, which it would run into later; then InputError."""
+    """Return ``chain``; raise InputError if llama.cpp could not make one of its samplers, which would crash it
+    later."""
     for i in range(llama_cpp.llama_sampler_chain_n(chain.sampler)):
         if not llama_cpp.llama_sampler_chain_get(chain.sampler, i):
             llama_cpp.llama_sampler_chain_remove(chain.sampler, i)
@@ -46,7 +47,7 @@ def check_chain(chain: LlamaSampler) -> LlamaSampler:
 
 
 def is_plain(settings: dict[str, Any]) -> bool:
-    """Whether temperature and top-p are all there is, which the graph can do alone."""
+    """Whether the settings are only temperature and top-p, which the graph can do alone."""
     return (
         settings.get("logits_processor") is None
         and settings.get("grammar") is None
@@ -60,7 +61,7 @@ def is_plain(settings: dict[str, Any]) -> bool:
 
 
 class Place(enum.Enum):
-    """Where tokens are drawn."""
+    """Where tokens are sampled."""
 
     GRAPH = enum.auto()
     HOST = enum.auto()
@@ -119,7 +120,7 @@ class Attachment:
 
 
 class GraphDraw:
-    """Reads the token that the graph drew."""
+    """Reads the token that the graph sampled."""
 
     def __init__(self, graph: native.GraphSampler, rows: list[tuple]):
         self.graph = graph
@@ -149,10 +150,13 @@ def stock_cuts(settings: dict[str, Any]) -> list["llama_cpp.llama_sampler_p"]:
 
 
 class HostDraw:
-    """Draws on the host with temperature and top-p from the graph: logits processors, penalties and grammar see the raw
-    logits, then comes the temperature, the ``cuts`` and the nucleus. ``chain`` is llama-cpp-python's own of all before
-    the temperature, with a greedy end. With ``heads``, the context returns embeddings, and temperature and top-p are
-    computed from them here. Raises what a logits processor raised, which ctypes would swallow."""
+    """Samples on the host with temperature and top-p from the graph.
+
+    Logits processors, penalties and grammar see the raw logits; then come the temperature, the ``cuts`` and the
+    nucleus. ``chain`` is llama-cpp-python's own chain of everything before the temperature, ending greedily. With
+    ``heads``, the context returns embeddings, and temperature and top-p are computed from them here. An exception of a
+    logits processor is raised again; ctypes would swallow it.
+    """
 
     def __init__(
         self,

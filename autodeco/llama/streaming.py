@@ -9,9 +9,11 @@ from autodeco.llama.llama import Llama
 
 
 def stream(llm: Llama, prompt: list[int], max_tokens: int, seed: int, **settings) -> Iterator[tuple[int, str]]:
-    """Yield (token id, text) while the model answers ``prompt`` (token ids); the end-of-generation token comes last,
-    with empty text. A character spread over several tokens comes with the last of them. ``settings`` are those of
-    ``Llama.generate``."""
+    """Yield (token id, text) while the model answers ``prompt`` (token ids).
+
+    The end-of-generation token comes last, with empty text. A character spread over several tokens comes with the last
+    of them. ``settings`` are those of ``Llama.generate``.
+    """
     vocab = llama_cpp.llama_model_get_vocab(llm.model)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     llm.set_seed(seed)

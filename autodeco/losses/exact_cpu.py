@@ -1,9 +1,9 @@
 """The exact losses on a CPU: the formulas of ``exact`` a token at a time, in arrays that fit its cache.
 
-Two things make a token cheap. Sorting is most of the work, and only tokens of the vocabulary that matter are sorted:
-those left out have together less than 1e-9 of the probability, which is below the rounding of float32. At T = 0.4 that
-leaves some hundreds of 49,152. And c rises along the sorted tokens, so a_i = 0 before one index and 1 after it: sums
-over q before that index are running sums that are there already, and the soft mask is needed after it only.
+Two things make a token cheap. Sorting is most of the work, so only tokens that matter are sorted. The others together
+have less than 1e-9 of the probability, which is below the rounding of float32. At T = 0.4 some hundreds of 49,152
+tokens are left. Second, c rises along the sorted tokens, so a_i = 0 before one index and 1 after it. Sums over q before
+that index are running sums that exist already, and the soft mask is needed only after it.
 """
 
 import functools

@@ -1,13 +1,13 @@
 """The exact losses on a CUDA GPU: the formulas of ``exact`` in Triton, logits read and never sorted whole.
 
-A token's sums over the vocabulary take passes over its logits, each of which costs about what reading them costs. What
-needs an order is the soft mask, and that only behind the place where the running sum c exceeds P, the crossing:
+A token's sums over the vocabulary take passes over its logits, each of which costs about what reading them costs. Only
+the soft mask needs an order, and only after the crossing, the token where the running sum c exceeds P:
 
 1. ``_distribution`` sums what depends on T alone, and the mass and number of tokens above each of ``LEVELS``
    probabilities, every one smaller than the last by e^STEP.
-2. ``_window`` knows P. It gathers the at most ``WINDOW`` tokens that hold the crossing and go on behind it as far as
-   they may. Where more tokens than that lie between two levels, it divides these again, down to one value if need be:
-   of equal tokens those before the crossing are counted, not gathered.
+2. ``_window`` knows P. It gathers at most ``WINDOW`` tokens, the crossing and as many after it as fit. Where more
+   tokens than that lie between two levels, it divides these again, down to one value if need be: of equal tokens those
+   before the crossing are counted, not gathered.
 3. ``_losses`` has the window sorted. Above it q_i = p_i. Below it a token's share of the sum of q is phi(k p_i) times
    the integral of m(c) = exp(-k relu(c - P)) over its step from c_{i-1} to c_i, with phi(x) = x / (e^x - 1), or
    1 - x / 2 + x^2 / 12. With c_w at the window's end and h(c) the p of the token at c:

@@ -1,13 +1,13 @@
-"""What an answer was expected to be worth at each of its tokens, from the other answers to the same problem.
+"""The baseline of each token of an answer: its expected reward, estimated from the other answers to the problem.
 
-Before token t, an answer has a prefix of t tokens. Other answers with the same prefix tell what it is worth: at low
-temperatures many of a problem's answers go together for a while. Their mean is a baseline that token t has no say in,
-so the policy gradient stays unbiased, and it has less variance than the mean of all answers once these have parted.
-Where few are left, their mean is drawn towards the baseline of the tokens before:
+Before token t, an answer has a prefix of t tokens. Other answers with the same prefix estimate its value: at low
+temperatures many of a problem's answers share a prefix for a while. The mean of their rewards does not depend on token
+t, so the policy gradient stays unbiased. After answers have branched, it has less variance than the mean of all
+answers. Where few answers are left, it is shrunk towards the baseline of the token before:
 
     b_t = (sum of R_j over the m others with this prefix + PRIOR b_(t-1)) / (m + PRIOR)        b_(-1) = their mean
 
-An answer that goes alone keeps the baseline it had when it left the others.
+An answer that shares its prefix with no other keeps the baseline it had when it left the others.
 """
 
 from collections.abc import Sequence

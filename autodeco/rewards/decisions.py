@@ -1,4 +1,4 @@
-"""From drawn answers to the decisions that heads learn from."""
+"""From sampled answers to the decisions that heads learn from."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from autodeco.rewards.policy import Policy, Sampled
 from autodeco.rewards.targets import Target
 
 SURE = 0.95  # of the likeliest token at T 1: above it a temperature below 1 changes next to nothing
-SURE_SHARE = 0.03  # of such places are kept, to price what would leak there
+SURE_SHARE = 0.03  # of such positions are kept, to price what would leak there
 CHUNK_BYTES = 2**30  # of logits at a time
 
 
@@ -25,8 +25,8 @@ def decisions(
 ) -> Decisions:
     """Return the decisions of ``answers`` with ``rewards`` [problems, n], on the policy's device.
 
-    The answers are those of the policy's last draw. Its states are read once and compressed. A token's advantage is the
-    slope of ``target`` times what the answer's reward is above the baseline of its prefix.
+    The answers are those of the policy's last ``sample``. Their states are read once and compressed. A token's
+    advantage is the slope of ``target`` times the answer's reward less the baseline of its prefix.
     """
     slopes = target.slopes(rewards)
     baselines = np.concatenate(
@@ -51,7 +51,7 @@ def decisions(
         return torch.as_tensor(np.ascontiguousarray(values)).to(policy.device, dtype)
 
     slope, baseline = slopes.reshape(-1)[answer], baselines[chosen]
-    # A sure place stands for the share that was left out; what was drawn there says nothing about the heads.
+    # A kept sure position has the weight of those left out; the token sampled there says nothing about the heads.
     gains = np.where(uncertain, slope * (rewards.reshape(-1)[answer] - baseline), 0.0)
     tokens = column(columns["tokens"][chosen], torch.long)
     hidden, distributions, atoms = _read(policy, columns["states"][chosen], tokens)

@@ -66,7 +66,7 @@ def compress(logits: Tensor) -> Distributions:
 
 
 def token_atoms(distributions: Distributions, gap: Tensor) -> Tensor:
-    """Return the place [n] of the atom that holds a token ``gap`` [n] below the likeliest one."""
+    """Return the index [n] of the atom that holds a token ``gap`` [n] below the likeliest one."""
     distance = (distributions.gaps.float() - gap.unsqueeze(-1)).abs()
     return distance.masked_fill(distributions.counts == 0, torch.inf).argmin(-1)
 
@@ -82,7 +82,7 @@ def policy(distributions: Distributions, temperature: Tensor, top_p: Tensor, blu
     """Return the mass [n, K] that decoding gives every atom, with gradients to ``temperature`` and ``top_p`` [n].
 
     The nucleus is a step function of P, whose derivative is 0 almost everywhere, so P is blurred: logit(P) gets
-    logistic noise of scale ``blur``, tokens are drawn with the hard cut at the P so drawn, and the noise is integrated
+    logistic noise of scale ``blur``, tokens are sampled with the hard cut at the noisy P, and the noise is integrated
     out. With c_k the mass of the first k atoms, F_k = sigmoid((logit(c_k) - logit(P)) / blur) the probability that the
     cut comes at atom k or before it:
 

@@ -1,4 +1,5 @@
-"""A Hugging Face model as a policy: answers drawn many at a time, and the hidden states that were on the way."""
+"""A Hugging Face model as a policy: answers sampled many at a time, and the hidden states that predicted their
+tokens."""
 
 import inspect
 import os
@@ -21,10 +22,10 @@ GRANULE = 64  # lengths of a decoder are multiples of this, so that a slightly l
 class HuggingFacePolicy:
     """The model at ``path``, or a loaded one, answering in at most ``max_tokens`` tokens, ``slots`` answers at a time.
 
-    The base is frozen, so the states behind the tokens of the answers drawn last are kept and not computed again: in
-    bfloat16 2 x H bytes for each token, and for each of slots x max_tokens while drawing. Logits are float32: in
-    bfloat16, steps of 1/8 at a logit of 20 would be a factor of 3.5 between probabilities at T 0.1, and ties at T 0.
-    Raises InputError for a model that cannot be used so.
+    The base is frozen, so the states of the answers sampled last are kept and not computed again. In bfloat16 they take
+    2 x H bytes for each token, and for each of slots x max_tokens while sampling. Logits are float32: in bfloat16,
+    steps of 1/8 at a logit of 20 would be a factor of 3.5 between probabilities at T 0.1, and ties at T 0. Raises
+    InputError for a model that cannot be used as a policy.
     """
 
     rank = 0
@@ -60,11 +61,11 @@ class HuggingFacePolicy:
         keep_states: bool = True,
         ended: Ended | None = None,
     ) -> list[list[Sampled]]:
-        """Return ``n`` answers to each prompt. Random numbers depend on the seed and the place of an answer alone.
+        """Return ``n`` answers to each prompt; random numbers depend only on the seed and the answer's indices.
 
-        ``keep_states`` replaces the states kept before; without it those are forgotten. ``ended`` is told of every
-        answer as it ends. Raises InputError for a prompt that is empty or too long, and for a model whose layers
-        forget keys or whose logits are not numbers.
+        ``keep_states`` replaces the states kept before; without it those are dropped. ``ended`` is called with every
+        answer as it ends. Raises InputError for a prompt that is empty or too long, and for a model whose layers forget
+        keys or whose logits are not numbers.
         """
         self._kept = self._no_states()  # their memory first
         answers: list[list[Sampled]] = [[None] * n for _ in prompts]
@@ -81,8 +82,8 @@ class HuggingFacePolicy:
         return answers
 
     def states(self, rows: np.ndarray) -> Tensor:
-        """Return the hidden states [k, H] of numbers ``rows`` [k], in the model's dtype; raises IndexError for others
-        than ``sample`` kept last."""
+        """Return the hidden states [k, H] of numbers ``rows`` [k], in the model's dtype; raises IndexError for numbers
+        that the last ``sample`` did not keep."""
         return self._kept[rows]
 
     @torch.no_grad()

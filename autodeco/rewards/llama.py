@@ -1,4 +1,4 @@
-"""The quantized file itself as a policy: answers batched in llama.cpp, and the states that they were drawn from."""
+"""The quantized file itself as a policy: answers batched in llama.cpp, and the states that they were sampled from."""
 
 import os
 import tempfile
@@ -32,8 +32,8 @@ LEAST_CONTEXT = 512
 class LlamaPolicy:
     """The GGUF at ``path`` answering in at most ``max_tokens`` tokens, ``slots`` answers at a time.
 
-    What answers to a prompt begin with in common is computed once, and its states are kept once (4 x H bytes each).
-    Logits for training are rebuilt with the output matrix, on ``device``.
+    A common prefix of answers to a prompt is computed once, and its states are kept once (4 x H bytes each). Logits for
+    training are rebuilt with the output matrix, on ``device``.
     """
 
     rank = 0

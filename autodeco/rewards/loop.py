@@ -1,8 +1,8 @@
-"""Training heads on rewards: the heads are the policy, the base stays as it is, a checker scores the answers.
+"""Training heads on rewards: the heads are the policy, the base is frozen, a checker scores the answers.
 
-A round draws answers to some problems with the heads as they are, and learns from them in a few updates
-(``objective``). Every few rounds the heads answer held-out problems. The heads that answered best are kept. They are
-measured once more beside greedy decoding and static settings, so that a run ends with a verdict and not with a loss.
+A round samples answers to some problems with the current heads, and learns from them in a few updates (``objective``).
+Every few rounds the heads answer held-out problems. The heads that answered best are kept. They are measured once more
+beside greedy decoding and static settings, so that a run ends with a verdict and not with a loss.
 """
 
 import math
@@ -65,7 +65,7 @@ def train_on_rewards(
     resume: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
-    """Train heads to have ``policy`` answer the problems right; write the best ones, a report and the verdict.
+    """Train heads with which ``policy`` answers the problems right; write the best ones, a report and the verdict.
 
     Heads start from a static setting, or from ``init``. An interrupt keeps the best heads so far; ``resume`` goes on
     after the last whole round. Raises InputError for bad input and if no answer is right.

@@ -1,4 +1,4 @@
-"""How good heads are on held-out problems, by drawing answers, beside greedy decoding and static settings."""
+"""Heads measured on held-out problems by sampling answers, beside greedy decoding and static settings."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from autodeco.rewards.targets import Target
 from autodeco.runs.seeds import Stream, generator
 
 RESAMPLES = 2000
-# Users have these and what lies between them; greedy decoding is temperature 0.
+# Static settings that users choose from; greedy decoding is temperature 0.
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 TOP_PS = (0.95, 1.0)
 
@@ -68,7 +68,8 @@ def halving(
     """Return the name of the best of ``candidates``.
 
     Every candidate answers all problems with ``samples`` answers, the better half again with twice as many, until one
-    is left. ``draw(predictor, n, number)`` gives rewards [problems, n] of answers that no other ``number`` has.
+    is left. ``draw(predictor, n, number)`` gives rewards [problems, n] of answers; each ``number`` has answers of its
+    own.
     """
     left, rewards, number = dict(candidates), {}, 0
     while len(left) > 1:
@@ -83,7 +84,7 @@ def halving(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What held-out problems say of heads; values are means over ``problems`` of the target."""
+    """The result of heads on held-out problems; values are means over ``problems`` of the target."""
 
     target: str
     problems: int

@@ -1,18 +1,18 @@
-"""What an update of the heads raises: the expected target, from answers that slightly older heads drew.
+"""The objective of an update: the expected target, from answers that slightly older heads sampled.
 
-A decision is a place of a drawn answer at which the distribution was uncertain. With pi what the heads make of its
-distribution now, mu what they made of it when the answer was drawn, y the token drawn and A the answer's advantage,
+A decision is a position of a sampled answer at which the distribution was uncertain. Let pi be its distribution under
+the heads now, mu the one under the heads that sampled the answer, y the sampled token and A its advantage. Then
 
     gain = min(r A, clip(r, 1 - e, 1 + e) A)        r = pi(y) / mu(y)
 
-is the usual clipped policy gradient. That alone says nothing about probability that moves to tokens nobody has drawn,
-so it would cost nothing to raise a temperature where all drawn tokens are alike. What mu gave less than ``KNOWN`` is
-therefore taken to be worth nothing as far as pi gives it more: the answer then loses what it was expected to be worth.
+is the usual clipped policy gradient. It says nothing about probability that moves to tokens that were never sampled, so
+it would cost nothing to raise a temperature where all sampled tokens are alike. So a token that mu gave less than
+``KNOWN`` has the value 0, as far as pi gives it more: the answer then loses its expected reward.
 
     leak = sum over tokens a with mu(a) < KNOWN of max(0, pi(a) - mu(a))        loss = price x leak - gain
 
-Both pi and mu are exact over the whole vocabulary (``distributions``). Places where the model is sure are kept for
-their leak alone, a sample of them with the weight of all.
+Both pi and mu are exact over the whole vocabulary (``distributions``). Positions where the model is sure are kept for
+their leak alone: a sample of them, with the weight of all.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ KNOWN = 0.01  # a token with less probability is hardly ever among some 16 answe
 
 @dataclass(frozen=True)
 class Decisions:
-    """n places of drawn answers."""
+    """n positions of sampled answers."""
 
     hidden: Tensor  # [n, H]
     distributions: Distributions

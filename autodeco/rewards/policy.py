@@ -1,4 +1,5 @@
-"""What training on rewards asks of a model: answers drawn with given heads, and the states behind their tokens."""
+"""The interface of a model for training on rewards: answers sampled with given heads, and the states that predict their
+tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from torch import Tensor
 from autodeco.heads import Heads
 from autodeco.training.source import FrozenModel
 
-# Called with an answer as it ends: (place of its prompt, which of the prompt's answers, the answer).
+# Called with an answer as it ends: (index of its prompt, its index among the prompt's answers, the answer).
 Ended = Callable[[int, int, "Sampled"], None]
 
 # (hidden [n, H] float32, logits [n, V] float32) to (temperature [n], top-p [n])
@@ -48,9 +49,9 @@ class Policy(FrozenModel, Protocol):
         keep_states: bool = True,
         ended: Ended | None = None,
     ) -> list[list[Sampled]]:
-        """Return ``n`` answers to each prompt (token ids), drawn with ``heads`` and their hard top-p.
+        """Return ``n`` answers to each prompt (token ids), sampled with ``heads`` and their hard top-p.
 
-        An answer's random numbers depend on ``seed`` and its place alone. ``ended`` is told of each as it ends.
+        An answer's random numbers depend only on ``seed`` and its indices. ``ended`` is called with each as it ends.
         """
 
     def states(self, rows: np.ndarray) -> Tensor:

@@ -1,4 +1,4 @@
-"""The problems of a run: which are held out, which are answered next, and what answers to them are worth."""
+"""The problems of a run: which are held out, which are answered next, and the rewards of answers to them."""
 
 import os
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Problems:
         self.rates: dict[int, float] = {}  # share of right answers, of the problems answered so far
 
     def chosen(self, number: int) -> list[int]:
-        """Return the problems of round ``number``: rather those that are sometimes right than always or never."""
+        """Return the problems of round ``number``, preferring those that are sometimes right over always or never."""
         rates = np.array([self.rates.get(index, 0.5) for index in self.training])
         weights = 4 * rates * (1 - rates) + SETTLED_SHARE
         size = min(self._arguments.batch_problems, len(self.training))
@@ -48,7 +48,7 @@ class Problems:
         return rng.choice(self.training, size, replace=False, p=weights / weights.sum()).tolist()
 
     def note(self, indices: Sequence[int], rewards: np.ndarray) -> None:
-        """Keep what ``rewards`` [len(indices), n] say of how often problems are answered right."""
+        """Update from ``rewards`` [len(indices), n] how often the problems at ``indices`` are answered right."""
         # a few answers that are all wrong, or all right, do not say never, or always
         rates = (rewards.sum(1) + PRIOR_SAMPLES * rewards.mean()) / (rewards.shape[1] + PRIOR_SAMPLES)
         for index, rate in zip(indices, rates.tolist(), strict=True):

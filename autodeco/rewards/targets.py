@@ -1,6 +1,6 @@
-"""What training raises: pass@1, pass@k or both, as functions of the expected reward of an answer.
+"""The target that training maximises: pass@1, pass@k or both, as functions of the expected reward of an answer.
 
-With n answers to a problem, drawn independently with rewards R, and V their expected reward, the targets are
+With n answers to a problem, sampled independently with rewards R, and V their expected reward, the targets are
 
     pass@1    V                     derivative  dV
     pass@k    1 - (1 - V)^k         derivative  k (1 - V)^(k - 1) dV
@@ -21,7 +21,7 @@ from autodeco.errors import InputError
 
 @dataclass(frozen=True)
 class Target:
-    """What training raises: ``pass_at_1`` x pass@1 + ``pass_at_k`` x pass@k."""
+    """The target ``pass_at_1`` x pass@1 + ``pass_at_k`` x pass@k."""
 
     pass_at_1: float = 1.0
     pass_at_k: float = 0.0
@@ -47,7 +47,7 @@ class Target:
     def estimate(self, rewards: np.ndarray) -> np.ndarray:
         """Return unbiased estimates of the target [problems] from ``rewards`` [problems, n] of independent answers.
 
-        With fewer answers than pass@k asks for, as greedy decoding has one, all further ones are taken to be like them.
+        With fewer answers than pass@k needs (greedy decoding has one), all further ones are assumed to be like them.
         """
         n = rewards.shape[1]
         k = min(self.k, n)

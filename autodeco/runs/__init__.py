@@ -1,2 +1,2 @@
-"""What lets a long run be interrupted, continued and retraced: whole files, logs, locks, interrupts, seeds,
-provenance, trackers."""
+"""Long runs that can be interrupted, continued and retraced: whole files, logs, locks, interrupts, seeds, provenance,
+trackers."""

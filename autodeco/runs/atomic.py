@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Name ``path`` in an OSError of the body that names no file, as that of a write to an open one."""
+    """Name ``path`` in an OSError of the body that names no file, such as one of a write to an open file."""
     try:
         yield
     except OSError as error:

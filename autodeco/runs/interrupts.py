@@ -1,4 +1,4 @@
-"""Interrupts (Ctrl-C, and the SIGTERM of a scheduler) that wait for a moment at which stopping leaves all in order."""
+"""Interrupts (Ctrl-C, and the SIGTERM of a scheduler), held until a moment at which stopping loses nothing."""
 
 import contextlib
 import signal
@@ -18,7 +18,8 @@ def exit_code(number: int) -> int:
 
 
 def raise_interrupt(number: int, frame=None) -> None:
-    """Raise what signal ``number`` means: KeyboardInterrupt, or Terminated for SIGTERM; a signal's handler too."""
+    """Raise the exception of signal ``number``: KeyboardInterrupt, or Terminated for SIGTERM. It serves as a signal
+    handler too."""
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""How a folder was made: the command, the versions of what made it, and the hashes of what it was made of."""
+"""How a folder was made: the command, the versions of the programs, and the hashes of the inputs."""
 
 import hashlib
 import importlib.metadata
@@ -26,7 +26,8 @@ _PACKAGES = {
 
 
 def provenance() -> dict:
-    """Return ``command`` as it was typed, without the program's folder, and ``versions`` of what is loaded by now."""
+    """Return ``command`` as it was typed, without the program's folder, and the ``versions`` of the packages loaded so
+    far."""
     program, *arguments = sys.argv
     versions = {"python": platform.python_version()}
     for module, package in _PACKAGES.items():

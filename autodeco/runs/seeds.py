@@ -8,7 +8,7 @@ RANDOM = 2**32 - 1  # LLAMA_DEFAULT_SEED: llama.cpp takes it as "choose a seed y
 
 
 class Stream(enum.IntEnum):
-    """What random numbers are for. A number that is in use never changes: it decides what a seed gives."""
+    """The purposes of random numbers. A stream's number never changes: the results of a seed depend on it."""
 
     SPLIT = 0  # which records, or problems, are held out; and the order of problems
     EPOCH = 1  # the order of tokens in an epoch

@@ -13,8 +13,8 @@ _REQUIREMENT = re.compile(r"""([\w.-]+).*?;.*\bextra == ['"]([\w-]+)['"]""")
 def missing_package(module: str, argv: Sequence[str] | None = None) -> str | None:
     """One line that names the missing ``module`` and what to install; None if it is in no extra.
 
-    ``argv`` is the command line (default: the process arguments): where several extras bring the package, the one that
-    has the verb's name is told, else the first.
+    ``argv`` is the command line (default: the process arguments): where several extras bring the package, the line
+    names the extra with the verb's name, else the first.
     """
     extras = extras_with(module)
     if not extras:

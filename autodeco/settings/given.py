@@ -1,4 +1,4 @@
-"""What a command is given: settings from flags and from a YAML file; flags win over the file."""
+"""The settings that a user gave: from flags and from a YAML file; flags win over the file."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from autodeco.settings.yaml_file import read_config
 
 
 def add_settings(parser: argparse.ArgumentParser, *options: type) -> None:
-    """Declare the options of the dataclasses ``options``, and the file that can hold them."""
+    """Declare the options of the dataclasses ``options``, and ``--config``, the file that can hold them."""
     add_options(parser, *options)
     parser.add_argument(
         "--config", type=Path, metavar="FILE.yaml", help="settings by the names of these arguments; flags win"

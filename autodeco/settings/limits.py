@@ -1,5 +1,4 @@
-"""What llama.cpp is asked for where nobody says otherwise, and what it cannot have. autodeco-cli has the same
-(cpp_ext/cli/options.h)."""
+"""Default and largest values of what llama.cpp is asked for. autodeco-cli has the same (cpp_ext/cli/options.h)."""
 
 MOST_THREADS = 512  # GGML_MAX_N_THREADS: llama.cpp does not survive more
 PROMPT_BATCH = 512  # tokens of a prompt that are decoded at once

@@ -1,4 +1,4 @@
-"""Where llama.cpp runs a model: what decides nothing but the speed."""
+"""Threads and GPU layers of llama.cpp: settings that decide only the speed."""
 
 from dataclasses import dataclass
 

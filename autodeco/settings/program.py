@@ -23,7 +23,7 @@ Main = Callable[[Sequence[str] | None], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a wrong argument in one line, as every other mistake."""
+    """Reports a wrong argument in one line, as all other mistakes are reported."""
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}; see --help\n")
@@ -73,7 +73,7 @@ def _reported(program: str, main: Main, argv: Sequence[str] | None) -> int:
 
 @contextlib.contextmanager
 def one_line_warnings() -> Iterator[None]:
-    """Show what a user is to know in one line on stderr; other warnings as always."""
+    """Show warnings that are meant for the user as one line on stderr; other warnings as Python does."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning(warnings.showwarning)
         yield

@@ -1,4 +1,4 @@
-"""Hidden states on disk, and how they get there."""
+"""Traces, hidden states on disk: collecting, writing and reading them."""
 
 from typing import TYPE_CHECKING
 

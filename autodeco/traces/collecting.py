@@ -1,4 +1,4 @@
-"""Collecting traces: run llama.cpp over completions and keep the hidden state behind each of their tokens."""
+"""Collecting traces: run llama.cpp over completions and keep the hidden state that predicts each of their tokens."""
 
 import os
 from dataclasses import asdict

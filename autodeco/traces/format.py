@@ -1,9 +1,9 @@
-"""Traces: a folder with the hidden states of completions, what each was followed by, and how they were made.
+"""Traces: a folder with the hidden states of completions, the token that followed each, and how they were made.
 
 ``traces.json`` names the model, the data, the settings and the shards. Each shard is a safetensors file of whole
 records: ``hidden`` float16 [n, H], ``label`` int32 [n] (the token that followed), ``record`` int32 [n] (index in the
 data, 0-based) and ``position`` int32 [n] (index of the state's token in the sequence). Where the prompts were given
-commands too (``control``), ``command`` int32 [n] says which: 0 none, others 1 + the place in the manifest's list.
+commands too (``control``), ``command`` int32 [n] says which: 0 none, others 1 + the index in the manifest's list.
 """
 
 import json

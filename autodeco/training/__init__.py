@@ -1,4 +1,4 @@
-"""The training loop on likelihood, its state and report, and what it draws its tokens from."""
+"""The training loop on likelihood, its state and report, and the sources of its tokens."""
 
 from typing import TYPE_CHECKING
 

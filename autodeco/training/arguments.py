@@ -1,5 +1,5 @@
-"""The settings of training: of the heads and their optimiser, of the loop on likelihood, and of a Hugging Face model
-as what it draws its tokens from."""
+"""The settings of training: of the heads and their optimiser, of the loop on likelihood, and of a Hugging Face model as
+its source of tokens."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class OptimizerArguments(Options):
 
 @dataclass(frozen=True)
 class TrainingArguments(OptimizerArguments):
-    """How heads are trained; the defaults are for minutes on a CPU; docs/training.md sets them beside the paper's."""
+    """How heads are trained; the defaults are for minutes on a CPU. docs/training.md compares them with the paper's."""
 
     steps: int = option(400, "updates of the heads", least=1)
     batch_tokens: int = option(128, "tokens in an update", least=1)

@@ -1,6 +1,6 @@
-"""What an update takes of the tokens and answers that there are.
+"""The tokens and answers of each update.
 
-It depends on the number of the update and the seed alone, so that a resumed run sees the same batches.
+They depend only on the number of the update and the seed, so that a resumed run sees the same batches.
 """
 
 import numpy as np
@@ -33,7 +33,8 @@ class ShuffledBatches:
 
 
 def ranked_indices(size: int, record: int, step: int, arguments: TrainingArguments) -> np.ndarray:
-    """Return which of an answer's ``size`` tokens update ``step`` ranks: all, or ``control_tokens`` drawn evenly."""
+    """Return which of an answer's ``size`` tokens update ``step`` ranks: all, or ``control_tokens`` chosen
+    uniformly."""
     if size <= arguments.control_tokens:
         return np.arange(size)
     random = generator(arguments.seed, Stream.RANKED_PLACES, step, record)

@@ -1,4 +1,4 @@
-"""The report of a training run: one HTML file with its curves, what the heads predict, and how it was made."""
+"""The report of a training run: one HTML file with its curves, the heads' predictions, and how it was made."""
 
 import json
 import os

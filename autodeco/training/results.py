@@ -1,4 +1,4 @@
-"""What a measurement of heads gives, and what a run did."""
+"""The results of a measurement of heads and of a run."""
 
 from dataclasses import dataclass, field
 from typing import Any

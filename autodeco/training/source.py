@@ -1,4 +1,4 @@
-"""What training asks of a source of hidden states; traces and a running Hugging Face model are two."""
+"""The interface of a source of hidden states for training; traces and a running Hugging Face model are two."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Chunk:
     logits: Tensor  # [n, V]
     labels: Tensor  # [n], the token that follows
     records: np.ndarray  # [n], index in the data
-    commands: np.ndarray  # [n], what the prompt asks for: NO_COMMAND or 1 + the place in ``Source.commands``
+    commands: np.ndarray  # [n], what the prompt asks for: NO_COMMAND or 1 + the index in ``Source.commands``
 
 
 class FrozenModel(Protocol):
@@ -36,9 +36,10 @@ class FrozenModel(Protocol):
 class Source(FrozenModel, Protocol):
     """Hidden states, logits and next tokens of a frozen model.
 
-    ``training`` and ``ranked`` depend on the number of the update and the seed alone, so that a resumed run sees the
-    same tokens. Those of ``training`` and ``validation`` come without commands; the two of ``ranked`` tokens are for
-    control only. Several processes may hold one part of each update; they then agree on sums.
+    ``training`` and ``ranked`` depend only on the number of the update and the seed, so that a resumed run sees the
+    same tokens. The tokens of ``training`` and ``validation`` come without commands. ``ranked`` and
+    ``ranked_validation`` are for control only. Several processes may each hold a part of each update;
+    ``all_reduce_sum`` adds over them.
     """
 
     made_of: dict  # data and settings that a continued run must have in common with the first

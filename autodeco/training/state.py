@@ -1,4 +1,4 @@
-"""Where a training run stands: heads, optimiser and history, how to continue it and how it ended."""
+"""The state of a training run: heads, optimiser and history, how to continue it and how it ended."""
 
 import contextlib
 import hashlib
@@ -138,7 +138,7 @@ class TrainingState:
         return self._with_weights(self._best_weights)
 
     def keep(self, step: int, heads: Heads) -> None:
-        """Keep ``heads``, those of ``step``, as the best; they were measured again."""
+        """Keep ``heads``, those of ``step``, as the best after they were measured again."""
         self._kept_step, self._best_weights = step, _copied(heads)
         if self.model.rank == 0:
             self.best_heads().save_pretrained(self.directory)
@@ -280,7 +280,7 @@ class TrainingState:
         return result
 
     def close(self) -> None:
-        """Drop what only an unfinished run needs, once everything else is written."""
+        """Delete the files that only an unfinished run needs, once everything else is written."""
         (self.directory / RESUME_FILE).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""The answers in traces that were collected after commands: which tokens are whose, and which are ranked when."""
+"""The answers in traces that were collected after commands: the tokens of each, and those that an update ranks."""
 
 import itertools
 

@@ -53,10 +53,11 @@ class TraceTokens:
         return hidden, self._labels[torch.from_numpy(indices)].long()
 
     def split(self, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (training, validation) token indices; whole records go one way or the other, ``share`` to the second.
+        """Return (training, validation) token indices; a record's tokens stay together, and ``share`` of the records
+        are for validation.
 
-        Of answers after several commands, those after none; collecting has then decided which records are held out.
-        Raises InputError if there are fewer than two records.
+        Of answers with commands, only the reading without one counts; collecting has then decided which records are
+        held out. Raises InputError if there are fewer than two records.
         """
         held_out = self.control.held_out if self.control else held_out_records(self._records, share, seed)
         mask, plain = np.isin(self._records, list(held_out)), self._commands == NO_COMMAND
@@ -70,5 +71,5 @@ class TraceTokens:
         return self._records[indices]
 
     def given(self, indices: np.ndarray) -> np.ndarray:
-        """Return the command after which each token at ``indices`` was read: NO_COMMAND, or 1 + its place."""
+        """Return the command after which each token at ``indices`` was read: NO_COMMAND, or 1 + its index."""
         return self._commands[indices]
