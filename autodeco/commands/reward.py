@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     files, heads, arguments, processors = (chosen_options(kind, values) for kind in SETTINGS)
     with_transformers = arguments.answers_from == "hugging-face"
     refuse(values, ["threads" if with_transformers else "dtype"], f"with --answers-from {arguments.answers_from}")
+    if heads.init:
+        refuse(values, ["first_temperature", "first_top_p"], "with --init, whose heads are what a run starts from")
 
     from autodeco.rewards.loop import train_on_rewards
     from autodeco.training.device import check_alone

@@ -49,6 +49,7 @@ def test_heads_are_trained_from_a_file_of_settings_and_flags(smollm2, problems, 
     [
         (["--dtype", "float32"], "--dtype: has no meaning with --answers-from llama.cpp"),
         (["--answers-from", "hugging-face", "--threads", "2"], "--threads: has no meaning with --answers-from hugging"),
+        (["--init", "h", "--first-temperature", "1"], "--first-temperature: has no meaning with --init"),
         (["--device", "mps"], "device mps: must be cpu, cuda or cuda:N"),
         (["--learning-rate", "inf"], "learning-rate inf: must be a finite number"),
         (["--no-temperature", "--no-top-p"], "leave nothing to train"),
