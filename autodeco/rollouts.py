@@ -10,8 +10,9 @@ from autodeco import batch, native
 from autodeco.base.opening import open_base, open_vocabulary
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Answer
-from autodeco.data.checkers import Checker, check, check_problems, checker
+from autodeco.data.checkers import check_problems, checker
 from autodeco.data.problems import read_problems
+from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
 from autodeco.rollout_settings import RolloutSettings
@@ -28,12 +29,16 @@ LEAST_CONTEXT = 512  # tokens
 
 @dataclass
 class RolloutResult:
-    """How many problems and answers there were, how many of these were kept, and the mean score."""
+    """How many problems and answers there were, how many of these were kept, and the mean score.
+
+    ``given_up`` are those whose scoring took too long or too much memory since this run began or went on.
+    """
 
     problems: int
     answers: int
     kept: int
     score: float
+    given_up: int
 
 
 def rollout(
@@ -56,7 +61,7 @@ def rollout(
     settings, output = settings or RolloutSettings(), Path(output)
     threads = checked("threads", threads, int | None, 1, MOST_THREADS) or os.cpu_count()
     _refuse_existing(output)
-    score = checker(settings.checker)
+    checker(settings.checker)
     problems = read_problems(problems_path)
     check_problems(settings.checker, problems, os.fspath(problems_path))
     chosen = list(range(shard[0] - 1, len(problems), shard[1]))
@@ -71,12 +76,16 @@ def rollout(
         longest = max(map(len, prompts.values()), default=0) + settings.max_tokens
         llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)
         setting = _setting(settings, model_path, heads_path)
-        with log, bar(len(chosen), len(log.rows), "problem", "rollout", progress) as shown:
+        with (
+            log,
+            Scorer(settings.checker) as scorer,
+            bar(len(chosen), len(log.rows), "problem", "rollout", progress) as shown,
+        ):
             answers = ScoredAnswers(log)
             for index in chosen:
                 if index not in answers.of_problem:
                     drawn = _draw(llm, heads, prompts[index], index, settings)
-                    answers.add(index, [_row(problems[index], answer, score, setting) for answer in drawn])
+                    answers.add(index, _rows(problems[index], drawn, scorer, setting))
                     shown.update()
                     shown.set_postfix(score=f"{answers.mean_score():.3f}", refresh=False)
         rows = [row for index in chosen for row in answers.of_problem[index]]
@@ -84,7 +93,7 @@ def rollout(
         with replacing(output) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         log.path.unlink()
-    return RolloutResult(len(chosen), len(rows), len(kept), answers.mean_score())
+    return RolloutResult(len(chosen), len(rows), len(kept), answers.mean_score(), scorer.exceeded)
 
 
 def _refuse_existing(output: Path) -> None:
@@ -121,11 +130,6 @@ def _draw(llm, heads: native.Heads | None, prompt: list[int], index: int, settin
     return sorted(batch.answer(llm, requests, heads, slots=settings.n), key=lambda answer: answer.sample)
 
 
-def scored(problem: dict, answer: Answer, score: Checker) -> float:
-    """Return the score of ``answer``; one that was cut at its limit of tokens has none."""
-    return check(score, problem, answer.text) if answer.finished else 0.0
-
-
 class ScoredAnswers:
     """The rows ``of_problem``, and their mean score; kept in ``log``, a line a problem."""
 
@@ -156,7 +160,14 @@ def _scores(row: dict) -> list[float]:
     return [row["problem"], *(answer["score"] + 0.0 for answer in row["answers"])]
 
 
-def _row(problem: dict, answer: Answer, score: Checker, setting: dict) -> dict:
+def _rows(problem: dict, answers: list[Answer], scorer: Scorer, setting: dict) -> list[dict]:
+    """The rows of ``answers`` to ``problem``; one that was cut at its limit of tokens scores 0."""
+    finished = [answer for answer in answers if answer.finished]
+    scores = iter(scorer.score([(problem, answer.text) for answer in finished]).tolist())
+    return [_row(problem, answer, next(scores) if answer.finished else 0.0, setting) for answer in answers]
+
+
+def _row(problem: dict, answer: Answer, score: float, setting: dict) -> dict:
     prompt, text = problem["prompt"], answer.text
     return {
         "prompt": prompt,
@@ -164,7 +175,7 @@ def _row(problem: dict, answer: Answer, score: Checker, setting: dict) -> dict:
         "problem": answer.prompt,
         "sample": answer.sample,
         "seed": answer.seed,
-        "score": scored(problem, answer, score),
+        "score": score,
         "finish": answer.finish,
         "setting": setting,
     }

@@ -73,6 +73,7 @@ def _evaluate(
     files: Files, heads: Path | None, settings: Settings, machine: Machine, tasks: list, excluded: frozenset[str]
 ) -> tuple[dict, list[Path]]:
     """Return the figures, and the files of the report that were written of them."""
+    from autodeco.data.scoring import given_up
     from autodeco.evaluation import report
     from autodeco.evaluation.folders import ANSWERS, claim, describe
     from autodeco.evaluation.results import task_figures, together
@@ -88,6 +89,8 @@ def _evaluate(
     folder = claim(files.output, description)
     passes = runner.run(tasks)
     llm.close()
+    if runner.given_up:
+        print(given_up(runner.given_up))
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
     figures = {
         **provenance(),

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> None:
     files, settings, processors = given_settings(args, Files, RolloutSettings, Processors)
     shard = parse_shard(files.shard)
 
+    from autodeco.data.scoring import given_up
     from autodeco.rollouts import rollout
 
     result = rollout(files.model, files.problems, files.output, settings, files.heads, shard, processors.threads)
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
         f"{files.output}: {result.kept} of {result.answers} answers to {result.problems} problems, "
         f"mean score {result.score:.3f}"
     )
+    if result.given_up:
+        print(given_up(result.given_up))
     print(f"next: autodeco collect {files.model} --data {files.output} -o TRACES")
 
 

@@ -65,6 +65,10 @@ def show_result(result, output: Path) -> int:
         print(f"{output}: the best heads so far; continue with the same command and --resume")
         return exit_code(result.interrupted)
     print(f"{output}: the heads, and report.html; next: autodeco-export {output} --base MODEL.gguf")
+    if result.given_up:
+        from autodeco.data.scoring import given_up
+
+        print(given_up(result.given_up))
     if result.verdict:
         print(result.verdict)
     return 0

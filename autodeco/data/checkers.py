@@ -125,18 +125,33 @@ def _math(problem: dict, text: str) -> float:
 
 
 def _reasoning_gym(problem: dict, text: str) -> float:
-    import reasoning_gym
-
     _entry(problem)
-    try:
-        score = reasoning_gym.get_score_answer_fn(problem["task"])
-    except ValueError as error:
-        raise InputError(f"task {problem['task']}: reasoning-gym has none of this name ({error})") from None
-    if NUMBER.fullmatch(str(problem["entry"].get("answer"))):
+    score = _task_scorer(problem["task"])
+    answer, own = text.strip(), problem["entry"].get("answer")
+    if NUMBER.fullmatch(str(own)):
         # Its scorers want the bare number; a sentence around it counts against the style, not the sum.
         found = numbers(text)
-        return score(found[-1], problem["entry"]) if found else 0.0
-    return score(text.strip(), problem["entry"])
+        if not found:
+            return 0.0
+        answer = found[-1]
+    try:
+        return score(answer, problem["entry"])
+    except MemoryError:
+        raise
+    except Exception:  # some of its scorers raise anything at an answer that is not of the form they expect
+        score(own, problem["entry"])  # one that raises here too cannot judge the problem at all
+        return 0.0
+
+
+@functools.cache
+def _task_scorer(task: str) -> Callable[[str, dict], float]:
+    """The scorer of a task, which reasoning-gym makes a data set for: half a second for some tasks."""
+    import reasoning_gym
+
+    try:
+        return reasoning_gym.get_score_answer_fn(task)
+    except ValueError as error:
+        raise InputError(f"task {task}: reasoning-gym has none of this name ({error})") from None
 
 
 def _entry(problem: dict) -> None:

@@ -6,6 +6,7 @@ checker that reads more than letters therefore runs in worker processes. An answ
 """
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
@@ -23,13 +24,16 @@ MEMORY = 2**30  # beyond what a worker has once its checker is loaded
 # These read a text once, in time and memory that grow with its length; a process would cost more than they do.
 HARMLESS = ("exact", "number", "choice")
 
+# Importing these takes seconds, which no answer should pay for.
+_IMPORTED = {"math": "math_verify", "reasoning-gym": "reasoning_gym"}
+
 _worker_checker: Checker | None = None
 
 
 class Scorer:
     """The checker ``spec``, to be closed after use; raises InputError for an unknown one.
 
-    ``exceeded`` counts the answers that were given up.
+    ``exceeded`` counts the answers that were given up. Workers start with the first answer.
     """
 
     def __init__(self, spec: str, workers: int | None = None, seconds: float = SECONDS, memory: int = MEMORY):
@@ -84,15 +88,24 @@ class Scorer:
             return 0.0
         except BrokenProcessPool:
             raise InputError(
-                "the processes that score answers do not start; a script that trains on rewards must do so behind "
+                "the processes that score answers do not start; a script that has answers scored must do so behind "
                 "if __name__ == '__main__':, as each of them imports it"
             ) from None
+
+
+def given_up(count: int) -> str:
+    """Return the line that tells of ``count`` answers that were given up."""
+    answers = "1 answer" if count == 1 else f"{count} answers"
+    return f"{answers} took more than {SECONDS:g} seconds or {MEMORY >> 30} GiB to score and count as wrong"
 
 
 def _prepare(spec: str, memory: int) -> None:
     """Load the checker in a worker, and limit the memory that it may take from here on."""
     global _worker_checker
     _worker_checker = checker(spec)
+    if spec in _IMPORTED:
+        with contextlib.suppress(ImportError):  # told where it is used
+            importlib.import_module(_IMPORTED[spec])
     with contextlib.suppress(ImportError, OSError, ValueError):  # systems without such limits
         import resource
 

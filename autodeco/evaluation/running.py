@@ -12,6 +12,7 @@ from tqdm import tqdm
 from autodeco import batch
 from autodeco.batch import Answer, shared
 from autodeco.batch.request import check_requests
+from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.evaluation import methods
 from autodeco.evaluation.folders import claim, describe_answers
@@ -56,6 +57,8 @@ class Runner:
         self._settings = settings
         self._folder = folder
         self._description = description
+        self._scorer: Scorer | None = None
+        self.given_up = 0  # answers whose scoring took too long or too much memory
 
     def check(self, tasks: list[Task]) -> None:
         """Raise InputError for a problem that the model cannot be asked."""
@@ -84,11 +87,13 @@ class Runner:
         passes = []
         with progress_bar(total * len(tasks), 0, "answer", "eval") as bar:
             for task in tasks:
-                validation = self._passes(task, "validation", on_validation, bar)
-                chosen = list(on_test)
-                if of_heads:
-                    chosen.append(methods.mean_shift(*mean_of(validation[methods.AUTODECO.name])))
-                passes.append(TaskPasses(task, validation, self._passes(task, "test", chosen, bar)))
+                with Scorer(task.checker, workers=1) as self._scorer:
+                    validation = self._passes(task, "validation", on_validation, bar)
+                    chosen = list(on_test)
+                    if of_heads:
+                        chosen.append(methods.mean_shift(*mean_of(validation[methods.AUTODECO.name])))
+                    passes.append(TaskPasses(task, validation, self._passes(task, "test", chosen, bar)))
+                self.given_up += self._scorer.exceeded
         return passes
 
     def _head_methods(self) -> list[Method]:
@@ -161,7 +166,7 @@ class Runner:
             try:
                 for one in answers:
                     method, sample = divmod(one.sample, samples)
-                    right = task.is_right(problems[one.prompt], one.text, one.finished)
+                    right = task.is_right(problems[one.prompt], one.text, one.finished, self._scorer)
                     logs[method].add(_row(replace(one, sample=sample), right, self._llm, logs[method].method))
                     bar.update()
             finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 from autodeco.data.checkers import check, check_problems, checker
 from autodeco.data.problems import problem_of, read_problems
+from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.runs.atomic import replacing
 
@@ -122,7 +123,7 @@ class Task:
         self.spec = spec
         self.left_out = 0
         how = spec.checker or ("exact" if spec.is_file else "reasoning-gym")
-        self._checker = checker(how)
+        self.checker, self._check = how, checker(how)
         wanted = test + validation + training
         found: dict[str, dict] = {}
         for draws, problem in enumerate(_shuffled(spec, seed) if spec.is_file else _drawn(spec, seed)):
@@ -145,9 +146,14 @@ class Task:
         self.validation = problems[test : test + validation]
         self.training = problems[test + validation :]
 
-    def is_right(self, problem: dict[str, Any], text: str, finished: bool) -> bool:
-        """Whether an answer is wholly right; one that the limit of tokens cut off never is."""
-        return finished and check(self._checker, problem, text) == 1.0
+    def is_right(self, problem: dict[str, Any], text: str, finished: bool, scorer: Scorer | None = None) -> bool:
+        """Whether an answer is wholly right; one that the limit of tokens cut off never is.
+
+        ``scorer``, of the same checker, bounds the time and memory that this takes."""
+        if not finished:
+            return False
+        score = check(self._check, problem, text) if scorer is None else scorer.score([(problem, text)])[0]
+        return bool(score == 1.0)
 
 
 def _drawn(spec: TaskSpec, seed: int) -> Iterator[dict]:

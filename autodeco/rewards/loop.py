@@ -109,7 +109,7 @@ class _Training:
         seconds, tokens = run.extra["seconds"], run.extra["tokens"]
         result = run.finish(*sizes, "problems", seconds, tokens / seconds if seconds else 0.0, interrupted)
         if not interrupted:
-            result.verdict = found.sentence
+            result.verdict, result.given_up = found.sentence, self._scorer.exceeded
             write_report(run, _predictions(answers))
             shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
         return result

@@ -53,3 +53,4 @@ class TrainingResult:
     history: list[dict] = field(default_factory=list)
     quiet: bool = False  # another process shows it
     verdict: str = ""  # what held-out problems say of the heads, where that was measured
+    given_up: int = 0  # answers whose scoring took too long or too much memory

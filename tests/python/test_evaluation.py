@@ -1,6 +1,7 @@
 """Evaluation: methods and their results, interruption, the report."""
 
 import contextlib
+import functools
 import json
 import math
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from autodeco.batch import Sampling
+from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.evaluation import methods, report, running
 from autodeco.evaluation.folders import claim, describe, describe_answers
@@ -155,6 +157,34 @@ def test_a_recommended_top_k_is_asked_too_and_all_methods_give_their_own_answers
     assert len({t for row in rows for t in row["temperature"]}) > 3
     assert all("temperature" not in row for row in passes.test["vendor"].rows)
     assert [(row["problem"], row["sample"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def hangs(problem, text):  # named by python:test_evaluation:hangs
+    while problem["answer"] == "hang":
+        pass
+    return 1.0
+
+
+def test_an_answer_whose_scoring_hangs_is_given_up_and_counted(llm, smollm2, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "Scorer", functools.partial(Scorer, seconds=1.0))
+    ask = "State the final answer to the following arithmetic problem: {} + 4 ="
+    prompts = [[{"role": "user", "content": ask.format(i)}] for i in range(3)]
+    problems = [{"prompt": prompt, "answer": "go"} for prompt in prompts]
+    problems[1]["answer"] = "hang"
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    spec = TaskSpec("asked", str(tmp_path / "asked.jsonl"), checker="python:test_evaluation:hangs")
+    settings = Settings(
+        (spec,), validation=1, test=2, samples=1, ks=(1,), max_tokens=48, temperatures=(0.2,), top_ps=(1.0,), slots=8,
+        without=("default", "temperature-head", "top-p-head", "vendor"),
+    )  # fmt: skip
+    runner = Runner(llm, settings, tmp_path, describe(settings, smollm2, None, frozenset()))
+    task = Task(spec, 0, 2, 1)
+    (passes,) = runner.run([task])
+    greedy = [*passes.validation["greedy"].rows, *passes.test["greedy"].rows]
+    assert all(row["finish"] != "length" for row in greedy)
+    right = [row["right"] for row in greedy]
+    assert right == [problem["answer"] == "go" for problem in [*task.validation, *task.test]]
+    assert runner.given_up >= 1
 
 
 # the command

@@ -1,5 +1,6 @@
 """Rollouts keep the right answers to problems, the same ones however the work is split or interrupted."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,12 +8,13 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from autodeco import cli
+from autodeco import cli, rollouts
 from autodeco.commands.rollout import parse_shard
 from autodeco.data import checkers
 from autodeco.data.checkers import check, checker
 from autodeco.data.problems import read_problems
 from autodeco.data.records import read_records
+from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.rollouts import ScoredAnswers, rollout
@@ -145,6 +147,27 @@ def test_the_command_makes_data_that_collect_reads(smollm2, tmp_path, capsys):
     assert len(records) == 6
     assert records[0].prompt[0]["role"] == "user"
     assert records[0].completion[0]["role"] == "assistant"
+
+
+def hangs(problem, text):  # named by python:test_rollout:hangs
+    while problem["answer"] == "hang":
+        pass
+    return 1.0
+
+
+def test_an_answer_whose_scoring_hangs_is_given_up_counted_and_told(smollm2, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rollouts, "Scorer", functools.partial(Scorer, seconds=1.0))
+    ask = "State the final answer to the following arithmetic problem: {} + 4 ="
+    prompts = [[{"role": "user", "content": ask.format(i)}] for i in range(2)]
+    problems = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(prompts, ("hang", "go"), strict=True)]
+    path, out = write(tmp_path / "problems.jsonl", problems), tmp_path / "data.jsonl"
+    flags = ["--checker", "python:test_rollout:hangs", "--n", "1", "--max-tokens", "48", "--temperature", "0"]
+    command = ["rollout", smollm2, "--problems", path, "-o", out, *flags, "--threads", "1", "--least-score", "0"]
+    assert cli.main([str(part) for part in command]) == 0
+    rows = rows_of(out)
+    assert all(row["finish"] != "length" for row in rows)  # else nothing is scored
+    assert [row["score"] for row in rows] == [0.0, 1.0]
+    assert "1 answer took more than 10 seconds or 1 GiB to score and count as wrong" in capsys.readouterr().out
 
 
 def test_heads_draw_other_answers_than_none(whole, smollm2, problems, exported, tmp_path):

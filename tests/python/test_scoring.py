@@ -1,10 +1,13 @@
 """Scoring in processes: the same scores, and answers that would hang the program or eat its memory."""
 
+import pickle
 import time
 
 import pytest
 
-from autodeco.data.scoring import Scorer
+from autodeco.data.checkers import check, checker
+from autodeco.data.problems import problem_of
+from autodeco.data.scoring import Scorer, given_up
 from autodeco.errors import InputError
 
 
@@ -56,3 +59,61 @@ def test_a_harmless_checker_needs_no_process():
     assert scorer.score([({"answer": "7"}, "it is 7"), ({"answer": "7"}, "8")]).tolist() == [1, 0]
     with pytest.raises(InputError, match="is no number"):
         scorer.score([({"answer": "seven"}, "7")])
+
+
+ODD = [
+    "",
+    "[",
+    "{}",
+    "1e999",
+    "None",
+    "a" * 5000,
+    "\u00fcn\u00ef \u2192 \u65e5\u672c",
+    "\x00",
+    "[[",
+    "[[]]",
+    "(((",
+    "\\frac{",
+    "1/0",
+]
+ODD += ["nan", "-", "1 2 3", "1, 2", '{"a":', "[[1, 2], [3]]", "null", "True", "9" * 400, "P(1,2)", "2 \u00d7 x"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::SyntaxWarning")
+def test_no_scorer_of_reasoning_gym_ends_a_run_for_an_odd_answer():
+    """Some of its families raise at answers that are not of the form they expect."""
+    reasoning_gym = pytest.importorskip("reasoning_gym")
+    score, raised, families = checker("reasoning-gym"), set(), 0
+    for family in sorted(reasoning_gym.factory.DATASETS):
+        try:
+            entry = reasoning_gym.create_dataset(family, seed=1, size=1)[0]
+        except AssertionError:  # a family of other families
+            continue
+        families, directly = families + 1, reasoning_gym.get_score_answer_fn(family)
+        problem = problem_of(family, entry)
+        assert pickle.loads(pickle.dumps(problem))["task"] == family  # it reaches the workers
+        for text in ODD:
+            assert 0 <= check(score, problem, text) <= 1
+            try:
+                directly(text, entry)
+            except Exception:  # of whatever kind
+                raised.add(family)
+    assert families > 90
+    assert {"coin_flip", "prime_factorization"} <= raised  # else this tests nothing
+
+
+def test_a_problem_that_its_scorer_cannot_judge_is_told():
+    problem = {"task": "prime_factorization", "entry": {"answer": "two times three"}}
+    with pytest.raises(InputError, match=r"the checker fails on an answer, '2 \u00d7 3': ValueError"):
+        check(checker("reasoning-gym"), problem, "2 \u00d7 3")
+
+
+def test_what_a_checker_imports_costs_no_answer_its_time():
+    with Scorer("reasoning-gym", workers=1, seconds=1.0) as scorer:
+        problem = {"task": "chain_sum", "entry": {"answer": "5"}}
+        assert scorer.score([(problem, "5")]).tolist() == [1.0]
+
+
+def test_answers_that_were_given_up_are_told_in_words():
+    assert given_up(1) == "1 answer took more than 10 seconds or 1 GiB to score and count as wrong"
+    assert given_up(3).startswith("3 answers took more than 10 seconds")
