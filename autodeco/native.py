@@ -15,7 +15,8 @@ import numpy.typing as npt
 from autodeco.errors import InputError
 
 
-def _check_versions(built: str, installed: str) -> None:
+def check_versions(built: str, installed: str) -> None:
+    """Raise ImportError for another release of llama-cpp-python than the one compiled against."""
     if built != installed:
         raise ImportError(
             f"autodeco was built against llama-cpp-python {built}, but {installed} is installed: "
@@ -33,7 +34,9 @@ except ImportError as error:
         f"(built for {', '.join(pinned) or 'an unknown version'}): {error}"
     ) from error
 
-_check_versions(_native.LLAMA_CPP_PYTHON_VERSION, llama_cpp.__version__)
+#: the release of llama-cpp-python that it was compiled against
+BUILT_AGAINST: str = _native.LLAMA_CPP_PYTHON_VERSION
+check_versions(BUILT_AGAINST, llama_cpp.__version__)
 
 GraphSampler = _native.GraphSampler
 Heads = _native.Heads

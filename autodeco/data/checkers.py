@@ -26,8 +26,8 @@ _GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 def checker(spec: str) -> Checker:
     """Return the checker that ``spec`` names; raises InputError for an unknown one and for what cannot be imported."""
     kind, _, rest = spec.partition(":")
-    if kind in _PLAIN and not rest:
-        return _PLAIN[kind]
+    if kind in PLAIN and not rest:
+        return PLAIN[kind]
     if kind == "regex" and rest:
         try:
             return functools.partial(_matches, re.compile(rest, re.DOTALL))
@@ -40,7 +40,7 @@ def checker(spec: str) -> Checker:
 
 def forms() -> str:
     """What a checker can be named as, for help and errors."""
-    return f"{', '.join(_PLAIN)}, regex:PATTERN or python:MODULE:NAME"
+    return f"{', '.join(PLAIN)}, regex:PATTERN or python:MODULE:NAME"
 
 
 def check(check: Checker, problem: dict, text: str) -> float:
@@ -159,7 +159,7 @@ def _entry(problem: dict) -> None:
         raise InputError("a problem has no task and entry of reasoning-gym; make it with a .yaml file of tasks")
 
 
-_PLAIN = {"exact": _exact, "number": _number, "choice": _choice, "math": _math, "reasoning-gym": _reasoning_gym}
+PLAIN = {"exact": _exact, "number": _number, "choice": _choice, "math": _math, "reasoning-gym": _reasoning_gym}
 
 
 def _imported(spec: str, module: str, name: str) -> Checker:

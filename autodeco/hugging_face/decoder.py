@@ -176,7 +176,7 @@ class Decoder:
         for layer in prefilled.layers:
             room = (part.new_zeros(self.rows, part.shape[1], self.length, part.shape[3]) for part in layer)
             self._layers.append(tuple(room))
-        self._own_attention = not (self._network._supports_attention_backend and _kernel_fits(self._layers))
+        self._own_attention = not (self._network._supports_attention_backend and kernel_fits(self._layers))
 
     def _recorded(self, rows: int) -> torch.cuda.CUDAGraph | None:
         """Return a step as a CUDA graph, None where there are none. What the rehearsals write, real steps rewrite."""
@@ -202,7 +202,8 @@ class Decoder:
         return graph
 
 
-def _kernel_fits(layers: list[tuple[Tensor, Tensor]]) -> bool:
+def kernel_fits(layers: list[tuple[Tensor, Tensor]]) -> bool:
+    """Return whether the attention kernel runs on these keys and values of each layer."""
     if not (layers[0][0].is_cuda and triton_compiles()):
         return False
     from autodeco.hugging_face.slot_attention_triton import fits

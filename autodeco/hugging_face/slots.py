@@ -85,7 +85,7 @@ class Slots:
         self._decoder.release(torch.arange(self._decoder.rows, device=self._device))
         self._admit()
         step, look = 0, None
-        every, behind = self._pace()
+        every, behind = self.pace()
         while (self._owner >= 0).any():
             self._draw()
             step += 1
@@ -101,7 +101,7 @@ class Slots:
             self._admit()
         yield from self._handed_out()
 
-    def _pace(self) -> tuple[int, int]:
+    def pace(self) -> tuple[int, int]:
         """Return after how many steps the host looks, and how many steps later it acts on what it saw."""
         return (LOOK_EVERY, ACT_AFTER) if self._on_gpu else (1, 0)
 

@@ -28,6 +28,7 @@ import functools
 import importlib.util
 from collections.abc import Callable
 from importlib import metadata
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -63,14 +64,16 @@ def token_losses(
     labels: Tensor,
     steepness: float = STEEPNESS,
     weighted: bool = True,
+    backend: ModuleType | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return each token's (temperature loss [n], soft top-p loss [n]) in nats, before any dropping or mean.
 
     ``logits`` [n, V] without gradient, ``temperature``, ``top_p`` [n], ``labels`` [n]; 0 where the label is
     -100. ``weighted``: times softmax(z)[label], the dynamic fine-tuning weight. Both results carry gradients to
-    ``temperature``, the second also to ``top_p``. Nothing of size V is kept.
+    ``temperature``, the second also to ``top_p``. Nothing of size V is kept. ``backend``: the module that computes, by
+    default the fastest for the device.
     """
-    backend, z = _backend(logits)
+    backend, z = _backend(logits, backend)
     distributions = backend.prepare(z, _usable(temperature), labels.clamp(min=0))
     return _attach(backend, distributions, temperature, top_p, labels, steepness, weighted)
 
@@ -82,6 +85,7 @@ def predict_and_score(
     labels: Tensor,
     steepness: float = STEEPNESS,
     weighted: bool = True,
+    backend: ModuleType | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return (temperature, top-p, temperature loss, soft top-p loss, easy), each [n], for ``hidden`` [n, H].
 
@@ -89,7 +93,7 @@ def predict_and_score(
     ``heads(hidden, logits)`` and then ``token_losses`` give, but the distribution is computed once for both.
     """
     temperature = _run(heads.temperature, heads.temp_head, hidden)
-    backend, z = _backend(logits)
+    backend, z = _backend(logits, backend)
     distributions = backend.prepare(z, _usable(temperature), labels.clamp(min=0))
     stats = distributions.stats if heads.prob_stats else None
     top_p = _run(heads.top_p, heads.top_p_head, hidden, temperature.detach(), stats)
@@ -97,9 +101,11 @@ def predict_and_score(
     return temperature, top_p, *losses, distributions.easy
 
 
-def _backend(logits: Tensor):
+def _backend(logits: Tensor, asked: ModuleType | None):
     """Return the module that computes and the logits as it wants them."""
     z = logits.detach()
+    if asked is not None:
+        return asked, z
     if z.dtype != torch.float64:
         if z.is_cuda and _triton_losses() is not None:
             return _triton_losses(), z

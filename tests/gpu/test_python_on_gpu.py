@@ -69,7 +69,7 @@ def check_draws(drawn, expected):
 
 def first_token(llm, tokens, **settings):
     """What the first token after ``tokens``, the last decoded alone, is drawn with."""
-    if llm._input_ids.tolist()[: len(tokens) - 1] != tokens[:-1]:
+    if llm.input_ids[: llm.n_tokens].tolist()[: len(tokens) - 1] != tokens[:-1]:
         llm.reset()
         llm.eval(tokens[:-1])
     generator = llm.generate(tokens, **settings)
@@ -91,9 +91,12 @@ def test_temperature_and_top_p_are_what_the_heads_say(llm, tokens, predicted, se
 
 
 @pytest.mark.skipif(LAYERS == 0, reason="nothing is asked to be on the GPU")
-def test_the_nucleus_is_drawn_on_the_gpu(llm, tokens):
+def test_the_nucleus_is_drawn_on_the_gpu(llm, tokens, monkeypatch):
+    made, sampler = [], native.GraphSampler
+    monkeypatch.setattr(native, "GraphSampler", lambda *given: made.append(sampler(*given)) or made[-1])
+    llm.heads = HEADS  # with a sampler of its own
     first_token(llm, tokens)
-    assert llm._attachment._graph.draws_on_device
+    assert made[-1].draws_on_device
 
 
 @pytest.mark.parametrize("settings", [{}, HOST], ids=["in the graph", "on the host"])

@@ -256,17 +256,21 @@ def test_what_two_lists_begin_with_in_common_is_found_by_halves():
 
 
 @pytest.fixture
-def holding():
-    """holding(can_cut, window) -> a context without a model, and a slot of it that was loaded with 0 to 5."""
+def holding(llm, monkeypatch):
+    """holding(can_cut) -> a context of three slots, and one of them as if it had been loaded with 0 to 5."""
+    contexts = []
 
     def make(can_cut: bool = True) -> tuple[BatchContext, Slot]:
-        context = object.__new__(BatchContext)
-        context._can_cut, context._window, context.slots = can_cut, 0, [Slot(seq, None) for seq in range(3)]
+        monkeypatch.setattr(llama_cpp, "llama_model_is_recurrent", lambda model: not can_cut)
+        context = BatchContext(llm, None, 3, 64)
+        contexts.append(context)
         slot = context.slots[1]
         slot.prompt, slot.held = (0, 1, 2, 3, 4, 5), [0, 1, 2, 3, 4, 5, 60, 61]
         return context, slot
 
-    return make
+    yield make
+    for context in contexts:
+        context.close()
 
 
 def test_a_slot_gives_what_it_holds_of_a_prompt(holding):

@@ -15,7 +15,9 @@ from autodeco.errors import InputError  # noqa: E402
 from autodeco.traces.format import read_manifest, write_manifest, write_shard  # noqa: E402
 from autodeco.training import train  # noqa: E402
 from autodeco.training.control import measure_control  # noqa: E402
+from autodeco.training.trace_answers import TraceAnswers  # noqa: E402
 from autodeco.training.trace_source import TraceSource  # noqa: E402
+from autodeco.training.trace_tokens import TraceTokens  # noqa: E402
 from builders.interrupts import interrupt_in  # noqa: E402
 from builders.models import HIDDEN, write_model  # noqa: E402
 from builders.traces import SHORT, write_traces  # noqa: E402
@@ -108,13 +110,15 @@ def test_without_control_the_same_traces_train_on_answers_without_commands_only(
 
 
 def test_an_update_ranks_the_same_tokens_of_an_answer_behind_each_command(traces):
-    source = TraceSource(traces, CONTROL)
+    manifest = read_manifest(traces)
+    tokens = TraceTokens(traces, manifest)
+    answers = TraceAnswers(tokens, tokens.split(CONTROL.validation_share, CONTROL.seed)[1], CONTROL)
     shard = load_file(traces / "shard-0.safetensors")
     for step in (0, 5):
-        indices = source._answers.training(step)
+        indices = answers.training(step)
         records, commands, positions = (shard[name][indices] for name in ("record", "command", "position"))
         assert len(np.unique(records)) == CONTROL.control_prompts
-        assert not set(records) & set(source._answers._tokens) & set(read_manifest(traces).control.held_out)
+        assert not set(records) & set(manifest.control.held_out)
         for record in np.unique(records):
             mine = records == record
             variants = np.unique(commands[mine])
@@ -123,7 +127,7 @@ def test_an_update_ranks_the_same_tokens_of_an_answer_behind_each_command(traces
             places = [positions[mine & (commands == command)].tolist() for command in variants]
             assert places[0] == places[1] == places[2] == sorted(set(places[0]))
             assert len(places[0]) == 4
-    assert not np.array_equal(source._answers.training(0), source._answers.training(1))
+    assert not np.array_equal(answers.training(0), answers.training(1))
 
 
 def test_held_out_prompts_are_measured_whole_behind_both_kinds_of_wording(traces):

@@ -1,6 +1,7 @@
 """The Triton kernels of the exact losses equal the plain losses, in Triton's interpreter or on a GPU (conftest)."""
 
 import os
+from functools import partial
 
 import pytest
 
@@ -17,9 +18,8 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 
 
 @pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    """Score with the kernels; the interpreter takes as long for a large tile as for a small one."""
-    monkeypatch.setattr(exact, "_backend", lambda logits: (exact_triton, logits.detach()))
+def tiles(monkeypatch):
+    """The interpreter takes as long for a large tile as for a small one."""
     if INTERPRETED:
         monkeypatch.setattr(exact_triton, "WARPS", 64)
 
@@ -27,7 +27,8 @@ def kernels(monkeypatch):
 def close(case, rtol=1e-5, atol=1e-12):
     """Check losses and derivatives of all tokens of ``case`` against the plain ones in float64."""
     expected = gradients(plain, *(value.double() if value.is_floating_point() else value for value in case))
-    for name, value in gradients(token_losses, *(value.to(DEVICE) for value in case)).items():
+    ours = partial(token_losses, backend=exact_triton)
+    for name, value in gradients(ours, *(value.to(DEVICE) for value in case)).items():
         difference = torch.norm(value.double().cpu() - expected[name])
         assert difference <= rtol * torch.norm(expected[name]) + atol, name
 
@@ -75,7 +76,8 @@ def test_temperatures_below_the_minimum(temperature):
 def test_scoring_gives_the_official_values_and_gradients():
     heads, hidden, logits, labels, expected = golden("tiny_plain")
     heads, hidden, logits, labels = (value.to(DEVICE) for value in (heads, hidden, logits, labels))
-    temperature, top_p, first, second, easy = exact.predict_and_score(heads, hidden, logits, labels)
+    scored = exact.predict_and_score(heads, hidden, logits, labels, backend=exact_triton)
+    temperature, top_p, first, second, easy = scored
     kept = labels != -100
     for name, value in {"temperature_loss": first, "top_p_loss": second}.items():
         mean = losses.masked_mean(value, kept)

@@ -66,8 +66,13 @@ def tiny(folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def source(folder, data):
-    return HuggingFaceSource(folder, data, ARGUMENTS, SETTINGS)
+def model(folder):
+    return HuggingFaceModel(folder, "float32")
+
+
+@pytest.fixture(scope="module")
+def source(model, data):
+    return HuggingFaceSource(model, data, ARGUMENTS, SETTINGS)
 
 
 def columns(chunks):
@@ -142,21 +147,24 @@ def test_a_row_says_where_each_sequence_begins_and_what_it_predicts():
     assert packed.records.tolist() == [3, 3, 5]
 
 
-def test_nothing_leaks_between_packed_sequences(source):
-    groups = source._training[:1]
-    assert len(groups[0]) > 3
-    hidden, logits, labels, records = columns(source._chunks(row(groups[0])))
-    for sequence in groups[0]:
-        alone = columns(source._chunks(row([sequence])))
-        mine = torch.from_numpy(records == sequence.record)
-        torch.testing.assert_close(hidden[mine], alone[0], rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(logits[mine], alone[1], rtol=1e-3, atol=1e-3)
-        assert torch.equal(labels[mine], alone[2])
+def test_nothing_leaks_between_packed_sequences(source, model, data):
+    hidden, logits, labels, records = columns(source.training(0))
+    assert len(np.unique(records)) > 2 * 3  # rows
+    for index, record in enumerate(read_records(data)):
+        if index not in records:
+            continue
+        prompt, completion = model.tokenizer(record)
+        with torch.no_grad():
+            alone = model.network(torch.tensor([[*prompt, *completion]]), use_cache=False).logits[0]
+        mine, predicting = torch.from_numpy(records == index), slice(len(prompt) - 1, -1)
+        torch.testing.assert_close(hidden[mine], model.hidden[0, predicting], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(logits[mine], alone[predicting], rtol=1e-3, atol=1e-3)
+        assert labels[mine].tolist() == completion
 
 
-def test_the_hidden_state_is_what_the_output_matrix_reads(source):
-    hidden, logits, _, _ = columns(source._chunks(row(source._training[0])))
-    rebuilt = hidden @ source._network.get_output_embeddings().weight.T
+def test_the_hidden_state_is_what_the_output_matrix_reads(source, model):
+    hidden, logits, _, _ = columns(source.training(0))
+    rebuilt = hidden @ model.network.get_output_embeddings().weight.T
     torch.testing.assert_close(rebuilt, logits, rtol=1e-4, atol=1e-3)
 
 
@@ -285,13 +293,14 @@ def test_data_with_nothing_to_learn_from_is_refused(folder, tmp_path, capsys):
 
 def test_answers_are_ranked_behind_the_commands_that_traces_would_have(tiny, data, tmp_path):
     arguments = replace(ARGUMENTS, control=True, control_tokens=4, control_prompts=3, validation_share=0.2, steps=2)
-    running = HuggingFaceSource(tiny, data, arguments, replace(SETTINGS, dtype="bfloat16"))
+    model = HuggingFaceModel(tiny, "bfloat16")
+    running = HuggingFaceSource(model, data, arguments, SETTINGS)
     held_out = held_out_records(range(40), 0.2, arguments.seed)
     control = Control(read_commands(), sorted(held_out), arguments.seed)
     whole = {}
     for index, record in enumerate(read_records(data)):
         for command, variant in control.variants(index, record):
-            whole[index, command] = running._tokenizer(variant)[1]
+            whole[index, command] = model.tokenizer(variant)[1]
     expected = [(index, command, token) for (index, command), tokens in whole.items() for token in tokens]
     assert sorted(rows_of(running.ranked_validation())) == sorted(row for row in expected if row[0] in held_out)
     drawn = rows_of(running.ranked(1))
@@ -313,10 +322,13 @@ def rows_of(chunks):
 
 
 def test_processes_share_the_ranked_prompts_and_run_equally_many_rows(tiny, data):
-    source = HuggingFaceSource(tiny, data, replace(ARGUMENTS, control=True, control_prompts=5), SETTINGS)
-    one = source._answers
-    three = PackedAnswers.__new__(PackedAnswers)
-    three.__dict__ = one.__dict__ | {"_processes": 3, "_room": 80}
+    training, held_out = list(range(8, 40)), list(range(8))
+    control, arguments = Control(read_commands(), held_out, 0), replace(ARGUMENTS, control=True, control_prompts=5)
+    tokenizer = HuggingFaceModel(tiny, "float32").tokenizer
+    one, three = (
+        PackedAnswers(data, tokenizer, control, training, arguments, room, processes)
+        for room, processes in ((256, 1), (80, 3))
+    )
     for of in (lambda answers, rank: answers.training(0, rank), lambda answers, rank: answers.validation(rank)):
         parts = [of(three, rank) for rank in range(3)]
         assert len({len(rows) for rows in parts}) == 1

@@ -81,7 +81,7 @@ def test_the_attention_kernel_sees_the_same(monkeypatch):
     calls, attend = [], slot_attention_triton.attend
     monkeypatch.setattr(slot_attention_triton, "attend", lambda *given: calls.append(given) or attend(*given))
     monkeypatch.setattr(slot_attention_triton, "BLOCK", 256)  # 16 keys
-    monkeypatch.setattr(decoding, "_kernel_fits", lambda layers: True)
+    monkeypatch.setattr(decoding, "kernel_fits", lambda layers: True)
     rows = Rows(tiny(dtype=torch.float32))
     run(rows, atol=2e-5)
     assert len(calls) == 10 * 2  # steps, layers
@@ -92,7 +92,7 @@ def test_attention_that_asks_for_more_than_the_kernel_knows_is_the_models_own(mo
     from autodeco.hugging_face import slot_attention_triton
 
     monkeypatch.setattr(slot_attention_triton, "attend", lambda *given: pytest.fail("it was called"))
-    monkeypatch.setattr(decoding, "_kernel_fits", lambda layers: True)
+    monkeypatch.setattr(decoding, "kernel_fits", lambda layers: True)
     run(Rows(tiny("gemma2")), atol=1e-5)  # attention's logits are capped
 
 

@@ -9,6 +9,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 from autodeco import Heads  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
+from autodeco.hugging_face.decoder import Decoder  # noqa: E402
+from autodeco.hugging_face.model import HuggingFaceModel  # noqa: E402
+from autodeco.rewards import hugging_face  # noqa: E402
 from autodeco.rewards.hugging_face import HuggingFacePolicy  # noqa: E402
 from builders.hf_folders import write_smollm2  # noqa: E402
 
@@ -50,7 +53,8 @@ def fixed(hidden, logits):
 
 @pytest.mark.parametrize("heads", [varied_heads(), fixed], ids=["heads", "fixed"])
 def test_states_logits_and_predictions_are_those_of_a_whole_pass(folder, heads):
-    policy = policy_of(folder)
+    model = HuggingFaceModel(folder, "float32")
+    policy = policy_of(model)
     prompts = [policy.prompt_ids(text) for text in ("to be or", "a b c d e f g h i j k l m n o p")]
     told = []
     groups = policy.sample(prompts, 3, heads, 0, ended=lambda *of: told.append(of))
@@ -61,7 +65,7 @@ def test_states_logits_and_predictions_are_those_of_a_whole_pass(folder, heads):
     for prompt, group in zip(prompts, groups, strict=True):
         for answer in group:
             with torch.no_grad():
-                whole = policy._frozen.network(torch.tensor([[*prompt, *answer.tokens[:-1].tolist()]]))
+                whole = model.network(torch.tensor([[*prompt, *answer.tokens[:-1].tolist()]]))
             hidden = policy.states(answer.states)
             logits = policy.logits(hidden)
             torch.testing.assert_close(logits, whole.logits[0, len(prompt) - 1 :], rtol=0, atol=2e-4)
@@ -88,14 +92,15 @@ def test_states_are_kept_of_the_last_draw_alone(folder):
         policy.states(np.array([0]))
 
 
-def test_a_decoder_is_made_again_for_longer_prompts_alone(folder):
-    policy = policy_of(folder, max_tokens=2)
+def test_a_decoder_is_made_again_for_longer_prompts_alone(folder, monkeypatch):
+    policy, made = policy_of(folder, max_tokens=2), []
+    monkeypatch.setattr(hugging_face, "Decoder", lambda *given: made.append(given) or Decoder(*given))
     (first,) = policy.sample([[5, 6]], 2, fixed, 3)
-    decoder = policy._decoder
+    assert len(made) == 1
     policy.sample([[7] * 30] * 3, 2, fixed, 4)
-    assert policy._decoder is decoder
+    assert len(made) == 1
     policy.sample([[7] * 100], 1, fixed, 4)
-    assert policy._decoder is not decoder
+    assert len(made) == 2
     (again,) = policy.sample([[5, 6]], 2, fixed, 3)
     assert [answer.tokens.tolist() for answer in again] == [answer.tokens.tolist() for answer in first]
     assert policy.sample([], 2, fixed, 3) == []
@@ -124,9 +129,10 @@ def test_logits_that_are_no_numbers_are_refused(folder, monkeypatch):
 
 
 def test_answers_end_with_the_end_of_the_turn(folder):
-    policy = policy_of(folder)
-    assert policy.token_texts(sorted(policy._tokenizer.ends)) == ["<|im_end|>"]
-    end = next(iter(policy._tokenizer.ends))
+    model = HuggingFaceModel(folder, "float32")
+    policy = policy_of(model)
+    assert policy.token_texts(sorted(model.tokenizer.ends)) == ["<|im_end|>"]
+    end = next(iter(model.tokenizer.ends))
 
     def always_end(hidden, logits):
         logits[:, end] = 1e4

@@ -282,11 +282,12 @@ def test_a_shifted_context_goes_on(llm):
     tokens = [next(generator) for _ in range(60)]
     generator.close()
     kept, dropped = 4, 30
-    assert llm._ctx.kv_cache_seq_rm(0, kept, kept + dropped)
-    llm._ctx.kv_cache_seq_shift(0, kept + dropped, -1, -dropped)
+    memory = llama_cpp.llama_get_memory(llm.ctx)
+    assert llama_cpp.llama_memory_seq_rm(memory, 0, kept, kept + dropped)
+    llama_cpp.llama_memory_seq_add(memory, 0, kept + dropped, -1, -dropped)
     llm.input_ids[kept : llm.n_tokens - dropped] = llm.input_ids[kept + dropped : llm.n_tokens].copy()
     llm.n_tokens -= dropped
-    generator = llm.generate([*llm._input_ids.tolist(), tokens[-1]], temp=1.5)
+    generator = llm.generate([*llm.input_ids[: llm.n_tokens].tolist(), tokens[-1]], temp=1.5)
     more = [next(generator) for _ in range(8)]
     generator.close()
     assert llm.decoding.token.tolist() == more

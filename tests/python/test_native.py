@@ -111,13 +111,13 @@ def test_nan_weights_are_refused(exported, tmp_path):
 
 def test_another_version_of_llama_cpp_python_is_an_import_error():
     with pytest.raises(ImportError, match=r"built against llama-cpp-python 0\.0\.1, but 0\.0\.2 is installed"):
-        native._check_versions("0.0.1", "0.0.2")
+        native.check_versions("0.0.1", "0.0.2")
 
 
 def test_the_module_was_built_against_the_installed_version():
     import llama_cpp
 
-    assert llama_cpp.__version__ == native._native.LLAMA_CPP_PYTHON_VERSION
+    assert llama_cpp.__version__ == native.BUILT_AGAINST
 
 
 def run_python(code: str) -> str:

@@ -78,7 +78,8 @@ def test_an_interrupted_run_continues_to_the_same_answers(whole, smollm2, proble
 
     def interrupted(self, row):
         if len(calls) == 2:
-            self._file.write(b'{"problem": 2, "answers": []}')  # a line cut short, though it reads like a whole one
+            with open(self.path, "ab") as file:
+                file.write(b'{"problem": 2, "answers": []}')  # a line cut short, though it reads like a whole one
             raise KeyboardInterrupt
         calls.append(1)
         add(self, row)
@@ -226,7 +227,7 @@ def test_help_and_documents_name_every_checker(verb, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert f"{checkers.forms()} (default: exact)" in said
     documented = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-    for name in [*checkers._PLAIN, "regex:PATTERN", "python:MODULE:NAME"]:
+    for name in [*checkers.PLAIN, "regex:PATTERN", "python:MODULE:NAME"]:
         assert name in checkers.forms()
         assert f"| `{name}` |" in documented
 

@@ -1,6 +1,8 @@
 """What long runs stand on: whole files, logs that are continued, locks, interrupts, and seeds that never change."""
 
+import errno
 import importlib.metadata
+import io
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import llama_cpp
 import numpy as np
@@ -113,13 +116,20 @@ def test_another_header_is_refused_by_what_differs(log_file):
         JsonlLog(log_file, {"shard": [1, 2], "model": "m"})
 
 
-def test_a_full_disk_names_the_log(log_file):
-    with JsonlLog(log_file, HEADER) as log:
-        log._file.close()
-        log._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
-        with pytest.raises(OSError, match="No space left") as error:
+class Full(io.FileIO):
+    """A file on a disk that has become full."""
+
+    def write(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_names_the_log(log_file, monkeypatch):
+    log = JsonlLog(log_file, HEADER)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", Full)
+        with log, pytest.raises(OSError, match="No space left") as error:
             log.add({"a": 3})
-        assert error.value.filename == str(log_file)
+    assert error.value.filename == str(log_file)
     assert log.rows == JsonlLog(log_file, HEADER).rows == [{"a": 1}, {"a": 2}]
 
 

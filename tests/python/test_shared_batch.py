@@ -1,5 +1,7 @@
 """Answers that share what they begin with: each follows its own distribution, and nothing is computed twice."""
 
+from collections import Counter
+
 import llama_cpp
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from autodeco import native
 from autodeco.base.opening import open_base
 from autodeco.base.states import StateReader
 from autodeco.base.tokenizer import Tokenizer
-from autodeco.batch import Sampling, generate, requests, shared
+from autodeco.batch import Sampling, generate, requests
 from autodeco.batch.shared import answer
 from autodeco.errors import InputError
 from builders.distributions import exact
@@ -17,7 +19,12 @@ from builders.questions import GREEDY, PROMPT, QUESTIONS, in_order
 from builders.stock_llama import last_state
 
 
-def test_first_tokens_follow_the_distribution_of_each_setting(smollm2, llm, exported):
+@pytest.fixture(scope="module")
+def heads(exported):
+    return native.load_heads(exported("f32"))
+
+
+def test_first_tokens_follow_the_distribution_of_each_setting(smollm2, llm, exported, heads):
     """Chi-square over 200 draws a setting from one state."""
     prompt = Tokenizer(llm).prompt_ids(PROMPT)
     hidden, logits = last_state(smollm2, prompt, alone=True, flash_attn=True)
@@ -30,7 +37,7 @@ def test_first_tokens_follow_the_distribution_of_each_setting(smollm2, llm, expo
         Sampling(1.5, 0.95, heads="none"): exact(logits, 1.5, 0.95),
     }
     wanted = requests(llm, [prompt] * len(expected), n, list(expected), max_tokens=1, seed=3)
-    answers = list(answer(llm, wanted, llm._heads, n))
+    answers = list(answer(llm, wanted, heads, n))
     for index, (sampling, p) in enumerate(expected.items()):
         drawn = np.array([a.decoding.token[0] for a in answers if a.prompt == index])
         assert len(drawn) == n
@@ -41,25 +48,23 @@ def test_first_tokens_follow_the_distribution_of_each_setting(smollm2, llm, expo
         assert stats.chisquare(observed, wanted_counts).pvalue > 1e-4, sampling
 
 
-def test_a_branch_continues_what_it_branched_from(smollm2, llm, monkeypatch):
+def test_a_branch_continues_what_it_branched_from(smollm2, llm):
     """Every state is the one behind exactly the tokens of the answers that draw from it."""
     seen = []
-    draw = shared._drawn
-
-    def drawn(groups, hidden, logits, heads):
-        for group, row in zip(groups, logits, strict=True):
-            for drawing in group:
-                seen.append((drawing.request.index, [row[0] for row in drawing._rows], row.copy()))
-        return draw(groups, hidden, logits, heads)
-
-    monkeypatch.setattr(shared, "_drawn", drawn)
-    answers = list(answer(llm, requests(llm, QUESTIONS[:2], 6, Sampling(1.5, heads="none"), 6, seed=1), None, 4))
-    assert len({tuple(a.decoding.token) for a in answers}) > 6, "the answers are too alike to test anything"
+    wanted = requests(llm, QUESTIONS[:2], 6, Sampling(1.5, heads="none"), 6, seed=1)
+    noted = answer(llm, wanted, None, 4, lambda *told: seen.append((*told[:2], told[3][0].copy())))
+    answers = {(a.prompt, a.sample): a for a in noted}
+    assert len({tuple(a.decoding.token) for a in answers.values()}) > 6, "the answers are too alike to test anything"
     plain = open_base(smollm2, n_ctx=256, n_threads=1, n_threads_batch=1)
     states = StateReader(plain)
     prompts = [Tokenizer(plain).prompt_ids(question) for question in QUESTIONS[:2]]
     errors = []
-    for index, tokens, logits in seen:
+    drawn = Counter()  # tokens of each answer so far
+    for index, samples, logits in seen:
+        beginnings = [answers[index, i].decoding.token[: drawn[index, i]].tolist() for i in samples]
+        drawn.update((index, i) for i in samples)
+        tokens = beginnings[0]
+        assert beginnings == [tokens] * len(samples)
         ((_, _, expected),) = states.read([*prompts[index], *tokens], [0])
         errors.append(np.linalg.norm(logits - expected[0]) / np.std(expected[0]) / np.sqrt(len(logits)))
     assert len(errors) > 40
@@ -87,18 +92,18 @@ def test_greedy_answers_are_those_of_the_graph(llm):
     assert np.mean([a == b for a, b in zip(shared, graph, strict=True)]) >= 0.8, "a rounding can turn one"
 
 
-def test_an_answer_keeps_its_random_numbers_in_other_company(llm):
+def test_an_answer_keeps_its_random_numbers_in_other_company(llm, heads):
     wanted = requests(llm, QUESTIONS, 3, Sampling(3.0, 3.0), max_tokens=2, seed=5)
-    together = in_order(answer(llm, wanted, llm._heads, 15))
-    few = in_order(answer(llm, wanted[::-1], llm._heads, 4))
+    together = in_order(answer(llm, wanted, heads, 15))
+    few = in_order(answer(llm, wanted[::-1], heads, 4))
     same = [a.decoding.token[0] == b.decoding.token[0] for a, b in zip(together, few, strict=True)]
     assert np.mean(same) >= 0.8
     assert len({a.decoding.token[0] for a in together}) > 3, "the answers are too alike to test anything"
 
 
-def test_what_cannot_be_shared_is_refused(llm):
+def test_what_cannot_be_shared_is_refused(llm, heads):
     with pytest.raises(InputError, match="top-k or min-p"):
-        answer(llm, requests(llm, QUESTIONS, 1, Sampling(top_k=3), 2), llm._heads, 4)
+        answer(llm, requests(llm, QUESTIONS, 1, Sampling(top_k=3), 2), heads, 4)
     with pytest.raises(InputError, match="wants heads"):
         answer(llm, requests(llm, QUESTIONS, 1, Sampling(), 2), None, 4)
 

@@ -64,7 +64,7 @@ def test_looking_late_changes_nothing(model, heads, rows, monkeypatch):
     """As on a GPU, where the host acts some steps after it has looked."""
     many = drawn(model, heads)
     monkeypatch.setattr(slots, "FEWEST_ROWS", 2)
-    monkeypatch.setattr(Slots, "_pace", lambda self: (3, 2))
+    monkeypatch.setattr(Slots, "pace", lambda self: (3, 2))
     for index, answer in drawn(model, heads, rows).items():
         np.testing.assert_array_equal(answer.tokens, many[index].tokens)
 

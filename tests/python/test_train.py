@@ -19,9 +19,11 @@ from autodeco.errors import InputError  # noqa: E402
 from autodeco.export import cli as export_cli  # noqa: E402
 from autodeco.runs.locks import locked_folder  # noqa: E402
 from autodeco.traces.format import read_manifest, write_shard  # noqa: E402
-from autodeco.training import TrainingArguments, loop, trace_source, train  # noqa: E402
+from autodeco.training import TrainingArguments, loop, train  # noqa: E402
 from autodeco.training.batches import ShuffledBatches  # noqa: E402
 from autodeco.training.schedule import learning_rate  # noqa: E402
+from autodeco.training.state import TrainingState  # noqa: E402
+from autodeco.training.trace_source import TraceSource  # noqa: E402
 from autodeco.training.trace_tokens import TraceTokens  # noqa: E402
 from builders.file_reads import count_reads  # noqa: E402
 from builders.interrupts import interrupt_in  # noqa: E402
@@ -213,14 +215,14 @@ def test_the_best_heads_are_kept_when_later_ones_are_worse(traces, tmp_path, mon
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_heads(traces, tmp_path, monkeypatch):
-    score = loop._score
+    score = loop.predict_and_score
 
-    def broken(*args):
-        scored = score(*args)
-        bad = torch.from_numpy(scored.records) == scored.records[40]
-        return replace(scored, top_p_loss=scored.top_p_loss / ~bad) if torch.is_grad_enabled() else scored
+    def broken(*args, **options):
+        *columns, top_p_loss, easy = score(*args, **options)
+        fine = torch.arange(len(easy)) != 40
+        return *columns, top_p_loss / fine if torch.is_grad_enabled() else top_p_loss, easy
 
-    monkeypatch.setattr(loop, "_score", broken)
+    monkeypatch.setattr(loop, "predict_and_score", broken)
     tokens = TraceTokens(traces, read_manifest(traces))
     training = tokens.split(SHORT.validation_share, SHORT.seed)[0]
     first = ShuffledBatches(training, SHORT.batch_tokens, SHORT.seed).batch(0)
@@ -231,23 +233,25 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_heads(traces, t
 
 
 def test_a_held_out_loss_that_is_not_finite_names_the_record_and_keeps_the_heads_before(traces, tmp_path, monkeypatch):
-    score, calls = loop._score, []
+    score, calls = loop.predict_and_score, []
 
-    def broken(*args):
-        scored = score(*args)
+    def broken(*args, **options):
+        scored = score(*args, **options)
         if not torch.is_grad_enabled():
-            calls.append(scored.records[7])
+            calls.append(len(scored[0]))
             if len(calls) == 2:
-                scored.temperature_loss[7] = torch.nan
+                scored[2][7] = torch.nan
         return scored
 
-    monkeypatch.setattr(loop, "_score", broken)
+    monkeypatch.setattr(loop, "predict_and_score", broken)
     with pytest.raises(InputError, match="the held-out loss is nan") as error:
         train(traces, tmp_path, SHORT, progress=False)
-    assert f"(record {calls[1] + 1} of the data)" in str(error.value)
+    records = np.concatenate([chunk.records for chunk in TraceSource(traces, SHORT).validation()])
+    assert calls == [len(records)] * 2
+    assert f"(record {records[7] + 1} of the data)" in str(error.value)
     first = Heads.from_pretrained(tmp_path)
     assert not first.temp_head.mlp[2].weight.any()  # those of the measurement before training
-    monkeypatch.setattr(loop, "_score", score)
+    monkeypatch.setattr(loop, "predict_and_score", score)
     assert not train(traces, tmp_path, SHORT, resume=True, progress=False).interrupted
 
 
@@ -359,20 +363,19 @@ def test_the_learning_rate_rises_straight_and_falls_as_a_cosine():
 
 
 def test_each_update_takes_its_own_learning_rate_and_draws_its_own_easy_tokens(traces, tmp_path, monkeypatch):
-    update, all_reduce_sum, rates, kept = loop._update, trace_source.TraceSource.all_reduce_sum, [], []
+    update, all_reduce_sum, rates, kept = TrainingState.update, TraceSource.all_reduce_sum, [], []
 
-    def noted(run, *rest):
-        loss = update(run, *rest)
+    def noted(run, rate):
+        update(run, rate)
         rates.append(run.optimizer.param_groups[0]["lr"])
-        return loss
 
     def counted(self, values):
         if values.shape == (2,):
             kept.append(values[0].item())
         return all_reduce_sum(self, values)
 
-    monkeypatch.setattr(loop, "_update", noted)
-    monkeypatch.setattr(trace_source.TraceSource, "all_reduce_sum", counted)
+    monkeypatch.setattr(TrainingState, "update", noted)
+    monkeypatch.setattr(TraceSource, "all_reduce_sum", counted)
     first = ShuffledBatches.batch
     monkeypatch.setattr(ShuffledBatches, "batch", lambda self, step: first(self, 0))  # the same tokens every time
     train(traces, tmp_path, replace(SHORT, steps=6), progress=False)
@@ -488,16 +491,16 @@ import sys
 from pathlib import Path
 from autodeco.training import loop
 from autodeco.training import TrainingArguments
+from autodeco.training.state import TrainingState
 
-update, kilobytes = loop._update, []
+update, kilobytes = TrainingState.update, []
 
 def measured(*args):
-    loss = update(*args)
+    update(*args)
     status = Path("/proc/self/status").read_text()
     kilobytes.append(next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")))
-    return loss
 
-loop._update = measured
+TrainingState.update = measured
 loop.train(sys.argv[1], sys.argv[2], TrainingArguments(steps=2, batch_tokens=256), progress=False)
 print(max(kilobytes))
 """
