@@ -126,7 +126,7 @@ class Full(io.FileIO):
 def test_a_full_disk_names_the_log(log_file, monkeypatch):
     log = JsonlLog(log_file, HEADER)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", Full)
+        patch.setattr(Path, "open", lambda path, mode: Full(path, mode))
         with log, pytest.raises(OSError, match="No space left") as error:
             log.add({"a": 3})
     assert error.value.filename == str(log_file)
