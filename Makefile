@@ -1,5 +1,5 @@
 # make demo     set up, then the whole way once: heads for a small model, exported, generating
-# make test     set up, then every check
+# make test     set up, then every check but the slow ones; make test SLOW=1: every check
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -49,8 +49,9 @@ strict: setup $(LLAMA_CPP)/CMakeLists.txt
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/strict.log
 	$(BIN)/cmake --build build/strict
 
+# All but the tests that take more than some ten seconds each; SLOW=1 runs those too.
 test: lint strict
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(filter-out 0,$(SLOW)),,-m "not slow")
 
 # The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer; llama.cpp's own libraries are not instrumented.
 sanitize: setup $(LLAMA_CPP)/CMakeLists.txt

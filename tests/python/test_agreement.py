@@ -13,6 +13,7 @@ import llama_cpp
 import autodeco
 from autodeco.export import llama_cpp_source, schema
 from autodeco.settings import limits
+from builders.compiled import compiled
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -54,9 +55,7 @@ def test_defaults_of_the_program_are_those_of_python():
 def test_one_version_of_autodeco():
     version = PROJECT["project"]["version"]
     assert importlib.metadata.version("autodeco") == autodeco.__version__ == version
-    program = REPOSITORY / "build" / "strict" / "autodeco-cli"
-    assert program.exists(), "run `make strict` first, as `make test` does"
-    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run([compiled("autodeco-cli"), "--version"], capture_output=True, text=True, check=True).stdout
     assert shown.startswith(f"autodeco-cli {version}, llama.cpp ")
 
 

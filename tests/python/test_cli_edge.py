@@ -12,15 +12,14 @@ import pytest
 import autodeco
 from autodeco.errors import InputError
 from autodeco.export.layout import open_layout
+from builders.compiled import compiled
 
-PROGRAM = Path(__file__).parents[2] / "build" / "strict" / "autodeco-cli"
 STORY = "Once upon a time, in a small village by the sea,"
 QUESTION = "What is the capital of France?"
 
 
 def cli(*arguments, **options) -> subprocess.CompletedProcess:
-    assert PROGRAM.exists(), "run `make strict` first, as `make test` does"
-    command = [str(argument) for argument in (PROGRAM, "-t", 1, "-c", 512, *arguments)]
+    command = [str(argument) for argument in (compiled("autodeco-cli"), "-t", 1, "-c", 512, *arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 
@@ -301,7 +300,10 @@ def test_too_little_memory_is_one_line_and_exit_code_2(missing, needed, short_of
 
 
 def started(*arguments) -> subprocess.Popen:
-    command = [str(argument) for argument in (PROGRAM, "-t", 1, "-c", 2048, "--ignore-eos", "-n", -1, *arguments)]
+    command = [
+        str(argument)
+        for argument in (compiled("autodeco-cli"), "-t", 1, "-c", 2048, "--ignore-eos", "-n", -1, *arguments)
+    ]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
 

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from builders.compiled import compiled
+
 REPOSITORY = Path(__file__).parents[2]
-PROGRAMS = REPOSITORY / os.environ.get("AUTODECO_CPP_TESTS", "build/strict")
 
 
 def passes(program: str, *args, **environment) -> None:
     """Run a C++ test; it fails with whatever claims it found false."""
-    path = PROGRAMS / program
-    assert path.exists(), "run `make strict` first, as `make test` does"
     result = subprocess.run(
-        [path, *args], capture_output=True, text=True, check=False, timeout=600, env=os.environ | environment
+        [compiled(program), *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env=os.environ | environment,
     )
     wrong = [line for line in result.stdout.splitlines() if not line.startswith("ok")]
     assert result.returncode == 0, "\n".join(wrong) + result.stderr

@@ -110,6 +110,7 @@ def test_every_file_of_the_corpus(tmp_path, kind):
         check(tmp_path / "file", seed.read_bytes(), READERS[kind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READERS)
 def test_mutated_files(tmp_path, kind):
     end, rounds = time.monotonic() + SECONDS / len(READERS), 0

@@ -168,6 +168,7 @@ def test_the_hidden_state_is_what_the_output_matrix_reads(source, model):
     torch.testing.assert_close(rebuilt, logits, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_both_sources_see_the_same_tokens_and_train_alike(source, folder, data, smollm2, tmp_path):
     collect(smollm2, data, tmp_path / "traces", CollectSettings(), threads=1, progress=False)
     traces = TraceSource(tmp_path / "traces", ARGUMENTS)
@@ -235,6 +236,7 @@ def two(tiny, data, tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_heads_as_one(tiny, data, two, tmp_path):
     done = launch(tiny, data, tmp_path, 1)
     assert done.returncode == 0, done.stderr
@@ -248,6 +250,7 @@ def test_two_processes_train_the_same_heads_as_one(tiny, data, two, tmp_path):
     assert two[1].count("held-out tokens") == 1  # one of them shows the result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loaded_by", ["each process", "the first process"])
 def test_processes_that_share_the_model_too_train_the_same_heads(tiny, data, two, tmp_path, loaded_by):
     program = Path(__file__).parent / "programs" / "sharded_on_cpu.py"
@@ -270,6 +273,7 @@ def test_a_model_without_weights_has_the_shape_of_one_with(tiny):
         assert torch.equal(mine, theirs), name  # nobody hands these out
 
 
+@pytest.mark.slow
 def test_processes_of_which_one_is_interrupted_stop_together_and_resume_to_the_same_heads(tiny, data, two, tmp_path):
     done = launch(tiny, data, tmp_path, 2, program=Path(__file__).parent / "programs" / "interrupted_first_process.py")
     assert done.returncode != 0

@@ -10,8 +10,9 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
+from builders.compiled import compiled
+
 REPOSITORY = Path(__file__).parents[2]
-STRICT = REPOSITORY / "build" / "strict"
 EXAMPLE = REPOSITORY / "examples" / "cmake"
 PACKAGES = Path(llama_cpp.__file__).parents[1]
 CMAKE = Path(sys.executable).with_name("cmake")
@@ -51,8 +52,7 @@ def test_every_function_of_the_header_is_in_the_library(prefix):
 def prefix(tmp_path_factory) -> Path:
     """Where the library that `make strict` built is installed."""
     folder = tmp_path_factory.mktemp("prefix")
-    assert STRICT.exists(), "run `make strict` first, as `make test` does"
-    run(CMAKE, "--install", STRICT, "--prefix", folder, "--component", "autodeco")
+    run(CMAKE, "--install", compiled(), "--prefix", folder, "--component", "autodeco")
     return folder
 
 

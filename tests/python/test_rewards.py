@@ -209,6 +209,7 @@ def length_score(problem, text):  # named by python:test_rewards:length_score
     return (1 + len(text) % 5) / 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers_from", ["llama.cpp", "hugging-face"])
 def test_the_command_trains_on_rewards(smollm2, tmp_path, capsys, answers_from):
     path = ask(tmp_path / "problems.jsonl")

@@ -10,6 +10,7 @@ import pytest
 SOAK = Path(__file__).parent.parent.parent / "benchmarks" / "soak.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="private memory is read from /proc")
 def test_generations_loads_and_changes_of_heads_leave_no_memory_behind(tmp_path):
     result = tmp_path / "soak.json"

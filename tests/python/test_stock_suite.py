@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from autodeco.export.llama_cpp_source import PACKAGE, VERSION, cache_folder, unpacked
 
 HERE = Path(__file__).parent
 TESTS = ("tests/", "vendor/llama.cpp/models/ggml-vocab-llama-spm.gguf")
 
 
+@pytest.mark.slow
 def test_llama_cpp_python_s_tests_pass(exported):
     folder = unpacked(cache_folder() / f"tests-of-llama-cpp-python-{VERSION}", TESTS, PACKAGE)
     environment = {"PYTHONPATH": str(HERE / "programs"), "AUTODECO_TEST_HEADS": str(exported("f32"))}

@@ -1,0 +1,22 @@
+"""What `make strict` builds from the C++."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+STRICT = REPOSITORY / "build" / "strict"
+
+
+def compiled(name: str = "") -> Path:
+    """A program of the build that AUTODECO_CPP_TESTS names, or of `make strict`; without a build the test is skipped.
+
+    `make test` has built it before it runs a test, so nothing is skipped there.
+    """
+    asked = os.environ.get("AUTODECO_CPP_TESTS")
+    folder = REPOSITORY / asked if asked else STRICT
+    if not asked and not folder.exists():
+        pytest.skip("the C++ is not built; run `make strict`, as `make test` does")
+    assert (folder / name).exists(), f"{folder / name} was not built"
+    return folder / name
