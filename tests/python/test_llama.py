@@ -1,9 +1,6 @@
 """autodeco.Llama on the real model: what the graph and the host draw, defaults, multipliers, errors."""
 
 import json
-import subprocess
-import sys
-import warnings
 
 import llama_cpp
 import numpy as np
@@ -12,9 +9,6 @@ from scipy import stats
 
 import autodeco
 from autodeco import native
-from autodeco.errors import InputError
-from autodeco.export import cli as export_cli
-from builders import gguf_files as files
 from builders.distributions import exact
 from builders.stock_llama import last_state
 
@@ -252,70 +246,6 @@ def test_without_heads_temperature_and_top_p_are_ordinary_settings(smollm2):
     stock.close()
 
 
-@pytest.fixture
-def other_heads(tmp_path):
-    """other_heads(hidden, vocab) -> heads file for a model of that shape."""
-
-    def make(hidden, vocab):
-        (tmp_path / "other.gguf").write_bytes(files.model(hidden=hidden, vocab=vocab))
-        (tmp_path / "other.safetensors").write_bytes(files.safetensors(files.head_arrays(hidden=hidden)))
-        path = tmp_path / "other-heads.gguf"
-        arguments = [tmp_path / "other.safetensors", "--base", tmp_path / "other.gguf", "-o", path]
-        assert export_cli.main([str(argument) for argument in arguments]) == 0
-        return path
-
-    return make
-
-
-def test_heads_of_another_width_are_refused(smollm2, other_heads):
-    with pytest.raises(InputError, match=r"other-heads\.gguf: .*hidden size of 64, .*Q4_1\.gguf has 576"):
-        autodeco.Llama(str(smollm2), other_heads(64, 49152))
-
-
-def test_heads_of_another_vocabulary_are_refused(smollm2, other_heads):
-    with pytest.raises(InputError, match=r"other-heads\.gguf: .*vocabulary of 1000 tokens, .*Q4_1\.gguf has 49152"):
-        autodeco.Llama(str(smollm2), other_heads(576, 1000))
-
-
-def test_heads_of_another_model_of_the_same_shape_warn_and_name_both(smollm2, other_heads):
-    with pytest.warns(UserWarning, match=r"exported for Tiny \(sha256:\w{12}\), .*Q4_1\.gguf is another file"):
-        autodeco.Llama(str(smollm2), other_heads(576, 49152), n_ctx=64, verbose=False).close()
-
-
-def test_the_right_heads_do_not_warn(smollm2, exported):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        autodeco.Llama(str(smollm2), exported("f32"), n_ctx=64, verbose=False).close()
-
-
-def test_a_missing_model_and_a_file_that_is_no_model_are_named(tmp_path, exported):
-    with pytest.raises(InputError, match=r"none\.gguf"):
-        autodeco.Llama(str(tmp_path / "none.gguf"))
-    (tmp_path / "text.gguf").write_text("hello")
-    with pytest.raises(InputError, match=r"text\.gguf"):
-        autodeco.Llama(str(tmp_path / "text.gguf"))
-    with pytest.raises(InputError, match="holds heads only"):
-        autodeco.Llama(str(exported("f32")))
-
-
-def test_a_model_in_a_reference_cycle_is_freed_in_any_order(smollm2, exported):
-    """The context may be finalized before the model object that would take the sampler out of it."""
-    code = f"""
-import gc, autodeco
-for _ in range(4):
-    llm = autodeco.Llama({str(smollm2)!r}, {str(exported("f32"))!r}, verbose=False, n_ctx=64, n_threads=1)
-    llm("one", max_tokens=2)
-    llm.cycle = llm._ctx.cycle = [llm, llm._ctx, llm._attachment]
-    del llm
-    gc.collect()
-llm = autodeco.Llama({str(smollm2)!r}, {str(exported("f32"))!r}, verbose=False, n_ctx=64, n_threads=1)
-llm("one", max_tokens=2)
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-
-
 def test_logits_all_gives_logprobs_and_the_same_predictions(smollm2, exported, llm):
     every = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=128, n_threads=1, verbose=False, logits_all=True)
     answer = every(PROMPT, max_tokens=8, temperature=0.0, logprobs=3)["choices"][0]
@@ -350,38 +280,6 @@ def test_an_embedding_context_embeds_and_generates(smollm2, exported, llm):
     assert both(PROMPT, max_tokens=6, temperature=0.0)["choices"][0]["text"] == expected
     assert np.allclose(both.embed("hello"), vector, atol=1e-3)
     both.close()
-
-
-def test_heads_are_changed_on_a_live_model(llm, smollm2, exported, other_heads):
-    own = autodeco.Llama(str(smollm2), n_ctx=256, n_threads=1, n_threads_batch=1, verbose=False)
-    stock = llama_cpp.Llama(str(smollm2), n_ctx=256, n_threads=1, n_threads_batch=1, verbose=False)
-    settings = {"max_tokens": 15, "seed": 3, "temperature": 0.9, "top_p": 0.9}
-    plain = stock(PROMPT, top_k=0, min_p=0.0, **settings)["choices"][0]["text"]
-    dynamic = llm(PROMPT, **settings)["choices"][0]["text"]
-    assert plain != dynamic
-
-    def text() -> str:
-        own.reset()
-        return own(PROMPT, **settings)["choices"][0]["text"]
-
-    assert own.heads is None
-    assert text() == plain
-    own.heads = exported("f32")
-    assert own.heads == str(exported("f32"))
-    assert text() == dynamic
-    with pytest.raises(InputError, match="hidden size of 320"):
-        own.heads = other_heads(hidden=320, vocab=49152)
-    assert text() == dynamic, "refused heads leave the old ones in place"
-    generator = own.generate(own.tokenize(PROMPT.encode()))
-    next(generator)
-    with pytest.raises(InputError, match="is generating"):
-        own.heads = None
-    generator.close()
-    own.heads = None
-    assert text() == plain
-    assert len(own.decoding) == 0
-    own.close()
-    stock.close()
 
 
 def test_completions_carry_their_values_on_request(llm):

@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +14,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from autodeco import Heads, cli  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
-from autodeco.export import cli as export_cli  # noqa: E402
-from autodeco.runs.locks import locked_folder  # noqa: E402
-from autodeco.traces.format import read_manifest, write_shard  # noqa: E402
+from autodeco.traces.format import read_manifest  # noqa: E402
 from autodeco.training import TrainingArguments, loop, train  # noqa: E402
 from autodeco.training.batches import ShuffledBatches  # noqa: E402
 from autodeco.training.schedule import learning_rate  # noqa: E402
@@ -26,7 +22,6 @@ from autodeco.training.state import TrainingState  # noqa: E402
 from autodeco.training.trace_source import TraceSource  # noqa: E402
 from autodeco.training.trace_tokens import TraceTokens  # noqa: E402
 from builders.file_reads import count_reads  # noqa: E402
-from builders.interrupts import interrupt_in  # noqa: E402
 from builders.models import HIDDEN, VOCAB  # noqa: E402
 from builders.traces import SHORT, write_traces  # noqa: E402
 from builders.trained_heads import weights  # noqa: E402
@@ -83,69 +78,6 @@ def test_the_same_seed_gives_the_same_heads_and_another_does_not(traces, trained
     )
 
 
-def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(traces, trained, tmp_path, monkeypatch):
-    go_on = interrupt_in(monkeypatch, 16)
-    result = train(traces, tmp_path, SHORT, progress=False)
-    assert result.interrupted
-    assert (result.steps, result.best_step) == (17, 10)
-    assert Heads.from_pretrained(tmp_path).prob_stats
-    go_on()
-    with pytest.raises(InputError, match="holds an unfinished run"):
-        train(traces, tmp_path, SHORT, progress=False)
-    with pytest.raises(InputError, match="another arguments"):
-        train(traces, tmp_path, replace(SHORT, learning_rate=1e-3), resume=True, progress=False)
-    resumed = train(traces, tmp_path, SHORT, resume=True, progress=False)
-    assert not resumed.interrupted
-    assert resumed.history == trained[1].history
-    for name, tensor in weights(trained[0]).items():
-        assert torch.equal(weights(tmp_path)[name], tensor), name
-    with pytest.raises(InputError, match="no unfinished run"):
-        train(traces, tmp_path, SHORT, resume=True, progress=False)
-
-
-def test_heads_that_are_there_are_not_trained_over(traces, trained, tmp_path):
-    folder = tmp_path / "heads"
-    shutil.copytree(trained[0], folder)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for init in (None, folder):
-        with pytest.raises(InputError, match="holds heads already"):
-            train(traces, folder, SHORT, init=init, progress=False)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_a_run_that_ends_before_its_report_is_written_gets_it_with_resume(traces, trained, tmp_path, monkeypatch):
-    def killed(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "write_report", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(traces, tmp_path / "heads", SHORT, progress=False)
-    monkeypatch.undo()
-    result = train(traces, tmp_path / "heads", SHORT, resume=True, progress=False)
-    assert not result.interrupted
-    assert result.tokens_per_second > 0
-    names = [sorted(path.name for path in folder.iterdir()) for folder in (tmp_path / "heads", trained[0])]
-    assert names[0] == names[1]
-    predictions = [(folder / "predictions.json").read_bytes() for folder in (tmp_path / "heads", trained[0])]
-    assert predictions[0] == predictions[1]
-
-
-def test_a_run_that_is_killed_before_its_first_heads_are_written_can_be_continued(
-    traces, trained, tmp_path, monkeypatch
-):
-    def killed(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Heads, "save_pretrained", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(traces, tmp_path, SHORT, progress=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "resume.safetensors"]
-    monkeypatch.undo()
-    train(traces, tmp_path, SHORT, resume=True, progress=False)
-    for name, tensor in weights(trained[0]).items():
-        assert torch.equal(weights(tmp_path)[name], tensor), name
-
-
 def test_the_report_can_be_drawn_again(traces, trained, tmp_path, capsys):
     folder = tmp_path / trained[0].name
     shutil.copytree(trained[0], folder)
@@ -160,47 +92,6 @@ def test_the_report_can_be_drawn_again(traces, trained, tmp_path, capsys):
     assert "predictions.json: not readable" in capsys.readouterr().err
     assert cli.main(["train", "--report", str(folder), "--steps", "3"]) == 2
     assert "--steps: has no meaning with --report" in capsys.readouterr().err
-
-
-def test_heads_of_an_unfinished_run_are_exported_as_such(traces, tmp_path, monkeypatch, capsys):
-    interrupt_in(monkeypatch, 16)
-    assert train(traces, tmp_path / "heads", SHORT, progress=False).interrupted
-    export = [str(tmp_path / "heads"), "--base", str(traces / "model.gguf"), "-o", str(tmp_path / "heads.gguf")]
-    assert export_cli.main(export) == 0
-    assert "its training is unfinished: these are the best heads so far" in capsys.readouterr().out
-    kept = weights(tmp_path / "heads")["temp_head.mlp.2.bias"]
-    torch.testing.assert_close(
-        Heads.from_pretrained(tmp_path / "heads.gguf").state_dict()["temp_head.mlp.2.bias"], kept
-    )
-    (tmp_path / "heads" / "model.safetensors").unlink()
-    assert export_cli.main(export) == 2
-    assert "its training has measured no heads yet" in capsys.readouterr().err
-
-
-def test_a_process_that_is_terminated_keeps_its_best_heads_and_can_be_continued(traces, tmp_path):
-    flags = ["--steps", "100000", "--batch-tokens", "32", "--evaluate-every", "5"]
-    command = [sys.executable, "-m", "autodeco", "train", str(traces), "-o", str(tmp_path / "heads"), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    seen, deadline = set(), time.monotonic() + 120
-    while len(seen) < 2 and time.monotonic() < deadline:  # a measurement after the first was kept
-        seen |= {file.stat().st_ino for file in (tmp_path / "heads").glob("resume.safetensors")}
-        time.sleep(0.02)
-    with pytest.raises(InputError, match="heads: another process writes there"), locked_folder(tmp_path / "heads"):
-        pass
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert "continue with the same command and --resume" in out
-    made = json.loads((tmp_path / "heads" / "training.json").read_text())
-    assert made["result"]["interrupted"] == signal.SIGTERM
-    assert made["result"]["steps"] > 0
-    assert (tmp_path / "heads" / "resume.safetensors").exists()
-
-
-def test_two_processes_do_not_write_the_same_heads(traces, tmp_path):
-    with locked_folder(tmp_path), pytest.raises(InputError, match="another process writes there; wait until it ends"):
-        train(traces, tmp_path, SHORT, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_the_best_heads_are_kept_when_later_ones_are_worse(traces, tmp_path, monkeypatch):
@@ -267,26 +158,6 @@ def test_a_gradient_that_is_not_finite_stops_before_the_heads_take_it(traces, tm
     with pytest.raises(InputError, match="the gradient of step 0 has the norm inf"):
         train(traces, tmp_path, SHORT, progress=False)
     Heads.from_pretrained(tmp_path)
-
-
-def test_a_second_interrupt_ends_at_once_and_the_run_goes_on_from_its_last_measurement(
-    traces, trained, tmp_path, monkeypatch
-):
-    learning_rate = loop.learning_rate
-
-    def pressed(at, arguments):
-        if at == 16:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-        return learning_rate(at, arguments)
-
-    monkeypatch.setattr(loop, "learning_rate", pressed)
-    with pytest.raises(KeyboardInterrupt):
-        train(traces, tmp_path, SHORT, progress=False)
-    monkeypatch.setattr(loop, "learning_rate", learning_rate)
-    train(traces, tmp_path, SHORT, resume=True, progress=False)
-    for name, tensor in weights(trained[0]).items():
-        assert torch.equal(weights(tmp_path)[name], tensor), name
 
 
 def test_training_on_traces_reads_the_model_s_header_and_fingerprint_once(traces, tmp_path, monkeypatch):
@@ -383,97 +254,6 @@ def test_each_update_takes_its_own_learning_rate_and_draws_its_own_easy_tokens(t
     assert len(kept) == 6
     assert all(0 < count < 64 for count in kept)
     assert len(set(kept)) > 1
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda folder: (folder / "traces.json").unlink(), "make traces with"),
-        (lambda folder: (folder / "traces.json").write_text("{}"), "not a readable manifest"),
-        (lambda folder: (folder / "traces.json").write_text("[" * 50_000), "not a readable manifest"),
-        (lambda folder: edit(folder, version=2), "version 2"),
-        (lambda folder: edit(folder, complete=False), "collecting was interrupted"),
-        (lambda folder: edit(folder, shards=[]), "holds no tokens"),
-        (lambda folder: edit_shard(folder, file="../traces.json"), "outside the folder"),
-        (lambda folder: edit_shard(folder, tokens=199), "expected F16"),
-        (lambda folder: (folder / "shard-1.safetensors").unlink(), "not the shard"),
-        (lambda folder: (folder / "shard-1.safetensors").write_bytes(b"\x08" + bytes(30)), "not the shard"),
-        (lambda folder: (folder / "model.gguf").unlink(), "say where with --model"),
-        (
-            lambda folder: (folder / "model.gguf").write_bytes((folder / "model.gguf").read_bytes() + b"1"),
-            "not the model",
-        ),
-    ],
-)
-def test_traces_that_cannot_be_trained_on_are_refused(tmp_path, change, message):
-    folder = write_traces(tmp_path / "traces")
-    change(folder)
-    with pytest.raises(InputError, match=message) as error:
-        train(folder, tmp_path / "heads", SHORT, progress=False)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "heads").exists()
-
-
-def edit(folder, **fields):
-    manifest = json.loads((folder / "traces.json").read_text())
-    (folder / "traces.json").write_text(json.dumps(manifest | fields))
-
-
-def edit_shard(folder, **fields):
-    manifest = json.loads((folder / "traces.json").read_text())
-    manifest["shards"][1] |= fields
-    (folder / "traces.json").write_text(json.dumps(manifest))
-
-
-def test_labels_outside_the_vocabulary_are_refused(tmp_path):
-    folder = write_traces(tmp_path / "traces", tokens=12, shard_tokens=12)
-    columns = {"label": [VOCAB] * 12, "record": [0] * 6 + [1] * 6, "position": [0] * 12}
-    write_shard(folder / "shard-0.safetensors", np.zeros((12, HIDDEN)), **columns)
-    with pytest.raises(InputError, match="outside the vocabulary"):
-        train(folder, tmp_path / "heads", SHORT, progress=False)
-
-
-def test_a_file_in_the_place_of_the_folder_is_refused(traces, tmp_path):
-    (tmp_path / "heads").write_text("")
-    with pytest.raises(InputError, match="is a file"):
-        train(traces, tmp_path / "heads", SHORT, progress=False)
-
-
-def test_an_unknown_device_is_refused(traces, tmp_path):
-    with pytest.raises(InputError, match="device gpu"):
-        train(traces, tmp_path / "heads", replace(SHORT, device="gpu"), progress=False)
-
-
-def test_one_record_cannot_be_split(tmp_path):
-    folder = write_traces(tmp_path / "traces", tokens=6)
-    with pytest.raises(InputError, match="at least two"):
-        train(folder, tmp_path / "heads", SHORT, progress=False)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--steps", "0"], "steps 0: must be at least 1"),
-        (["--learning-rate", "nan"], "learning-rate nan: must be at least 0"),
-        (["--learning-rate", "inf"], "learning-rate inf: must be a finite number"),
-        (["--easy-token-drop", "1.5"], "must be between 0.0 and 1.0"),
-        (["--no-temperature", "--no-top-p"], "leave nothing to train"),
-        (["--data", "data.jsonl", "--model", "model"], "TRACES have no meaning with --data"),
-        (["--pack-tokens", "64"], "--pack-tokens: has no meaning without --data"),
-        (["--control-weight", "1"], "--control-weight: has no meaning without --control"),
-        (["--control", "--control-commands", "file"], "--control-commands: has no meaning without --data"),
-        (["--tracker", "wandb"], "tracker wandb: pip install wandb"),
-    ],
-)
-def test_settings_that_make_no_sense_end_the_command_with_one_line(
-    traces, tmp_path, capsys, monkeypatch, flags, message
-):
-    monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
-    assert cli.main(["train", str(traces), "-o", str(tmp_path / "heads"), *flags]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "heads").exists()
 
 
 def test_the_command_shows_losses_before_and_after(traces, tmp_path, capsys):

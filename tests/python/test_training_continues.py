@@ -1,0 +1,156 @@
+"""A run that was interrupted, terminated or killed goes on to the heads that it would have had."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from autodeco import Heads  # noqa: E402
+from autodeco.errors import InputError  # noqa: E402
+from autodeco.export import cli as export_cli  # noqa: E402
+from autodeco.runs.locks import locked_folder  # noqa: E402
+from autodeco.training import loop, train  # noqa: E402
+from builders.interrupts import interrupt_in  # noqa: E402
+from builders.traces import SHORT, write_traces  # noqa: E402
+from builders.trained_heads import weights  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory):
+    return write_traces(tmp_path_factory.mktemp("train") / "traces")
+
+
+@pytest.fixture(scope="module")
+def trained(traces, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train") / "heads"
+    return folder, train(traces, folder, SHORT, progress=False)
+
+
+def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(traces, trained, tmp_path, monkeypatch):
+    go_on = interrupt_in(monkeypatch, 16)
+    result = train(traces, tmp_path, SHORT, progress=False)
+    assert result.interrupted
+    assert (result.steps, result.best_step) == (17, 10)
+    assert Heads.from_pretrained(tmp_path).prob_stats
+    go_on()
+    with pytest.raises(InputError, match="holds an unfinished run"):
+        train(traces, tmp_path, SHORT, progress=False)
+    with pytest.raises(InputError, match="another arguments"):
+        train(traces, tmp_path, replace(SHORT, learning_rate=1e-3), resume=True, progress=False)
+    resumed = train(traces, tmp_path, SHORT, resume=True, progress=False)
+    assert not resumed.interrupted
+    assert resumed.history == trained[1].history
+    for name, tensor in weights(trained[0]).items():
+        assert torch.equal(weights(tmp_path)[name], tensor), name
+    with pytest.raises(InputError, match="no unfinished run"):
+        train(traces, tmp_path, SHORT, resume=True, progress=False)
+
+
+def test_heads_that_are_there_are_not_trained_over(traces, trained, tmp_path):
+    folder = tmp_path / "heads"
+    shutil.copytree(trained[0], folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for init in (None, folder):
+        with pytest.raises(InputError, match="holds heads already"):
+            train(traces, folder, SHORT, init=init, progress=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_run_that_ends_before_its_report_is_written_gets_it_with_resume(traces, trained, tmp_path, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "write_report", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(traces, tmp_path / "heads", SHORT, progress=False)
+    monkeypatch.undo()
+    result = train(traces, tmp_path / "heads", SHORT, resume=True, progress=False)
+    assert not result.interrupted
+    assert result.tokens_per_second > 0
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (tmp_path / "heads", trained[0])]
+    assert names[0] == names[1]
+    predictions = [(folder / "predictions.json").read_bytes() for folder in (tmp_path / "heads", trained[0])]
+    assert predictions[0] == predictions[1]
+
+
+def test_a_run_that_is_killed_before_its_first_heads_are_written_can_be_continued(
+    traces, trained, tmp_path, monkeypatch
+):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Heads, "save_pretrained", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(traces, tmp_path, SHORT, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "resume.safetensors"]
+    monkeypatch.undo()
+    train(traces, tmp_path, SHORT, resume=True, progress=False)
+    for name, tensor in weights(trained[0]).items():
+        assert torch.equal(weights(tmp_path)[name], tensor), name
+
+
+def test_heads_of_an_unfinished_run_are_exported_as_such(traces, tmp_path, monkeypatch, capsys):
+    interrupt_in(monkeypatch, 16)
+    assert train(traces, tmp_path / "heads", SHORT, progress=False).interrupted
+    export = [str(tmp_path / "heads"), "--base", str(traces / "model.gguf"), "-o", str(tmp_path / "heads.gguf")]
+    assert export_cli.main(export) == 0
+    assert "its training is unfinished: these are the best heads so far" in capsys.readouterr().out
+    kept = weights(tmp_path / "heads")["temp_head.mlp.2.bias"]
+    torch.testing.assert_close(
+        Heads.from_pretrained(tmp_path / "heads.gguf").state_dict()["temp_head.mlp.2.bias"], kept
+    )
+    (tmp_path / "heads" / "model.safetensors").unlink()
+    assert export_cli.main(export) == 2
+    assert "its training has measured no heads yet" in capsys.readouterr().err
+
+
+def test_a_process_that_is_terminated_keeps_its_best_heads_and_can_be_continued(traces, tmp_path):
+    flags = ["--steps", "100000", "--batch-tokens", "32", "--evaluate-every", "5"]
+    command = [sys.executable, "-m", "autodeco", "train", str(traces), "-o", str(tmp_path / "heads"), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen, deadline = set(), time.monotonic() + 120
+    while len(seen) < 2 and time.monotonic() < deadline:  # a measurement after the first was kept
+        seen |= {file.stat().st_ino for file in (tmp_path / "heads").glob("resume.safetensors")}
+        time.sleep(0.02)
+    with pytest.raises(InputError, match="heads: another process writes there"), locked_folder(tmp_path / "heads"):
+        pass
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "continue with the same command and --resume" in out
+    made = json.loads((tmp_path / "heads" / "training.json").read_text())
+    assert made["result"]["interrupted"] == signal.SIGTERM
+    assert made["result"]["steps"] > 0
+    assert (tmp_path / "heads" / "resume.safetensors").exists()
+
+
+def test_two_processes_do_not_write_the_same_heads(traces, tmp_path):
+    with locked_folder(tmp_path), pytest.raises(InputError, match="another process writes there; wait until it ends"):
+        train(traces, tmp_path, SHORT, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_second_interrupt_ends_at_once_and_the_run_goes_on_from_its_last_measurement(
+    traces, trained, tmp_path, monkeypatch
+):
+    learning_rate = loop.learning_rate
+
+    def pressed(at, arguments):
+        if at == 16:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return learning_rate(at, arguments)
+
+    monkeypatch.setattr(loop, "learning_rate", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        train(traces, tmp_path, SHORT, progress=False)
+    monkeypatch.setattr(loop, "learning_rate", learning_rate)
+    train(traces, tmp_path, SHORT, resume=True, progress=False)
+    for name, tensor in weights(trained[0]).items():
+        assert torch.equal(weights(tmp_path)[name], tensor), name
