@@ -62,6 +62,7 @@ def test_a_tiny_model_of_each_family_goes_from_folder_to_generation(folder, fami
     assert ((top_p > 0) & (top_p < 1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("needs_converter")
 def test_smollm2_as_a_folder_becomes_the_same_model_quantized_with_heads(folder):
     from llama_cpp import Llama

@@ -64,6 +64,7 @@ def test_draws_follow_the_exact_distribution(llm, exported, state, settings):
     assert stats.chisquare(np.append(observed, n - observed.sum()), np.append(wanted, n - wanted.sum())).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_graph_and_host_draw_the_same_tokens(llm):
     tokens = llm.tokenize(PROMPT.encode())
     for seed in range(5):

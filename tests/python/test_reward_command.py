@@ -27,6 +27,7 @@ def problems(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_heads_are_trained_from_a_file_of_settings_and_flags(smollm2, problems, tmp_path, capsys):
     config = tmp_path / "run.yaml"
     config.write_text(f"model: {smollm2}\nproblems: {problems}\nthreads: 1\n{RARE}rounds: 9\n")

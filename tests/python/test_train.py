@@ -265,6 +265,7 @@ def test_the_command_shows_losses_before_and_after(traces, tmp_path, capsys):
     assert "autodeco-export" in shown
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_tokens(tmp_path):
     code = """
 import sys
