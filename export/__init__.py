@@ -1,1 +1,1 @@
-"""The GGUF side: heads in every checkpoint format in, sidecar and merged GGUF files out."""
+"""Exporting: heads of every checkpoint format in, sidecar and merged GGUF files out."""

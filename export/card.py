@@ -48,8 +48,8 @@ def model_card(
     deviations: Sequence[Deviation] = (),
     evaluation: Evaluation | None = None,
 ) -> str:
-    """Text of the card for ``file``; ``description`` maps `general.*` keys to what the user said, ``evaluation`` is
-    what held-out problems said."""
+    """Text of the card for ``file``; ``description`` maps `general.*` keys to the user's texts, ``evaluation`` is the
+    verdict of held-out problems."""
     merged = layout == MERGED
     values = {
         "front": _front_matter(heads, base, merged, description.get(KEY_LICENSE)),

@@ -38,8 +38,8 @@ _OFFICIAL = frozenset(official_name(head, part) for head in HEADS for part in PA
 def read_heads(path: str | os.PathLike, hidden_size: int | None = None) -> HeadWeights:
     """Read the heads at ``path``: a folder, a safetensors file, or a GGUF file that holds heads.
 
-    ``hidden_size`` is that of the model they are meant for, where it is known: a top-p head alone does not tell. Raises
-    InputError, one line, for anything that is not a whole and finite set of heads."""
+    ``hidden_size`` is that of the model they are meant for, if it is known: a top-p head alone does not determine it.
+    Raises InputError, one line, for anything that is not a whole and finite set of heads."""
     path = Path(path)
     if path.is_dir():
         return _read_folder(path, hidden_size)
@@ -49,9 +49,10 @@ def read_heads(path: str | os.PathLike, hidden_size: int | None = None) -> HeadW
 
 
 def read_config(path: str | os.PathLike) -> dict:
-    """Return what the checkpoint at ``path`` says about its base model: config.json without the keys of the heads.
+    """Return the description of the base model in the checkpoint at ``path``: config.json without the keys of the
+    heads.
 
-    A GGUF says ``vocab_size`` only. Raises InputError as ``read_heads`` does."""
+    A GGUF has only ``vocab_size``. Raises InputError as ``read_heads`` does."""
     path = Path(path)
     if path.is_dir() or not is_gguf(path):
         return {key: value for key, value in _claims(path).items() if key not in HEAD_KEYS}

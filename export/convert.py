@@ -31,8 +31,8 @@ def hidden_size_of(folder: str | os.PathLike) -> int | None:
 def convert(folder: str | os.PathLike, output: str | os.PathLike) -> None:
     """Convert a Hugging Face model folder to the GGUF ``output``, in the dtype of its weights.
 
-    The converter runs in a process of its own and may run code that the folder holds. Raises InputError with the
-    converter's last word if it fails, or naming what must be installed."""
+    The converter runs in a process of its own and may run code in the folder. Raises InputError with the converter's
+    last line if it fails, or with the packages to install."""
     missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(

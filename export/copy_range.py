@@ -1,4 +1,4 @@
-"""Copying a stretch of one file into another without passing it through memory where the system can."""
+"""Copying a range of one file into another, without passing it through memory if the system can."""
 
 import errno
 import os
@@ -14,8 +14,9 @@ _REFUSALS = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EB
 def copy_range(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
     """Copy ``size`` bytes between two open file descriptors.
 
-    The kernel copies (copy_file_range), sharing the extents instead where the file system can and both offsets lie on
-    its blocks; else a buffer does. Raises OSError as the system reports it, EOFError if the source ends early."""
+    The kernel copies (copy_file_range). It shares the extents instead if the file system can and both offsets lie on
+    its blocks. Where neither works, a buffer copies. Raises OSError as the system reports it, EOFError if the source
+    ends early."""
     done = 0
     while done < size and hasattr(os, "copy_file_range"):
         try:

@@ -1,4 +1,4 @@
-"""What held-out problems said of heads, as it goes from the run that trained them into their files."""
+"""The verdict of held-out problems on heads: read from the run that trained them, written into their files."""
 
 import math
 import os
@@ -26,7 +26,7 @@ class Evaluation:
     """Values are means of ``target`` over ``problems``, 1 for all right; differences are those of the heads, with 95%
     intervals. ``samples`` are the answers to each problem, ``model`` is the fingerprint of the file that gave them.
 
-    Raises InputError for what no evaluation says: numbers out of their range, texts that are too long or not printable.
+    Raises InputError for impossible values: numbers out of their range, texts that are too long or not printable.
     """
 
     verdict: str
@@ -58,7 +58,7 @@ class Evaluation:
 def read_run(folder: str | os.PathLike) -> Evaluation | None:
     """Return the evaluation in ``folder``, None if the run that trained the heads made none.
 
-    Raises InputError, one line with the file, for one that cannot be."""
+    Raises InputError, one line with the file, for an impossible evaluation."""
     path = Path(folder) / RUN_FILE
     if not path.is_file():
         return None
@@ -88,7 +88,7 @@ def _of_verdict(verdict: dict, model: str) -> Evaluation:
 
 
 def evaluation_of(gguf: GgufFile) -> Evaluation | None:
-    """Return the evaluation in the keys of ``gguf``, None if it has none; raises InputError for one that cannot be."""
+    """Return the evaluation in the keys of ``gguf``, None if it has none; raises InputError for an impossible one."""
     if not any(key.startswith(EVALUATION_PREFIX) for key in gguf.keys):
         return None
     values = {}

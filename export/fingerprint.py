@@ -1,4 +1,4 @@
-"""A hash that tells one base model file from another in milliseconds, whatever the model's size."""
+"""A hash that identifies a base model file in milliseconds, whatever the model's size."""
 
 import hashlib
 import os

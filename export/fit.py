@@ -1,4 +1,4 @@
-"""Whether heads go with a model."""
+"""Whether heads fit a model."""
 
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout

@@ -2,7 +2,7 @@
 
 Accepts what llama.cpp's own reader accepts (ggml/src/gguf.cpp): versions 2 and 3, tensors in order without gaps. Every
 count, length and offset is checked against the bytes that are there before anything is allocated for it. Arrays are
-stepped over, not read: a vocabulary of 262k tokens costs a walk along its lengths.
+skipped, not read: a vocabulary of 262k tokens costs a walk along its lengths.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The parameters of one or two heads, checked: the form that every reader makes and every writer takes."""
+"""The parameters of one or two heads, checked: every reader returns them and every writer takes them."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ from autodeco.export.schema import official_name as official
 class HeadWeights:
     """Checked heads: ``tensors`` maps official names to float32 arrays (first weights [256, H] and [256, H + 1 or 5],
     second weights [1, 256], biases [256] and [1]); ``source`` is the file or folder they came from, ``notes`` are lines
-    that a person should see, ``base_model`` is what the checkpoint names as its base model, if it does."""
+    for the user, ``base_model`` is the base model that the checkpoint names, if it does."""
 
     tensors: dict[str, np.ndarray] = field(repr=False)
     hidden_size: int
@@ -43,7 +43,7 @@ class HeadWeights:
 
 
 def check_size(name: str, elements: int, source: str) -> None:
-    """Raise InputError for a tensor that is larger than a head's can be: called before it is read."""
+    """Raise InputError for a tensor that is larger than any of a head; call it before reading the tensor."""
     if elements > HEAD_WIDTH * MAX_HIDDEN_SIZE:
         raise InputError(f"{source}: {name} has {elements} values, far more than a head; not AutoDeco heads")
 

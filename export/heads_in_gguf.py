@@ -93,7 +93,7 @@ def _read(gguf: GgufFile, name: str) -> np.ndarray:
 def decode(data: bytes, shape: tuple[int, ...], kind: int) -> np.ndarray:
     """Float32 array of ``shape`` (slow axis first) from the bytes of a tensor of one of WEIGHT_TYPES.
 
-    NaN and infinity come through: they are for the caller to refuse."""
+    NaN and infinity pass; the caller must refuse them."""
     if kind == types.F32:
         return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
     with np.errstate(all="ignore"):

@@ -1,4 +1,5 @@
-"""What a GGUF file is: a plain model, a sidecar with heads, or both in one file, and where the model lies in it."""
+"""The layout of a GGUF file: a plain model, a sidecar with heads, or both in one file, and where the model lies in
+it."""
 
 import os
 import re
@@ -86,9 +87,9 @@ class Layout:
 
 
 def open_layout(file: str | os.PathLike | Layout) -> Layout:
-    """Read a GGUF's header and say what it is; raises InputError if what it says about itself is not true.
+    """Read a GGUF's header and return its layout; raises InputError if its keys contradict its content.
 
-    The layout of a file that is open already is given back as it is."""
+    A Layout is returned as it is."""
     return file if isinstance(file, Layout) else _layout_of(read_gguf(file))
 
 

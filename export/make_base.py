@@ -24,8 +24,8 @@ def model_stem(base: str | os.PathLike, quantize: str | None) -> str:
 def made_base(base: str | os.PathLike, quantize: str | None, folder: Path, keep: bool) -> Iterator[Path]:
     """Yield the path of a GGUF made from ``base`` (a GGUF, or a Hugging Face folder), quantized if asked.
 
-    What is made is written into ``folder``: to stay if ``keep``, else for the time of the context. Raises InputError if
-    a step fails or a file of that name is there already."""
+    The model is written into ``folder``, and removed at the end of the context unless ``keep``. Raises InputError if a
+    step fails or a file of that name is there already."""
     is_folder = os.path.isdir(base)
     if not is_folder and quantize is None:
         yield Path(base)

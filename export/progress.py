@@ -1,4 +1,4 @@
-"""How far a long copy or another program's work has come, on a terminal; elsewhere nothing, not even the import."""
+"""A progress bar for a long copy or another program's work; without a terminal tqdm is not even imported."""
 
 import contextlib
 import os

@@ -31,7 +31,7 @@ def check_kind(kind: str) -> str:
 def quantize_model(source: str | os.PathLike, output: str | os.PathLike, kind: str) -> None:
     """Write the GGUF model ``source`` to ``output``, quantized as ``kind`` ("Q4_K_M", in any case).
 
-    Raises InputError for an unknown kind, or with the quantizer's last word if it fails."""
+    Raises InputError for an unknown kind, or with the quantizer's last line if it fails."""
     number = quantization_types()[check_kind(kind)]
     with replacing(output) as part:
         # A process of its own: where ggml aborts on a bad model, it must not take the half-written file's owner along.

@@ -61,7 +61,7 @@ def write_sidecar(
     evaluation: Evaluation | None = None,
 ) -> None:
     """Write heads for ``base`` as a GGUF of their own; ``description`` maps `general.*` keys to text, ``evaluation`` is
-    what held-out problems said of them.
+    the verdict of held-out problems.
 
     The same input gives the same bytes. Raises InputError if the output is the model itself or cannot be written."""
     check_output_is_not(base.path, output)
@@ -90,7 +90,7 @@ def write_merged(
     evaluation: Evaluation | None = None,
 ) -> None:
     """Write one GGUF that holds the model of ``base`` and its heads; ``description`` replaces `general.*` keys,
-    ``evaluation`` is what held-out problems said of the heads.
+    ``evaluation`` is the verdict of held-out problems.
 
     The model is copied by the system, not through memory. The same input gives the same bytes. Raises InputError if the
     base is split or is the output itself, or if the file cannot be written."""

@@ -1,4 +1,5 @@
-"""What ``autodeco train`` and ``autodeco reward`` share: what every run is given, and what it ends with."""
+"""The parts that ``autodeco train`` and ``autodeco reward`` share: arguments of every run, and the result that it
+prints."""
 
 import argparse
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Asking the model: every method on every problem, each answer kept as soon as it is there."""
+"""Asking the model: every method on every problem, each answer written as soon as it is complete."""
 
 import contextlib
 import time
