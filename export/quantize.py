@@ -40,9 +40,9 @@ def quantize_model(source: str | os.PathLike, output: str | os.PathLike, kind: s
             result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if result.returncode or not part.stat().st_size:
             lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
-            told = [line for line in lines if "fail" in line or "error" in line] or lines or ["no reason given"]
+            messages = [line for line in lines if "fail" in line or "error" in line] or lines or ["no reason given"]
             # the line may begin with the tensor that the quantizer was at
-            reason = told[-1].rpartition("failed to quantize: ")[2]
+            reason = messages[-1].rpartition("failed to quantize: ")[2]
             raise InputError(f"{source}: llama.cpp cannot quantize it to {kind} ({reason}); start from an f16 model")
 
 

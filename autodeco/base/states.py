@@ -93,9 +93,9 @@ class LogitsCheck:
         """Consider the positions of ``hidden`` [n, H] and ``logits`` [n, V] (reservoir sampling)."""
         for row in range(len(hidden)):
             self._seen += 1
-            place = len(self.kept) if len(self.kept) < CHECKED_POSITIONS else int(self._random.integers(self._seen))
-            if place < CHECKED_POSITIONS:
-                self.kept[place : place + 1] = [(hidden[row].astype(np.float16), logits[row].copy())]
+            index = len(self.kept) if len(self.kept) < CHECKED_POSITIONS else int(self._random.integers(self._seen))
+            if index < CHECKED_POSITIONS:
+                self.kept[index : index + 1] = [(hidden[row].astype(np.float16), logits[row].copy())]
 
     def relative_error(self, matrix: OutputMatrix) -> float:
         """Return |rebuilt - llama.cpp's| / |llama.cpp's| over the sample, each row measured from its own mean.

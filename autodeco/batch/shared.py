@@ -72,7 +72,7 @@ def _run(
         slots = list(active)
         hidden, logits = context.states(slots, [active[slot][0].last for slot in slots])
         rows = iter(_drawn([active[slot] for slot in slots], hidden, logits, heads))
-        for place, slot in enumerate(slots):
+        for index, slot in enumerate(slots):
             branches: dict[int, list[_Draws]] = {}
             group, ended = active.pop(slot), []
             for drawing in group:
@@ -83,7 +83,7 @@ def _run(
                     branches.setdefault(row[0], []).append(drawing)
             if seen:
                 samples = [drawing.request.sample for drawing in group]
-                seen(group[0].request.index, samples, hidden[place : place + 1], logits[place : place + 1])
+                seen(group[0].request.index, samples, hidden[index : index + 1], logits[index : index + 1])
             for drawing, finish in ended:
                 yield drawing.answer(finish)
             if not branches:

@@ -77,9 +77,9 @@ def _show(console, question: str, default: tuple, guided: tuple, llm) -> None:
     values = Text("  temperature      ", style="dim")
     decoding = guided[0].decoding
     for token, temperature in zip(decoding.token.tolist(), decoding.temperature.tolist(), strict=True):
-        piece = llm.detokenize([token]).decode("utf-8", "replace")
-        line.append_text(colored(piece, temperature, SCALES["temperature"]))
-        values.append(f" {piece.strip() or repr(piece) if piece else 'end'} ", style="dim")
+        text = llm.detokenize([token]).decode("utf-8", "replace")
+        line.append_text(colored(text, temperature, SCALES["temperature"]))
+        values.append(f" {text.strip() or repr(text) if text else 'end'} ", style="dim")
         values.append_text(colored(f"{temperature:.2f}", temperature, SCALES["temperature"]))
     console.print(line)
     console.print(values)

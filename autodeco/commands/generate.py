@@ -115,13 +115,13 @@ def _stream(llm, prompt: list[int], sampler: Sampler, show: str | None) -> None:
     seed = llama_cpp.LLAMA_DEFAULT_SEED if sampler.seed is None else sampler.seed
     settings = {name: getattr(sampler, name) for name in ("top_p", "top_k", "min_p", "repeat_penalty")}
     console = Console(highlight=False, soft_wrap=True)
-    for _, piece in stream(llm, prompt, sampler.max_tokens, seed, temp=sampler.temperature, **settings):
+    for _, text in stream(llm, prompt, sampler.max_tokens, seed, temp=sampler.temperature, **settings):
         if show:
             row = llm.last_decoding
             value = row.temperature if show == "temperature" else row.top_p
-            console.print(colored(piece, value, SCALES[show]), end="")
+            console.print(colored(text, value, SCALES[show]), end="")
         else:
-            print(piece, end="", flush=True)
+            print(text, end="", flush=True)
 
 
 def _sum_up(decoding, show: str | None) -> None:

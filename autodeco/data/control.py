@@ -57,9 +57,9 @@ class Control:
         chosen = []
         for held_out in (False, True) if index in self.held_out else (False,):
             for direction in DIRECTIONS:
-                places = [i for i, c in enumerate(self.commands) if (c.direction, c.held_out) == (direction, held_out)]
-                chosen.append(int(random.choice(places)))
-        return [(NO_COMMAND, record), *((1 + place, commanded(record, self.commands[place])) for place in chosen)]
+                indices = [i for i, c in enumerate(self.commands) if (c.direction, c.held_out) == (direction, held_out)]
+                chosen.append(int(random.choice(indices)))
+        return [(NO_COMMAND, record), *((1 + i, commanded(record, self.commands[i])) for i in chosen)]
 
 
 def read_commands(path: str | os.PathLike | None = None) -> list[Command]:

@@ -26,7 +26,7 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
     }
     environment.globals |= {"AUTODECO": AUTODECO.name, "BEST": BEST, "ORACLE": ORACLE, "ONE_FOR_ALL": ONE_FOR_ALL}
     environment.globals["summary"] = (MEAN_SHIFT, BEST, ORACLE, GREEDY.name)
-    drawn = {
+    charts = {
         task["task"]: {
             "accuracy": plots.accuracy(task),
             "grid": plots.grid(task),
@@ -37,7 +37,7 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
     texts = {
         "report.json": json.dumps(figures, indent=1) + "\n",
         "report.md": environment.get_template("evaluation.md.j2").render(figures),
-        "report.html": environment.get_template("evaluation.html.j2").render(figures, plots=drawn, color=_color),
+        "report.html": environment.get_template("evaluation.html.j2").render(figures, plots=charts, color=_color),
     }
     for name, text in texts.items():
         with replacing(folder / name) as part:

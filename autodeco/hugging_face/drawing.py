@@ -75,8 +75,8 @@ def draw(logits: Tensor, largest: Tensor, temperature: Tensor, top_p: Tensor, se
     total = running[:, -1]
     attempt = 0
     while len(rows):
-        place = _at(running, uniforms(seed, torch.nn.functional.pad(counters, (1, 0), value=attempt)))
-        x, z_x = ids[place], z.gather(-1, place.unsqueeze(-1))
+        index = _at(running, uniforms(seed, torch.nn.functional.pad(counters, (1, 0), value=attempt)))
+        x, z_x = ids[index], z.gather(-1, index.unsqueeze(-1))
         running = (p * ((z > z_x) | ((z == z_x) & (ids < x.unsqueeze(-1))))).cumsum(-1)
         mass = running[:, -1]
         searching = (mass >= top_p * total) & (mass > 0)  # false for NaN

@@ -149,12 +149,12 @@ def _top_five(z_row, vocab: tl.constexpr, b):
         fourth, z = tl.maximum(fourth, z), tl.minimum(fourth, z)
         fifth = tl.maximum(fifth, z)
     largest = tl.max(first)
-    places = tl.arange(0, LANES)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    indices = tl.arange(0, LANES)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     top_five = largest * 0.0
     for _ in tl.static_range(5):
         best = tl.max(first)
         top_five += tl.exp((best - largest) * b)
-        at = places == tl.min(tl.where(first == best, places, LANES * COLUMNS))
+        at = indices == tl.min(tl.where(first == best, indices, LANES * COLUMNS))
         first = tl.where(at, second, first)
         second = tl.where(at, third, second)
         third = tl.where(at, fourth, third)
@@ -196,14 +196,14 @@ def _at(z_row, vocab: tl.constexpr, largest, b, masses, u, z_x, x, TILES: tl.con
     lane = tl.minimum(tl.sum((running <= wanted).to(tl.int32), 0), last)
     wanted -= tl.sum(tl.where(lanes < lane, masses, 0.0), 0)
 
-    places = tl.arange(0, TILES * COLUMNS)
-    ids = places // COLUMNS * (LANES * COLUMNS) + lane * COLUMNS + places % COLUMNS
+    indices = tl.arange(0, TILES * COLUMNS)
+    ids = indices // COLUMNS * (LANES * COLUMNS) + lane * COLUMNS + indices % COLUMNS
     z = tl.load(z_row + ids, mask=ids < vocab, other=float("-inf"))
     likelier = (z > z_x) | ((z == z_x) & (ids < x))
     e = tl.where(likelier, tl.exp((z - largest) * b), 0.0)
     running = tl.cumsum(e.to(tl.float64), 0)
     # By rounding, the lane's sum may end just before what is wanted of it.
-    place = tl.min(tl.where((running > wanted) & (e > 0.0), places, TILES * COLUMNS), 0)
-    place = tl.minimum(place, tl.max(tl.where(e > 0.0, places, 0), 0))
-    id = tl.minimum(place // COLUMNS * (LANES * COLUMNS) + lane * COLUMNS + place % COLUMNS, vocab - 1)
+    index = tl.min(tl.where((running > wanted) & (e > 0.0), indices, TILES * COLUMNS), 0)
+    index = tl.minimum(index, tl.max(tl.where(e > 0.0, indices, 0), 0))
+    id = tl.minimum(index // COLUMNS * (LANES * COLUMNS) + lane * COLUMNS + index % COLUMNS, vocab - 1)
     return id, tl.load(z_row + id)

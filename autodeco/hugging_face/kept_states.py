@@ -22,11 +22,11 @@ class KeptStates:
         """Keep ``states`` [k, H]; return the number of the first."""
         first = self._count
         while len(states):
-            place = self._count % PAGE
-            if place == 0:
+            used = self._count % PAGE
+            if used == 0:
                 self._pages.append(self._empty.new_empty(PAGE, self._empty.shape[1]))
-            part = states[: PAGE - place]
-            self._pages[-1][place : place + len(part)] = part
+            part = states[: PAGE - used]
+            self._pages[-1][used : used + len(part)] = part
             self._count += len(part)
             states = states[len(part) :]
         return first
@@ -39,7 +39,7 @@ class KeptStates:
         out = self._empty.new_empty(len(numbers), self._empty.shape[1])
         page_of = numbers // PAGE
         for page in np.unique(page_of):
-            places = np.flatnonzero(page_of == page)
-            at = torch.from_numpy(np.stack([places, numbers[places] % PAGE])).to(out.device)
+            indices = np.flatnonzero(page_of == page)
+            at = torch.from_numpy(np.stack([indices, numbers[indices] % PAGE])).to(out.device)
             out.index_copy_(0, at[0], self._pages[page].index_select(0, at[1]))
         return out

@@ -44,7 +44,7 @@ def _attend(
 ):  # fmt: skip
     row, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     length = tl.load(lengths_ptr + row).to(tl.int32)
-    head, d, place = tl.arange(0, ROOM), tl.arange(0, SIZE), tl.arange(0, BLOCK)
+    head, d, index = tl.arange(0, ROOM), tl.arange(0, SIZE), tl.arange(0, BLOCK)
     real = (head < GROUP)[:, None]
     query_at = query_ptr + row * query_row + (kv_head * GROUP + head)[:, None] * query_head + d[None, :]
     query = tl.load(query_at, mask=real, other=0.0)
@@ -55,7 +55,7 @@ def _attend(
     total = tl.zeros([ROOM], tl.float32)
     out = tl.zeros([ROOM, SIZE], tl.float32)
     for start in range(0, length, BLOCK):
-        at = start + place
+        at = start + index
         keys = tl.load(keys_at + at[None, :] * keys_token, mask=(at < length)[None, :], other=0.0)
         s = tl.dot(query, keys) * scaling
         s = tl.where((at < length)[None, :], s, float("-inf"))

@@ -26,7 +26,7 @@ PREFILL_TOKENS = 16384  # computed at a time, padding included
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class SlotAnswer:
     """The answer of number ``index``, that is prompt ``index // n``: n tokens [n] int32, the rest [n] float32."""
 
     index: int
@@ -80,19 +80,19 @@ class Slots:
         self._states = [] if kept is None else [decoder.hidden.new_empty(rows, width, decoder.hidden.shape[1])]
 
     @torch.no_grad()
-    def __iter__(self) -> Iterator[Drawn]:
+    def __iter__(self) -> Iterator[SlotAnswer]:
         """Yield every answer once, in the order in which they end."""
         self._decoder.release(torch.arange(self._decoder.rows, device=self._device))
         self._admit()
         step, look = 0, None
-        every, behind = self.pace()
+        every, lag = self.pace()
         while (self._owner >= 0).any():
             self._draw()
             step += 1
             if step % every == 0:
                 look = self._look()
                 yield from self._handed_out()
-            if look is not None and step % every == behind:
+            if look is not None and step % every == lag:
                 self._copy_out(*look)
                 look = None
                 self._shrink()
@@ -149,7 +149,7 @@ class Slots:
         self._owner[rows] = -1
         self._decoder.release(self._sent(rows))
 
-    def _handed_out(self) -> Iterator[Drawn]:
+    def _handed_out(self) -> Iterator[SlotAnswer]:
         """Yield the answers that have been copied out."""
         ended, self._ended = self._ended, []
         for indices, firsts, counts, first_state, values, ready in ended:
@@ -157,7 +157,7 @@ class Slots:
                 ready.synchronize()
             arrays = [value.numpy() for value in values]
             for index, first, count in zip(indices.tolist(), firsts.tolist(), counts.tolist(), strict=True):
-                yield Drawn(index, *(array[first : first + count].copy() for array in arrays), first_state + first)
+                yield SlotAnswer(index, *(array[first : first + count].copy() for array in arrays), first_state + first)
 
     def _admit(self) -> None:
         """Begin the next answers in the rows that are free."""

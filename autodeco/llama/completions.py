@@ -130,7 +130,7 @@ def _choice(llm: "Llama", call: Call, complete: Callable, autodeco: bool) -> dic
 
 
 def _chunks(llm: "Llama", call: Call, chunks: Iterator[dict], autodeco: bool) -> Iterator[dict]:
-    told = 0
+    reported = 0
     chunks = iter(chunks)
     try:
         while True:
@@ -140,7 +140,7 @@ def _chunks(llm: "Llama", call: Call, chunks: Iterator[dict], autodeco: bool) ->
                 return
             if autodeco:
                 rows = call.rows()
-                chunk, told = _with_values(llm, chunk, rows[told:]), len(rows)
+                chunk, reported = _with_values(llm, chunk, rows[reported:]), len(rows)
             yield chunk
     finally:
         if hasattr(chunks, "close"):

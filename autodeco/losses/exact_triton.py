@@ -91,14 +91,14 @@ def losses_and_derivatives(distributions: Distributions, temperature: Tensor, to
     n, vocab = z.shape
     temperature, top_p = temperature.float().contiguous(), top_p.float().contiguous()
     window = torch.full((n, WINDOW.value), -torch.inf, device=z.device)
-    places = torch.empty((n, 2), dtype=torch.int32, device=z.device)
+    spans = torch.empty((n, 2), dtype=torch.int32, device=z.device)
     values = torch.empty((5, n), dtype=torch.float64, device=z.device)
     _window[(n,)](
-        z, z.stride(0), temperature, top_p, sums, distributions.cuts, mass, count, window, places, vocab, **_tiles(z),
+        z, z.stride(0), temperature, top_p, sums, distributions.cuts, mass, count, window, spans, vocab, **_tiles(z),
     )  # fmt: skip
     window = window.sort(descending=True).values
     _losses[(n,)](
-        temperature, top_p, sums, mass, count, window, places, values, n, vocab, float(k), num_warps=8,
+        temperature, top_p, sums, mass, count, window, spans, values, n, vocab, float(k), num_warps=8,
     )  # fmt: skip
     return values
 
@@ -157,7 +157,7 @@ def _distribution(
 
 @triton.jit
 def _window(
-    z_ptr, stride, temperature_ptr, top_p_ptr, sums_ptr, cuts_ptr, mass_ptr, count_ptr, window_ptr, places_ptr,
+    z_ptr, stride, temperature_ptr, top_p_ptr, sums_ptr, cuts_ptr, mass_ptr, count_ptr, window_ptr, spans_ptr,
     vocab: tl.constexpr, LANES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Gather the tokens with lo < z <= hi that hold the crossing; note how many, how many before, and c and g there."""
@@ -180,8 +180,8 @@ def _window(
         in_lane = tl.sum(inside, 1)
         in_tile = tl.sum(in_lane, 0)
         if in_tile > 0:
-            place = found + (tl.cumsum(in_lane, 0) - in_lane)[:, None] + tl.cumsum(inside, 1) - inside
-            tl.store(window_ptr + row.to(tl.int64) * WINDOW + place, z, mask=(inside == 1) & (place < WINDOW))
+            index = found + (tl.cumsum(in_lane, 0) - in_lane)[:, None] + tl.cumsum(inside, 1) - inside
+            tl.store(window_ptr + row.to(tl.int64) * WINDOW + index, z, mask=(inside == 1) & (index < WINDOW))
             found += in_tile
     g_hi = tl.sum(sum_above, 0) / total
     if found > WINDOW:  # as good as equal
@@ -192,8 +192,8 @@ def _window(
         g_hi += skipped * p * s
         n_hi += skipped
         found = tl.minimum(found - skipped, WINDOW)
-    tl.store(places_ptr + row * 2, n_hi)
-    tl.store(places_ptr + row * 2 + 1, found)
+    tl.store(spans_ptr + row * 2, n_hi)
+    tl.store(spans_ptr + row * 2 + 1, found)
     tl.store(sums_row + START_C, c_hi)
     tl.store(sums_row + START_G, g_hi - mean * c_hi)
 
@@ -237,7 +237,7 @@ def _bounds(
 
 @triton.jit
 def _losses(
-    temperature_ptr, top_p_ptr, sums_ptr, mass_ptr, count_ptr, window_ptr, places_ptr, values_ptr, tokens, vocab, k
+    temperature_ptr, top_p_ptr, sums_ptr, mass_ptr, count_ptr, window_ptr, spans_ptr, values_ptr, tokens, vocab, k
 ):
     """Both losses of one token and their derivatives, from its window, what lies above it and the levels below."""
     row = tl.program_id(0)
@@ -245,7 +245,7 @@ def _losses(
     sums_row = sums_ptr + row * SUMS
     total, mean, s_y = tl.load(sums_row + TOTAL), tl.load(sums_row + MEAN), tl.load(sums_row + S_Y)
     c_y, g_y = tl.load(sums_row + C_Y), tl.load(sums_row + G_Y)
-    start, found = tl.load(places_ptr + row * 2), tl.load(places_ptr + row * 2 + 1)
+    start, found = tl.load(spans_ptr + row * 2), tl.load(spans_ptr + row * 2 + 1)
     values = window_ptr + row.to(tl.int64) * WINDOW
     q_total, q_beyond, q_by_b, c, g, p_least = _window_sums(values, found, sums_row, b, top_p, k)
     if start + found < vocab:
@@ -274,16 +274,16 @@ def _window_sums(window, found, sums_row, b, top_p, k):
     """Return (sum of q, of those beyond P, its derivative by b, c, g) up to the window's end, and the least p in it."""
     largest, total, mean = tl.load(sums_row + LARGEST), tl.load(sums_row + TOTAL), tl.load(sums_row + MEAN)
     c_start, g_start = tl.load(sums_row + START_C), tl.load(sums_row + START_G)
-    place = tl.arange(0, WINDOW)
-    s = tl.load(window + place, mask=place < found, other=0.0).to(tl.float64) - largest
-    p = tl.where(place < found, tl.exp(s * b) / total, 0.0)
+    index = tl.arange(0, WINDOW)
+    s = tl.load(window + index, mask=index < found, other=0.0).to(tl.float64) - largest
+    p = tl.where(index < found, tl.exp(s * b) / total, 0.0)
     by_b = p * (s - mean)
     c, g = c_start + tl.cumsum(p, 0), g_start + tl.cumsum(by_b, 0)
     over = tl.maximum(c - top_p, 0.0)
     a = (over > 0.0).to(tl.float64)
     q = p * tl.exp(-k * over)
     q_by_b = g_start + tl.sum(q * (s - mean - k * a * g), 0)
-    p_least = tl.min(tl.where(place < found, p, 1.0 / total), 0)
+    p_least = tl.min(tl.where(index < found, p, 1.0 / total), 0)
     c_end, g_end = c_start + tl.sum(p, 0), g_start + tl.sum(by_b, 0)
     return c_start + tl.sum(q, 0), tl.sum(a * q, 0), q_by_b, c_end, g_end, p_least
 
@@ -353,12 +353,12 @@ def _top_five(z_row, vocab: tl.constexpr, b, LANES: tl.constexpr, COLUMNS: tl.co
         fourth, z = tl.maximum(fourth, z), tl.minimum(fourth, z)
         fifth = tl.maximum(fifth, z)
     largest = tl.max(first)
-    places = tl.arange(0, LANES)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    indices = tl.arange(0, LANES)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     top_five = largest * 0.0
     for _ in tl.static_range(5):
         best = tl.max(first)
         top_five += tl.exp((best - largest) * b)
-        at = places == tl.min(tl.where(first == best, places, LANES * COLUMNS))
+        at = indices == tl.min(tl.where(first == best, indices, LANES * COLUMNS))
         first = tl.where(at, second, first)
         second = tl.where(at, third, second)
         third = tl.where(at, fourth, third)

@@ -20,9 +20,9 @@ def color_of(value: float, maximum: float) -> Color:
     return Color.from_rgb(*mixed)
 
 
-def colored(piece: str, value: float, maximum: float) -> Text:
-    """``piece`` in the colour of ``value``."""
-    return Text(piece, style=Style(color=color_of(value, maximum)))
+def colored(text: str, value: float, maximum: float) -> Text:
+    """``text`` in the colour of ``value``."""
+    return Text(text, style=Style(color=color_of(value, maximum)))
 
 
 def legend(what: str) -> Text:

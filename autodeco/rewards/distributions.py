@@ -39,8 +39,8 @@ class Distributions:
     def __len__(self) -> int:
         return len(self.gaps)
 
-    def __getitem__(self, places) -> "Distributions":
-        return Distributions(self.gaps[places], self.counts[places], self.vocabulary)
+    def __getitem__(self, indices) -> "Distributions":
+        return Distributions(self.gaps[indices], self.counts[indices], self.vocabulary)
 
     def to(self, device) -> "Distributions":
         """Return the same on ``device``."""

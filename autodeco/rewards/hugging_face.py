@@ -13,7 +13,7 @@ from autodeco.errors import InputError
 from autodeco.hugging_face.decoder import Decoder
 from autodeco.hugging_face.kept_states import KeptStates
 from autodeco.hugging_face.model import HuggingFaceModel
-from autodeco.hugging_face.slots import Drawn, Slots
+from autodeco.hugging_face.slots import SlotAnswer, Slots
 from autodeco.rewards.policy import Ended, Predictor, Sampled
 
 GRANULE = 64  # lengths of a decoder are multiples of this, so that a slightly longer prompt needs no other
@@ -74,9 +74,9 @@ class HuggingFacePolicy:
         self._have_room(prompts)
         kept = self._kept if keep_states else None
         settings = heads, prompts, n, self._ends, self._max_tokens, int(seed) % 2**64, kept
-        for drawn in Slots(self._decoder, self.logits, *settings):
-            prompt, sample = divmod(drawn.index, n)
-            answers[prompt][sample] = self._sampled(drawn, keep_states)
+        for answer in Slots(self._decoder, self.logits, *settings):
+            prompt, sample = divmod(answer.index, n)
+            answers[prompt][sample] = self._sampled(answer, keep_states)
             if ended is not None:
                 ended(prompt, sample, answers[prompt][sample])
         return answers
@@ -103,15 +103,15 @@ class HuggingFacePolicy:
         """Return the text of each token."""
         return [self._tokenizer.text([token]) for token in tokens]
 
-    def _sampled(self, drawn: Drawn, keep_states: bool) -> Sampled:
-        if np.isnan(drawn.top_probability).any():
+    def _sampled(self, answer: SlotAnswer, keep_states: bool) -> Sampled:
+        if np.isnan(answer.top_probability).any():
             raise InputError(f"{self.identity.name}: it gives logits that are not numbers; load it as float32")
-        ids = drawn.tokens.tolist()
+        ids = answer.tokens.tolist()
         finished = ids[-1] in self._tokenizer.ends
-        states = drawn.first_state + np.arange(len(ids) if keep_states else 0)
+        states = answer.first_state + np.arange(len(ids) if keep_states else 0)
         text = self._tokenizer.text(ids[:-1] if finished else ids)
         return Sampled(
-            drawn.tokens, text, finished, drawn.temperature, drawn.top_p, drawn.top_probability, states
+            answer.tokens, text, finished, answer.temperature, answer.top_p, answer.top_probability, states
         )  # fmt: skip
 
     def _have_room(self, prompts: Sequence[Sequence[int]]) -> None:

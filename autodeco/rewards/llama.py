@@ -72,23 +72,27 @@ class LlamaPolicy:
     ) -> list[list[Sampled]]:
         self._have_room(max(len(prompt) for prompt in prompts) + self._max_tokens)
         answers = [[None] * n for _ in prompts]
-        behind = [[[] for _ in range(n)] for _ in prompts]  # of each answer: its states, and their largest probability
+        states_of = [
+            [[] for _ in range(n)] for _ in prompts
+        ]  # of each answer: its states, and their largest probability
         self._states = []
 
         def seen(index: int, samples: list[int], hidden: np.ndarray, logits: np.ndarray) -> None:
             self._compare(hidden, logits)
-            place = (len(self._states), 1 / np.exp(logits[0] - logits[0].max()).sum())
+            state = (len(self._states), 1 / np.exp(logits[0] - logits[0].max()).sum())
             for sample in samples:
-                behind[index][sample].append(place)
+                states_of[index][sample].append(state)
             self._states.append(hidden[0].copy())
 
         with tempfile.TemporaryDirectory() as folder:
             requests = batch.requests(self._llm, prompts, n, self._sampling(heads), self._max_tokens, seed=seed)
             loaded = None if isinstance(heads, Static) else self._loaded(heads, Path(folder))
-            told = seen if keep_states else None
-            for answer in shared.answer(self._llm, requests, loaded, self._slots, told):
+            on_state = seen if keep_states else None
+            for answer in shared.answer(self._llm, requests, loaded, self._slots, on_state):
                 decoding = answer.decoding
-                states, largest = zip(*behind[answer.prompt][answer.sample], strict=True) if keep_states else ((), ())
+                states, largest = (
+                    zip(*states_of[answer.prompt][answer.sample], strict=True) if keep_states else ((), ())
+                )
                 found = Sampled(
                     decoding.token.astype(np.int32),
                     answer.text,

@@ -54,27 +54,27 @@ class Comparison:
 def compare(ours: np.ndarray, theirs: np.ndarray, seed: int) -> Comparison:
     """Return how much better ``ours`` [problems] is than ``theirs`` on the same problems."""
     difference = ours - theirs
-    places = generator(seed, Stream.BOOTSTRAP).integers(0, len(difference), (RESAMPLES, len(difference)))
-    low, high = np.percentile(difference[places].mean(1), [2.5, 97.5])
+    indices = generator(seed, Stream.BOOTSTRAP).integers(0, len(difference), (RESAMPLES, len(difference)))
+    low, high = np.percentile(difference[indices].mean(1), [2.5, 97.5])
     return Comparison(float(difference.mean()), float(low), float(high))
 
 
 def halving(
     candidates: dict[str, Predictor],
-    draw: Callable[[Predictor, int, int], np.ndarray],
+    rewards_of: Callable[[Predictor, int, int], np.ndarray],
     target: Target,
     samples: int,
 ) -> str:
     """Return the name of the best of ``candidates``.
 
     Every candidate answers all problems with ``samples`` answers, the better half again with twice as many, until one
-    is left. ``draw(predictor, n, number)`` gives rewards [problems, n] of answers; each ``number`` has answers of its
-    own.
+    is left. ``rewards_of(predictor, n, number)`` gives rewards [problems, n] of answers; each
+    ``number`` has answers of its own.
     """
     left, rewards, number = dict(candidates), {}, 0
     while len(left) > 1:
         for name, predictor in left.items():
-            new = draw(predictor, samples, number)
+            new = rewards_of(predictor, samples, number)
             rewards[name] = np.concatenate((rewards[name], new), 1) if name in rewards else new
         ranked = sorted(left, key=lambda name: -target.estimate(rewards[name]).mean())
         left = {name: left[name] for name in ranked[: math.ceil(len(ranked) / 2)]}

@@ -33,22 +33,22 @@ class Decisions:
 
     hidden: Tensor  # [n, H]
     distributions: Distributions
-    atom: Tensor  # [n], of the token drawn
-    temperature: Tensor  # [n], drawn with
+    atom: Tensor  # [n], of the sampled token
+    temperature: Tensor  # [n], sampled with
     top_p: Tensor
     advantage: Tensor  # [n]
-    price: Tensor  # [n], what an answer was expected to be worth
-    weight: Tensor  # [n], how many places each stands for
+    price: Tensor  # [n], expected reward of the answer
+    weight: Tensor  # [n], how many positions each stands for
 
     def __len__(self) -> int:
         return len(self.atom)
 
-    def __getitem__(self, places) -> "Decisions":
+    def __getitem__(self, indices) -> "Decisions":
         return Decisions(
-            self.hidden[places],
-            self.distributions[places],
+            self.hidden[indices],
+            self.distributions[indices],
             *(
-                column[places]
+                column[indices]
                 for column in (self.atom, self.temperature, self.top_p, self.advantage, self.price, self.weight)
             ),
         )
@@ -89,9 +89,9 @@ def losses(heads: Heads, decisions: Decisions, clip: float = CLIP, blur: float =
         unknown = mu < KNOWN * counts
     temperature, top_p = predict(heads, decisions.hidden, distributions)
     pi = policy(distributions, temperature, top_p, blur)
-    drawn = decisions.atom.unsqueeze(-1)
+    sampled = decisions.atom.unsqueeze(-1)
     # an atom's count cancels
-    ratio = pi.gather(1, drawn).squeeze(-1) / mu.gather(1, drawn).squeeze(-1).clamp(min=1e-12)
+    ratio = pi.gather(1, sampled).squeeze(-1) / mu.gather(1, sampled).squeeze(-1).clamp(min=1e-12)
     gain = torch.minimum(ratio * decisions.advantage, ratio.clamp(1 - clip, 1 + clip) * decisions.advantage)
     leak = ((pi - mu).clamp(min=0) * unknown).sum(-1)
     divergence = (pi * (torch.log(pi.clamp(min=1e-12)) - torch.log(mu.clamp(min=1e-12)))).sum(-1)

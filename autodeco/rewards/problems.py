@@ -68,6 +68,6 @@ class Problems:
         answers = self._policy.sample(prompts, n, predictor, seed, keep_states, ended)
         rewards = np.zeros((len(indices), n))
         scores = self._scorer.scores(list(started.values()))
-        for place, score in zip(started, scores, strict=True):
-            rewards[place] = score if score >= self._arguments.least_score else 0.0
+        for key, score in zip(started, scores, strict=True):
+            rewards[key] = score if score >= self._arguments.least_score else 0.0
         return answers, rewards

@@ -43,11 +43,11 @@ def raised_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def noted_interrupt(said: str = "") -> Iterator[list[int]]:
+def noted_interrupt(message: str = "") -> Iterator[list[int]]:
     """Note an interrupt in the list that is yielded while the body runs, as the signal's number; a second one is raised
     at once.
 
-    ``said`` goes to stderr when the first one comes.
+    ``message`` goes to stderr when the first one comes.
 
     Outside the main thread, where Python delivers no signals, this does nothing.
     """
@@ -57,8 +57,8 @@ def noted_interrupt(said: str = "") -> Iterator[list[int]]:
         if caught:
             raise_interrupt(number)
         caught.append(number)
-        if said:
-            print(f"\n{said}", file=sys.stderr, flush=True)
+        if message:
+            print(f"\n{message}", file=sys.stderr, flush=True)
 
     before = {}
     try:

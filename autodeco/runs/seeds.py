@@ -16,7 +16,7 @@ class Stream(enum.IntEnum):
     EASY_TOKENS = 3  # which easy tokens an update leaves out
     ANSWERS = 4  # the answers to training problems
     WORDINGS = 5  # how a command is worded
-    RANKED_PLACES = 6  # which tokens of an answer are ranked
+    RANKED_TOKENS = 6  # which tokens of an answer are ranked
     HELD_OUT_ANSWERS = 7  # the answers to held-out problems
     PROBLEMS = 8  # which problems an update learns from
     DECISIONS = 9  # which decisions of an answer are looked at

@@ -37,5 +37,5 @@ def ranked_indices(size: int, record: int, step: int, arguments: TrainingArgumen
     uniformly."""
     if size <= arguments.control_tokens:
         return np.arange(size)
-    random = generator(arguments.seed, Stream.RANKED_PLACES, step, record)
+    random = generator(arguments.seed, Stream.RANKED_TOKENS, step, record)
     return np.sort(random.choice(size, arguments.control_tokens, replace=False))

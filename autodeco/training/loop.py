@@ -91,10 +91,10 @@ def _make_updates(run: TrainingState, source: Source, progress: bool) -> int:
     """Update and measure the heads until the last step, or an interrupt after which the run can be continued; return
     the signal of that, 0 for none."""
     arguments, so_far, interrupted, first = run.arguments, run.extra, False, source.rank == 0
-    said = "stopping after this step; press again to lose what came after the last measurement" if first else ""
+    message = "stopping after this step; press again to lose what came after the last measurement" if first else ""
     with (
         bar(arguments.steps, run.step, "step", "train", progress and first) as shown,
-        noted_interrupt(said) as interrupts,
+        noted_interrupt(message) as interrupts,
     ):
         while run.step < arguments.steps and not interrupted:
             began = time.perf_counter()

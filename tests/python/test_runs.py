@@ -250,7 +250,7 @@ def test_streams_keep_the_numbers_that_seeds_have_always_given():
         "EASY_TOKENS": 3,
         "ANSWERS": 4,
         "WORDINGS": 5,
-        "RANKED_PLACES": 6,
+        "RANKED_TOKENS": 6,
         "HELD_OUT_ANSWERS": 7,
         "PROBLEMS": 8,
         "DECISIONS": 9,
