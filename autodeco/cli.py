@@ -20,7 +20,7 @@ VERBS = {
 
 EPILOG = """All arguments of a verb can stand in a YAML file, --config FILE.yaml; flags win over it. A verb that is
 interrupted (Ctrl-C, SIGTERM) keeps what is done, and goes on where the same command is given again; `train` and
-`reward` with --resume. Exit codes: 0; 2 when something is wrong, told in one line; 130 after Ctrl-C, 143 after
+`reward` with --resume. Exit codes: 0; 2 when something is wrong, which one line says; 130 after Ctrl-C, 143 after
 SIGTERM."""
 
 
