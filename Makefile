@@ -113,6 +113,7 @@ bench: strict
 	$(BIN)/python benchmarks/kernel.py
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/losses.py -o benchmarks/results/losses.json
+	$(BIN)/python benchmarks/rewards.py -o benchmarks/results/rewards.json
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/shared_batch.py

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from autodeco.errors import InputError
 from autodeco.rewards.baselines import prefix_baselines
 from autodeco.rewards.distributions import Distributions, compress, token_atoms
 from autodeco.rewards.objective import Decisions
@@ -13,7 +14,8 @@ from autodeco.rewards.targets import Target
 
 SURE = 0.95  # of the likeliest token at T 1: above it a temperature below 1 changes next to nothing
 SURE_SHARE = 0.03  # of such positions are kept, to price what would leak there
-CHUNK_BYTES = 2**30  # of logits at a time
+# Of logits at a time: a CPU is quicker with what its caches hold.
+CHUNK_BYTES, CPU_CHUNK_BYTES = 2**30, 2**24
 
 
 def decisions(
@@ -70,11 +72,17 @@ def decisions(
 @torch.no_grad()
 def _read(policy: Policy, states: np.ndarray, tokens: torch.Tensor) -> tuple[torch.Tensor, Distributions, torch.Tensor]:
     """Return hidden states [n, H], compressed distributions and the atoms of ``tokens`` [n]."""
-    size = max(64, CHUNK_BYTES // (4 * policy.identity.vocab_size))
+    chunk = CPU_CHUNK_BYTES if torch.device(policy.device).type == "cpu" else CHUNK_BYTES
+    size = max(64, chunk // (4 * policy.identity.vocab_size))
     parts = []
     for begin in range(0, len(states), size):
         hidden = policy.states(states[begin : begin + size])
         logits = policy.logits(hidden)
+        if not logits.isfinite().all():
+            raise InputError(
+                f"{policy.identity.name}: a hidden state or its logits are beyond the range of their type; use another "
+                "quantization or --device cpu, or --dtype float32 with transformers"
+            )
         found = compress(logits)
         largest = logits.amax(-1)
         gap = largest - logits.gather(1, tokens[begin : begin + size, None]).squeeze(-1)

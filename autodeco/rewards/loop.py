@@ -22,7 +22,7 @@ from autodeco.heads import TEMPERATURE_SCALE, Heads
 from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.decisions import decisions
 from autodeco.rewards.measuring import GREEDY, GRID, Verdict, halving, verdict
-from autodeco.rewards.objective import Decisions, losses
+from autodeco.rewards.objective import Decisions, add_gradient
 from autodeco.rewards.policy import Policy, Sampled
 from autodeco.rewards.problems import Problems
 from autodeco.rewards.targets import parse_target
@@ -191,19 +191,17 @@ class _Training:
             order = torch.randperm(len(some), generator=generator)
             for part in order.tensor_split(arguments.minibatches):
                 here = some[part.to(some.atom.device)]
-                found = losses(run.heads, here, arguments.clip)
-                each = (arguments.leak_price * here.price * found.leak - found.gain) * here.weight
-                if not each.isfinite().all():
+                run.optimizer.zero_grad(set_to_none=True)
+                found = add_gradient(
+                    run.heads, here, arguments.leak_price, arguments.minibatches / answers, arguments.clip
+                )
+                if not found[0].isfinite():
                     raise InputError(
                         f"{run.directory}: the loss of update {run.step} is not finite; the best heads so far are "
                         "kept; try a lower --learning-rate"
                     )
-                run.optimizer.zero_grad(set_to_none=True)
-                (each.sum() * arguments.minibatches / answers).backward()
                 run.update(learning_rate(run.step, arguments))
-                weight = here.weight / here.weight.sum().clamp(min=1)
-                means = [(value.detach() * weight).sum() for value in (found.gain, found.leak, found.divergence)]
-                sums += torch.stack(means).cpu()
+                sums += (found[1:] / here.weight.sum().clamp(min=1)).cpu()
         gain, leak, divergence = (sums / arguments.updates_in_a_round).tolist()
         return {"gain": gain, "leak": leak, "divergence": divergence}
 

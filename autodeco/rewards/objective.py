@@ -24,6 +24,8 @@ from autodeco.heads import Heads
 from autodeco.rewards.distributions import BLUR, Distributions, policy, prob_stats
 
 CLIP = 0.2
+# Decisions at a time: a CPU spends more time on new pages of memory than on numbers where temporaries are large.
+CHUNK, CPU_CHUNK = 2**17, 2**12
 KNOWN = 0.01  # a token with less probability is hardly ever among some 16 answers
 
 
@@ -96,3 +98,21 @@ def losses(heads: Heads, decisions: Decisions, clip: float = CLIP, blur: float =
     leak = ((pi - mu).clamp(min=0) * unknown).sum(-1)
     divergence = (pi * (torch.log(pi.clamp(min=1e-12)) - torch.log(mu.clamp(min=1e-12)))).sum(-1)
     return Losses(gain, leak, divergence, temperature, top_p)
+
+
+def add_gradient(heads: Heads, decisions: Decisions, price: float, scale: float, clip: float = CLIP) -> Tensor:
+    """Add the gradient of ``scale`` x the loss of ``decisions`` to ``heads``.
+
+    Return its sums [4] over decisions by their weights: loss, gain, leak and divergence. Time is linear in the
+    decisions; memory, beside theirs, does not grow with them.
+    """
+    size = CPU_CHUNK if decisions.atom.device.type == "cpu" else CHUNK
+    sums = decisions.weight.new_zeros(4)
+    for begin in range(0, len(decisions), size):
+        here = decisions[begin : begin + size]
+        found = losses(heads, here, clip)
+        loss = ((price * here.price * found.leak - found.gain) * here.weight).sum()
+        (scale * loss).backward()
+        terms = (found.gain, found.leak, found.divergence)
+        sums += torch.stack([loss.detach(), *((term.detach() * here.weight).sum() for term in terms)])
+    return sums

@@ -7,8 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from autodeco import Heads  # noqa: E402
+from autodeco.rewards import objective  # noqa: E402
 from autodeco.rewards.distributions import Distributions, policy  # noqa: E402
-from autodeco.rewards.objective import Decisions, losses  # noqa: E402
+from autodeco.rewards.objective import Decisions, add_gradient, losses  # noqa: E402
 
 HIDDEN = 8
 # one likely token, one second, and a tail of 1,000 tokens 9 logits below
@@ -70,3 +71,24 @@ def test_known_tokens_may_gain_probability_without_a_price():
     then, now = (policy(here.distributions, torch.tensor([t]), here.top_p)[0, 1].item() for t in (0.5, 0.7))
     assert now - then > 0.03
     assert losses(heads, here).leak.item() < 0.1 * (now - then)
+
+
+def test_parts_of_an_update_have_the_gradient_of_the_whole(monkeypatch):
+    n = 10
+    columns = [0.3 + torch.rand(n, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+    columns[1] = torch.full((n,), 0.95)
+    distributions = Distributions(GAPS.expand(n, -1), COUNTS.expand(n, -1), 1002)
+    hidden = torch.randn(n, HIDDEN, generator=torch.Generator().manual_seed(9))
+    here, gradients = Decisions(hidden, distributions, torch.arange(n) % 2, *columns), []
+    for size in (4, n):
+        monkeypatch.setattr(objective, "CPU_CHUNK", size)
+        torch.manual_seed(0)
+        heads = fixed(0.8)
+        sums = add_gradient(heads, here, price=2.0, scale=0.1)
+        gradients.append(torch.cat([p.grad.flatten() for p in heads.parameters()]))
+    found = losses(fixed(0.8), here)
+    expected = ((2.0 * here.price * found.leak - found.gain) * here.weight).sum()
+    assert sums[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert sums[2].item() == pytest.approx((found.leak * here.weight).sum().item(), rel=1e-5)
+    assert gradients[0].abs().max() > 1e-4
+    torch.testing.assert_close(gradients[0], gradients[1])

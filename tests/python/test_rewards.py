@@ -159,10 +159,21 @@ def test_a_target_that_needs_more_answers_is_refused():
         replace(SHORT, target="pass@8")
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_beyond_the_range_of_their_type_are_told(problems, tmp_path, value):
+    class Overflowing(world.WorldPolicy):
+        def logits(self, hidden):
+            return super().logits(hidden).index_fill(1, torch.tensor(3), value)
+
+    with pytest.raises(InputError, match="world: a hidden state or its logits are beyond the range of their type"):
+        train_on_rewards(Overflowing(), problems, tmp_path, SHORT, progress=False)
+
+
 def test_a_loss_that_is_no_number_is_told(problems, tmp_path):
     class Broken(world.WorldPolicy):
-        def logits(self, hidden):
-            return super().logits(hidden) * torch.nan
+        def sample(self, *args):
+            answers = super().sample(*args)
+            return [[replace(answer, temperature=answer.temperature * np.nan) for answer in group] for group in answers]
 
     with pytest.raises(InputError, match="the loss of update 0 is not finite"):
         train_on_rewards(Broken(), problems, tmp_path, SHORT, progress=False)
