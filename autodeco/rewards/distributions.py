@@ -42,10 +42,6 @@ class Distributions:
     def __getitem__(self, indices) -> "Distributions":
         return Distributions(self.gaps[indices], self.counts[indices], self.vocabulary)
 
-    def to(self, device) -> "Distributions":
-        """Return the same on ``device``."""
-        return Distributions(self.gaps.to(device), self.counts.to(device), self.vocabulary)
-
 
 def compress(logits: Tensor) -> Distributions:
     """Return the distributions of ``logits`` [n, V], float16."""

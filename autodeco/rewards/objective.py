@@ -55,13 +55,6 @@ class Decisions:
             ),
         )
 
-    def to(self, device) -> "Decisions":
-        """Return the same on ``device``."""
-        columns = (self.atom, self.temperature, self.top_p, self.advantage, self.price, self.weight)
-        return Decisions(
-            self.hidden.to(device), self.distributions.to(device), *(column.to(device) for column in columns)
-        )
-
 
 @dataclass(frozen=True)
 class Losses:
@@ -69,9 +62,7 @@ class Losses:
 
     gain: Tensor
     leak: Tensor  # probability, 0 to 1
-    divergence: Tensor  # KL(pi, mu), nats
-    temperature: Tensor
-    top_p: Tensor
+    divergence: Tensor  # KL(pi, mu), nats; reported, without a gradient
 
 
 def predict(heads: Heads, hidden: Tensor, distributions: Distributions) -> tuple[Tensor, Tensor]:
@@ -96,8 +87,9 @@ def losses(heads: Heads, decisions: Decisions, clip: float = CLIP, blur: float =
     ratio = pi.gather(1, sampled).squeeze(-1) / mu.gather(1, sampled).squeeze(-1).clamp(min=1e-12)
     gain = torch.minimum(ratio * decisions.advantage, ratio.clamp(1 - clip, 1 + clip) * decisions.advantage)
     leak = ((pi - mu).clamp(min=0) * unknown).sum(-1)
-    divergence = (pi * (torch.log(pi.clamp(min=1e-12)) - torch.log(mu.clamp(min=1e-12)))).sum(-1)
-    return Losses(gain, leak, divergence, temperature, top_p)
+    with torch.no_grad():
+        divergence = (pi * (torch.log(pi.clamp(min=1e-12)) - torch.log(mu.clamp(min=1e-12)))).sum(-1)
+    return Losses(gain, leak, divergence)
 
 
 def add_gradient(heads: Heads, decisions: Decisions, price: float, scale: float, clip: float = CLIP) -> Tensor:
