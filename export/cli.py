@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,8 @@ from autodeco.export.fit import check_fit
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES
 from autodeco.export.layout import MERGED, PLAIN, SIDECAR, Layout, open_layout
-from autodeco.export.make_base import made_base, model_stem
+from autodeco.export.make_base import made_base
+from autodeco.export.names import output_name
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL, VERSION
 from autodeco.export.writer import check_mergeable, check_output_is_not, split_merged, write_merged, write_sidecar
 from autodeco.settings.program import Parser, reports_errors
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         "-o",
         "--output",
         metavar="OUT",
-        help="file to write, or a folder that is there, default: MODEL-autodeco-heads-TYPE.gguf or MODEL-autodeco.gguf "
+        help="file to write, or a folder that is there, default: MODEL_TYPE_heads.autodeco or MODEL_merged.autodeco "
         "in the current folder (with --split: the folder)",
     )
     made.add_argument("--check", action="store_true", help="measure what each type of weights costs in accuracy")
@@ -175,17 +175,11 @@ def _check(heads: HeadWeights, base: Layout) -> list:
     return deviations
 
 
-def default_output(base_path: str, args) -> str:
-    """Name of the file when -o does not give it."""
-    stem = re.sub(r"-autodeco(-heads-\w+)?$", "", model_stem(base_path, args.quantize))
-    return f"{stem}-autodeco.gguf" if args.layout == MERGED else f"{stem}-autodeco-heads-{args.type}.gguf"
-
-
 def _output(args, base_path: str) -> Path:
     """Path of the file to write; raises InputError, before anything takes long, if it cannot be written there."""
     output = Path(args.output or ".")
     if output.is_dir():
-        output /= default_output(base_path, args)
+        output /= output_name(base_path, args.quantize, args.layout, args.type)
     if not output.parent.is_dir():
         raise InputError(f"{output}: cannot be written, there is no folder {output.parent}; make it first")
     for path in (args.heads, base_path):

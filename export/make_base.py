@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +9,8 @@ from pathlib import Path
 from autodeco.errors import InputError
 from autodeco.export.convert import convert
 from autodeco.export.gguf_file import read_gguf
+from autodeco.export.names import model_stem
 from autodeco.export.quantize import check_kind, quantize_model
-
-
-def model_stem(base: str | os.PathLike, quantize: str | None) -> str:
-    """Name, without suffix, of the model that ``made_base`` makes."""
-    path = Path(os.path.abspath(base))
-    stem = path.name if path.is_dir() else re.sub(r"-\d{5}-of-\d{5}$", "", path.stem)  # of a split model
-    return f"{stem}-{quantize.upper()}" if quantize else stem
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def test_the_card_has_the_front_matter_that_hubs_read(folder, layout, relation):
         "base_model_relation": relation,
     }
     assert '# A "name": with \\| marks\n' in text
-    file = {"sidecar": "model-autodeco-heads-f16.gguf", "merged": "model-autodeco.gguf"}[layout]
+    file = {"sidecar": "model_f16_heads.autodeco", "merged": "model_merged.autodeco"}[layout]
     llm = {"sidecar": f'Llama("model.gguf", "{file}")', "merged": f'Llama("{file}")'}[layout]
     assert llm in text
     assert open_layout(file).base_fingerprint in text
@@ -71,7 +71,7 @@ def test_the_card_s_commands_chat_where_the_model_has_a_template(folder):
         (folder / "README.md").unlink(missing_ok=True)
         assert cli.main(["checkpoint", "--base", "model.gguf", "--card"]) == 0
         text = (folder / "README.md").read_text()
-        shell = "autodeco-cli -m model.gguf --heads model-autodeco-heads-f16.gguf"
+        shell = "autodeco-cli -m model.gguf --heads model_f16_heads.autodeco"
         assert f"{shell} --chat" in text if template else f'{shell} -p "Once upon a time"' in text
         assert ("create_chat_completion" in text) == bool(template)
 

@@ -43,16 +43,16 @@ def fails(capsys, inputs):
 
 def test_sidecar_is_the_default_and_its_name_is_the_model_s(inputs, capsys):
     assert cli.main(["heads.safetensors", "--base", "model.gguf"]) == 0
-    assert open_layout("model-autodeco-heads-f16.gguf").kind == "sidecar"
+    assert open_layout("model_f16_heads.autodeco").kind == "sidecar"
     said = capsys.readouterr().out
-    assert "wrote model-autodeco-heads-f16.gguf (0.1 MB): temperature and top-p heads, f16, for Tiny" in said
-    assert "autodeco.Llama('model.gguf', 'model-autodeco-heads-f16.gguf')" in said
+    assert "wrote model_f16_heads.autodeco (0.1 MB): temperature and top-p heads, f16, for Tiny" in said
+    assert "autodeco.Llama('model.gguf', 'model_f16_heads.autodeco')" in said
 
 
 def test_merge_and_split(inputs, capsys):
     assert cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", "merged", "--type", "q8_0"]) == 0
-    assert open_layout("model-autodeco.gguf").kind == "merged"
-    assert cli.main(["--split", "model-autodeco.gguf", "-o", "parts"]) == 0
+    assert open_layout("model_merged.autodeco").kind == "merged"
+    assert cli.main(["--split", "model_merged.autodeco", "-o", "parts"]) == 0
     assert (inputs / "parts" / "base.gguf").read_bytes() == (inputs / "model.gguf").read_bytes()
     assert open_layout("parts/heads.gguf").kind == "sidecar"
     assert "byte for byte" in capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_a_wrong_argument_is_told_in_one_line(inputs, capsys, arguments):
 def test_an_output_that_is_a_folder_gets_the_file_by_its_usual_name(inputs):
     (inputs / "out").mkdir()
     assert cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", "merged", "-o", "out"]) == 0
-    assert [path.name for path in (inputs / "out").iterdir()] == ["model-autodeco.gguf"]
+    assert [path.name for path in (inputs / "out").iterdir()] == ["model_merged.autodeco"]
 
 
 def test_a_terminal_is_shown_how_far_it_has_come(inputs, capsys, monkeypatch):
@@ -172,7 +172,7 @@ def test_a_terminal_is_shown_how_far_it_has_come(inputs, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert cli.main(arguments) == 0
-    assert "model-autodeco.gguf:   0%" in capsys.readouterr().err
+    assert "model_merged.autodeco:   0%" in capsys.readouterr().err
 
 
 def test_the_growth_of_a_file_that_another_program_writes_is_shown(tmp_path, capsys, monkeypatch):

@@ -46,7 +46,7 @@ def test_heads_for_a_split_model_run_as_for_the_whole_one(parts, smollm2, export
     assert [path.name for path in parts] == [f"part-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
     monkeypatch.chdir(tmp_path)
     assert cli.main([str(GOLDEN / "smollm2.heads.safetensors"), "--base", str(parts[0])]) == 0
-    sidecar = tmp_path / "part-autodeco-heads-f16.gguf"
+    sidecar = tmp_path / "part_f16_heads.autodeco"
     assert open_layout(sidecar).base_fingerprint == open_layout(parts[0]).base_fingerprint
     assert drawn(parts[0], sidecar) == drawn(smollm2, exported("f16"))
 
@@ -82,7 +82,7 @@ def test_quantizing_joins_a_split_model(tmp_path, monkeypatch):
     arguments = ["heads.safetensors", "--base", str(first), "--quantize", "q8_0"]
     assert cli.main([*arguments, "--layout", "merged", "-o", "merged.gguf"]) == 0
     assert cli.main(arguments) == 0
-    made, heads = "part-Q8_0.gguf", "part-Q8_0-autodeco-heads-f16.gguf"
+    made, heads = "part-Q8_0.gguf", "part-Q8_0_f16_heads.autodeco"
     assert open_layout("merged.gguf").base_fingerprint == open_layout(made).base_fingerprint
     text, temperatures = drawn("merged.gguf", None)
     assert (text, temperatures) == drawn(made, heads)
