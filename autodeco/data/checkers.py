@@ -2,7 +2,7 @@
 
 ``exact``                 the answer, without space around it, is the problem's ``answer``
 ``regex:PATTERN``         the last match of PATTERN (its first group, if it has one) is the problem's ``answer``
-``number``                the last number in it equals the problem's ``answer``
+``number``                the last number in it is the problem's ``answer``, however both are written
 ``choice``                the last capital letter that stands alone is the problem's ``answer``
 ``math``                  math-verify finds its boxed or last expression equal to the problem's ``answer``
 ``reasoning-gym``         what the task named by the problem's ``task`` says of it, given the task's ``entry``
@@ -16,11 +16,11 @@ import re
 import traceback
 from collections.abc import Callable, Iterable
 
+from autodeco.data.numbers import last_number, whole_number
 from autodeco.errors import InputError
 
 Checker = Callable[[dict, str], float]
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
+_PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def checker(spec: str) -> Checker:
@@ -78,15 +78,6 @@ def check_problems(spec: str, problems: Iterable[dict], where: str) -> None:
             raise InputError(f"{where}, problem {index}: {error}") from None
 
 
-def numbers(text: str) -> list[str]:
-    """Return the numbers in ``text``, without commas between thousands and with a plain minus."""
-    return NUMBER.findall(_plain(text))
-
-
-def _plain(text: str) -> str:
-    return _GROUPED.sub(lambda found: found[0].replace(",", ""), text.replace("\u2212", "-"))
-
-
 def _expected(problem: dict) -> str:
     if "answer" not in problem:
         raise InputError("a problem has no answer to check against; give it one or choose another checker")
@@ -103,10 +94,12 @@ def _matches(pattern: re.Pattern, problem: dict, text: str) -> float:
 
 
 def _number(problem: dict, text: str) -> float:
-    found, expected = numbers(text), _plain(_expected(problem))
-    if not NUMBER.fullmatch(expected):
+    expected = whole_number(_expected(problem))
+    if expected is None:
         raise InputError(f"a problem's answer {_expected(problem)!r} is no number; choose another checker")
-    return float(bool(found) and float(found[-1]) == float(expected))
+    number, decimal_comma = expected
+    found = last_number(text, decimal_comma)
+    return float(found is not None and found.equals(number))
 
 
 def _choice(problem: dict, text: str) -> float:
@@ -128,12 +121,12 @@ def _reasoning_gym(problem: dict, text: str) -> float:
     _entry(problem)
     score = _task_scorer(problem["task"])
     answer, own = text.strip(), problem["entry"].get("answer")
-    if NUMBER.fullmatch(str(own)):
+    if _PLAIN_NUMBER.fullmatch(str(own)):
         # Its scorers want the bare number; a sentence around it counts against the style, not the sum.
-        found = numbers(text)
-        if not found:
+        found = last_number(text)
+        if found is None:
             return 0.0
-        answer = found[-1]
+        answer = found.text
     try:
         return score(answer, problem["entry"])
     except MemoryError:
