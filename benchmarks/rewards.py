@@ -93,10 +93,11 @@ def measure(policy: Toy, answers: int, tokens: int) -> dict:
     """Seconds of the baselines alone, of the decisions with them, and of an update."""
     groups, rewards = drawn(answers, tokens)
     target, arguments = parse_target("pass@1"), RewardArguments()
+    generators = [np.random.default_rng(index) for index in range(len(groups))]
     kept = []
 
     def all_decisions() -> None:
-        kept[:] = [decisions(policy, groups, rewards, target, np.random.default_rng(0))]
+        kept[:] = [decisions(policy, groups, rewards, target, generators)]
 
     def all_baselines() -> None:
         for group, row in zip(groups, rewards, strict=True):

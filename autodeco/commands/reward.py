@@ -7,7 +7,7 @@ All settings can stand in a YAML file (--config) under the names of the flags; f
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autodeco.commands.training_run import Heads, add_resume, refuse, show_result
@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from autodeco.training.device import check_alone
     from autodeco.training.state import check_run
 
-    check_alone("training on rewards")
+    if not with_transformers:
+        check_alone("training on rewards with llama.cpp")
     check_run(heads.output, arguments, args.resume)
     room = files.model, arguments.max_tokens, arguments.slots, arguments.device
     if with_transformers:
@@ -61,4 +62,4 @@ def run(args: argparse.Namespace) -> int:
 
         policy = LlamaPolicy(*room, processors.threads)
     result = train_on_rewards(policy, files.problems, heads.output, arguments, heads.init, args.resume)
-    return show_result(result, heads.output)
+    return show_result(replace(result, quiet=policy.rank != 0), heads.output)

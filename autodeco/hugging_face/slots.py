@@ -41,8 +41,8 @@ class Slots:
     """Samples ``n`` answers to each of ``prompts`` with ``decoder``, iterating over them as they end.
 
     ``logits`` maps hidden states [n, H] to logits [n, V] float32. An answer ends with a token of ``ends`` [k] or after
-    ``max_tokens``. Its states go to ``kept``, if given. Random numbers depend on ``seed`` and the indices of the
-    prompt, of the answer among its n, and of the token.
+    ``max_tokens``. Its states go to ``kept``, if given. Random numbers depend on ``seed``, the prompt's number
+    in ``numbers`` (by default its index), and the indices of the answer among its n and of the token.
     """
 
     def __init__(
@@ -56,10 +56,12 @@ class Slots:
         max_tokens: int,
         seed: int,
         kept: KeptStates | None = None,
+        numbers: Sequence[int] | None = None,
     ):
         self._decoder, self._logits, self._heads = decoder, logits, heads
         self._prompts, self._n, self._ends, self._max_tokens = prompts, n, ends, max_tokens
         self._seed, self._kept = seed, kept
+        self._numbers = np.asarray(range(len(prompts)) if numbers is None else numbers)
         self._device = decoder.hidden.device
         self._on_gpu = self._device.type == "cuda"
         self._next, self._all = 0, len(prompts) * n  # answers
@@ -71,7 +73,7 @@ class Slots:
 
         rows, width, device = self._size, max_tokens + 1, self._device  # a row that has ended writes one column more
         self._index = torch.arange(rows, device=device)
-        self._counters = torch.zeros(rows, 3, dtype=torch.int32, device=device)  # prompt, sample, step
+        self._counters = torch.zeros(rows, 3, dtype=torch.int32, device=device)  # number, sample, step
         self._count = torch.zeros(rows, dtype=torch.long, device=device)
         self._running = torch.zeros(rows, dtype=torch.bool, device=device)
         self._last = torch.zeros(rows, dtype=torch.long, device=device)
@@ -171,7 +173,7 @@ class Slots:
             self._owner[rows] = answers
             prompts, samples = np.divmod(answers, self._n)
             at, owners, *counters = self._sent(
-                np.stack([rows, prompts - self._prefilled_from, prompts, samples, 0 * rows])
+                np.stack([rows, prompts - self._prefilled_from, self._numbers[prompts], samples, 0 * rows])
             )
             self._decoder.admit(at, self._prefilled, owners)
             self._counters.index_copy_(0, at, torch.stack(counters, -1).int())

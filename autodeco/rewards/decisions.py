@@ -1,6 +1,6 @@
 """From sampled answers to the decisions that heads learn from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -23,12 +23,13 @@ def decisions(
     answers: Sequence[Sequence[Sampled]],
     rewards: np.ndarray,
     target: Target,
-    generator: np.random.Generator,
+    generators: Iterable[np.random.Generator],
 ) -> Decisions:
     """Return the decisions of ``answers`` with ``rewards`` [problems, n], on the policy's device.
 
-    The answers are those of the policy's last ``sample``. Their states are read once and compressed. A token's
-    advantage is the slope of ``target`` times the answer's reward less the baseline of its prefix.
+    The answers are those of the policy's last ``sample``. Their states are read once and compressed. Each problem's of
+    ``generators`` chooses which sure positions of its answers are kept. A token's advantage is the slope of ``target``
+    times the answer's reward less the baseline of its prefix.
     """
     slopes = target.slopes(rewards)
     baselines = np.concatenate(
@@ -45,7 +46,11 @@ def decisions(
         for name in ("tokens", "states", "temperature", "top_p", "top_probability")
     }
     uncertain = columns["top_probability"] < SURE
-    chosen = np.flatnonzero(uncertain | (generator.random(len(uncertain)) < SURE_SHARE))
+    drawn = [
+        generator.random(sum(len(answer.tokens) for answer in group))
+        for generator, group in zip(generators, answers, strict=True)
+    ]
+    chosen = np.flatnonzero(uncertain | (np.concatenate(drawn) < SURE_SHARE))
     uncertain = uncertain[chosen]
     answer = np.repeat(np.arange(len(flat)), lengths)[chosen]
 
@@ -75,7 +80,7 @@ def _read(policy: Policy, states: np.ndarray, tokens: torch.Tensor) -> tuple[tor
     chunk = CPU_CHUNK_BYTES if torch.device(policy.device).type == "cpu" else CHUNK_BYTES
     size = max(64, chunk // (4 * policy.identity.vocab_size))
     parts = []
-    for begin in range(0, len(states), size):
+    for begin in range(0, max(1, len(states)), size):  # none are nevertheless of a shape
         hidden = policy.states(states[begin : begin + size])
         logits = policy.logits(hidden)
         if not logits.isfinite().all():

@@ -15,6 +15,7 @@ from autodeco.hugging_face.kept_states import KeptStates
 from autodeco.hugging_face.model import HuggingFaceModel
 from autodeco.hugging_face.slots import SlotAnswer, Slots
 from autodeco.rewards.policy import Ended, Predictor, Sampled
+from autodeco.training.processes import Processes
 
 GRANULE = 64  # lengths of a decoder are multiples of this, so that a slightly longer prompt needs no other
 
@@ -28,12 +29,18 @@ class HuggingFacePolicy:
     InputError for a model that cannot be used as a policy.
     """
 
-    rank = 0
-
     def __init__(
-        self, path: str | os.PathLike | HuggingFaceModel, max_tokens: int, slots: int, device: str, dtype: str
+        self,
+        path: str | os.PathLike | HuggingFaceModel,
+        max_tokens: int,
+        slots: int,
+        device: str,
+        dtype: str,
     ):
-        self._max_tokens, self._slots, self.device = max_tokens, slots, device
+        self._max_tokens, self._slots = max_tokens, slots
+        self.processes = Processes(device)
+        self.rank, self.device = self.processes.rank, self.processes.device
+        device = self.device
         self._frozen = path if isinstance(path, HuggingFaceModel) else HuggingFaceModel(path, dtype)
         self._frozen.network.to(device)
         self.identity, self._tokenizer = self._frozen.identity, self._frozen.tokenizer
@@ -60,8 +67,10 @@ class HuggingFacePolicy:
         seed: int,
         keep_states: bool = True,
         ended: Ended | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[list[Sampled]]:
-        """Return ``n`` answers to each prompt; random numbers depend only on the seed and the answer's indices.
+        """Return ``n`` answers to each prompt; random numbers depend only on the seed, the prompt's number and the
+        answer's index.
 
         ``keep_states`` replaces the states kept before; without it those are dropped. ``ended`` is called with every
         answer as it ends. Raises InputError for a prompt that is empty or too long, and for a model whose layers forget
@@ -73,7 +82,7 @@ class HuggingFacePolicy:
             return answers
         self._have_room(prompts)
         kept = self._kept if keep_states else None
-        settings = heads, prompts, n, self._ends, self._max_tokens, int(seed) % 2**64, kept
+        settings = heads, prompts, n, self._ends, self._max_tokens, int(seed) % 2**64, kept, numbers
         for answer in Slots(self._decoder, self.logits, *settings):
             prompt, sample = divmod(answer.index, n)
             answers[prompt][sample] = self._sampled(answer, keep_states)

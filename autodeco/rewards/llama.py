@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import llama_cpp
@@ -24,6 +25,7 @@ from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
 from autodeco.rewards.measuring import Static
 from autodeco.rewards.policy import Ended, Predictor, Sampled
+from autodeco.training.processes import Processes
 from autodeco.training.rebuilt_logits import RebuiltLogits
 
 LEAST_CONTEXT = 512
@@ -36,7 +38,7 @@ class LlamaPolicy:
     training are rebuilt with the output matrix, on ``device``.
     """
 
-    rank = 0
+    rank, processes = 0, Processes()
 
     def __init__(self, path: str | os.PathLike, max_tokens: int, slots: int, device: str, threads: int | None = None):
         self._max_tokens, self._slots, self.device = max_tokens, slots, device
@@ -69,6 +71,7 @@ class LlamaPolicy:
         seed: int,
         keep_states: bool = True,
         ended: Ended | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[list[Sampled]]:
         self._have_room(max(len(prompt) for prompt in prompts) + self._max_tokens)
         answers = [[None] * n for _ in prompts]
@@ -85,7 +88,9 @@ class LlamaPolicy:
             self._states.append(hidden[0].copy())
 
         with tempfile.TemporaryDirectory() as folder:
-            requests = batch.requests(self._llm, prompts, n, self._sampling(heads), self._max_tokens, seed=seed)
+            requests = batch.requests(self._llm, prompts, n, self._sampling(heads), self._max_tokens)
+            numbers = range(len(prompts)) if numbers is None else numbers
+            requests = [replace(each, seed=batch.seed_of(seed, numbers[each.index], each.sample)) for each in requests]
             loaded = None if isinstance(heads, Static) else self._loaded(heads, Path(folder))
             on_state = seen if keep_states else None
             for answer in shared.answer(self._llm, requests, loaded, self._slots, on_state):
@@ -108,7 +113,8 @@ class LlamaPolicy:
         return answers
 
     def states(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.stack([self._states[row] for row in rows])).to(self.device)
+        states = np.array([self._states[row] for row in rows], np.float32)
+        return torch.from_numpy(states.reshape(-1, self.identity.hidden_size)).to(self.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
         if self._rebuilt is None:

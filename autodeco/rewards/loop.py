@@ -26,7 +26,7 @@ from autodeco.rewards.objective import Decisions, add_gradient
 from autodeco.rewards.policy import Policy, Sampled
 from autodeco.rewards.problems import Problems
 from autodeco.rewards.targets import parse_target
-from autodeco.runs.interrupts import Terminated, deferred_interrupt
+from autodeco.runs.interrupts import Terminated
 from autodeco.runs.seeds import Stream, seed_of
 from autodeco.runs.seeds import generator as random_numbers
 from autodeco.settings.program import bar
@@ -70,26 +70,32 @@ def train_on_rewards(
     Heads start from a static setting, or from ``init``. An interrupt keeps the best heads so far; ``resume`` goes on
     after the last whole round. Raises InputError for bad input and if no answer is right.
     """
-    with Scorer(arguments.checker) as scorer:
+    processes = policy.processes
+    workers = max(1, (os.cpu_count() or 1) // processes.on_this_machine - 1)
+    with Scorer(arguments.checker, workers) as scorer, processes.interrupted_together():
         problems = Problems(problems_path, policy, arguments, scorer)
-        made_of, details = {"problems": problems.hash}, {"data": problems.described}
+        made_of, details = {"problems": problems.hash}, {"data": problems.described, "processes": processes.count}
         run = TrainingState(Path(output_dir), policy, arguments, RewardEvaluation, made_of, details, init, resume)
+        processes.wait()  # none may take what the first one writes for another run's
         with run.locked():
-            if not resume:
+            if not resume and run.model.rank == 0:
                 shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
+            if not resume:
                 if init is None:
                     run.start_from(_static_heads(run.heads, arguments))
                 run.extra = {"updates": [], "rates": {}, "seconds": 0.0, "tokens": 0}
                 run.save_resume()
             problems.rates = {int(index): rate for index, rate in run.extra["rates"].items()}
-            return _Training(run, problems, scorer, progress).all()
+            result = _Training(run, problems, progress and policy.rank == 0).all()
+            processes.wait()  # who starts processes ends them all when one has ended
+            return result
 
 
 class _Training:
     """A run on its problems."""
 
-    def __init__(self, run: TrainingState, problems: Problems, scorer: Scorer, progress: bool):
-        self._run, self._problems, self._scorer = run, problems, scorer
+    def __init__(self, run: TrainingState, problems: Problems, progress: bool):
+        self._run, self._problems, self._processes = run, problems, run.model.processes
         self._arguments, self._policy, self._progress = run.arguments, run.model, progress
         self._target = parse_target(self._arguments.target)
 
@@ -99,7 +105,7 @@ class _Training:
         try:
             self._rounds()
             found, answers = self._judge()
-            run.extra |= {"verdict": found.as_dict(), "answers_given_up": self._scorer.exceeded}
+            run.extra |= {"verdict": found.as_dict(), "answers_given_up": problems.given_up}
         except KeyboardInterrupt as error:
             # Only drawing is cut short, and that of a whole round begins again with the same random numbers.
             if not run.history:
@@ -109,9 +115,10 @@ class _Training:
         seconds, tokens = run.extra["seconds"], run.extra["tokens"]
         result = run.finish(*sizes, "problems", seconds, tokens / seconds if seconds else 0.0, interrupted)
         if not interrupted:
-            result.verdict, result.given_up = found.sentence, self._scorer.exceeded
-            write_report(run, _predictions(answers))
-            shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
+            result.verdict, result.given_up = found.sentence, problems.given_up
+            if self._policy.rank == 0:
+                write_report(run, _predictions(answers))
+                shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
         return result
 
     def _rounds(self) -> None:
@@ -160,18 +167,20 @@ class _Training:
             seed_of(arguments.seed, Stream.ANSWERS, number),
             keep_states=True,
         )
-        with deferred_interrupt():
+        with self._processes.uninterrupted():
             return self._learn(number, chosen, answers, rewards, began)
 
     def _learn(self, number: int, chosen: list[int], answers: list, rewards: np.ndarray, began: float) -> dict:
         """Update the heads from a round's answers and keep all of it; return the figures of the round."""
         run, arguments, problems = self._run, self._arguments, self._problems
         problems.note(chosen, rewards)
-        generator = random_numbers(arguments.seed, Stream.DECISIONS, number)
-        some = decisions(self._policy, answers, rewards, self._target, generator)
-        figures = self._updates(some, rewards.size, number)
+        own = self._processes.share(len(chosen))
+        generators = (random_numbers(arguments.seed, Stream.DECISIONS, number, index) for index in chosen[own])
+        some = decisions(self._policy, answers[own], rewards[own], self._target, generators)
+        sizes = self._processes.gather(len(some))
+        figures = self._updates(some, sizes, rewards.size, number)
         tokens = sum(len(answer.tokens) for group in answers for answer in group)
-        figures |= {"reward": float(rewards.mean()), "tokens": tokens, "decisions": len(some)}
+        figures |= {"reward": float(rewards.mean()), "tokens": tokens, "decisions": sum(sizes)}
         figures |= _spread([answer for group in answers for answer in group])
         seconds = time.perf_counter() - began
         run.extra["seconds"] += seconds
@@ -182,26 +191,32 @@ class _Training:
         run.save_resume()
         return figures | {"seconds": seconds}
 
-    def _updates(self, some: Decisions, answers: int, number: int) -> dict[str, float]:
-        """Make a round's updates; return means of their figures."""
+    def _updates(self, some: Decisions, sizes: list[int], answers: int, number: int) -> dict[str, float]:
+        """Make a round's updates; return means of their figures.
+
+        ``some`` are this process's decisions, of ``sizes`` that each process has. All together are divided in updates.
+        """
         run, arguments = self._run, self._arguments
+        first = sum(sizes[: self._policy.rank])
         generator = torch.Generator().manual_seed(seed_of(arguments.seed, Stream.UPDATES, number))
         sums = torch.zeros(3)
         for _ in range(arguments.passes):
-            order = torch.randperm(len(some), generator=generator)
+            order = torch.randperm(sum(sizes), generator=generator)
             for part in order.tensor_split(arguments.minibatches):
-                here = some[part.to(some.atom.device)]
+                own = part[(part >= first) & (part < first + len(some))] - first
+                here = some[own.to(some.atom.device)]
                 run.optimizer.zero_grad(set_to_none=True)
                 found = add_gradient(
                     run.heads, here, arguments.leak_price, arguments.minibatches / answers, arguments.clip
                 )
+                found = self._processes.sum_gradients(run.heads, torch.cat([found, here.weight.sum().reshape(1)]))
                 if not found[0].isfinite():
                     raise InputError(
                         f"{run.directory}: the loss of update {run.step} is not finite; the best heads so far are "
                         "kept; try a lower --learning-rate"
                     )
                 run.update(learning_rate(run.step, arguments))
-                sums += (found[1:] / here.weight.sum().clamp(min=1)).cpu()
+                sums += (found[1:4] / found[4].clamp(min=1)).cpu()
         gain, leak, divergence = (sums / arguments.updates_in_a_round).tolist()
         return {"gain": gain, "leak": leak, "divergence": divergence}
 
@@ -209,7 +224,8 @@ class _Training:
         """Have the averaged heads answer the held-out problems; keep them as a candidate."""
         run, arguments = self._run, self._arguments
         heads = run.averaged_heads()
-        heads.save_pretrained(run.directory / CANDIDATES / f"{number:05d}")
+        if self._policy.rank == 0:
+            heads.save_pretrained(run.directory / CANDIDATES / f"{number:05d}")
         answers, rewards = self._held_out(heads, arguments.validation_samples, 0)
         value = float(self._target.estimate(rewards).mean())
         spread = _spread([answer for group in answers for answer in group])

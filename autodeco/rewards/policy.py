@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from autodeco.heads import Heads
+from autodeco.training.processes import Processes
 from autodeco.training.source import FrozenModel
 
 # Called with an answer as it ends: (index of its prompt, its index among the prompt's answers, the answer).
@@ -35,7 +36,9 @@ class Sampled:
 
 
 class Policy(FrozenModel, Protocol):
-    """A frozen model that heads turn into a policy."""
+    """A frozen model that heads turn into a policy; each of ``processes`` has it whole."""
+
+    processes: Processes
 
     def prompt_ids(self, prompt) -> list[int]:
         """Return the tokens of a prompt, text or messages."""
@@ -48,10 +51,12 @@ class Policy(FrozenModel, Protocol):
         seed: int,
         keep_states: bool = True,
         ended: Ended | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[list[Sampled]]:
         """Return ``n`` answers to each prompt (token ids), sampled with ``heads`` and their hard top-p.
 
-        An answer's random numbers depend only on ``seed`` and its indices. ``ended`` is called with each as it ends.
+        An answer's random numbers depend only on ``seed``, its index among the n and its prompt's number in
+        ``numbers``, by default the prompt's index. ``ended`` is called with each as it ends.
         """
 
     def states(self, rows: np.ndarray) -> Tensor:

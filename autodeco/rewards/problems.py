@@ -36,7 +36,14 @@ class Problems:
         self._prompts = [policy.prompt_ids(problem["prompt"]) for problem in self._problems]
         order = generator(arguments.seed, Stream.SPLIT).permutation(len(self._problems))
         held_out = min(arguments.validation_problems, len(order) // 2)
-        self.validation, self.training = sorted(order[:held_out].tolist()), sorted(order[held_out:].tolist())
+        self.validation, self.training = order[:held_out].tolist(), order[held_out:].tolist()
+        round_size = min(arguments.batch_problems, len(self.training))
+        if policy.processes.count > round_size:
+            raise InputError(
+                f"{path}: a round has {round_size} problems, too few for {policy.processes.count} processes; "
+                "give more problems, or a higher --batch-problems"
+            )
+        self.given_up = 0  # answers whose scoring took too long or too much memory
         self.rates: dict[int, float] = {}  # share of right answers, of the problems answered so far
 
     def chosen(self, number: int) -> list[int]:
@@ -57,15 +64,33 @@ class Problems:
     def answers(
         self, indices: Sequence[int], n: int, predictor: Predictor, seed: int, keep_states: bool = False
     ) -> tuple[list[list[Sampled]], np.ndarray]:
-        """Return ``n`` answers to the problems at ``indices`` and their rewards [len(indices), n]."""
+        """Return ``n`` answers to the problems at ``indices`` and their rewards [len(indices), n].
+
+        Each of several processes draws and scores its share, and has the states of that alone.
+        """
+        processes, mine = self._policy.processes, None
+        try:
+            mine = self._own_answers(indices[processes.share(len(indices))], n, predictor, seed, keep_states)
+        except KeyboardInterrupt:
+            if processes.count == 1:
+                raise
+        parts = processes.gather((mine, self._scorer.exceeded))
+        self.given_up = sum(exceeded for _, exceeded in parts)
+        answers, rewards = zip(*(each for each, _ in parts), strict=True)
+        return [group for each in answers for group in each], np.concatenate(rewards)
+
+    def _own_answers(
+        self, indices: Sequence[int], n: int, predictor: Predictor, seed: int, keep_states: bool
+    ) -> tuple[list[list[Sampled]], np.ndarray]:
         started: dict[tuple[int, int], object] = {}
 
         def ended(prompt: int, sample: int, answer: Sampled) -> None:
             if answer.finished:  # scored beside the drawing of the others
                 started[prompt, sample] = self._scorer.start(self._problems[indices[prompt]], answer.text)
+            self._policy.processes.stop_if_interrupted()
 
         prompts = [self._prompts[index] for index in indices]
-        answers = self._policy.sample(prompts, n, predictor, seed, keep_states, ended)
+        answers = self._policy.sample(prompts, n, predictor, seed, keep_states, ended, indices)
         rewards = np.zeros((len(indices), n))
         scores = self._scorer.scores(list(started.values()))
         for key, score in zip(started, scores, strict=True):

@@ -1,10 +1,7 @@
 """A Hugging Face model trains heads as traces of the same model do, packed without leaks, on one process or two."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +23,9 @@ from autodeco.training.arguments import HuggingFaceSettings  # noqa: E402
 from autodeco.training.hugging_face_source import HuggingFaceSource  # noqa: E402
 from autodeco.training.packed_answers import PackedAnswers  # noqa: E402
 from autodeco.training.trace_source import TraceSource  # noqa: E402
+from builders import launching  # noqa: E402
 from builders.hf_folders import write_smollm2  # noqa: E402
+from builders.launching import AUTODECO  # noqa: E402
 from builders.trained_heads import weights  # noqa: E402
 
 ARGUMENTS = TrainingArguments(steps=6, batch_tokens=512, learning_rate=1e-3, warmup_steps=1, evaluate_every=3)
@@ -198,33 +197,12 @@ def test_both_sources_see_the_same_tokens_and_train_alike(source, folder, data, 
     }
 
 
-def launch(folder, data, output, processes, *flags, program=Path(sys.executable).parent / "autodeco", **environment):
-    # what `accelerate launch` starts on GPUs; on CPUs it wants MPI for more than one process
-    run = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-    run += [f"--master_port={29500 + os.getpid() % 500}"]
-    run += [str(program), "train", "--model", str(folder), "--data", str(data)]
-    run += [
-        "--device=cpu",
-        "-o",
-        str(output),
-        "--pack-tokens=256",
-        "--dtype=float32",
-        "--batch-tokens=512",
-        "--learning-rate=1e-3",
-    ]
-    run += [
-        "--warmup-steps=1",
-        "--evaluate-every=2",
-        "--steps=4",
-        "--validation-share=0.5",
-        "--easy-token-drop=0",
-        "--control",
-        "--control-tokens=4",
-        *flags,
-    ]
-    return subprocess.run(
-        run, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, timeout=300
-    )
+def launch(folder, data, output, processes, *flags, program=AUTODECO, **environment):
+    command = ["train", "--model", folder, "--data", data, "--device=cpu", "-o", output, "--pack-tokens=256"]
+    command += ["--dtype=float32", "--batch-tokens=512", "--learning-rate=1e-3", "--warmup-steps=1"]
+    command += ["--evaluate-every=2", "--steps=4", "--validation-share=0.5", "--easy-token-drop=0"]
+    command += ["--control", "--control-tokens=4", *flags]
+    return launching.launch(processes, command, program, **environment)
 
 
 @pytest.fixture(scope="module")

@@ -13,24 +13,13 @@ from autodeco.hugging_face.decoder import Decoder  # noqa: E402
 from autodeco.hugging_face.model import HuggingFaceModel  # noqa: E402
 from autodeco.rewards import hugging_face  # noqa: E402
 from autodeco.rewards.hugging_face import HuggingFacePolicy  # noqa: E402
-from builders.hf_folders import write_smollm2  # noqa: E402
-
-TINY = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-TINY |= {"num_key_value_heads": 2, "head_dim": 12, "vocab_size": 49152, "tie_word_embeddings": False}
+from builders.hf_folders import TINY, write_tiny_smollm2  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def folder(smollm2, tmp_path_factory):
-    """A random model with SmolLM2's tokenizer, whose logits are wide enough to tell tokens apart."""
     path = tmp_path_factory.mktemp("policy") / "tiny"
-    write_smollm2(smollm2, path, with_weights=False)
-    config = transformers.AutoConfig.from_pretrained(path)
-    config.update(TINY)
-    torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(config)
-    with torch.no_grad():
-        model.lm_head.weight.normal_(std=0.5)
-    model.save_pretrained(path)
+    write_tiny_smollm2(smollm2, path)
     return path
 
 
@@ -75,6 +64,15 @@ def test_states_logits_and_predictions_are_those_of_a_whole_pass(folder, heads):
             np.testing.assert_allclose(answer.top_p, top_p, rtol=1e-3)
             np.testing.assert_allclose(answer.top_probability, logits.softmax(-1).amax(-1), rtol=1e-3)
             assert answer.text == "".join(policy.token_texts(answer.tokens.tolist()[: -1 if answer.finished else None]))
+
+
+def test_an_answer_depends_on_its_prompts_number_whatever_is_drawn_beside_it(folder):
+    policy = policy_of(folder)
+    whole = policy.sample([[5, 6], [7], [8, 9, 10]], 3, fixed, 1, numbers=[4, 0, 9])
+    (part,) = policy.sample([[8, 9, 10]], 3, fixed, 1, numbers=[9])
+    assert [answer.tokens.tolist() for answer in part] == [answer.tokens.tolist() for answer in whole[2]]
+    (other,) = policy.sample([[8, 9, 10]], 3, fixed, 1)
+    assert [answer.tokens.tolist() for answer in part] != [answer.tokens.tolist() for answer in other]
 
 
 def test_states_are_kept_of_the_last_draw_alone(folder):

@@ -8,6 +8,9 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 from safetensors.numpy import save_file
 
+TINY = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+TINY |= {"num_key_value_heads": 2, "head_dim": 12, "vocab_size": 49152, "tie_word_embeddings": False}
+
 _LLAMA_NAMES = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
@@ -107,6 +110,24 @@ def write_smollm2(gguf_path: Path, folder: Path, with_weights: bool = True) -> N
             special | {"tokenizer_class": "GPT2TokenizerFast", "chat_template": value("tokenizer.chat_template")}
         )
     )
+
+
+def write_tiny_smollm2(gguf_path: Path, folder: Path, ends: list[int] | None = None) -> None:
+    """SmolLM2's tokenizer with a random model of two layers whose logits are wide enough to tell tokens apart; ``ends``
+    are the tokens that end its answers, by default the end of a turn."""
+    import torch
+    import transformers
+
+    write_smollm2(gguf_path, folder, with_weights=False)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    config.update(TINY)
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight.normal_(std=0.5)
+    if ends:
+        model.generation_config.eos_token_id = ends
+    model.save_pretrained(folder)
 
 
 TINY_TEXT = "the quick brown fox jumps over the lazy dog and runs away from a small cat under the old tree\n" * 20

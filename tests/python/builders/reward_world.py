@@ -21,6 +21,7 @@ import torch
 from autodeco.base.identity import ModelIdentity
 from autodeco.rewards.measuring import Static
 from autodeco.rewards.policy import Sampled
+from autodeco.training.processes import Processes
 
 KINDS = ("sure", "digit", "wording", "misranked")
 SHARES = (0.6, 0.2, 0.12, 0.08)
@@ -95,22 +96,31 @@ def best_value(problems: range) -> float:
 class WorldPolicy:
     """The world as a frozen model."""
 
-    rank, device = 0, "cpu"
+    device = "cpu"
     identity = ModelIdentity("world", "world-fingerprint", "world", "world", HIDDEN, VOCABULARY)
 
     def __init__(self):
-        self._hidden, self._logits = torch.zeros(0, HIDDEN), {}
+        self.processes = Processes()
+        self.rank = self.processes.rank
+        self._hidden = self._all_logits = torch.zeros(0, HIDDEN)
 
     def prompt_ids(self, prompt):
         return [int(prompt)]
 
     @torch.no_grad()
-    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None):
-        generator = torch.Generator().manual_seed(seed)
+    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None):
+        if not prompts:
+            return []
         places = [place(prompt[0]) for prompt in prompts]
         hidden, logits = (torch.cat([each[i] for each in places]) for i in (1, 2))
         temperature, top_p = heads(hidden, logits)
-        drawn = torch.multinomial(nucleus(logits, temperature, top_p), n, True, generator=generator)
+        drawn = []
+        for number, pi in zip(
+            numbers or range(len(prompts)), nucleus(logits, temperature, top_p).split(LENGTH), strict=True
+        ):
+            generator = torch.Generator().manual_seed((seed << 20) + number)
+            drawn.append(torch.multinomial(pi, n, True, generator=generator))
+        drawn = torch.cat(drawn)
         largest = torch.softmax(logits, -1).amax(-1).numpy()
         if keep_states:
             self._hidden, self._all_logits = hidden, logits

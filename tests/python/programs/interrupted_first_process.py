@@ -5,9 +5,9 @@ import signal
 import sys
 
 from autodeco import cli
-from autodeco.training import loop
-
-learning_rate = loop.learning_rate
+from autodeco.rewards import loop as rewards
+from autodeco.training import loop as likelihood
+from autodeco.training.schedule import learning_rate
 
 
 def pressed(step, arguments):
@@ -17,5 +17,5 @@ def pressed(step, arguments):
 
 
 if __name__ == "__main__":
-    loop.learning_rate = pressed
+    likelihood.learning_rate = rewards.learning_rate = pressed
     sys.exit(cli.main(sys.argv[1:]))
