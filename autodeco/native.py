@@ -40,6 +40,7 @@ check_versions(BUILT_AGAINST, llama_cpp.__version__)
 
 GraphSampler = _native.GraphSampler
 Heads = _native.Heads
+HiddenStates = _native.HiddenStates
 #: vector instructions that the passes over the logits run on
 ISA: str = _native.ISA
 
@@ -52,6 +53,12 @@ def address(pointer) -> int:
 def sampler(pointer: int) -> "ctypes._Pointer[llama_cpp.llama_sampler]":
     """A sampler made by the compiled module, as llama-cpp-python's functions take it."""
     return ctypes.cast(pointer, ctypes.POINTER(llama_cpp.llama_sampler))
+
+
+def watch(states: HiddenStates, params: llama_cpp.llama_context_params) -> None:
+    """Let ``states``, which must outlive it, see the hidden states of the outputs of a context made with ``params``."""
+    params.cb_eval = llama_cpp.ggml_backend_sched_eval_callback(states.on_node)
+    params.cb_eval_user_data = states.address
 
 
 def load_heads(path: str | os.PathLike) -> Heads:

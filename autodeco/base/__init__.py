@@ -1,1 +1,1 @@
-"""The frozen GGUF model through stock llama.cpp: opening, tokens, states, output matrix. No torch, none of our C++."""
+"""The frozen GGUF model through llama.cpp: opening, tokens, states, output matrix. No torch; C++ for states only."""

@@ -32,8 +32,10 @@ def check_gguf(path: str | os.PathLike) -> Path:
     return path
 
 
-def open_base(model: str | os.PathLike | Layout, **kwargs) -> llama_cpp.Llama:
-    """Open the model in ``model``, a file or its layout, quietly; ``kwargs`` are those of ``llama_cpp.Llama``.
+def open_base(
+    model: str | os.PathLike | Layout, kind: type[llama_cpp.Llama] = llama_cpp.Llama, **kwargs
+) -> llama_cpp.Llama:
+    """Open the model in ``model``, a file or its layout, quietly, as a ``kind``, whose arguments ``kwargs`` are.
 
     Raises InputError for a missing file, a file that is no GGUF, and one that llama.cpp cannot load.
     """
@@ -42,7 +44,7 @@ def open_base(model: str | os.PathLike | Layout, **kwargs) -> llama_cpp.Llama:
     if not layout.has_base:
         raise InputError(f"{path}: holds heads only; give the base model")
     with opened_at(path, layout.base_offset):
-        return loaded(lambda: llama_cpp.Llama(path, **{"verbose": False, **kwargs}), path)
+        return loaded(lambda: kind(path, **{"verbose": False, **kwargs}), path)
 
 
 def open_vocabulary(model: str | os.PathLike | Layout) -> llama_cpp.Llama:

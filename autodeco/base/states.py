@@ -1,13 +1,17 @@
 """The hidden states and logits of a model run by llama.cpp, and whether logits can be rebuilt from the states."""
 
+import os
 from collections.abc import Iterator
 
 import llama_cpp
 import numpy as np
 
+from autodeco import native
+from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix
 from autodeco.base.token_batch import TokenBatch
 from autodeco.errors import InputError
+from autodeco.export.layout import Layout
 from autodeco.settings.limits import PROMPT_BATCH
 
 # While states are kept, llama.cpp also computes logits for every position: 128 x 151,936 floats are 74 MiB.
@@ -18,13 +22,37 @@ CHECKED_POSITIONS = 64
 LARGEST_LOGITS_ERROR = 0.05
 
 
+class StatefulModel(llama_cpp.Llama):
+    """A model whose context tells the hidden states of its outputs; ``llama_cpp.Llama`` has them with its embeddings
+    flag only, which some architectures compute no logits with."""
+
+    def __init__(self, *args, **kwargs):
+        self.states = native.HiddenStates()
+        super().__init__(*args, **kwargs)
+
+    # llama_cpp.Llama fills this structure field by field and then makes the context from it.
+    @property
+    def context_params(self) -> llama_cpp.llama_context_params:
+        return self._context_params
+
+    @context_params.setter
+    def context_params(self, params: llama_cpp.llama_context_params) -> None:
+        native.watch(self.states, params)
+        self._context_params = params
+
+
+def open_stateful(model: str | os.PathLike | Layout, **kwargs) -> StatefulModel:
+    """Open the model in ``model`` for a ``StateReader``; arguments and errors are those of ``open_base``."""
+    return open_base(model, StatefulModel, **kwargs)
+
+
 class StateReader:
     """Reads the hidden states and logits that predict completions.
 
     A prefix that a prompt shares with the one before it (a system prompt, usually) is not computed again.
     """
 
-    def __init__(self, llm: llama_cpp.Llama):
+    def __init__(self, llm: StatefulModel):
         self._llm = llm
         self._memory = llama_cpp.llama_get_memory(llm.ctx)
         self._tokens: list[int] = []  # what the memory holds
@@ -38,22 +66,24 @@ class StateReader:
     def read(self, prompt: list[int], completion: list[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yield (start, hidden [n, H], logits [n, V]) in order; they predict completion[start : start + n].
 
-        The arrays are float32 and valid until the next step. Hidden states are those after the final norm.
+        The arrays are float32; the logits are valid until the next step. Hidden states are those that the output matrix
+        multiplies.
         """
-        ctx = self._llm.ctx
         self._keep_common(prompt)
-        llama_cpp.llama_set_embeddings(ctx, False)
         for start in range(len(self._tokens), len(prompt) - 1, PROMPT_BATCH):
             self._decode(prompt[start : min(start + PROMPT_BATCH, len(prompt) - 1)], outputs=False)
-        llama_cpp.llama_set_embeddings(ctx, True)
         inputs = [prompt[-1], *completion[:-1]]
         for start in range(0, len(inputs), COMPLETION_BATCH):
             tokens = inputs[start : start + COMPLETION_BATCH]
+            self._llm.states.clear()
             self._decode(tokens, outputs=True)
             # All outputs of one batch lie one after another.
-            hidden = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(ctx), (len(tokens), self._llm.n_embd()))
-            logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(ctx), (len(tokens), self._llm.n_vocab()))
-            yield start, hidden, logits
+            shape = len(tokens), self._llm.n_vocab()
+            yield (
+                start,
+                self._llm.states.rows(),
+                np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._llm.ctx), shape),
+            )
 
     def _keep_common(self, prompt: list[int]) -> None:
         pairs = zip(self._tokens, prompt[:-1], strict=False)

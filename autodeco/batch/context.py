@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import llama_cpp
 
 from autodeco import native
+from autodeco.base.memory import can_cut
 from autodeco.base.token_batch import TokenBatch
 from autodeco.errors import InputError
 from autodeco.runs.interrupts import deferred_interrupt
@@ -84,18 +85,14 @@ class BatchContext:
         except BaseException:
             self.close()
             raise
-        # the state of a recurrent model is one for all tokens before: it cannot be cut back to a shared prefix
-        self._can_cut = not (
-            llama_cpp.llama_model_is_recurrent(llm.model) or llama_cpp.llama_model_is_hybrid(llm.model)
-        )
+        self._can_cut = can_cut(llm)
         self._window = llama_cpp.llama_model_n_swa(llm.model)
 
     def close(self) -> None:
         """Free the context; its samplers leave it first."""
         self._stack.close()
 
-    @staticmethod
-    def _params(llm: llama_cpp.Llama, slots: int, cells: int) -> llama_cpp.llama_context_params:
+    def _params(self, llm: llama_cpp.Llama, slots: int, cells: int) -> llama_cpp.llama_context_params:
         params = llama_cpp.llama_context_params.from_buffer_copy(llm.context_params)
         params.n_seq_max = slots
         # one pool of cells: a copied prompt costs nothing, and a short answer leaves its room to a long one
@@ -159,7 +156,8 @@ class BatchContext:
         else:
             self._remove(slot, 0)
             if common:
-                llama_cpp.llama_memory_seq_cp(self._memory, source.seq, slot.seq, 0, common)
+                end = common if self._can_cut else -1  # which is all that is held
+                llama_cpp.llama_memory_seq_cp(self._memory, source.seq, slot.seq, 0, end)
         slot.held, slot.prompt = list(prompt[:common]), prompt
         for token in prompt[common:-1]:
             self._add(slot, token, output=False)

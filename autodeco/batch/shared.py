@@ -69,7 +69,8 @@ def _run(
     active: dict[Slot, list[_Draws]] = {}  # the answers of a slot have all their tokens in common
     while queue or active:
         _admit(context, active, queue, token_bytes)
-        slots = list(active)
+        # In the order of their sequences, in which llama.cpp computes the outputs of every kind of memory.
+        slots = sorted(active, key=lambda slot: slot.seq)
         hidden, logits = context.states(slots, [active[slot][0].last for slot in slots])
         rows = iter(_drawn([active[slot] for slot in slots], hidden, logits, heads))
         for index, slot in enumerate(slots):
@@ -149,15 +150,15 @@ class _StateContext(BatchContext):
     """A context that gives hidden states and logits instead of tokens, and whose sequences branch."""
 
     def __init__(self, llm: llama_cpp.Llama, heads: native.Heads | None, slots: int, cells: int):
+        self._states = native.HiddenStates()
         super().__init__(llm, heads, slots, cells)
-        self._widths = llm.n_embd(), llm.n_vocab()
+        self._n_vocab = llm.n_vocab()
         self._free = list(self.slots)
-        self._give_states(False)
 
-    def _give_states(self, on: bool) -> None:
-        # only for the tokens whose states are read: llama.cpp would compute the logits of all of a prompt
-        self._gives_states = on
-        llama_cpp.llama_set_embeddings(self._ctx, on)
+    def _params(self, llm: llama_cpp.Llama, slots: int, cells: int) -> llama_cpp.llama_context_params:
+        params = super()._params(llm, slots, cells)
+        native.watch(self._states, params)
+        return params
 
     def _slot(self, llm: llama_cpp.Llama, heads: native.Heads | None, seq: int) -> Slot:
         return Slot(seq, None)
@@ -166,7 +167,6 @@ class _StateContext(BatchContext):
         """Take the free slot that holds the longest prefix of ``prompt``, and load the prompt."""
         slot, _ = self.fullest(self._free, prompt)
         self._free.remove(slot)
-        self._give_states(False)
         self.load(slot, prompt)
         return slot
 
@@ -188,13 +188,12 @@ class _StateContext(BatchContext):
         self._free.append(slot)
 
     def states(self, slots: list[Slot], tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Decode one token of each slot; return hidden states [n, H] and logits [n, V], valid until the next step."""
+        """Decode one token of each of ``slots``, which stand in the order of their sequences; return hidden states
+        [n, H] and logits [n, V], valid until the next step."""
         self.flush()
-        if not self._gives_states:
-            self._give_states(True)
+        self._states.clear()
         for slot, token in zip(slots, tokens, strict=True):
             self._add(slot, token, output=True)
         self.flush()
-        shapes = [(len(slots), width) for width in self._widths]
-        pointers = llama_cpp.llama_get_embeddings(self._ctx), llama_cpp.llama_get_logits(self._ctx)
-        return tuple(np.ctypeslib.as_array(p, shape) for p, shape in zip(pointers, shapes, strict=True))
+        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._ctx), (len(slots), self._n_vocab))
+        return self._states.rows(), logits

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from autodeco import native
-from autodeco.base.opening import open_base
-from autodeco.base.states import StateReader
+from autodeco.base.states import StateReader, open_stateful
 from autodeco.export.card import Deviation
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.head_weights import HeadWeights
@@ -60,10 +59,10 @@ def measure_deviations(heads: HeadWeights, base: Layout) -> list[Deviation]:
 
 def hidden_states(base: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Hidden states [n, H] and logits [n, V], float32, of the model in ``base`` over the built-in text."""
-    llm = open_base(base, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
+    llm = open_stateful(base, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
     try:
         tokens = llm.tokenize(TEXT.encode())[:512]
-        steps = [(hidden.copy(), logits.copy()) for _, hidden, logits in StateReader(llm).read(tokens[:1], tokens[1:])]
+        steps = [(hidden, logits.copy()) for _, hidden, logits in StateReader(llm).read(tokens[:1], tokens[1:])]
     finally:
         llm.close()
     return np.concatenate([step[0] for step in steps]), np.concatenate([step[1] for step in steps])

@@ -8,6 +8,7 @@ import warnings
 import llama_cpp
 
 from autodeco import native
+from autodeco.base.memory import can_cut
 from autodeco.base.opening import opened_at
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
@@ -52,6 +53,9 @@ class Llama(llama_cpp.Llama):
         self._call: Call | None = None  # the completion under way
         self._generation: object | None = None  # the generation under way
         self._samplers = extra_samplers.OFF
+        # of contexts whose every token is an output; the others' heads see them in the graph
+        all_outputs = any(kwargs.get(name) for name in ("logits_all", "draft_model", "embedding"))
+        self._states = native.HiddenStates() if all_outputs else None
 
         self._layout = open_layout(model_path)
         if not self._layout.has_base:
@@ -62,6 +66,12 @@ class Llama(llama_cpp.Llama):
 
         with opened_at(model_path, self._layout.base_offset):
             super().__init__(os.fspath(model_path), **kwargs)
+        if self.draft_model is not None and not can_cut(self):
+            self.close()
+            raise InputError(
+                f"{model_path}: cannot take back the tokens of a draft, since its memory is one state for all tokens; "
+                "open it without draft_model"
+            )
         self._attachment = Attachment(self._ctx)
         self._stack.callback(self._attachment.detach)  # before the context is freed, which the stack does next
         if heads is not None:
@@ -112,7 +122,8 @@ class Llama(llama_cpp.Llama):
         return heads
 
     # llama_cpp.Llama fills this structure field by field and then makes the context from it. Set on the way in, because
-    # llama.cpp would otherwise reserve a copy of the sampler's graph for every token of a batch.
+    # llama.cpp would otherwise reserve a copy of the sampler's graph for every token of a batch, and tell hidden states
+    # with its embeddings flag only, which some architectures compute no logits with.
     @property
     def context_params(self) -> llama_cpp.llama_context_params:
         return self._context_params
@@ -120,6 +131,8 @@ class Llama(llama_cpp.Llama):
     @context_params.setter
     def context_params(self, params: llama_cpp.llama_context_params) -> None:
         params.n_outputs_max_per_seq = 1
+        if self._states is not None:
+            native.watch(self._states, params)
         self._context_params = params
 
     @property
@@ -141,19 +154,13 @@ class Llama(llama_cpp.Llama):
             self._requires_eval = True  # what was decoded before was decoded for another place
         return graph
 
-    @property
-    def _all_outputs(self) -> bool:
-        """Whether every token of a batch is an output (logits_all, draft models, embedding contexts), of which a graph
-        sampler may have one: then hidden states come to the host with the logits."""
-        return self._logits_all or self.context_params.embeddings
-
     def _init_sampler(self, **settings):
         if self._heads is None:
             chain = check_chain(super()._init_sampler(**settings))
             self._samplers.insert(chain, settings, self, self._seed)
             return chain
         check_settings(settings)
-        if self._all_outputs:
+        if self._states is not None:
             self._attachment.detach()
             if self.context_params.embeddings and self.pooling_type() != llama_cpp.LLAMA_POOLING_TYPE_NONE:
                 raise InputError(
@@ -161,7 +168,7 @@ class Llama(llama_cpp.Llama):
                     "generate with another Llama, opened without embedding=True"
                 )
             observer = native.GraphSampler(self._heads, True)
-            draw = self._host_draw(observer, settings, self._heads)
+            draw = self._host_draw(observer, settings, self._heads, self._states)
         elif self._generating and self._samplers == extra_samplers.OFF and is_plain(settings):
             draw = GraphDraw(self._attach(Place.GRAPH), self._rows)
             self._requires_eval = True  # a cached prompt's token was drawn with the settings of its time
@@ -171,16 +178,24 @@ class Llama(llama_cpp.Llama):
         draw.graph.set_params(self._seed & 0xFFFFFFFF, settings["temp"], settings["top_p"])
         return draw
 
-    def _host_draw(self, graph: native.GraphSampler, settings: dict, heads: native.Heads | None = None) -> HostDraw:
+    def _host_draw(
+        self,
+        graph: native.GraphSampler,
+        settings: dict,
+        heads: native.Heads | None = None,
+        states: native.HiddenStates | None = None,
+    ) -> HostDraw:
         chain = check_chain(super()._init_sampler(**{**settings, "temp": 0.0}))
         samplers = self._samplers
         cuts = [*samplers.first_cuts(), *stock_cuts(settings), *samplers.last_cuts(self._seed)]
-        return HostDraw(graph, chain, samplers.penalties(self), cuts, self._rows, heads)
+        return HostDraw(graph, chain, samplers.penalties(self), cuts, self._rows, heads, states)
 
     def eval(self, tokens):
         self._check_open()
-        if self._heads is not None and self._all_outputs:
-            llama_cpp.llama_set_embeddings(self.ctx, True)
+        if self._states is not None:
+            self._states.clear()
+            by_hand = self._heads is None and not self._generating
+            llama_cpp.llama_set_embeddings(self.ctx, self.context_params.embeddings and by_hand)
         elif self._heads is not None and not self._generating:
             self._attach(Place.CALLER)  # the caller will sample by itself, with settings not known yet
         super().eval(tokens)
@@ -226,6 +241,7 @@ class Llama(llama_cpp.Llama):
     def embed(self, *args, **kwargs):
         self._check_open()
         self._attachment.detach()
+        llama_cpp.llama_set_embeddings(self.ctx, self.context_params.embeddings)  # which a generation takes off
         return super().embed(*args, **kwargs)
 
     def __getstate__(self):

@@ -154,7 +154,7 @@ class HostDraw:
 
     Logits processors, penalties and grammar see the raw logits; then come the temperature, the ``cuts`` and the
     nucleus. ``chain`` is llama-cpp-python's own chain of everything before the temperature, ending greedily. With
-    ``heads``, the context returns embeddings, and temperature and top-p are computed from them here. An exception of a
+    ``heads`` and ``states`` of the context, temperature and top-p are computed from them here. An exception of a
     logits processor is raised again; ctypes would swallow it.
     """
 
@@ -166,11 +166,13 @@ class HostDraw:
         cuts: list["llama_cpp.llama_sampler_p"],
         rows: list[tuple],
         heads: native.Heads | None = None,
+        states: native.HiddenStates | None = None,
     ):
         self.graph = graph
         self.chain = chain
         self.rows = rows
         self.heads = heads
+        self.states = states
         self._raised: list[BaseException] = []
         for _, custom in chain.custom_samplers:
             custom.apply_func = self._kept(custom.apply_func)
@@ -208,7 +210,7 @@ class HostDraw:
         return kept
 
     def _observe(self, ctx: LlamaContext, idx: int) -> None:
-        hidden = np.ctypeslib.as_array(ctx.get_embeddings_ith(idx), (self.heads.embedding_length,))
+        hidden = self.states.rows()[idx]  # counted from the last, as llama.cpp does
         logits = np.ctypeslib.as_array(ctx.get_logits_ith(idx), (self.heads.vocab_size,))
         temperature, top_p = self.heads.predict(hidden[None], logits[None])
         self.graph.observe(temperature[0], top_p[0])

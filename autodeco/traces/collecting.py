@@ -10,9 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from autodeco.base.identity import ModelIdentity
-from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
-from autodeco.base.states import LogitsCheck, StateReader, check_float16, refuse_if_wrong
+from autodeco.base.states import LogitsCheck, StatefulModel, StateReader, check_float16, open_stateful, refuse_if_wrong
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_commands
 from autodeco.data.records import Record, held_out_records, read_records
@@ -73,8 +72,8 @@ def collect(
     return manifest
 
 
-def _open(layout: Layout, matrix: OutputMatrix, context: int, threads: int) -> llama_cpp.Llama:
-    llm = open_base(layout, n_ctx=context, n_batch=PROMPT_BATCH, n_threads=threads, n_threads_batch=threads)
+def _open(layout: Layout, matrix: OutputMatrix, context: int, threads: int) -> StatefulModel:
+    llm = open_stateful(layout, n_ctx=context, n_batch=PROMPT_BATCH, n_threads=threads, n_threads_batch=threads)
     if (llm.n_embd(), llm.n_vocab()) != (matrix.hidden_size, matrix.vocab_size):
         raise InputError(
             f"{layout.path}: its output matrix is {matrix.vocab_size} x {matrix.hidden_size}, the model works with "

@@ -6,6 +6,7 @@
 #include "kernel/distribution.h"
 #include "heads.h"
 #include "heads_predict.h"
+#include "hidden_states.h"
 #include "sampler_state.h"
 
 #include <pybind11/numpy.h>
@@ -255,6 +256,16 @@ private:
     llama_seq_id    seq      = 0;
 };
 
+// a copy: the next decode may move the rows
+py::array_t<float> rows_of(const autodeco::hidden_states & states) {
+    if (states.wrong()) {
+        throw std::runtime_error(states.wrong());
+    }
+    const std::vector<float> & rows  = states.rows();
+    const auto                 width = (py::ssize_t) states.width();
+    return py::array_t<float>({ rows.empty() ? 0 : (py::ssize_t) rows.size() / width, width }, rows.data());
+}
+
 } // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -291,4 +302,11 @@ PYBIND11_MODULE(_native, m) {
         .def("last", &graph_sampler::last)
         .def("host_temperature_stage", &graph_sampler::host_temperature_stage)
         .def("host_stage", &graph_sampler::host_stage);
+
+    py::class_<autodeco::hidden_states>(m, "HiddenStates")
+        .def(py::init<>())
+        .def_property_readonly("address", [](const autodeco::hidden_states & s) { return (uintptr_t) &s; })
+        .def_property_readonly_static("on_node", [](const py::object &) { return (uintptr_t) &autodeco::hidden_states::on_node; })
+        .def("clear", &autodeco::hidden_states::clear)
+        .def("rows", &rows_of);
 }

@@ -1,6 +1,6 @@
 #include "output_rows.h"
 
-#include <initializer_list>
+#include "hidden_states.h"
 
 namespace autodeco {
 
@@ -8,8 +8,7 @@ namespace {
 
 // The vectors that the output matrix multiplies, a column for each row of logits; null in a graph without a model.
 ggml_tensor * find_hidden(ggml_cgraph * gf, ggml_tensor * logits, int64_t n_embd) {
-    // its usual name, and the one it has while the context returns embeddings
-    for (const char * name : { "result_norm", "result_embd_pooled" }) {
+    for (const char * name : HIDDEN_NAMES) {
         ggml_tensor * tensor = ggml_graph_get_tensor(gf, name);
         if (tensor && tensor->ne[0] == n_embd && tensor->type == GGML_TYPE_F32) {
             return tensor;

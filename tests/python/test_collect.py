@@ -10,9 +10,8 @@ from safetensors.numpy import load_file
 
 from autodeco import cli
 from autodeco.base.identity import model_fingerprint
-from autodeco.base.opening import open_base
 from autodeco.base.output_matrix import read_output_matrix
-from autodeco.base.states import StateReader, check_float16
+from autodeco.base.states import StateReader, check_float16, open_stateful
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.records import Record
 from autodeco.errors import InputError
@@ -57,7 +56,7 @@ def traces(smollm2, data, settings, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(smollm2):
-    llm = open_base(smollm2, n_ctx=256, n_batch=256, n_threads=1, n_threads_batch=1)
+    llm = open_stateful(smollm2, n_ctx=256, n_batch=256, n_threads=1, n_threads_batch=1)
     yield llm
     llm.close()
 
@@ -143,7 +142,7 @@ def test_two_processes_do_not_write_the_same_folder(smollm2, data, settings, tmp
 
 
 def test_a_finished_run_is_not_run_again(traces, smollm2, data, settings, monkeypatch):
-    monkeypatch.setattr(collecting, "open_base", lambda *_, **__: pytest.fail("the model was opened"))
+    monkeypatch.setattr(collecting, "open_stateful", lambda *_, **__: pytest.fail("the model was opened"))
     assert collect(smollm2, data, traces, settings, threads=1, progress=False).complete
 
 

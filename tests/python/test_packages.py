@@ -32,8 +32,8 @@ def loaded(*modules: str) -> set[str]:
         ),
         (["autodeco.batch", "autodeco.llama", "autodeco.evaluation.running", "autodeco.rollouts"], TORCH),
         (["autodeco.export.cli", "autodeco.export.card"], [*TORCH, *COMPILED, "llama_cpp"]),
-        (["autodeco.traces.collecting", "autodeco.commands.collect"], [*TORCH, *COMPILED]),
-        (["autodeco.training.trace_source"], COMPILED),
+        (["autodeco.traces.collecting", "autodeco.commands.collect"], TORCH),
+        (["autodeco.traces", "autodeco.training.trace_source"], COMPILED),
         (
             [
                 "autodeco.training.hugging_face_source",

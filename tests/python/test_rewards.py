@@ -10,8 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from autodeco import Heads, cli  # noqa: E402
-from autodeco.base.opening import open_base  # noqa: E402
-from autodeco.base.states import StateReader  # noqa: E402
+from autodeco.base.states import StateReader, open_stateful  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export.evaluation import read_run  # noqa: E402
 from autodeco.rewards.arguments import RewardArguments  # noqa: E402
@@ -190,7 +189,7 @@ def test_the_states_of_llama_cpp_belong_to_the_tokens_they_predict(smollm2):
     assert all(len(answer.tokens) == len(answer.temperature) == len(answer.states) <= 4 for answer in group)
     assert all(np.allclose(answer.temperature, 1.0) for answer in group)
     assert len({answer.states[0] for answer in group}) == 1  # what they begin with is computed once
-    states = StateReader(open_base(smollm2, n_ctx=256, n_threads=1, n_threads_batch=1))
+    states = StateReader(open_stateful(smollm2, n_ctx=256, n_threads=1, n_threads_batch=1))
     for answer in group:
         mine = policy.states(answer.states)
         logits = policy.logits(mine)

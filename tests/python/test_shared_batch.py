@@ -8,8 +8,7 @@ import pytest
 from scipy import stats
 
 from autodeco import native
-from autodeco.base.opening import open_base
-from autodeco.base.states import StateReader
+from autodeco.base.states import StateReader, open_stateful
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Sampling, generate, requests
 from autodeco.batch.shared import answer
@@ -55,7 +54,7 @@ def test_a_branch_continues_what_it_branched_from(smollm2, llm):
     noted = answer(llm, wanted, None, 4, lambda *told: seen.append((*told[:2], told[3][0].copy())))
     answers = {(a.prompt, a.sample): a for a in noted}
     assert len({tuple(a.decoding.token) for a in answers.values()}) > 6, "the answers are too alike to test anything"
-    plain = open_base(smollm2, n_ctx=256, n_threads=1, n_threads_batch=1)
+    plain = open_stateful(smollm2, n_ctx=256, n_threads=1, n_threads_batch=1)
     states = StateReader(plain)
     prompts = [Tokenizer(plain).prompt_ids(question) for question in QUESTIONS[:2]]
     errors = []
