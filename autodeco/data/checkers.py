@@ -3,7 +3,7 @@
 ``exact``                 the answer, without space around it, is the problem's ``answer``
 ``regex:PATTERN``         the last match of PATTERN (its first group, if it has one) is the problem's ``answer``
 ``number``                the last number in it is the problem's ``answer``, however both are written
-``choice``                the last capital letter that stands alone is the problem's ``answer``
+``choice``                the letter that it chooses, among those of the problem's choices, is the problem's ``answer``
 ``math``                  math-verify finds its boxed or last expression equal to the problem's ``answer``
 ``reasoning-gym``         what the task named by the problem's ``task`` says of it, given the task's ``entry``
 ``python:MODULE:NAME``    what ``NAME(problem, text)`` of an importable module returns; ``problem`` is the line's object
@@ -16,6 +16,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable
 
+from autodeco.data.choices import choices_of, named_choice
 from autodeco.data.numbers import last_number, whole_number
 from autodeco.errors import InputError
 
@@ -103,10 +104,11 @@ def _number(problem: dict, text: str) -> float:
 
 
 def _choice(problem: dict, text: str) -> float:
-    found, expected = re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z'])", text), _expected(problem).strip("().").upper()
+    expected = _expected(problem).strip("(). ").upper()
     if not re.fullmatch("[A-Z]", expected):
         raise InputError(f"a problem's answer {_expected(problem)!r} is no letter of a choice; choose another checker")
-    return float(bool(found) and found[-1] == expected)
+    choices = choices_of(problem)
+    return float(named_choice(text, choices if expected in choices else ()) == expected)
 
 
 def _math(problem: dict, text: str) -> float:

@@ -123,11 +123,3 @@ def test_bad_task_files_are_refused(tmp_path, yaml, message):
     (tmp_path / "tasks.yaml").write_text(yaml)
     with pytest.raises(InputError, match=message):
         parse_specs([str(tmp_path / "tasks.yaml")])
-
-
-def test_a_choice_is_the_last_letter_that_stands_alone():
-    right = checker("choice")
-    assert right({"answer": "B"}, "A is near, but the answer is (B).") == 1
-    assert right({"answer": "(c)"}, "**C**") == 1
-    assert right({"answer": "A"}, "I think it is B") == 0
-    assert right({"answer": "A"}, "no letter") == 0
