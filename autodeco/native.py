@@ -41,6 +41,8 @@ check_versions(BUILT_AGAINST, llama_cpp.__version__)
 GraphSampler = _native.GraphSampler
 Heads = _native.Heads
 HiddenStates = _native.HiddenStates
+#: what a model is that heads cannot run with: ``(architecture, causal, pooling)``; "" for others
+refused_model = _native.refused_model
 #: vector instructions that the passes over the logits run on
 ISA: str = _native.ISA
 

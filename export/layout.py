@@ -12,6 +12,7 @@ from autodeco.export import gguf_types as types
 from autodeco.export.fingerprint import fingerprint
 from autodeco.export.gguf_file import GgufFile, padded, read_gguf
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES, check_schema, head_tensor_names
+from autodeco.export.language_models import check_language_model
 from autodeco.export.schema import (
     ADAPTER_TYPE,
     BASE_GGUF,
@@ -114,6 +115,7 @@ def _plain(gguf: GgufFile) -> Layout:
     architecture = gguf.string(KEY_ARCHITECTURE)
     if not architecture:
         raise InputError(f"{gguf.path}: names no architecture ({KEY_ARCHITECTURE}); give the GGUF of a language model")
+    check_language_model(gguf, architecture)
     width = gguf.integer(f"{architecture}.embedding_length")
     vocab_size = _vocab_size(gguf, architecture)
     if not width or not vocab_size or width < 0 or vocab_size < 0:

@@ -73,6 +73,9 @@ void session::load_model() {
     if (!llama) {
         throw input_error(error.code == AUTODECO_ERROR_MODEL ? o.model + ": llama.cpp does not load this model" + because() : error.message);
     }
+    if (!autodeco_model_writes(llama.get(), &error)) {
+        throw input_error(o.model + ": " + error.message);
+    }
     if (!all_on_cpu) { // how much stays is known only now
         const int32_t n_layers = llama_model_n_layer(llama.get());
         const auto    n_on_cpu = (uint64_t) layers_on_cpu(n_layers, o.n_gpu_layers, true);

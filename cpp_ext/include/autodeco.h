@@ -91,7 +91,8 @@ AUTODECO_API bool    autodeco_heads_has_prob_stats (const struct autodeco_heads 
 AUTODECO_API const char * autodeco_heads_base_name       (const struct autodeco_heads * heads);
 AUTODECO_API const char * autodeco_heads_base_fingerprint(const struct autodeco_heads * heads);
 
-// Whether the heads can run with the model: false when its width or vocabulary is another. Errors: _FIT.
+// Whether the heads can run with the model: false when its width or vocabulary is another, or when it does not write one
+// token after the other (autodeco_model_writes). Errors: _FIT.
 AUTODECO_API bool autodeco_heads_fit(const struct autodeco_heads * heads, const struct llama_model * model, struct autodeco_error * error);
 
 // Whether the heads were exported for the very model in the file at `path`, plain or merged (of a split model, its first
@@ -103,6 +104,10 @@ AUTODECO_API bool autodeco_heads_made_for(const struct autodeco_heads * heads, c
 // llama_model_free(). A merged file's heads come from autodeco_heads_load() of the same path. llama.cpp itself can abort on
 // a file that was made to harm. Errors: _FILE, _FORMAT, _MODEL.
 AUTODECO_API struct llama_model * autodeco_model_load(const char * path, struct llama_model_params params, struct autodeco_error * error);
+
+// Whether the model writes one token after the other, as heads need: false for encoder-decoder, embedding, diffusion and draft
+// models, which llama.cpp loads too, and may abort on when they are decoded like others. Errors: _FIT.
+AUTODECO_API bool autodeco_model_writes(const struct llama_model * model, struct autodeco_error * error);
 
 //
 // Samplers

@@ -7,6 +7,7 @@
 #include "heads.h"
 #include "heads_predict.h"
 #include "hidden_states.h"
+#include "language_model.h"
 #include "sampler_state.h"
 
 #include <pybind11/numpy.h>
@@ -281,6 +282,8 @@ PYBIND11_MODULE(_native, m) {
         .def_property_readonly("prob_stats", [](const heads & h) { return autodeco_heads_has_prob_stats(h.get()); })
         .def("check_fit", &heads::check_fit)
         .def("predict", &heads::predict);
+
+    m.def("refused_model", &autodeco::refused_model, py::arg("architecture"), py::arg("causal"), py::arg("pooling"));
 
     m.def("nucleus_sample", &nucleus_sample, py::arg("logits"), py::arg("temperature"), py::arg("top_p"), py::arg("u"), py::arg("rows") = py::none());
 

@@ -1,6 +1,7 @@
 // The C interface.
 
 #include "guarded.h"
+#include "language_model.h"
 #include "merged_file.h"
 #include "sampler_state.h"
 
@@ -73,10 +74,23 @@ bool autodeco_heads_fit(const autodeco_heads * heads, const llama_model * model,
     return guarded(error, { heads, model }, [&](failure & what) {
         const int32_t n_embd  = llama_model_n_embd(model);
         const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
-        if (heads->data->n_embd != n_embd) {
+        const std::string no_language_model = why_no_language_model(model);
+        if (!no_language_model.empty()) {
+            what = { AUTODECO_ERROR_FIT, no_language_model };
+        } else if (heads->data->n_embd != n_embd) {
             what = { AUTODECO_ERROR_FIT, "heads are made for hidden states of width " + std::to_string(heads->data->n_embd) + ", the model's have " + std::to_string(n_embd) };
         } else if (heads->data->n_vocab != n_vocab) {
             what = { AUTODECO_ERROR_FIT, "heads are made for a vocabulary of " + std::to_string(heads->data->n_vocab) + " tokens, the model has " + std::to_string(n_vocab) };
+        }
+        return what.code == AUTODECO_OK;
+    });
+}
+
+bool autodeco_model_writes(const llama_model * model, autodeco_error * error) {
+    return guarded(error, { model }, [&](failure & what) {
+        const std::string no_language_model = why_no_language_model(model);
+        if (!no_language_model.empty()) {
+            what = { AUTODECO_ERROR_FIT, no_language_model };
         }
         return what.code == AUTODECO_OK;
     });

@@ -146,6 +146,8 @@ static void test_models(const char * model_path, const char * heads_path, const 
     autodeco_heads * heads = autodeco_heads_load(heads_path, nullptr);
     check(autodeco_heads_fit(heads, plain, &error) && error.code == AUTODECO_OK, "heads fit their model");
     check(!autodeco_heads_fit(heads, nullptr, &error) && error.code == AUTODECO_ERROR_ARGUMENT, "no model is an error");
+    check(autodeco_model_writes(plain, &error) && error.code == AUTODECO_OK, "a language model writes");
+    check(!autodeco_model_writes(nullptr, &error) && error.code == AUTODECO_ERROR_ARGUMENT, "no model is an error there too");
     check(!autodeco_sampler_init(nullptr, autodeco_default_params()), "no sampler without heads");
 
     check(autodeco_heads_made_for(heads, model_path, &error) && error.code == AUTODECO_OK, "heads are told the file that they were exported for");

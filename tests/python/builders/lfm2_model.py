@@ -8,11 +8,13 @@ import numpy as np
 HIDDEN, VOCAB, LAYERS, FEED_FORWARD, KERNEL = 64, 96, 2, 96, 3
 
 
-def write_lfm2(path: Path, name: str = "Tiny LFM2") -> Path:
-    """Write the model, a layer of attention and one of convolution, and return ``path``."""
+def write_lfm2(path: Path, pooling: int | None = None, causal: bool | None = None) -> Path:
+    """Write the model, a layer of attention and one of convolution, and return ``path``.
+
+    ``pooling`` and ``causal`` are what it says of itself, if they are given."""
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "lfm2")
-    writer.add_name(name)
+    writer.add_name("Tiny LFM2")
     writer.add_context_length(256)
     writer.add_embedding_length(HIDDEN)
     writer.add_block_count(LAYERS)
@@ -23,6 +25,10 @@ def write_lfm2(path: Path, name: str = "Tiny LFM2") -> Path:
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(VOCAB)
     writer.add_shortconv_l_cache(KERNEL)
+    if pooling is not None:
+        writer.add_uint32("lfm2.pooling_type", pooling)
+    if causal is not None:
+        writer.add_causal_attention(causal)
     writer.add_tokenizer_model("test")  # llama.cpp's own for tests: a token is a piece of text of fixed length
     writer.add_token_list([f"tok_{i}" for i in range(VOCAB)])
     writer.add_token_scores([0.0] * VOCAB)
