@@ -116,7 +116,7 @@ def test_a_model_without_tokenizer_has_the_vocabulary_of_its_key(tmp_path):
 def test_a_gguf_of_something_else_is_refused(tmp_path):
     (tmp_path / "a.gguf").write_bytes(files.gguf([], [], b""))
     assert "names no architecture" in refusal(tmp_path / "a.gguf")
-    keys = [files.key("general.architecture", files.STRING, "clip")]
+    keys = [files.key("general.architecture", files.STRING, "something")]
     (tmp_path / "b.gguf").write_bytes(files.gguf(keys, [], b""))
     assert "no embedding length or no vocabulary" in refusal(tmp_path / "b.gguf")
 
