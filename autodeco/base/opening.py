@@ -15,6 +15,7 @@ from pathlib import Path
 import llama_cpp
 import llama_cpp.llama_cpp as llama_cpp_api
 
+from autodeco.base.forks import check_threads
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
 
@@ -37,12 +38,15 @@ def open_base(
 ) -> llama_cpp.Llama:
     """Open the model in ``model``, a file or its layout, quietly, as a ``kind``, whose arguments ``kwargs`` are.
 
-    Raises InputError for a missing file, a file that is no GGUF, and one that llama.cpp cannot load.
+    Raises InputError for a missing file, a file that is no GGUF, one that llama.cpp cannot load, and in a process whose
+    threads a fork has lost.
     """
     layout = model if isinstance(model, Layout) else open_layout(check_gguf(model))
     path = layout.path
     if not layout.has_base:
         raise InputError(f"{path}: holds heads only; give the base model")
+    if not kwargs.get("vocab_only"):
+        check_threads(path, kwargs.get("n_threads"), kwargs.get("n_threads_batch"))
     with opened_at(path, layout.base_offset):
         return loaded(lambda: kind(path, **{"verbose": False, **kwargs}), path)
 

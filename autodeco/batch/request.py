@@ -11,6 +11,7 @@ from autodeco import native
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.records import Messages
 from autodeco.errors import InputError
+from autodeco.llama.exclusive import ExclusiveLlama
 from autodeco.runs.seeds import in_32_bits
 from autodeco.settings.options import checked
 
@@ -99,7 +100,9 @@ def _check_prompts(prompts: Sequence[Prompt]) -> None:
 
 
 def check_open(llm: llama_cpp.Llama) -> None:
-    """Raise InputError if ``llm`` was closed."""
+    """Raise InputError if ``llm`` was closed, or opened in a process that this one was forked from."""
+    if isinstance(llm, ExclusiveLlama):
+        llm._turn.check_process()
     if llm._ctx.ctx is None:
         raise InputError(f"{llm.model_path}: was closed; open it again")
 

@@ -35,19 +35,6 @@ def own_signature(method: Callable, **extra) -> inspect.Signature:
     return signature.replace(parameters=parameters + own)
 
 
-def defaulting(method: Callable) -> Callable:
-    """``method`` with our defaults."""
-    signature = own_signature(method)
-
-    @functools.wraps(method)
-    def defaulted(*args, **kwargs):
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return method(*bound.args, **bound.kwargs)
-
-    return defaulted
-
-
 class Call:
     """A completion under way: its extra samplers, and the rows of all generations that it has made."""
 
@@ -70,23 +57,24 @@ def completing(method: Callable) -> Callable:
         settings = dict(bound.arguments)
         llm, autodeco, n = settings.pop("self"), settings.pop("autodeco"), settings.pop("n")
         samplers = ExtraSamplers(**{name: settings.pop(name) for name in EXTRA})
-        llm._check_open()
-        checked("n", n, int, 1)
-        if settings["seed"] is not None:
-            checked("seed", settings["seed"], int, -(2**63))
-        _join_bias(settings, llm.n_vocab())
-        if llm._call is not None:  # a chat format asks for a part of its answer
-            return method(llm, **settings)
+        with llm._turn:
+            llm._check_open()
+            checked("n", n, int, 1)
+            if settings["seed"] is not None:
+                checked("seed", settings["seed"], int, -(2**63))
+            _join_bias(settings, llm.n_vocab())
+            if llm._call is not None:  # a chat format asks for a part of its answer
+                return method(llm, **settings)
 
-        def choice(i: int) -> dict | Iterator[dict]:
-            seed = None if settings["seed"] is None else settings["seed"] + i
-            return _choice(llm, Call(samplers), functools.partial(method, llm, **settings | {"seed": seed}), autodeco)
+            def choice(i: int) -> dict | Iterator[dict]:
+                seed = None if settings["seed"] is None else settings["seed"] + i
+                complete = functools.partial(method, llm, **settings | {"seed": seed})
+                return _choice(llm, Call(samplers), complete, autodeco)
 
-        if n == 1:
-            return choice(0)
-        return (
-            _streamed_choices(map(choice, range(n))) if settings["stream"] else _joined_choices(map(choice, range(n)))
-        )
+            if n == 1:
+                return choice(0)
+            choices = map(choice, range(n))
+            return _streamed_choices(choices) if settings["stream"] else _joined_choices(choices)
 
     complete.__signature__ = signature
     return complete
@@ -113,11 +101,12 @@ def _join_bias(settings: dict[str, Any], n_vocab: int) -> None:
 
 @contextlib.contextmanager
 def _during(llm: "Llama", call: Call) -> Iterator[None]:
-    before, llm._call = llm._call, call
-    try:
-        yield
-    finally:
-        llm._call = before
+    with llm._turn.awaited():
+        before, llm._call = llm._call, call
+        try:
+            yield
+        finally:
+            llm._call = before
 
 
 def _choice(llm: "Llama", call: Call, complete: Callable, autodeco: bool) -> dict | Iterator[dict]:

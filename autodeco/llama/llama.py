@@ -14,8 +14,9 @@ from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import MERGED, open_layout
 from autodeco.llama import extra_samplers
-from autodeco.llama.completions import Call, completing, defaulting, own_signature
+from autodeco.llama.completions import Call, completing
 from autodeco.llama.decoding import Decoding, TokenDecoding
+from autodeco.llama.exclusive import ExclusiveLlama
 from autodeco.llama.extra_samplers import ExtraSamplers
 from autodeco.llama.sampling import (
     Attachment,
@@ -27,9 +28,10 @@ from autodeco.llama.sampling import (
     is_plain,
     stock_cuts,
 )
+from autodeco.llama.turns import Turn
 
 
-class Llama(llama_cpp.Llama):
+class Llama(ExclusiveLlama):
     """A llama.cpp model that picks temperature and top-p for every token by itself.
 
     ``model_path`` is a GGUF model, or a merged file that brings its heads; ``heads_path`` a heads file, which wins over
@@ -46,12 +48,12 @@ class Llama(llama_cpp.Llama):
     def __init__(self, model_path: str, heads_path: str | os.PathLike | None = None, **kwargs):
         # what close() closes, should opening fail before llama_cpp.Llama makes its own
         self._stack = contextlib.ExitStack()
+        self._turn = Turn(model_path)
         self._heads: native.Heads | None = None
         self._heads_path: str | None = None
         self._attachment: Attachment | None = None
         self._rows: list[tuple] = []  # of the last generation
         self._call: Call | None = None  # the completion under way
-        self._generation: object | None = None  # the generation under way
         self._samplers = extra_samplers.OFF
         # of contexts whose every token is an output; the others' heads see them in the graph
         all_outputs = any(kwargs.get(name) for name in ("logits_all", "draft_model", "embedding"))
@@ -65,7 +67,7 @@ class Llama(llama_cpp.Llama):
         heads = None if heads_path is None else self._read_heads(heads_path)
 
         with opened_at(model_path, self._layout.base_offset):
-            super().__init__(os.fspath(model_path), **kwargs)
+            super().__init__(model_path, **kwargs)
         if self.draft_model is not None and not can_cut(self):
             self.close()
             raise InputError(
@@ -82,14 +84,6 @@ class Llama(llama_cpp.Llama):
                 raise
 
     @property
-    def _generating(self) -> bool:
-        return self._generation is not None
-
-    def _check_open(self) -> None:
-        if self._ctx.ctx is None:
-            raise InputError(f"{self.model_path}: was closed; open it again")
-
-    @property
     def heads(self) -> str | None:
         """Path of the heads in use; set another, or None for ordinary settings. Raises InputError, and keeps the old
         ones, for a file that does not fit or while a generation is under way."""
@@ -97,10 +91,11 @@ class Llama(llama_cpp.Llama):
 
     @heads.setter
     def heads(self, path: str | os.PathLike | None) -> None:
-        self._check_open()
-        if self._generating:
-            raise InputError(f"{self.model_path}: is generating; change its heads when that is done or closed")
-        self._use(None if path is None else self._read_heads(path), path)
+        with self._turn:
+            self._check_open()
+            if self._generating:
+                raise InputError(f"{self.model_path}: is generating; change its heads when that is done or closed")
+            self._use(None if path is None else self._read_heads(path), path)
 
     def _use(self, heads: native.Heads | None, path: str | os.PathLike | None) -> None:
         if heads is not None:
@@ -112,6 +107,7 @@ class Llama(llama_cpp.Llama):
         self._heads = heads
         self._heads_path = None if path is None else os.fspath(path)
         self._sampler = None
+        self._requires_eval = True  # the last graph may have left no logits
 
     def _read_heads(self, heads_path: str | os.PathLike) -> native.Heads:
         """Read heads and compare them with the model's header, before the model itself takes time to load."""
@@ -190,59 +186,36 @@ class Llama(llama_cpp.Llama):
         cuts = [*samplers.first_cuts(), *stock_cuts(settings), *samplers.last_cuts(self._seed)]
         return HostDraw(graph, chain, samplers.penalties(self), cuts, self._rows, heads, states)
 
-    def eval(self, tokens):
-        self._check_open()
+    def _prepare_decode(self) -> None:
         if self._states is not None:
             self._states.clear()
             by_hand = self._heads is None and not self._generating
             llama_cpp.llama_set_embeddings(self.ctx, self.context_params.embeddings and by_hand)
         elif self._heads is not None and not self._generating:
             self._attach(Place.CALLER)  # the caller will sample by itself, with settings not known yet
-        super().eval(tokens)
 
-    def generate(self, *args, **settings):
-        self._check_open()
-        samplers = _extra_samplers(settings)
-        self._samplers = self._call.samplers if self._call else samplers
+    def _sampler_by_hand(self, settings: dict):
+        self._take_extra_samplers(settings)
+        return super()._sampler_by_hand(settings)
+
+    def _begin(self, generation: object, settings: dict) -> None:
+        super()._begin(generation, settings)
+        self._take_extra_samplers(settings)
         self._rows = []
         if self._call:
+            self._samplers = self._call.samplers
             self._call.generations.append(self._rows)
-        generation = self._generation = object()
-        tokens = _generate(self, *args, **settings)
-        more = None
-        try:
-            while True:
-                try:
-                    token = tokens.send(more)
-                except StopIteration:
-                    return
-                more = yield token
-                if more is not None and not self._logits_all:
-                    raise InputError("tokens can be sent to a generation of a model with logits_all=True only")
-                if self._generation is not generation:
-                    raise InputError(
-                        f"{self.model_path}: another generation has begun since this one's last token; end one before "
-                        "the next, or open the model twice"
-                    )
-        finally:
-            tokens.close()
-            if self._generation is generation:
-                self._generation = None
-                self._sampler = None  # sample() by hand has settings of its own
 
-    def sample(self, *args, idx: int | None = None, **settings) -> int:
-        if self._sampler is None or args:
-            self._samplers = _extra_samplers(settings)
-            return _sample(self, *args, idx=idx, **settings)
-        # every token of a generation: the sampler has the settings, and binding them again takes longer than the draw
-        return self._sampler.sample(self._ctx, -1 if idx is None else idx - self.n_tokens)
+    def _take_extra_samplers(self, settings: dict) -> None:
+        self._samplers = ExtraSamplers(**{name: settings.pop(name) for name in extra_samplers.DEFAULTS})
 
     @functools.wraps(llama_cpp.Llama.embed)
     def embed(self, *args, **kwargs):
-        self._check_open()
-        self._attachment.detach()
-        llama_cpp.llama_set_embeddings(self.ctx, self.context_params.embeddings)  # which a generation takes off
-        return super().embed(*args, **kwargs)
+        with self._turn:
+            self._check_open()
+            self._attachment.detach()
+            llama_cpp.llama_set_embeddings(self.ctx, self.context_params.embeddings)  # which a generation takes off
+            return super().embed(*args, **kwargs)
 
     def __getstate__(self):
         return {**super().__getstate__(), "heads_path": self.heads}
@@ -250,15 +223,3 @@ class Llama(llama_cpp.Llama):
     create_completion = completing(llama_cpp.Llama.create_completion)
     __call__ = completing(llama_cpp.Llama.__call__)
     create_chat_completion = completing(llama_cpp.Llama.create_chat_completion)
-
-
-def _extra_samplers(settings: dict) -> ExtraSamplers:
-    """Take those of ``extra_samplers`` out of ``settings``."""
-    return ExtraSamplers(**{name: settings.pop(name) for name in extra_samplers.DEFAULTS if name in settings})
-
-
-_generate = defaulting(llama_cpp.Llama.generate)
-_sample = defaulting(llama_cpp.Llama.sample)
-for _ours, _stock in ((Llama.generate, llama_cpp.Llama.generate), (Llama.sample, llama_cpp.Llama.sample)):
-    functools.update_wrapper(_ours, _stock)
-    _ours.__signature__ = own_signature(_stock, **extra_samplers.DEFAULTS)

@@ -161,8 +161,11 @@ std::vector<llama_token> session::tokenize(const std::string & text) const {
     const llama_vocab *      vocab = llama_model_get_vocab(llama.get());
     std::vector<llama_token> tokens(text.size() + 2);
     const int32_t n = llama_tokenize(vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), true, true);
-    if (n < 1) {
+    if (n < 0) {
         throw input_error("the prompt cannot be split into tokens");
+    }
+    if (n == 0) {
+        throw input_error("the prompt has no tokens, and nothing predicts a first one; give some text, or see what the chat template makes of it");
     }
     tokens.resize((size_t) n);
     return tokens;

@@ -338,3 +338,19 @@ def test_two_interrupts_end_the_program(with_heads):
             pass
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
+
+
+def test_prompts_without_tokens_are_refused(smollm2, tmp_path):
+    """By a template that renders nothing, whose length in the file is that of the model's own."""
+    said = smollm2.read_bytes()
+    template = open_layout(smollm2).gguf.get("tokenizer.chat_template").encode()
+    mute = tmp_path / "mute.gguf"
+    mute.write_bytes(said.replace(template, b"{#" + b" " * (len(template) - 4) + b"#}", 1))
+    for arguments in (["-p", QUESTION], ["--json", "-f", "-"], []):
+        result = cli("-m", mute, "--chat", *arguments, input=QUESTION + "\n")
+        assert result.returncode == 2
+        assert "the prompt has no tokens, and nothing predicts a first one" in result.stderr
+        assert result.stdout == ""
+    for arguments in (["-p", ""], ["-f", "/dev/null"]):
+        result = cli("-m", smollm2, *arguments)
+        assert (result.returncode, result.stderr) == (2, "autodeco-cli: error: the prompt is empty\n")
