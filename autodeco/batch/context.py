@@ -3,11 +3,14 @@
 import contextlib
 import ctypes
 import logging
+import os
+import threading
 from collections.abc import Iterator, Sequence
 
 import llama_cpp
 
 from autodeco import native
+from autodeco.base.forks import check_process
 from autodeco.base.memory import can_cut
 from autodeco.base.token_batch import TokenBatch
 from autodeco.errors import InputError
@@ -43,17 +46,21 @@ class Slot:
         self.pending = 0  # of those, how many
 
 
+_silencing = threading.Lock()
+
+
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Let llama.cpp print nothing: it warns of a context that is longer than the model was trained for, which the room
     of many sequences together is, and llama-cpp-python takes its warnings for errors and prints them."""
     logger = logging.getLogger("llama-cpp-python")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    with _silencing:  # of two threads, the second would take the first one's silence for what was before
+        level = logger.level
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 class BatchContext:
@@ -67,6 +74,7 @@ class BatchContext:
         if slots > (most := llama_cpp.llama_max_parallel_sequences()):
             raise InputError(f"{slots} answers at a time: llama.cpp has room for {most}; use fewer slots")
         self._model = llm.model
+        self._path, self._process = llm.model_path, os.getpid()
         self._stack = contextlib.ExitStack()
         params = self._params(llm, slots, cells)
         # llama.cpp logs through Python, and an interrupt raised in there would be lost
@@ -177,6 +185,7 @@ class BatchContext:
         """Decode what is pending."""
         if not self._batch.size:
             return
+        check_process(self._path, self._process)
         self._batch.decode(self._ctx)
         for slot in self.slots:
             slot.pending = 0

@@ -68,6 +68,7 @@ def answer(
 def _answers(llm: llama_cpp.Llama, wanted: list[Request], heads: native.Heads | None, slots: int) -> Iterator[Answer]:
     if not wanted:
         return
+    check_open(llm)  # which may have been closed, or this process forked, since the requests were checked
     if all(request.sampling.heads == "none" for request in wanted):
         heads = None
     slots = min(slots, len(wanted))

@@ -15,7 +15,7 @@ import numpy as np
 from autodeco import native
 from autodeco.batch.answers import Answer, PartialAnswer, TokenBytes
 from autodeco.batch.context import BatchContext, Slot
-from autodeco.batch.request import Request, check_requests
+from autodeco.batch.request import Request, check_open, check_requests
 from autodeco.errors import InputError
 from autodeco.settings.options import checked
 
@@ -50,6 +50,7 @@ def _answers(
 ) -> Iterator[Answer]:
     if not wanted:
         return
+    check_open(llm)  # which may have been closed, or this process forked, since the requests were checked
     cells = sum(sorted(len(request.prompt) + request.max_tokens for request in wanted)[-slots:])
     context = _StateContext(llm, None, slots, cells)
     try:
