@@ -69,7 +69,7 @@ def load_heads(path: str | os.PathLike) -> Heads:
         what = "a folder, no heads file" if os.path.isdir(path) else "no such heads file"
         raise InputError(f"{os.fspath(path)}: {what}; write one with autodeco-export")
     try:
-        return Heads(os.fspath(path))
+        return Heads(os.fsencode(path))  # a path need not be text
     except ValueError as error:
         raise InputError(str(error)) from None
 

@@ -13,7 +13,8 @@ import numpy as np
 from autodeco.errors import InputError
 from autodeco.export.gguf_file import read_gguf
 from autodeco.export.head_weights import HeadWeights, check_heads, check_size
-from autodeco.export.heads_in_gguf import read_gguf_heads
+from autodeco.export.heads_in_gguf import heads_of
+from autodeco.export.layout import open_layout
 from autodeco.export.safetensors_file import Entry, parse_json_object, read_array, read_header
 from autodeco.export.schema import HEADS, KEY_VOCAB_SIZE, PARTS, TEMP_HEAD, TOP_P_HEAD, official_name
 
@@ -44,7 +45,7 @@ def read_heads(path: str | os.PathLike, hidden_size: int | None = None) -> HeadW
     if path.is_dir():
         return _read_folder(path, hidden_size)
     if is_gguf(path):
-        return read_gguf_heads(path)
+        return heads_of(open_layout(path).gguf)
     return _make(_read_files({path: None}), str(path), _claims(path), hidden_size)
 
 
@@ -56,7 +57,7 @@ def read_config(path: str | os.PathLike) -> dict:
     path = Path(path)
     if path.is_dir() or not is_gguf(path):
         return {key: value for key, value in _claims(path).items() if key not in HEAD_KEYS}
-    vocab_size = read_gguf(path).integer(KEY_VOCAB_SIZE)
+    vocab_size = read_gguf(path).u32(KEY_VOCAB_SIZE)
     return {} if vocab_size is None else {"vocab_size": vocab_size}
 
 

@@ -94,7 +94,7 @@ def evaluation_of(gguf: GgufFile) -> Evaluation | None:
     values = {}
     for name, kind in _kinds().items():
         key = EVALUATION_KEYS[name]
-        read = {str: gguf.string, int: gguf.integer, float: gguf.number}[kind]
+        read = {str: gguf.string, int: gguf.u32, float: gguf.f32}[kind]
         values[name] = read(key)
         if values[name] is None:
             raise InputError(f"{gguf.path}: the key {key} is missing; export the heads again")

@@ -2,8 +2,9 @@
 
 import struct
 
+from autodeco.errors import InputError
 from autodeco.export import gguf_types as types
-from autodeco.export.gguf_file import TensorInfo
+from autodeco.export.gguf_file import MAX_STRING_BYTES, TensorInfo
 
 VERSION = 3
 
@@ -20,7 +21,9 @@ def string(text: str) -> bytes:
 
 
 def key_value(key: str, kind: int, value: object) -> bytes:
-    """One key with a scalar or string value of GGUF type ``kind``."""
+    """One key with a scalar or string value of GGUF type ``kind``; raises InputError for a text that none can read."""
+    if kind == types.STRING:
+        _check_text(key, str(value))
     encoded = string(str(value)) if kind == types.STRING else struct.pack("<" + types.STRUCT_CODES[kind], value)
     return string(key) + struct.pack("<I", kind) + encoded
 
@@ -37,3 +40,14 @@ def tensor_info(info: TensorInfo) -> bytes:
         + struct.pack(f"<I{len(info.shape)}Q", len(info.shape), *info.shape)
         + struct.pack("<IQ", info.kind, info.offset)
     )
+
+
+def _check_text(key: str, text: str) -> None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise InputError(f"{key}: the text for it is not UTF-8; give it in letters") from None
+    if size > MAX_STRING_BYTES:
+        raise InputError(
+            f"{key}: the text for it has {size} bytes, {MAX_STRING_BYTES} is the limit; give a shorter one"
+        )

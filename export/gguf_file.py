@@ -96,6 +96,18 @@ class GgufFile:
         """Value of a float key, or None if it is absent; raises InputError if it is of another type."""
         return self._typed(key, {types.FLOAT32, types.FLOAT64}, "a float")
 
+    def u32(self, key: str) -> int | None:
+        """Value of a u32 key, or None if it is absent; raises InputError if it is of another type."""
+        return self._typed(key, {types.UINT32}, "an unsigned integer of 32 bits")
+
+    def u64(self, key: str) -> int | None:
+        """Value of a u64 key, or None if it is absent; raises InputError if it is of another type."""
+        return self._typed(key, {types.UINT64}, "an unsigned integer of 64 bits")
+
+    def f32(self, key: str) -> float | None:
+        """Value of a float32 key, or None if it is absent; raises InputError if it is of another type."""
+        return self._typed(key, {types.FLOAT32}, "a float of 32 bits")
+
     def _typed(self, key: str, kinds, expected: str):
         found = self.keys.get(key)
         if found is not None and found.kind not in kinds:

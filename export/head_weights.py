@@ -111,7 +111,7 @@ def _hidden_size(tensors, present, source: str, claimed: int | None, prob_stats:
 def _columns(tensors, head: str, source: str) -> int:
     name = official(head, "0.weight")
     weight = tensors[name]
-    if weight.ndim != 2 or weight.shape[1] <= EXTRA_PROB_STATS:
+    if weight.ndim != 2 or not weight.shape[1]:
         raise InputError(f"{source}: {name} has shape {list(weight.shape)}, expected [{HEAD_WIDTH}, hidden size]")
     return weight.shape[1]
 

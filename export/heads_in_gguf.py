@@ -1,13 +1,12 @@
 """Heads out of a sidecar or merged GGUF file."""
 
 import math
-import os
 
 import numpy as np
 
 from autodeco.errors import InputError
 from autodeco.export import gguf_types as types
-from autodeco.export.gguf_file import GgufFile, read_gguf
+from autodeco.export.gguf_file import GgufFile
 from autodeco.export.head_weights import HeadWeights, check_heads, check_size
 from autodeco.export.schema import (
     BASE_GGUF,
@@ -36,11 +35,6 @@ def head_tensor_names(gguf: GgufFile) -> list[str]:
     return [name for name in gguf.tensors if name in _NAMES or name == TOP_P_EXTRA]
 
 
-def read_gguf_heads(path: str | os.PathLike) -> HeadWeights:
-    """Read the heads of a sidecar or merged GGUF as float32; raises InputError if they are not whole and finite."""
-    return heads_of(read_gguf(path))
-
-
 def heads_of(gguf: GgufFile) -> HeadWeights:
     """Read the heads of an open GGUF as float32; raises InputError if they are not whole and finite."""
     check_schema(gguf)
@@ -57,23 +51,24 @@ def heads_of(gguf: GgufFile) -> HeadWeights:
         arrays[first] = np.concatenate([arrays[first], extra], axis=1)
     prob_stats = gguf.boolean(KEY_PROB_STATS) if extra is not None else None
     tensors = {_NAMES[name]: array for name, array in arrays.items()}
-    return check_heads(tensors, gguf.path, gguf.integer(KEY_EMBEDDING_LENGTH), prob_stats)
+    return check_heads(tensors, gguf.path, gguf.u32(KEY_EMBEDDING_LENGTH), prob_stats)
 
 
 def check_schema(gguf: GgufFile) -> None:
     """Raise InputError unless the keys are those of a schema this code reads and every autodeco tensor is known."""
-    version = gguf.integer(KEY_VERSION)
+    version = gguf.u32(KEY_VERSION)
     if version is None:
         raise InputError(
             f"{gguf.path}: holds no AutoDeco heads ({KEY_VERSION} is missing); give a heads or merged file"
         )
     if version != VERSION:
         raise InputError(f"{gguf.path}: schema version {version}, this program reads {VERSION}; update autodeco")
-    scale = gguf.number(KEY_TEMPERATURE_SCALE)
+    scale = gguf.f32(KEY_TEMPERATURE_SCALE)
     if scale != TEMPERATURE_SCALE:
         raise InputError(f"{gguf.path}: {KEY_TEMPERATURE_SCALE} is {scale}, only {TEMPERATURE_SCALE} is known")
+    known = {*_NAMES, TOP_P_EXTRA} | ({BASE_GGUF, BASE_TAIL} if BASE_GGUF in gguf.tensors else set())
     for name in gguf.tensors:
-        if name.startswith(TENSOR_PREFIX) and name not in {*_NAMES, TOP_P_EXTRA, BASE_GGUF, BASE_TAIL}:
+        if name.startswith(TENSOR_PREFIX) and name not in known:
             raise InputError(f"{gguf.path}: the tensor {name!r} is not in schema version {VERSION}; update autodeco")
 
 
@@ -84,9 +79,9 @@ def _read(gguf: GgufFile, name: str) -> np.ndarray:
         kind = types.TYPE_NAMES[info.kind]
         raise InputError(f"{gguf.path}: {name} is {kind}; export the heads again as f32, f16, bf16 or q8_0")
     # NumPy has the slow axis first, ggml the fast one; rows are what the blocks of a type lie in.
-    shape = info.shape[::-1]
-    if len(shape) == 1 and name.endswith(".weight"):
-        shape = (1, *shape)  # llama.cpp's own tools drop trailing ones when they rewrite a file
+    # llama.cpp's own tools drop ones at the end of a shape when they rewrite a file, and others may add some.
+    dimensions = 2 if name.endswith(".weight") else 1
+    shape = (*info.extents, 1, 1)[: max(dimensions, len(info.extents))][::-1]
     return decode(gguf.read_tensor(name), shape, info.kind)
 
 

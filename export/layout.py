@@ -32,6 +32,8 @@ from autodeco.export.schema import (
     KEY_SPLIT_COUNT,
     KEY_SPLIT_NO,
     KEY_VOCAB_SIZE,
+    MAX_HIDDEN_SIZE,
+    MAX_VOCAB_SIZE,
     PARTS,
     TEMP_HEAD,
     TENSOR_PREFIX,
@@ -41,6 +43,7 @@ from autodeco.export.schema import (
 )
 
 PLAIN, SIDECAR, MERGED = "plain", "sidecar", "merged"
+_ARCHITECTURE = re.compile("[A-Za-z0-9._-]{0,64}")  # keys of the model begin with it, and it is shown
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,12 @@ def _plain(gguf: GgufFile) -> Layout:
     if part > 0:  # counted from 0; only the first has the keys of the model
         first = re.sub(r"-\d{5}(-of-\d{5}\.gguf)$", r"-00001\1", gguf.path)
         raise InputError(f"{gguf.path}: part {part + 1} of {parts} of a split model; give the first, {first}")
-    architecture = gguf.string(KEY_ARCHITECTURE)
+    architecture = _architecture(gguf)
     if not architecture:
         raise InputError(f"{gguf.path}: names no architecture ({KEY_ARCHITECTURE}); give the GGUF of a language model")
     check_language_model(gguf, architecture)
-    width = gguf.integer(f"{architecture}.embedding_length")
-    vocab_size = _vocab_size(gguf, architecture)
-    if not width or not vocab_size or width < 0 or vocab_size < 0:
+    width, vocab_size = gguf.integer(f"{architecture}.embedding_length"), _vocab_size(gguf, architecture)
+    if not _are_sizes(width, vocab_size):
         raise InputError(f"{gguf.path}: has no embedding length or no vocabulary; give the GGUF of a language model")
     name = gguf.get(KEY_NAME)
     return Layout(
@@ -140,6 +142,17 @@ def _plain(gguf: GgufFile) -> Layout:
     )
 
 
+def _architecture(gguf: GgufFile) -> str:
+    name = gguf.string(KEY_ARCHITECTURE) or ""
+    if not _ARCHITECTURE.fullmatch(name):
+        raise InputError(f"{gguf.path}: {KEY_ARCHITECTURE} is no name of an architecture; fetch or export it again")
+    return name
+
+
+def _are_sizes(width: int | None, vocab_size: int | None) -> bool:
+    return 0 < (width or 0) <= MAX_HIDDEN_SIZE and 0 < (vocab_size or 0) <= MAX_VOCAB_SIZE
+
+
 def _vocab_size(gguf: GgufFile, architecture: str) -> int | None:
     # As llama_vocab_n_tokens counts: the tokens, and the key only for a model without a tokenizer.
     tokens = gguf.keys.get("tokenizer.ggml.tokens")
@@ -152,8 +165,8 @@ def _with_heads(gguf: GgufFile, model: GgufFile | None) -> Layout:
     check_schema(gguf)
     if (gguf.integer(KEY_SPLIT_COUNT) or 1) > 1:
         raise InputError(f"{gguf.path}: one part of a split file; join it with 'llama-gguf-split --merge' first")
-    width, vocab_size = gguf.integer(KEY_EMBEDDING_LENGTH), gguf.integer(KEY_VOCAB_SIZE)
-    if not width or not vocab_size or width < 0 or vocab_size < 0:
+    width, vocab_size = gguf.u32(KEY_EMBEDDING_LENGTH), gguf.u32(KEY_VOCAB_SIZE)
+    if not _are_sizes(width, vocab_size):
         raise InputError(f"{gguf.path}: {KEY_EMBEDDING_LENGTH} or {KEY_VOCAB_SIZE} is missing; export the heads again")
     present = set(head_tensor_names(gguf))
     if not present:
@@ -173,7 +186,7 @@ def _with_heads(gguf: GgufFile, model: GgufFile | None) -> Layout:
         kind=MERGED if model else SIDECAR,
         base_offset=model.start if model else 0,
         base_size=model.size if model else 0,
-        architecture=gguf.string(KEY_ARCHITECTURE) or "",
+        architecture=_architecture(gguf),
         embedding_length=width,
         vocab_size=vocab_size,
         has_temperature=tensor_name(TEMP_HEAD, "0.weight") in present,
@@ -210,7 +223,7 @@ def _merged(gguf: GgufFile) -> Layout:
     held = gguf.tensors[BASE_GGUF]
     outer = list(gguf.tensors.values())
     base_offset = gguf.data_offset
-    base_size = gguf.integer(KEY_BASE_FILE_SIZE)
+    base_size = gguf.u64(KEY_BASE_FILE_SIZE)
     if outer[0] is not held or held.kind != types.I8:
         raise lies(f"{BASE_GGUF} is not its first tensor")
     if base_size is None or not held.nbytes <= base_size <= gguf.size - base_offset:

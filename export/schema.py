@@ -10,6 +10,7 @@ STATS_EPSILON = 1e-8  # its official implementation adds it to T, and to q insid
 GREEDY_TEMPERATURE = 1e-5  # below it the likeliest token is taken
 # Far above any model (the largest are near 16k); what is larger is refused before it is read.
 MAX_HIDDEN_SIZE = 1 << 16
+MAX_VOCAB_SIZE = 1 << 30
 # What the top-p head sees beside the hidden state: the temperature, and four statistics when `prob_stats` is set.
 EXTRA_PLAIN = 1
 EXTRA_PROB_STATS = 5

@@ -15,6 +15,7 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <optional>
@@ -29,6 +30,13 @@ using float_array  = py::array_t<float, py::array::c_style | py::array::forcecas
 using double_array = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using row_array    = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
+// Raise ValueError with what the C interface said, in which paths and names need not be UTF-8.
+[[noreturn]] void raise(const autodeco_error & error) {
+    const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(error.message, (Py_ssize_t) std::strlen(error.message), "surrogateescape"));
+    PyErr_SetObject(PyExc_ValueError, text.ptr());
+    throw py::error_already_set();
+}
+
 struct heads_deleter {
     void operator()(autodeco_heads * heads) const { autodeco_heads_free(heads); }
 };
@@ -36,11 +44,13 @@ struct heads_deleter {
 class heads {
 public:
     explicit heads(const std::string & path) {
-        autodeco_error         error;
-        py::gil_scoped_release release;
-        ptr.reset(autodeco_heads_load(path.c_str(), &error));
+        autodeco_error error;
+        {
+            py::gil_scoped_release release;
+            ptr.reset(autodeco_heads_load(path.c_str(), &error));
+        }
         if (!ptr) {
-            throw std::invalid_argument(error.message);
+            raise(error);
         }
     }
 
@@ -49,7 +59,14 @@ public:
     void check_fit(uintptr_t model) const {
         autodeco_error error;
         if (!autodeco_heads_fit(ptr.get(), (const llama_model *) model, &error)) {
-            throw std::invalid_argument(error.message);
+            raise(error);
+        }
+    }
+
+    void check_made_for(const std::string & path) const {
+        autodeco_error error;
+        if (!autodeco_heads_made_for(ptr.get(), path.c_str(), &error)) {
+            raise(error);
         }
     }
 
@@ -281,6 +298,7 @@ PYBIND11_MODULE(_native, m) {
         .def_property_readonly("has_top_p", [](const heads & h) { return autodeco_heads_has_top_p(h.get()); })
         .def_property_readonly("prob_stats", [](const heads & h) { return autodeco_heads_has_prob_stats(h.get()); })
         .def("check_fit", &heads::check_fit)
+        .def("check_made_for", &heads::check_made_for)
         .def("predict", &heads::predict);
 
     m.def("refused_model", &autodeco::refused_model, py::arg("architecture"), py::arg("causal"), py::arg("pooling"));

@@ -20,6 +20,18 @@ template <typename F> void with_state(llama_sampler * smpl, F && body) {
     });
 }
 
+// A model's name as it fits into a line; of a long one the beginning, whole letters of UTF-8.
+std::string short_name(const std::string & name) {
+    size_t n = 64;
+    if (name.size() <= n) {
+        return name.empty() ? "another model" : name;
+    }
+    while (n > 60 && ((unsigned char) name[n] & 0xc0) == 0x80) {
+        --n;
+    }
+    return name.substr(0, n) + "...";
+}
+
 autodeco_heads * new_heads(std::shared_ptr<const heads_data> data) {
     return data ? new autodeco_heads{ std::move(data) } : nullptr;
 }
@@ -102,8 +114,7 @@ bool autodeco_heads_made_for(const autodeco_heads * heads, const char * path, au
         if (!found.empty() && found != heads->data->base_fingerprint) {
             // "sha256:" and twelve digits tell enough
             const auto shortened = [](const std::string & text) { return text.empty() ? "no fingerprint" : text.substr(0, 19); };
-            const std::string & name = heads->data->base_name;
-            what = { AUTODECO_ERROR_OTHER_FILE, "the heads were exported for " + (name.empty() ? "another model" : name) + " (" + shortened(heads->data->base_fingerprint) +
+            what = { AUTODECO_ERROR_OTHER_FILE, "the heads were exported for " + short_name(heads->data->base_name) + " (" + shortened(heads->data->base_fingerprint) +
                      "), " + path + " is another file (" + shortened(found) + "); they run, but may choose badly" };
         }
         return what.code == AUTODECO_OK;

@@ -54,11 +54,15 @@ std::string refused_model(const std::string & architecture, bool causal, long po
     return causal ? "" : "a model whose attention is not causal";
 }
 
+std::string why_no_language_model(const std::string & architecture, bool causal, long pooling) {
+    const std::string what = refused_model(architecture, causal, pooling);
+    return what.empty() ? "" : "the model is " + what + " (" + architecture + "); heads need a language model that writes one token after the other";
+}
+
 std::string why_no_language_model(const llama_model * model) {
     const std::string architecture = value_of(model, "general.architecture");
     const bool        causal       = value_of(model, architecture + ".attention.causal") != "false";
-    const std::string what = refused_model(architecture, causal, std::strtol(value_of(model, architecture + ".pooling_type").c_str(), nullptr, 10));
-    return what.empty() ? "" : "the model is " + what + " (" + architecture + "); heads need a language model that writes one token after the other";
+    return why_no_language_model(architecture, causal, std::strtol(value_of(model, architecture + ".pooling_type").c_str(), nullptr, 10));
 }
 
 } // namespace autodeco

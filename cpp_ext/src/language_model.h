@@ -13,6 +13,7 @@ namespace autodeco {
 std::string refused_model(const std::string & architecture, bool causal, long pooling);
 
 // One line that says so, "" for a model that heads can run with.
+std::string why_no_language_model(const std::string & architecture, bool causal, long pooling);
 std::string why_no_language_model(const llama_model * model);
 
 } // namespace autodeco

@@ -152,9 +152,16 @@ static void test_models(const char * model_path, const char * heads_path, const 
 
     check(autodeco_heads_made_for(heads, model_path, &error) && error.code == AUTODECO_OK, "heads are told the file that they were exported for");
     check(autodeco_heads_made_for(heads, merged_path, &error) && error.code == AUTODECO_OK, "and the same inside a merged file");
-    check(!autodeco_heads_made_for(heads, heads_path, &error) && error.code == AUTODECO_ERROR_OTHER_FILE, "another file is told apart, a small one too");
+    check(!autodeco_heads_made_for(heads, heads_path, &error) && error.code == AUTODECO_ERROR_FORMAT, "heads are no model that they could be made for");
+    std::vector<char> changed     = bytes_of(heads_path);
+    const std::string fingerprint = autodeco_heads_base_fingerprint(heads);
+    auto              digit       = std::search(changed.begin(), changed.end(), fingerprint.begin(), fingerprint.end()) + (ptrdiff_t) fingerprint.size() - 1;
+    *digit                        = *digit == '0' ? '1' : '0';
+    autodeco_heads * others       = autodeco_heads_load_from_memory(changed.data(), changed.size(), nullptr);
+    check(others && !autodeco_heads_made_for(others, model_path, &error) && error.code == AUTODECO_ERROR_OTHER_FILE, "another file is told apart");
     const std::string exported_for = autodeco_heads_base_name(heads);
-    check(!exported_for.empty() && std::strstr(error.message, exported_for.c_str()) && std::strstr(error.message, heads_path), "both are named");
+    check(!exported_for.empty() && std::strstr(error.message, exported_for.c_str()) && std::strstr(error.message, model_path), "both are named");
+    autodeco_heads_free(others);
     check(std::string(autodeco_heads_base_fingerprint(heads)).size() == 7 + 64, "a fingerprint is sha256: and 64 digits");
     check(!autodeco_heads_made_for(heads, "no-such-file.gguf", &error) && error.code == AUTODECO_ERROR_FILE, "a file that is missing is told from another");
     check(!autodeco_heads_made_for(heads, text_path, &error) && error.code == AUTODECO_ERROR_FORMAT, "so is a text");

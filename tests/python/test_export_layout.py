@@ -207,6 +207,21 @@ def test_a_part_of_a_split_heads_file_is_not_taken_for_a_whole_one(tmp_path, par
         assert "one part of a split file; join it" in refusal(tmp_path / "part.gguf")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a" * ((1 << 24) + 1), "general.name: the text for it has 16777217 bytes, 16777216 is the limit"),
+        ("\udcff", "general.name: the text for it is not UTF-8"),
+    ],
+)
+def test_a_text_that_no_reader_would_take_is_not_written(made, text, expected):
+    tensors = head_tensors(read_heads(made / "heads.safetensors"), "f16")
+    for write in (write_sidecar, write_merged):
+        with pytest.raises(InputError, match=expected):
+            write(made / "out.gguf", tensors, open_layout(made / "base.gguf"), {"general.name": text})
+    assert not (made / "out.gguf").exists()
+
+
 def test_every_cut_of_a_sidecar_is_refused(made):
     whole = (made / "sidecar.gguf").read_bytes()
     needed = read_gguf(made / "sidecar.gguf").data_end
@@ -263,7 +278,7 @@ SIDECAR_LIES = {
     "a version that is a string": (
         files.key("autodeco.version", files.U32, 1),
         files.key("autodeco.version", files.F32, 1.0),
-        "the key autodeco.version is not an integer",
+        "the key autodeco.version is not an unsigned integer of 32 bits",
     ),
 }
 

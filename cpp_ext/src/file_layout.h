@@ -1,0 +1,36 @@
+// What a GGUF file holds: a plain model, heads for one, or both. The same checks as export/layout.py, so that both readers
+// accept the same files.
+
+#pragma once
+
+#include "failure.h"
+#include "gguf_header.h"
+
+#include <cstdint>
+#include <string>
+
+namespace autodeco {
+
+enum class file_kind { plain, sidecar, merged };
+
+struct file_layout {
+    file_kind   kind;
+    gguf_header header;
+    uint64_t    base_offset = 0; // of the model's own file in this one; 0 and 0 of a sidecar
+    uint64_t    base_size   = 0;
+    std::string architecture;
+    int32_t     n_embd  = 0; // of the model, or of the one that the heads are for
+    int32_t     n_vocab = 0;
+
+    // of a file with heads
+    bool        has_temp   = false;
+    bool        has_top_p  = false;
+    bool        prob_stats = false;
+    std::string base_name;
+    std::string base_fingerprint;
+};
+
+// Read a GGUF's header and what it says of itself; false and an error when that contradicts its content.
+bool file_layout_read(const gguf_bytes & bytes, file_layout & layout, failure & error);
+
+} // namespace autodeco
