@@ -11,6 +11,7 @@ from autodeco.base.opening import open_base, open_vocabulary
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Answer
 from autodeco.data.checkers import check_problems, checker
+from autodeco.data.json_lines import place_of
 from autodeco.data.problems import read_problems
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
@@ -63,7 +64,7 @@ def rollout(
     _refuse_existing(output)
     checker(settings.checker)
     problems = read_problems(problems_path)
-    check_problems(settings.checker, problems, os.fspath(problems_path))
+    check_problems(settings.checker, problems)
     chosen = list(range(shard[0] - 1, len(problems), shard[1]))
     heads = native.load_heads(heads_path) if heads_path else None
     layout = open_layout(model_path)
@@ -72,7 +73,7 @@ def rollout(
     with locked_file(output):
         _refuse_existing(output)  # another process may have written it meanwhile
         log = JsonlLog(output.with_name(output.name + ".partial"), made_by, check=_scores)
-        prompts = _prompts(layout, problems_path, problems, chosen)
+        prompts = _prompts(layout, problems, chosen)
         longest = max(map(len, prompts.values()), default=0) + settings.max_tokens
         llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)
         setting = _setting(settings, model_path, heads_path)
@@ -101,11 +102,11 @@ def _refuse_existing(output: Path) -> None:
         raise InputError(f"{output}: exists; remove it or name another file")
 
 
-def _prompts(layout: Layout, path: str | os.PathLike, problems: list[dict], chosen: list[int]) -> dict[int, list[int]]:
+def _prompts(layout: Layout, problems: list[dict], chosen: list[int]) -> dict[int, list[int]]:
     """The token ids of the ``chosen`` problems' prompts, by problem; read before the weights are."""
     with contextlib.closing(open_vocabulary(layout)) as vocabulary:
         tokenizer = Tokenizer(vocabulary)
-        return {index: _ids(tokenizer, path, index, problems[index]["prompt"]) for index in chosen}
+        return {index: _ids(tokenizer, problems[index]) for index in chosen}
 
 
 def _setting(settings: RolloutSettings, model_path: str | os.PathLike, heads_path: str | os.PathLike | None) -> dict:
@@ -181,8 +182,8 @@ def _row(problem: dict, answer: Answer, score: float, setting: dict) -> dict:
     }
 
 
-def _ids(tokenizer: Tokenizer, path: str | os.PathLike, index: int, prompt) -> list[int]:
+def _ids(tokenizer: Tokenizer, problem: dict) -> list[int]:
     try:
-        return tokenizer.prompt_ids(prompt)
+        return tokenizer.prompt_ids(problem["prompt"])
     except InputError as error:
-        raise InputError(f"{path}, problem {index + 1}: {error}") from None
+        raise InputError(f"{place_of(problem)}{error}") from None

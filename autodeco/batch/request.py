@@ -9,7 +9,7 @@ import numpy as np
 
 from autodeco import native
 from autodeco.base.tokenizer import Tokenizer
-from autodeco.data.records import Messages
+from autodeco.data.messages import Messages
 from autodeco.errors import InputError
 from autodeco.llama.exclusive import ExclusiveLlama
 from autodeco.runs.seeds import in_32_bits

@@ -3,11 +3,15 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autodeco.evaluation.settings import Settings
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Machine
 from autodeco.settings.options import Options, chosen_options, option
+
+if TYPE_CHECKING:
+    from autodeco.evaluation.tasks import TrainedOn
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def _heads(files: Files) -> Path | None:
 
 
 def _evaluate(
-    files: Files, heads: Path | None, settings: Settings, machine: Machine, tasks: list, excluded: frozenset[str]
+    files: Files, heads: Path | None, settings: Settings, machine: Machine, tasks: list, excluded: "TrainedOn"
 ) -> tuple[dict, list[Path]]:
     """Return the figures, and the files of the report that were written of them."""
     from autodeco.data.scoring import given_up

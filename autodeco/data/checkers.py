@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable
 
 from autodeco.data.choices import choices_of, named_choice
+from autodeco.data.json_lines import place_of
 from autodeco.data.numbers import last_number, whole_number
 from autodeco.errors import InputError
 
@@ -46,43 +47,43 @@ def forms() -> str:
 
 def check(check: Checker, problem: dict, text: str) -> float:
     """Return ``check``'s score of ``text``; raises InputError if that is no number from 0 to 1."""
+    where = place_of(problem)
     try:
         score = check(problem, text)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{where}{error}") from error.__cause__
     except Exception as error:  # a function of a user's own; its line says more than our stack
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
-        raise InputError(f"the checker fails on an answer, {text[:60]!r}: {what}") from error
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+        raise InputError(f"{where}the checker fails on an answer, {text[:60]!r}: {what}") from error
     try:
         score = float(score)
     except (TypeError, ValueError):
         score = math.nan
     if not 0 <= score <= 1:
-        raise InputError(f"the checker says {score} of an answer; it must return a number from 0 to 1")
+        raise InputError(f"{where}the checker says {score} of an answer; it must return a number from 0 to 1")
     return score
 
 
-def check_problems(spec: str, problems: Iterable[dict], where: str) -> None:
-    """Raise InputError, with the place in ``where``, for a problem that the checker ``spec`` cannot judge answers to.
+def check_problems(spec: str, problems: Iterable[dict]) -> None:
+    """Raise InputError, with the problem's place, for one that the checker ``spec`` cannot judge answers to.
 
     A function of a user's own is not asked: it judges answers.
     """
-    score = checker(spec)
-    for index, problem in enumerate(problems, start=1):
-        try:
-            if spec == "reasoning-gym":
-                _entry(problem)
-            elif not spec.startswith("python:"):
-                check(score, problem, "")
-        except InputError as error:
-            raise InputError(f"{where}, problem {index}: {error}") from None
+    if spec.startswith("python:"):
+        return
+    score = _entry if spec == "reasoning-gym" else checker(spec)
+    for problem in problems:
+        check(score, problem, "")
 
 
 def _expected(problem: dict) -> str:
-    if "answer" not in problem:
+    answer = problem.get("answer")
+    if answer is None:
         raise InputError("a problem has no answer to check against; give it one or choose another checker")
-    return str(problem["answer"]).strip()
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise InputError(f"a problem's answer {str(answer)[:60]} is neither text nor a number; write it as one")
+    return str(answer).strip()
 
 
 def _exact(problem: dict, text: str) -> float:
@@ -149,9 +150,10 @@ def _task_scorer(task: str) -> Callable[[str, dict], float]:
         raise InputError(f"task {task}: reasoning-gym has none of this name ({error})") from None
 
 
-def _entry(problem: dict) -> None:
+def _entry(problem: dict, text: str = "") -> float:
     if not isinstance(problem.get("task"), str) or not isinstance(problem.get("entry"), dict):
         raise InputError("a problem has no task and entry of reasoning-gym; make it with a .yaml file of tasks")
+    return 0.0
 
 
 PLAIN = {"exact": _exact, "number": _number, "choice": _choice, "math": _math, "reasoning-gym": _reasoning_gym}

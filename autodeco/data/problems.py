@@ -1,17 +1,16 @@
 """Files of problems: JSON lines, or a YAML list of reasoning-gym tasks that generate them."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
-from autodeco.data.records import check_messages
+from autodeco.data.json_lines import Line, json_lines
+from autodeco.data.messages import check_messages
 from autodeco.errors import InputError
 
 TASK_KEYS = {"task", "size", "seed", "config"}
 
 
-def read_problems(path: str | os.PathLike) -> list[dict[str, Any]]:
+def read_problems(path: str | os.PathLike) -> list[Line]:
     """Return the problems in ``path``, each with ``prompt`` (text or messages) and what its checker needs.
 
     A ``.jsonl`` file has one object a line, with ``prompt`` and usually ``answer``. A ``.yaml`` file is a list of
@@ -21,32 +20,25 @@ def read_problems(path: str | os.PathLike) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give problems as JSON lines, or reasoning-gym tasks as YAML")
-    problems = _drawn(path) if path.suffix in (".yaml", ".yml") else _written(path)
-    if not problems:
+    if path.suffix not in (".yaml", ".yml"):
+        return _written(path)
+    if not (problems := _drawn(path)):
         raise InputError(f"{path}: holds no problem")
     return problems
 
 
-def _written(path: Path) -> list[dict]:
-    problems = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                problem = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{where}: not valid JSON ({error}); write one JSON object a line") from None
-            if not isinstance(problem, dict) or not problem.get("prompt"):
-                raise InputError(f"{where}: expected a JSON object with a prompt, text or messages")
-            if not isinstance(problem["prompt"], str):
-                check_messages(where, "prompt", problem["prompt"])
-            problems.append(problem)
+def _written(path: Path) -> list[Line]:
+    problems: list[Line] = []
+    for problem in json_lines(path, "a prompt, and usually an answer"):
+        if not problem.get("prompt"):
+            raise InputError(f"{problem.where}: expected a JSON object with a prompt, text or messages")
+        if not isinstance(problem["prompt"], str):
+            check_messages(problem.where, "prompt", problem["prompt"])
+        problems.append(problem)
     return problems
 
 
-def _drawn(path: Path) -> list[dict]:
+def _drawn(path: Path) -> list[Line]:
     import reasoning_gym
     import yaml
 
@@ -67,12 +59,17 @@ def _drawn(path: Path) -> list[dict]:
             distinct = {entry["question"]: entry for entry in reversed(list(entries))}
         except (ValueError, TypeError, AssertionError) as error:
             raise InputError(f"{path}: task {task['task']} cannot be drawn ({error})") from None
-        families.append([problem_of(task["task"], entry) for entry in reversed(distinct.values())])
+        family = [problem_of(task["task"], entry) for entry in reversed(distinct.values())]
+        for number, problem in enumerate(family, start=1):
+            problem.where = f"{path}, task {task['task']}, problem {number}"
+        families.append(family)
     order = [(i / len(family), name, i) for name, family in enumerate(families) for i in range(len(family))]
     return [families[name][i] for _, name, i in sorted(order)]
 
 
-def problem_of(task: str, entry: dict) -> dict[str, Any]:
+def problem_of(task: str, entry: dict) -> Line:
     """Return the problem that an ``entry`` of the reasoning-gym family ``task`` is."""
     prompt = [{"role": "user", "content": entry["question"]}]
-    return {"prompt": prompt, "answer": entry["answer"], "task": task, "entry": entry}
+    problem = Line(prompt=prompt, answer=entry["answer"], task=task, entry=entry)
+    problem.where = f"task {task}, question {entry['question'][:60]!r}"
+    return problem

@@ -1,6 +1,5 @@
 """Training data: JSON lines with ``prompt`` and ``completion``, ``messages``, or ``text``, as TRL reads them."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from autodeco.data.json_lines import json_lines
+from autodeco.data.messages import Messages, check_messages
 from autodeco.errors import InputError
 from autodeco.runs.seeds import Stream, generator
-
-Messages = list[dict]
 
 
 @dataclass(frozen=True)
@@ -30,26 +29,11 @@ def read_records(path: str | os.PathLike) -> Iterator[Record]:
     messages}``, whose last message is the completion; or ``{"text": text}``, all of it completion. Raises InputError
     with the line for anything else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a file of JSON lines with prompt and completion, or messages")
-    found = False
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                found = True
-                yield _record(f"{path}, line {number}", number, line)
-    if not found:
-        raise InputError(f"{path}: the file is empty; give one JSON object a line with prompt and completion")
+    for fields in json_lines(Path(path), "prompt and completion, or messages"):
+        yield _record(fields.where, fields.number, fields)
 
 
-def _record(where: str, number: int, line: bytes) -> Record:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error}); write one JSON object a line") from None
-    if not isinstance(fields, dict):
-        raise InputError(f"{where}: expected a JSON object with prompt and completion, or messages")
+def _record(where: str, number: int, fields: dict) -> Record:
     if "messages" in fields:
         messages = fields["messages"]
         check_messages(where, "messages", messages)
@@ -70,15 +54,6 @@ def _record(where: str, number: int, line: bytes) -> Record:
     elif not isinstance(prompt, str) or not isinstance(completion, str):
         raise InputError(f"{where}: prompt and completion must both be text, or both be lists of messages")
     return Record(number, prompt, completion)
-
-
-def check_messages(where: str, name: str, messages) -> None:
-    """Raise InputError unless ``messages`` is a list of chat messages; ``where`` and ``name`` say which."""
-    if not isinstance(messages, list) or not messages:
-        raise InputError(f"{where}: {name} must be a list with at least one message")
-    for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
-            raise InputError(f'{where}: each of {name} must be an object like {{"role": "user", "content": "text"}}')
 
 
 def held_out_records(records: Iterable[int], share: float, seed: int) -> set[int]:

@@ -1,6 +1,7 @@
 """From a record to token ids, exactly as the same text would reach the model when it generates."""
 
-from autodeco.data.records import Messages, Record
+from autodeco.data.messages import Messages
+from autodeco.data.records import Record
 from autodeco.errors import InputError
 
 

@@ -12,6 +12,7 @@ from autodeco import __version__
 from autodeco.base.identity import model_fingerprint
 from autodeco.errors import InputError
 from autodeco.evaluation.settings import Settings
+from autodeco.evaluation.tasks import TrainedOn
 from autodeco.runs.atomic import replacing
 from autodeco.runs.provenance import file_hash
 
@@ -19,7 +20,7 @@ SETTINGS_FILE = "settings.json"
 ANSWERS = "answers"  # the folder of all runs' answers, beside the folders of the runs
 
 
-def describe(settings: Settings, model: Path, heads: Path | None, excluded: frozenset[str]) -> dict[str, Any]:
+def describe(settings: Settings, model: Path, heads: Path | None, excluded: TrainedOn) -> dict[str, Any]:
     """The settings, what the files hold and the versions of the programs, JSON-ready; two runs with the same
     description are the same run."""
     described = asdict(settings)
@@ -34,7 +35,7 @@ def describe(settings: Settings, model: Path, heads: Path | None, excluded: froz
         "heads": None if heads is None else heads.name,
         "heads_sha256": None if heads is None else file_hash(heads),
         "versions": {"autodeco": __version__, "llama-cpp-python": llama_cpp.__version__},
-        "trained_on": hashlib.sha256("\n".join(sorted(excluded)).encode()).hexdigest() if excluded else None,
+        "trained_on": excluded.digest(),
     }
 
 

@@ -193,7 +193,7 @@ def _examples(passes: TaskPasses, rival: str, seed: int) -> list[dict[str, Any]]
         examples.append(
             {
                 "question": question_of(problem),
-                "answer": str(problem.get("answer", "")),
+                "answer": "" if problem.get("answer") is None else str(problem["answer"]),
                 "answers": [{key: shown[right][key] for key in keys} for right in (True, False) if right in shown],
                 "rival": {key: rival_rows[index][0][key] for key in ("right", "text")},
             }

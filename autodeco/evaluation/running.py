@@ -10,8 +10,10 @@ from typing import Any
 from tqdm import tqdm
 
 from autodeco import batch
+from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Answer, shared
 from autodeco.batch.request import check_requests
+from autodeco.data.json_lines import place_of
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.evaluation import methods
@@ -62,13 +64,16 @@ class Runner:
 
     def check(self, tasks: list[Task]) -> None:
         """Raise InputError for a problem that the model cannot be asked."""
+        tokenizer, settings = Tokenizer(self._llm), self._settings
         for task in tasks:
-            for split in ("validation", "test"):
-                requests = self._requests(task, getattr(task, split), 1, methods.GREEDY)
+            for problem in task.validation + task.test:
                 try:
-                    check_requests(requests, self._llm, None)
+                    prompt = tuple(tokenizer.prompt_ids(problem["prompt"]))
+                    request = batch.Request(prompt, methods.GREEDY.sampling, settings.max_tokens, 0, settings.stop)
+                    check_requests([request], self._llm, None)
                 except InputError as error:
-                    raise InputError(f"task {task.spec.name}, {split}, {error}") from None
+                    what = str(error).removeprefix("prompt 0: ")
+                    raise InputError(f"task {task.spec.name}, {place_of(problem)}{what}") from None
 
     def run(self, tasks: list[Task]) -> list[TaskPasses]:
         """Answer what is not answered yet, and return everything."""
@@ -135,22 +140,19 @@ class Runner:
         folder = claim(self._folder, describe_answers(self._description, index, needs_heads), f"{task.spec.name}-")
         return folder / f"{split}.{method.name.replace(' ', '-').replace(',', '')}.jsonl"
 
-    def _requests(self, task: Task, problems: list[dict], samples: int, method: Method) -> list[batch.Request]:
+    def _requests(self, problems: list[dict], samples: int, method: Method) -> list[batch.Request]:
         prompts = [problem["prompt"] for problem in problems]
         settings = self._settings
-        try:
-            return batch.requests(
-                self._llm, prompts, samples, method.sampling, settings.max_tokens, settings.stop, settings.seed
-            )
-        except InputError as error:
-            raise InputError(f"task {task.spec.name}: {error}") from None
+        return batch.requests(
+            self._llm, prompts, samples, method.sampling, settings.max_tokens, settings.stop, settings.seed
+        )
 
     def _ask(self, task: Task, problems: list[dict], logs: "list[MethodLog]", answer: Callable, bar: tqdm) -> None:
         """Answer what ``logs`` lack, all methods of a problem together; they share the time by their tokens."""
         samples = self._settings.samples
         wanted = []
         for i, log in enumerate(logs):
-            requests = self._requests(task, problems, 1 if log.method.is_greedy else samples, log.method)
+            requests = self._requests(problems, 1 if log.method.is_greedy else samples, log.method)
             # which of the methods it is goes with the sample
             wanted += [replace(r, sample=i * samples + r.sample) for r in requests if _key(r) not in log.done]
         if not wanted:

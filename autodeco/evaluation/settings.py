@@ -13,6 +13,7 @@ OPTIONAL = {
     "temperature-head": "temperature head alone",
     "top-p-head": "top-p head alone",
 }
+USUAL_KS = (1, 4, 16)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Settings:
     max_tokens: int = option(256, "tokens of an answer", least=1)
     temperatures: tuple[float, ...] = option((0.2, 0.4, 0.6, 0.8, 1.0), "of the grid of static settings", least=0.0)
     top_ps: tuple[float, ...] = option((0.8, 0.9, 0.95, 1.0), "of the grid of static settings", least=0.0, most=1.0)
-    ks: tuple[int, ...] = option((1, 4, 16), "of pass@k", least=1)
+    ks: tuple[int, ...] = option((), "of pass@k (default: 1, 4 and 16, up to --samples)", least=1)
     seed: int = option(0, "of problems, answers and resampling", least=0)
     slots: int = option(16, "answers generated at a time", least=1)
     stop: tuple[str, ...] = option((), "texts that end an answer", metavar="TEXT")
@@ -38,6 +39,8 @@ class Settings:
         check_options(self)
         for name in ("temperatures", "top_ps", "ks", "without"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+        if not self.ks:
+            object.__setattr__(self, "ks", tuple(k for k in USUAL_KS if k <= self.samples))
         if not self.tasks:
             raise InputError("no task is given; name a reasoning-gym family, a JSON lines or a YAML file")
         if wrong := [k for k in self.ks if k > self.samples]:

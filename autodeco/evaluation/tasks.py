@@ -1,5 +1,6 @@
 """Problems of one kind with known answers, split into test, validation and training without a question in common."""
 
+import hashlib
 import json
 import random
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from autodeco.data.checkers import check, check_problems, checker
+from autodeco.data.json_lines import json_lines
+from autodeco.data.messages import check_messages, text_of
 from autodeco.data.problems import problem_of, read_problems
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
@@ -98,7 +101,32 @@ def _read_yaml(path: Path) -> list[TaskSpec]:
 def question_of(problem: dict[str, Any]) -> str:
     """The text that a problem asks: its prompt, or the last message of it."""
     prompt = problem["prompt"]
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+    return prompt if isinstance(prompt, str) else text_of(prompt[-1])
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What was trained on, normalized: ``questions``, and ``texts`` in which questions may stand anywhere."""
+
+    questions: frozenset[str] = frozenset()
+    texts: tuple[str, ...] = ()
+
+    def __contains__(self, question: str) -> bool:
+        if question in self.questions:
+            return True
+        anywhere = re.compile(rf"(?<!\w){re.escape(question)}(?!\w)")
+        return any(anywhere.search(text) for text in self.texts)
+
+    def __len__(self) -> int:
+        return len(self.questions) + len(self.texts)
+
+    def digest(self) -> str | None:
+        """A hash of everything in it; None if it is empty."""
+        every = ["\n".join(sorted(self.questions)), *self.texts]
+        return hashlib.sha256("\0".join(every).encode()).hexdigest() if self else None
+
+
+NOTHING = TrainedOn()
 
 
 def normalized(question: str) -> str:
@@ -116,9 +144,9 @@ class Task:
         test: int,
         validation: int = 0,
         training: int = 0,
-        excluded: frozenset[str] = frozenset(),
+        excluded: TrainedOn = NOTHING,
     ):
-        """Draw the problems; ``excluded`` are normalized questions to leave out. Raises InputError for a family, a
+        """Draw the problems; ``excluded`` are questions to leave out. Raises InputError for a family, a
         configuration or a file that does not do, and when there are too few different questions."""
         self.spec = spec
         self.left_out = 0
@@ -141,7 +169,7 @@ class Task:
             )
         problems = list(found.values())
         if spec.is_file:
-            check_problems(how, problems, spec.source)
+            check_problems(how, problems)
         self.test = problems[:test]
         self.validation = problems[test : test + validation]
         self.training = problems[test + validation :]
@@ -173,19 +201,22 @@ def _shuffled(spec: TaskSpec, seed: int) -> list[dict]:
     return problems
 
 
-def read_questions(paths: Iterable[Path]) -> frozenset[str]:
-    """The normalized questions of training data or problems, JSON lines: each prompt, or what users say in messages."""
-    questions = set()
+def read_questions(paths: Iterable[Path]) -> TrainedOn:
+    """What the training data or problems in ``paths`` ask, JSON lines in any form that ``autodeco collect`` reads."""
+    questions, texts = set(), []
     for path in paths:
-        for number, line in enumerate(_text(path).split("\n"), start=1):
-            try:
-                record = json.loads(line) if line.strip() else {"messages": []}
-                prompt = record["messages"] if "messages" in record else record["prompt"]
-                messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-                questions.update(normalized(str(m["content"])) for m in messages if m["role"] == "user")
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise InputError(f"{path}, line {number}: expected a JSON object with prompt or messages") from None
-    return frozenset(questions)
+        for line in json_lines(path, "prompt, messages or text"):
+            asked = next((line[name] for name in ("messages", "text", "prompt") if line.get(name)), None)
+            if line.get("messages") or isinstance(asked, list):
+                check_messages(line.where, "messages", asked)
+                questions.update(normalized(text_of(m)) for m in asked if m["role"] == "user")
+            elif not isinstance(asked, str):
+                raise InputError(f"{line.where}: expected a JSON object with prompt, messages or text")
+            elif line.get("text"):
+                texts.append(normalized(asked))
+            else:
+                questions.add(normalized(asked))
+    return TrainedOn(frozenset(questions - {""}), tuple(sorted(set(texts))))
 
 
 def _text(path: Path) -> str:

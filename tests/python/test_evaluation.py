@@ -17,7 +17,7 @@ from autodeco.evaluation.methods import AUTODECO, GREEDY, Method, mean_shift, st
 from autodeco.evaluation.results import ONE_FOR_ALL, rates, together
 from autodeco.evaluation.running import Pass, Runner, TaskPasses, mean_of
 from autodeco.evaluation.settings import Settings
-from autodeco.evaluation.tasks import Task, TaskSpec
+from autodeco.evaluation.tasks import Task, TaskSpec, TrainedOn
 
 SUMS = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
 
@@ -112,6 +112,11 @@ def test_settings_that_make_no_sense_are_refused():
         Settings(tasks=())
 
 
+@pytest.mark.parametrize(("samples", "ks"), [(16, (1, 4, 16)), (8, (1, 4)), (3, (1,)), (1, (1,)), (100, (1, 4, 16))])
+def test_the_usual_k_go_as_far_as_the_samples(samples, ks):
+    assert Settings(tasks=(SUMS,), samples=samples).ks == ks
+
+
 def test_other_settings_get_another_folder(tmp_path):
     first = claim(tmp_path, {"seed": 0})
     assert claim(tmp_path, {"seed": 0}) == first
@@ -128,7 +133,7 @@ def test_a_recommended_top_k_is_asked_too_and_all_methods_give_their_own_answers
     settings = Settings(
         (SUMS,), validation=1, test=2, samples=2, ks=(1,), max_tokens=10, temperatures=(1.5,), top_ps=(1.0,), slots=8
     )
-    description = describe(settings, smollm2, None, frozenset())
+    description = describe(settings, smollm2, None, TrainedOn())
     task = Task(SUMS, 0, 2, 1)
     (passes,) = Runner(llm, settings, tmp_path, description).run([task])
     texts = {name: [row["text"] for row in answers.rows] for name, answers in passes.test.items()}
@@ -161,7 +166,7 @@ def test_an_answer_whose_scoring_hangs_is_given_up_and_counted(llm, smollm2, tmp
         (spec,), validation=1, test=2, samples=1, ks=(1,), max_tokens=48, temperatures=(0.2,), top_ps=(1.0,), slots=8,
         without=("default", "temperature-head", "top-p-head", "vendor"),
     )  # fmt: skip
-    runner = Runner(llm, settings, tmp_path, describe(settings, smollm2, None, frozenset()))
+    runner = Runner(llm, settings, tmp_path, describe(settings, smollm2, None, TrainedOn()))
     task = Task(spec, 0, 2, 1)
     (passes,) = runner.run([task])
     greedy = [*passes.validation["greedy"].rows, *passes.test["greedy"].rows]

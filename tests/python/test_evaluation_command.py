@@ -17,7 +17,7 @@ from autodeco.evaluation import report, running
 from autodeco.evaluation.folders import claim, describe, describe_answers
 from autodeco.evaluation.methods import GREEDY
 from autodeco.evaluation.settings import Settings
-from autodeco.evaluation.tasks import TaskSpec
+from autodeco.evaluation.tasks import TaskSpec, TrainedOn
 from autodeco.runs.locks import locked_folder
 from builders.commands import refused
 
@@ -222,7 +222,10 @@ def test_methods_that_are_left_out_are_not_asked_and_other_answers_are_shared(ev
 def test_answers_are_shared_only_where_all_they_depend_on_is_the_same(smollm2, exported, tmp_path):
     """All that decides them names their folder; grid, k, other tasks and, for those without heads, heads do not."""
     run = describe(
-        Settings(tasks=(SUMS, TaskSpec("three", "chain_sum"))), smollm2, exported("f32"), frozenset({"a question"})
+        Settings(tasks=(SUMS, TaskSpec("three", "chain_sum"))),
+        smollm2,
+        exported("f32"),
+        TrainedOn(frozenset({"a question"})),
     )
 
     def folder(run, task=0, heads=True):
@@ -282,7 +285,14 @@ def test_bad_input_is_named_and_leaves_no_folder(smollm2, exported, tmp_path):
     assert "none.yaml: cannot be read (No such file" in refused(*start, "--tasks", tmp_path / "none.yaml")
     assert "none.gguf: cannot be read" in refused(*start, "--tasks", TASK, "--heads", tmp_path / "none.gguf")
     assert "temperature 0 of the grid is greedy" in refused(*start, "--tasks", TASK, "--temperatures", 0)
-    assert "exceed the context of 256" in refused(*start, "--tasks", TASK, "--max-tokens", 250)
+    said = refused(*start, "--tasks", TASK, "--max-tokens", 250)
+    assert "task chain_sum, question 'State the final answer" in said
+    assert "exceed the context of 256" in said
+    lines = [{"prompt": "Hi" + " hi" * (300 if i == 3 else 1) + str(i), "answer": "a"} for i in range(6)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for seed in (1, 2):
+        said = refused(*start, "--tasks", tmp_path / "mine.jsonl", "--seed", seed)
+        assert "mine.jsonl, line 4: has 302 tokens and fills the context of 256" in said
     (tmp_path / "file").write_text("")
     assert "file/x/" in refused(*start[:-1], tmp_path / "file" / "x", "--tasks", TASK)
     assert not output.exists()

@@ -8,6 +8,7 @@ import pytest
 
 from autodeco.data.checkers import checker
 from autodeco.data.problems import read_problems
+from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.evaluation.tasks import (
     Task,
@@ -43,8 +44,9 @@ def test_questions_that_were_trained_on_are_left_out(tmp_path):
     file.write_text("".join(json.dumps(line) + "\n" for line in trained))
     excluded = read_questions([file])
     assert "another question" in excluded
+    assert "another" not in excluded
     clean = Task(SUMS, 0, test=20, excluded=excluded)
-    assert not questions(clean.test) & excluded
+    assert not questions(clean.test) & excluded.questions
     assert clean.left_out >= 5
     assert len(clean.test) == 20
 
@@ -55,7 +57,7 @@ def test_training_problems_are_written_for_rollouts(tmp_path):
     problems = read_problems(tmp_path / "problems.jsonl")
     assert [p["prompt"] for p in problems[:2]] == [tasks[0].training[0]["prompt"], tasks[1].training[0]["prompt"]]
     assert checker("reasoning-gym")(problems[0], f"It is {problems[0]['answer']}") == 1.0
-    assert read_questions([tmp_path / "problems.jsonl"]) == questions(tasks[0].training + tasks[1].training)
+    assert read_questions([tmp_path / "problems.jsonl"]).questions == questions(tasks[0].training + tasks[1].training)
 
 
 def test_training_problems_with_fractions_are_written(tmp_path):
@@ -91,7 +93,7 @@ def test_files_of_problems_are_shuffled_by_the_seed(tmp_path):
     assert task.is_right(task.test[0], f" {task.test[0]['answer']} ", finished=True)
     with pytest.raises(InputError, match="has 20 different questions and 21 are wanted"):
         Task(spec, 0, test=21)
-    with pytest.raises(InputError, match=r"problem 1: a problem's answer 'A\d+' is no number"):
+    with pytest.raises(InputError, match=r"capitals.jsonl, line \d+: a problem's answer 'A\d+' is no number"):
         Task(replace(spec, checker="number"), 0, test=10)
 
 
@@ -123,3 +125,54 @@ def test_bad_task_files_are_refused(tmp_path, yaml, message):
     (tmp_path / "tasks.yaml").write_text(yaml)
     with pytest.raises(InputError, match=message):
         parse_specs([str(tmp_path / "tasks.yaml")])
+
+
+def test_an_error_names_the_line_of_the_problem_not_its_place_after_shuffling(tmp_path):
+    file = tmp_path / "sums.jsonl"
+    lines = [{"prompt": f"What is {i} + 1?", "answer": "many" if i == 13 else str(i + 1)} for i in range(20)]
+    file.write_text("\n" + "".join(json.dumps(line) + "\n" for line in lines))
+    for seed in range(4):
+        with pytest.raises(InputError, match=r"sums.jsonl, line 15: a problem's answer 'many' is no number"):
+            Task(TaskSpec("sums", str(file), checker="number"), seed, test=20)
+    task = Task(TaskSpec("sums", str(file), checker="python:test_evaluation_tasks:divide"), 0, test=20)
+    with (
+        Scorer(task.checker, workers=1) as scorer,
+        pytest.raises(InputError, match=r"sums.jsonl, line 15: the checker"),
+    ):
+        scorer.score([(problem, "text") for problem in task.test if problem["answer"] == "many"])
+
+
+def divide(problem, text):  # named by python:test_evaluation_tasks:divide
+    return 1 / 0
+
+
+ASKED = {"role": "user", "content": "Who?"}
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ({"messages": [ASKED, {"role": "assistant", "content": "I"}]}, ["who?"]),
+        ({"messages": None, "prompt": "Who?", "completion": "I", "text": None}, ["who?"]),
+        ({"prompt": None, "messages": [{"role": "user", "content": [{"type": "text", "text": "Who?"}]}]}, ["who?"]),
+        ({"prompt": [ASKED], "completion": None, "text": ""}, ["who?"]),
+        ({"text": "Question: Who?\nAnswer: I", "prompt": None}, ["who?"]),
+        ({"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [{}]}]}, ["who?"]),
+    ],
+)  # fmt: skip
+def test_every_form_of_training_data_says_what_it_asks(tmp_path, line, found):
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(line).encode() + b"\r\n\n")
+    excluded = read_questions([file])
+    assert len(excluded) == 1
+    assert all(question in excluded for question in found)
+    assert "ho?" not in excluded
+    assert excluded.digest() != read_questions([]).digest()
+
+
+def test_data_that_say_no_question_are_refused_with_their_line(tmp_path):
+    file = tmp_path / "data.jsonl"
+    for line in ("{}", '{"prompt": 3}', '{"messages": [3]}', "[]", "{"):
+        file.write_text(f'{{"prompt": "a"}}\n{line}\n')
+        with pytest.raises(InputError, match=r"data\.jsonl, line 2"):
+            read_questions([file])

@@ -243,10 +243,13 @@ def test_a_function_that_fails_ends_the_command_with_one_line_that_names_its_own
 @pytest.mark.parametrize(
     ("spec", "answer", "message"),
     [
-        ("exact", None, "problem 2: a problem has no answer"),
-        ("number", "four", "problem 2: a problem's answer 'four' is no number"),
-        ("choice", "both", "problem 2: a problem's answer 'both' is no letter"),
-        ("reasoning-gym", "4", "problem 2: a problem has no task"),
+        ("exact", None, "line 2: a problem has no answer"),
+        ("exact", "null", "line 2: a problem has no answer"),
+        ("exact", ["4"], "line 2: a problem's answer ['4'] is neither text nor a number"),
+        ("exact", True, "line 2: a problem's answer True is neither text nor a number"),
+        ("number", "four", "line 2: a problem's answer 'four' is no number"),
+        ("choice", "both", "line 2: a problem's answer 'both' is no letter"),
+        ("reasoning-gym", "4", "line 2: a problem has no task"),
     ],
 )
 def test_problems_that_no_answer_to_can_be_judged_are_refused_before_the_work(
@@ -256,6 +259,8 @@ def test_problems_that_no_answer_to_can_be_judged_are_refused_before_the_work(
     rows = [{"prompt": "a", "answer": "A" if spec == "choice" else "4"} | entry, {"prompt": "b", "answer": answer}]
     if answer is None:
         del rows[1]["answer"]
+    elif answer == "null":
+        rows[1]["answer"] = None
     problems = write(tmp_path / "problems.jsonl", rows)
     command = ["rollout", str(smollm2), "--problems", str(problems), "-o", str(tmp_path / "d.jsonl"), "--checker", spec]
     assert cli.main(command) == 2
@@ -275,7 +280,9 @@ def test_a_score_out_of_range_and_a_problem_without_an_answer_are_refused():
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("p.jsonl", "", "no problem"),
+        ("p.jsonl", "", "the file is empty"),
+        ("p.jsonl", '{"prompt": "a \\ud83d"}\n', "line 1: holds half a surrogate pair, .ud83d"),
+        ("p.jsonl", '{"prompt": [{"role": "user", "content": null}]}\n', "line 1: each of prompt must be an object"),
         ("p.jsonl", '{"answer": 1}\n', "line 1: expected a JSON object with a prompt"),
         ("p.jsonl", "{\n", "line 1: not valid JSON"),
         ("p.yaml", "- [", "not valid YAML"),
