@@ -103,11 +103,11 @@ def test_an_interrupted_run_continues_to_the_same_answers(whole, smollm2, proble
 
 def test_the_model_is_read_once_and_opened_once_with_its_weights(smollm2, tmp_path, monkeypatch):
     counts, opened = count_reads(monkeypatch), []
-    open_stock = llama_cpp.Llama
+    open_stock = llama_cpp.Llama.__init__
     monkeypatch.setattr(
-        llama_cpp,
-        "Llama",
-        lambda *arguments, **kwargs: opened.append(kwargs) or open_stock(*arguments, **kwargs),
+        llama_cpp.Llama,
+        "__init__",
+        lambda llm, *arguments, **kwargs: opened.append(kwargs) or open_stock(llm, *arguments, **kwargs),
     )
     long = write(tmp_path / "long.jsonl", [{"prompt": "word " * 600, "answer": "1"}])
     settings = RolloutSettings(checker="exact", n=1, max_tokens=1)
