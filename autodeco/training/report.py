@@ -14,10 +14,8 @@ from autodeco.reports.colors import SCALES, color_of
 from autodeco.reports.pages import templates
 from autodeco.reports.svg import svg_of
 from autodeco.runs.atomic import replacing
-from autodeco.training.state import RUN_FILE, TrainingState
+from autodeco.training.state import PREDICTIONS_FILE, REPORT_FILE, RUN_FILE, TrainingState
 
-REPORT_FILE = "report.html"
-PREDICTIONS_FILE = "predictions.json"  # for held-out tokens: what the report shows of them
 SHOWN_RECORDS = 8
 CURVES = {  # axis: what of a measurement belongs on it
     "loss (nats)": ("loss", "temperature_loss", "top_p_loss"),

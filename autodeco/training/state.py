@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,9 +26,13 @@ from autodeco.training.device import take_device
 from autodeco.training.results import TrainingResult
 from autodeco.training.source import FrozenModel
 
+PREDICTIONS_FILE = "predictions.json"  # for held-out tokens: what the report shows of them
+REPORT_FILE = "report.html"
+
 
 def check_folder(folder: str | os.PathLike, resume: bool) -> None:
-    """Raise InputError where no heads may be written: in the place of a file, of a run to continue, of other heads."""
+    """Raise InputError where no heads may be written: in the place of a file, of a run to continue, of other heads or
+    of a model, whose files would be taken for those of the heads."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder for the heads")
@@ -35,8 +40,14 @@ def check_folder(folder: str | os.PathLike, resume: bool) -> None:
         return
     if (folder / RESUME_FILE).exists():
         raise InputError(f"{folder}: holds an unfinished run; continue it with --resume or give another folder")
-    if any((folder / name).exists() for name in (HEADS_FILE, RUN_FILE)):
+    if any((folder / name).exists() for name in (HEADS_FILE, RUN_FILE, PREDICTIONS_FILE, REPORT_FILE)):
         raise InputError(f"{folder}: holds heads already; give another folder, or remove this one")
+    if other := next((path.name for path in sorted(folder.glob("*")) if _is_checkpoint(path)), None):
+        raise InputError(f"{folder}: holds {other} of a model or of other heads; give the heads their own folder")
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.name == "config.json" or path.name.endswith((".safetensors", ".safetensors.index.json"))
 
 
 def check_run(output_dir: str | os.PathLike, arguments, resume: bool = False) -> None:
@@ -84,6 +95,7 @@ class TrainingState:
         self._average = _copied(self.heads) if arguments.ema else None
         self._best_weights: dict[str, Tensor] = {}
         self._kept_step: int | None = None
+        self._resume = resume
         check_folder(output_dir, resume)
         if resume:
             self._load_resume()
@@ -94,9 +106,15 @@ class TrainingState:
                     self.best_heads().save_pretrained(output_dir)
         self._tracker = open_tracker(arguments, output_dir) if model.rank == 0 else None
 
-    def locked(self) -> contextlib.AbstractContextManager:
-        """Return a context in which no other run may write the folder; raises InputError if one does."""
-        return locked_folder(self.directory) if self.model.rank == 0 else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let no other run write the folder while the body runs; raises InputError if one does, or has since."""
+        if self.model.rank != 0:
+            yield
+            return
+        with locked_folder(self.directory):
+            check_folder(self.directory, self._resume)
+            yield
 
     def start_from(self, heads: Heads) -> None:
         """Begin with the weights of ``heads``, before the first update."""

@@ -1,12 +1,14 @@
 """A run that was interrupted, terminated or killed goes on to the heads that it would have had."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,95 @@ def test_heads_that_are_there_are_not_trained_over(traces, trained, tmp_path):
         with pytest.raises(InputError, match="holds heads already"):
             train(traces, folder, SHORT, init=init, progress=False)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("report.html", "holds heads already"),
+        ("predictions.json", "holds heads already"),
+        ("config.json", "holds config.json of a model or of other heads"),
+        ("model-00001-of-00002.safetensors", "holds model-00001-of-00002.safetensors of a model"),
+        ("model.safetensors.index.json", "holds model.safetensors.index.json of a model"),
+    ],
+)
+def test_nothing_is_trained_into_what_would_be_taken_for_its_own(traces, tmp_path, name, told):
+    (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(InputError, match=told):
+        train(traces, tmp_path, SHORT, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+    assert (tmp_path / name).read_bytes() == b"{}"
+
+
+def test_heads_that_another_process_finished_meanwhile_are_not_trained_over(traces, trained, tmp_path, monkeypatch):
+    """Between looking and writing lies the loading of a model."""
+    folder, before = tmp_path / "heads", loop.TrainingState.__init__
+
+    def slow(*args, **kwargs):
+        before(*args, **kwargs)
+        shutil.copytree(trained[0], folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(loop.TrainingState, "__init__", slow)
+    with pytest.raises(InputError, match="holds heads already"):
+        train(traces, folder, SHORT, progress=False)
+    assert (folder / "model.safetensors").read_bytes() == (trained[0] / "model.safetensors").read_bytes()
+
+
+class Killed(BaseException):
+    """The end of a process, which nothing catches."""
+
+
+def killed_at(number: int, monkeypatch, after: bool) -> list[str]:
+    """Let the process end before or after a file is put in its place, counted from 1; return the files as they come."""
+    written, replace_file, unlink = [], os.replace, Path.unlink
+
+    def counted(change, *paths, **kwargs):
+        written.append(Path(paths[-1]).name)
+        if len(written) >= number and not after:
+            raise Killed
+        change(*paths, **kwargs)
+        if len(written) >= number:
+            raise Killed
+
+    def unlinked(path, **kwargs):
+        if path.name == "resume.safetensors":
+            counted(unlink, path, **kwargs)
+        else:
+            unlink(path, **kwargs)
+
+    monkeypatch.setattr(os, "replace", lambda *paths: counted(replace_file, *paths))
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    return written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True])
+def test_a_run_that_is_killed_at_any_file_ends_as_if_it_had_not_been(traces, tmp_path, monkeypatch, capsys, after):
+    arguments = replace(SHORT, steps=4, evaluate_every=2)
+    whole = tmp_path / "whole"
+    written = killed_at(1000, monkeypatch, after)
+    train(traces, whole, arguments, progress=False)
+    monkeypatch.undo()
+    assert written[0] == written[-1] == "resume.safetensors"
+    assert {"training.json", "predictions.json", "report.html"} < set(written)
+    for number in range(1, len(written) + 1):
+        folder = tmp_path / f"{number}"
+        killed_at(number, monkeypatch, after)
+        with pytest.raises(Killed):
+            train(traces, folder, arguments, progress=False)
+        monkeypatch.undo()
+        # What is there can be exported, or the line says that nothing is yet.
+        export = [str(folder), "--base", str(traces / "model.gguf"), "-o", str(folder / "out.gguf")]
+        told = capsys.readouterr() and export_cli.main(export), capsys.readouterr()
+        assert told[0] == 0 or "measured no heads yet" in told[1].err or number == 1
+        (folder / "out.gguf").unlink(missing_ok=True)
+        is_over = after and number == len(written)
+        if not is_over:
+            begun = (folder / "resume.safetensors").exists()
+            train(traces, folder, arguments, resume=begun, progress=False)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in whole.iterdir())
+        for name in ("model.safetensors", "config.json", "predictions.json"):
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), (number, name)
 
 
 def test_a_run_that_ends_before_its_report_is_written_gets_it_with_resume(traces, trained, tmp_path, monkeypatch):
