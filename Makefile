@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint strict clang sanitize fuzz fuzz-heads edge edge-arm edge-cuda edge-bench bench clean
+.PHONY: setup demo test lint strict architectures clang sanitize fuzz fuzz-heads edge edge-arm edge-cuda edge-bench bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -37,13 +37,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/imports.py
 
-# llama.cpp's source, of the version that is installed: for the standalone program, and its chat templates.
+# llama.cpp's source, of the version that is installed: for the standalone program, its chat templates, and tiny models.
 LLAMA_CPP := build/llama.cpp
-$(LLAMA_CPP)/CMakeLists.txt:
+LLAMA_CPP_SOURCE := $(LLAMA_CPP)/tests/test-llama-archs.cpp
+$(LLAMA_CPP_SOURCE):
 	$(PYTHON) cmake/llama_cpp_source.py $(LLAMA_CPP)
 
 # The C++ and its tests compiled once more, every warning an error.
-strict: setup $(LLAMA_CPP)/CMakeLists.txt
+strict: setup $(LLAMA_CPP_SOURCE)
 	mkdir -p build
 	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON \
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/strict.log
@@ -53,8 +54,12 @@ strict: setup $(LLAMA_CPP)/CMakeLists.txt
 test: lint strict
 	$(BIN)/python -m pytest $(if $(filter-out 0,$(SLOW)),,-m "not slow")
 
+# The table of architectures in docs/compatibility.md, written anew from a run of all of them (two minutes).
+architectures: strict
+	cd tests/python && $(abspath $(BIN))/python -m builders.architectures
+
 # The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer; llama.cpp's own libraries are not instrumented.
-sanitize: setup $(LLAMA_CPP)/CMakeLists.txt
+sanitize: setup $(LLAMA_CPP_SOURCE)
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_TESTS=ON \
 		-DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g" \
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/sanitize.log
@@ -62,7 +67,7 @@ sanitize: setup $(LLAMA_CPP)/CMakeLists.txt
 	AUTODECO_CPP_TESTS=build/sanitize $(BIN)/python -m pytest tests/python/test_cpp.py
 
 # The same with clang, which warns of other things. Wants clang.
-clang: setup $(LLAMA_CPP)/CMakeLists.txt
+clang: setup $(LLAMA_CPP_SOURCE)
 	CC=clang CXX=clang++ $(BIN)/cmake -S . -B build/clang -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_WERROR=ON \
 		-DAUTODECO_TESTS=ON -DAUTODECO_FUZZ=ON -DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/clang.log
 	$(BIN)/cmake --build build/clang
@@ -75,7 +80,7 @@ fuzz-heads: clang
 
 # The standalone program for this machine, and for ARM: one file each. No Python is in them.
 EDGE_OPTIONS := -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON -DAUTODECO_BENCHMARKS=ON
-edge: setup $(LLAMA_CPP)/CMakeLists.txt
+edge: setup $(LLAMA_CPP_SOURCE)
 	$(BIN)/cmake --preset x86-64 $(EDGE_OPTIONS) > build/x86-64.log
 	$(BIN)/cmake --build build/x86-64
 
@@ -93,7 +98,7 @@ CUBLAS             := build/cuda-libraries/nvidia/cu13
 $(CUBLAS)/include/cublas_v2.h:
 	$(BIN)/python -m pip install --quiet --no-deps --target build/cuda-libraries "nvidia-cublas==13.0.*"
 
-edge-cuda: setup $(LLAMA_CPP)/CMakeLists.txt $(CUBLAS)/include/cublas_v2.h
+edge-cuda: setup $(LLAMA_CPP_SOURCE) $(CUBLAS)/include/cublas_v2.h
 	$(BIN)/cmake --preset cuda $(EDGE_OPTIONS) -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) -DGGML_CUDA_FA=OFF -DGGML_CUDA_NO_VMM=ON \
 		-DCUDA_cublas_LIBRARY=$(abspath $(CUBLAS))/lib/libcublas.so.13 > build/cuda.log
 	CPLUS_INCLUDE_PATH=$(abspath $(CUBLAS))/include $(BIN)/cmake --build build/cuda

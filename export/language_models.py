@@ -29,6 +29,7 @@ REFUSED = {
     "eagle3": DRAFT,
     "dflash": DRAFT,
     "gemma4-assistant": DRAFT,
+    "cogvlm": "a model of which llama.cpp returns a prompt's first logits in place of its last",
     "clip": "a projector of images or sound",
     "wavtokenizer-dec": "a vocoder, which makes sound of tokens",
 }

@@ -19,6 +19,8 @@ PACKAGE = f"llama_cpp_python-{VERSION}/"
 LLAMA_CPP = PACKAGE + "vendor/llama.cpp/"
 CONVERTER = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
 LIBRARY = ("CMakeLists.txt", "LICENSE", "licenses/", "cmake/", "common/", "ggml/", "include/", "src/", "vendor/")
+# what our tests build of it besides: its generator of tiny models
+GENERATOR = "tests/test-llama-archs.cpp"
 
 
 def cache_folder() -> Path:
@@ -35,10 +37,11 @@ def converter_script() -> Path:
 
 
 def library_source(folder: Path) -> Path:
-    """``folder`` with what CMake needs to build llama.cpp of the pinned version, fetched (77 MB) if it is not there.
+    """``folder`` with what CMake needs to build llama.cpp of the pinned version and its generator of tiny models,
+    fetched (77 MB) if it is not there.
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
-    return unpacked(folder, LIBRARY)
+    return unpacked(folder, (GENERATOR, *LIBRARY))
 
 
 def unpacked(folder: Path, wanted: tuple[str, ...], root: str = LLAMA_CPP) -> Path:
@@ -54,12 +57,24 @@ def unpacked(folder: Path, wanted: tuple[str, ...], root: str = LLAMA_CPP) -> Pa
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
             parts = Path(scratch) / "parts"
             _unpack(_fetch(Path(scratch)), parts, wanted, root)
-            parts.rename(folder)
+            if folder.exists():  # of an older release, which wanted less
+                _add(parts, folder)
+            else:
+                parts.rename(folder)
     except (OSError, tarfile.TarError) as error:
         # Another process may have come first; then what it put there is as good.
         if not marker.exists():
             raise InputError(f"{folder}: llama.cpp's source cannot be kept there ({error}); free space") from error
     return folder
+
+
+def _add(parts: Path, folder: Path) -> None:
+    """Move what ``folder`` lacks of ``parts`` there."""
+    for file in sorted(path for path in parts.rglob("*") if path.is_file()):
+        target = folder / file.relative_to(parts)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
 
 
 def _fetch(folder: Path) -> Path:

@@ -18,6 +18,7 @@ DIVIDE_BY_LOGIT_SCALE = {"granite", "granitemoe", "granitehybrid", "granite_swa"
 SOFTCAP = {"gemma2", "gemma3", "gemma3n", "gemma4", "grok", "muse-glimmer"}
 DEFAULT_LOGIT_SCALE = {"grok": 0.5773502691896257}
 DEFAULT_SOFTCAP = {"gemma2": 30.0, "gemma3n": 30.0}
+WITHOUT_BIAS = {"qwen2vl"}  # for which llama.cpp loads the bias and does not add it
 
 ROWS_AT_ONCE = 8192  # of the matrix while dequantizing: 8192 x 4096 float32 are 128 MiB
 
@@ -97,7 +98,7 @@ def read_output_matrix(file: str | os.PathLike | Layout) -> OutputMatrix:
             f"{path}: gguf-py cannot dequantize the type of {tensor.name}; quantize the model with another "
             "--output-tensor-type"
         ) from None
-    bias = model.tensors.get("output.bias")
+    bias = None if layout.architecture in WITHOUT_BIAS else model.tensors.get("output.bias")
     return OutputMatrix(
         path=path,
         architecture=layout.architecture,

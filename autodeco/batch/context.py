@@ -11,7 +11,7 @@ import llama_cpp
 
 from autodeco import native
 from autodeco.base.forks import check_process
-from autodeco.base.memory import can_cut
+from autodeco.base.memory import can_cut, can_join_prompts
 from autodeco.base.token_batch import TokenBatch
 from autodeco.errors import InputError
 from autodeco.runs.interrupts import deferred_interrupt
@@ -94,6 +94,7 @@ class BatchContext:
             self.close()
             raise
         self._can_cut = can_cut(llm)
+        self._can_join = can_join_prompts(llm)
         self._window = llama_cpp.llama_model_n_swa(llm.model)
 
     def close(self) -> None:
@@ -166,6 +167,8 @@ class BatchContext:
             if common:
                 end = common if self._can_cut else -1  # which is all that is held
                 llama_cpp.llama_memory_seq_cp(self._memory, source.seq, slot.seq, 0, end)
+        if not self._can_join:
+            self.flush()
         slot.held, slot.prompt = list(prompt[:common]), prompt
         for token in prompt[common:-1]:
             self._add(slot, token, output=False)

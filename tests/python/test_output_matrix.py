@@ -64,6 +64,11 @@ def test_a_bias_is_added(tmp_path, hidden):
     np.testing.assert_allclose(read_output_matrix(path).logits(hidden), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_bias_that_llama_cpp_leaves_out_is_left_out(tmp_path, hidden):
+    path, weight = write_model(tmp_path / "model.gguf", "qwen2vl", tied=False, bias=True)
+    np.testing.assert_allclose(read_output_matrix(path).logits(hidden), hidden @ weight.T, atol=1e-4)
+
+
 def test_files_that_hold_no_model_are_refused(tmp_path):
     with pytest.raises(InputError, match="absent"):
         read_output_matrix(tmp_path / "absent.gguf")
