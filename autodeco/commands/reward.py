@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autodeco.commands.training_run import Heads, add_resume, refuse, show_result
-from autodeco.rewards.arguments import RewardArguments
+from autodeco.rewards.arguments import SIZES, RewardArguments
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Processors
 from autodeco.settings.options import Options, chosen_options, option
@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     files, heads, arguments, processors = (chosen_options(kind, values) for kind in SETTINGS)
     with_transformers = arguments.answers_from == "hugging-face"
     refuse(values, ["threads" if with_transformers else "dtype"], f"with --answers-from {arguments.answers_from}")
+    if arguments.time:
+        refuse(values, SIZES, "with --time, which chooses it")
     if heads.init:
         refuse(values, ["first_temperature", "first_top_p"], "with --init, whose heads are what a run starts from")
 

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from autodeco.data.checkers import forms
 from autodeco.errors import InputError
 from autodeco.rewards.targets import parse_target
+from autodeco.settings.durations import parse_duration
 from autodeco.settings.options import option
 from autodeco.training.arguments import OptimizerArguments
+
+# What ``time`` chooses.
+SIZES = ("rounds", "batch_problems", "validation_problems", "screening_problems", "evaluate_every")
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class RewardArguments(OptimizerArguments):
         choices=("llama.cpp", "hugging-face"),
     )
     dtype: str = option("bfloat16", "of the frozen model in transformers", choices=("bfloat16", "float16", "float32"))
+    time: str = option("", "how long the run may take, as 30m or 2h: rounds and sizes are chosen to fit", metavar="30m")
     rounds: int = option(40, "times that answers are drawn, by the heads as they are then, and learned from", least=1)
     batch_problems: int = option(64, "problems answered in a round", least=1)
     samples: int = option(16, "answers to each of them", least=2)
@@ -44,12 +49,17 @@ class RewardArguments(OptimizerArguments):
     )
     validation_problems: int = option(100, "held out, and answered to measure", least=2)
     validation_samples: int = option(8, "answers to each of these", least=1)
+    screening_problems: int | None = option(
+        None, "answered before the first round, to find those that teach something (default: all)", least=1
+    )
     evaluate_every: int = option(10, "rounds between measurements", least=1)
     slots: int = option(128, "answers computed at a time", least=1)
     seed: int = option(0, "of the first weights, the split, the problems chosen and the answers", least=0)
 
     def __post_init__(self):
         super().__post_init__()
+        if self.time:
+            parse_duration("time", self.time)
         target = parse_target(self.target)
         for name in ("samples", "validation_samples"):
             if target.pass_at_k and target.k > getattr(self, name):

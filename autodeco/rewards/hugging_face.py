@@ -68,6 +68,7 @@ class HuggingFacePolicy:
         keep_states: bool = True,
         ended: Ended | None = None,
         numbers: Sequence[int] | None = None,
+        max_tokens: int | None = None,
     ) -> list[list[Sampled]]:
         """Return ``n`` answers to each prompt; random numbers depend only on the seed, the prompt's number and the
         answer's index.
@@ -82,7 +83,7 @@ class HuggingFacePolicy:
             return answers
         self._have_room(prompts)
         kept = self._kept if keep_states else None
-        settings = heads, prompts, n, self._ends, self._max_tokens, int(seed) % 2**64, kept, numbers
+        settings = heads, prompts, n, self._ends, max_tokens or self._max_tokens, int(seed) % 2**64, kept, numbers
         for answer in Slots(self._decoder, self.logits, *settings):
             prompt, sample = divmod(answer.index, n)
             answers[prompt][sample] = self._sampled(answer, keep_states)

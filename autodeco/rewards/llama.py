@@ -72,6 +72,7 @@ class LlamaPolicy:
         keep_states: bool = True,
         ended: Ended | None = None,
         numbers: Sequence[int] | None = None,
+        max_tokens: int | None = None,
     ) -> list[list[Sampled]]:
         self._have_room(max(len(prompt) for prompt in prompts) + self._max_tokens)
         answers = [[None] * n for _ in prompts]
@@ -88,7 +89,8 @@ class LlamaPolicy:
             self._states.append(hidden[0].copy())
 
         with tempfile.TemporaryDirectory() as folder:
-            requests = batch.requests(self._llm, prompts, n, self._sampling(heads), self._max_tokens)
+            most = max_tokens or self._max_tokens
+            requests = batch.requests(self._llm, prompts, n, self._sampling(heads), most)
             numbers = range(len(prompts)) if numbers is None else numbers
             requests = [replace(each, seed=batch.seed_of(seed, numbers[each.index], each.sample)) for each in requests]
             loaded = None if isinstance(heads, Static) else self._loaded(heads, Path(folder))

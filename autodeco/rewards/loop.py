@@ -21,10 +21,12 @@ from autodeco.errors import InputError
 from autodeco.heads import TEMPERATURE_SCALE, Heads
 from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.decisions import decisions
-from autodeco.rewards.measuring import GREEDY, GRID, Verdict, halving, verdict
+from autodeco.rewards.measuring import FINALISTS, GREEDY, GRID, Verdict, halving, halving_samples, verdict
 from autodeco.rewards.objective import Decisions, add_gradient
+from autodeco.rewards.plan import SCREENING_SAMPLES, Pace, paced, plan_of
 from autodeco.rewards.policy import Policy, Sampled
 from autodeco.rewards.problems import Problems
+from autodeco.rewards.progress import Progress
 from autodeco.rewards.targets import parse_target
 from autodeco.runs.interrupts import Terminated
 from autodeco.runs.seeds import Stream, seed_of
@@ -36,10 +38,7 @@ from autodeco.training.schedule import learning_rate
 from autodeco.training.state import TrainingState
 
 CANDIDATES = "candidates"  # folder of the heads measured so far, there while a run is unfinished
-FINALISTS = 4  # heads that are measured once more at the end
 LOW_TEMPERATURE = 0.1
-HALVING_SAMPLES = 2
-SCREENING_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,9 @@ def train_on_rewards(
     processes = policy.processes
     workers = max(1, (os.cpu_count() or 1) // processes.on_this_machine - 1)
     with Scorer(arguments.checker, workers) as scorer, processes.interrupted_together():
-        problems = Problems(problems_path, policy, arguments, scorer)
+        problems, pace = Problems(problems_path, policy, arguments, scorer), None
+        if progress or arguments.time:
+            pace, arguments = paced(policy, problems, arguments, Path(output_dir), resume)
         made_of, details = {"problems": problems.hash}, {"data": problems.described, "processes": processes.count}
         run = TrainingState(Path(output_dir), policy, arguments, RewardEvaluation, made_of, details, init, resume)
         processes.wait()  # none may take what the first one writes for another run's
@@ -86,7 +87,7 @@ def train_on_rewards(
                 run.extra = {"updates": [], "rates": {}, "seconds": 0.0, "tokens": 0}
                 run.save_resume()
             problems.rates = {int(index): rate for index, rate in run.extra["rates"].items()}
-            result = _Training(run, problems, progress and policy.rank == 0).all()
+            result = _Training(run, problems, pace if progress and policy.rank == 0 else None).all()
             processes.wait()  # who starts processes ends them all when one has ended
             return result
 
@@ -94,21 +95,27 @@ def train_on_rewards(
 class _Training:
     """A run on its problems."""
 
-    def __init__(self, run: TrainingState, problems: Problems, progress: bool):
+    def __init__(self, run: TrainingState, problems: Problems, pace: Pace | None):
         self._run, self._problems, self._processes = run, problems, run.model.processes
-        self._arguments, self._policy, self._progress = run.arguments, run.model, progress
+        self._arguments, self._policy = run.arguments, run.model
+        self._plan = plan_of(run.arguments, len(problems.training), len(problems.validation))
+        self._progress = Progress(problems, self._plan, pace)
         self._target = parse_target(self._arguments.target)
 
     def all(self) -> TrainingResult:
         """Go on to the verdict, or to an interrupt; return what came of it."""
         run, problems, found, answers, interrupted = self._run, self._problems, None, None, 0
         try:
+            self._progress.tell_plan(run.arguments, **self._done())
             self._rounds()
-            found, answers = self._judge()
+            with self._progress.drawing("verdict", self._plan.judging):
+                found, answers = self._judge()
             run.extra |= {"verdict": found.as_dict(), "answers_given_up": problems.given_up}
         except KeyboardInterrupt as error:
             # Only drawing is cut short, and that of a whole round begins again with the same random numbers.
             if not run.history:
+                if self._policy.rank == 0:
+                    print(f"{run.directory}: nothing is measured yet; continue with the same command and --resume")
                 raise
             interrupted = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         sizes = len(problems.training), len(problems.validation)
@@ -124,17 +131,21 @@ class _Training:
     def _rounds(self) -> None:
         """Draw and learn until the last round, and measure on the way."""
         run, arguments = self._run, self._arguments
-        with bar(arguments.rounds, self._number(), "round", "reward", self._progress) as shown:
+        with bar(arguments.rounds, self._number(), "round", "reward", self._progress.shown) as shown:
             if not self._problems.rates:
-                self._screen()
+                with self._progress.drawing("screening", self._plan.screening):
+                    self._screen()
+                self._progress.tell_left(**self._done())
             while True:
                 number = self._number()
                 due = number % arguments.evaluate_every == 0 or number == arguments.rounds
                 if due and (not run.history or run.history[-1]["step"] < run.step):
-                    self._measure(number)
+                    with self._progress.drawing("measuring", self._plan.in_a_measurement):
+                        self._measure(number)
                 if number == arguments.rounds:
                     return
-                figures = self._round(number)
+                with self._progress.drawing(f"round {number + 1}", self._plan.in_a_round):
+                    figures = self._round(number)
                 shown.update()
                 shown.set_postfix(self._shown(figures), refresh=False)
 
@@ -142,16 +153,22 @@ class _Training:
         """Return how many rounds are done."""
         return self._run.step // self._arguments.updates_in_a_round
 
+    def _done(self) -> dict:
+        """Return what of the plan is done."""
+        measured = len({row["step"] for row in self._run.history})
+        return {"screened": bool(self._problems.rates), "rounds": self._number(), "measurements": measured}
+
     def _screen(self) -> None:
         """Answer every training problem a few times, to know which are sometimes right and sometimes wrong."""
         problems, seed = self._problems, seed_of(self._arguments.seed, Stream.PROBLEMS)
-        _, rewards = problems.answers(problems.training, SCREENING_SAMPLES, self._run.heads, seed)
+        screened = problems.training[: self._arguments.screening_problems]
+        _, rewards = problems.answers(screened, SCREENING_SAMPLES, self._run.heads, seed)
         if not rewards.any():
             raise InputError(
                 "no answer to any training problem is right: there is nothing to learn from; give easier problems, "
                 "more --max-tokens, or better first heads with --init"
             )
-        problems.note(problems.training, rewards)
+        problems.note(screened, rewards)
         self._run.extra["rates"] = {str(index): rate for index, rate in problems.rates.items()}
         self._run.save_resume()
 
@@ -173,6 +190,7 @@ class _Training:
     def _learn(self, number: int, chosen: list[int], answers: list, rewards: np.ndarray, began: float) -> dict:
         """Update the heads from a round's answers and keep all of it; return the figures of the round."""
         run, arguments, problems = self._run, self._arguments, self._problems
+        drawn = time.perf_counter()
         problems.note(chosen, rewards)
         own = self._processes.share(len(chosen))
         generators = (random_numbers(arguments.seed, Stream.DECISIONS, number, index) for index in chosen[own])
@@ -182,7 +200,9 @@ class _Training:
         tokens = sum(len(answer.tokens) for group in answers for answer in group)
         figures |= {"reward": float(rewards.mean()), "tokens": tokens, "decisions": sum(sizes)}
         figures |= _spread([answer for group in answers for answer in group])
-        seconds = time.perf_counter() - began
+        ended = time.perf_counter()
+        self._progress.learned(rewards.size, ended - drawn)
+        seconds = ended - began
         run.extra["seconds"] += seconds
         run.extra["tokens"] += tokens
         run.extra["rates"] = {str(index): rate for index, rate in problems.rates.items()}
@@ -250,7 +270,7 @@ class _Training:
         def rewards_of(predictor, n: int, number: int) -> np.ndarray:
             return self._held_out(predictor, n, 1 + number)[1]
 
-        samples = max(HALVING_SAMPLES, self._target.k)
+        samples = halving_samples(self._target)
         kept = halving(finalists, rewards_of, self._target, samples)
         setting = halving({str(each): each for each in GRID}, rewards_of, self._target, samples)
         run.keep(int(kept), finalists[kept])
@@ -266,7 +286,7 @@ class _Training:
         shown |= {"held out": f"{self._run.history[-1]['target']:.3f}"}
         for letter, name in (("T", "temperature"), ("P", "top_p")):
             shown[letter] = f"{figures[name]:.2f}±{figures[f'{name}_deviation']:.2f}"
-        return shown
+        return shown | {"to the verdict": self._progress.left(**self._done())}
 
 
 def _static_heads(heads: Heads, arguments: RewardArguments) -> Heads:

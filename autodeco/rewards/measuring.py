@@ -12,6 +12,8 @@ from autodeco.rewards.targets import Target
 from autodeco.runs.seeds import Stream, generator
 
 RESAMPLES = 2000
+FINALISTS = 4  # heads that are measured once more at the end
+LEAST_SAMPLES = 2  # of a candidate at first
 # Static settings that users choose from; greedy decoding is temperature 0.
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 TOP_PS = (0.95, 1.0)
@@ -80,6 +82,20 @@ def halving(
         left = {name: left[name] for name in ranked[: math.ceil(len(ranked) / 2)]}
         samples, number = 2 * samples, number + 1
     return next(iter(left))
+
+
+def halving_samples(target: Target) -> int:
+    """Return with how many answers to a problem ``halving`` begins."""
+    return max(LEAST_SAMPLES, target.k)
+
+
+def halving_answers(candidates: int, samples: int) -> int:
+    """Return how many answers to each problem ``halving`` draws."""
+    answers = 0
+    while candidates > 1:
+        answers += candidates * samples
+        candidates, samples = math.ceil(candidates / 2), 2 * samples
+    return answers
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,13 @@ class Policy(FrozenModel, Protocol):
         keep_states: bool = True,
         ended: Ended | None = None,
         numbers: Sequence[int] | None = None,
+        max_tokens: int | None = None,
     ) -> list[list[Sampled]]:
         """Return ``n`` answers to each prompt (token ids), sampled with ``heads`` and their hard top-p.
 
         An answer's random numbers depend only on ``seed``, its index among the n and its prompt's number in
-        ``numbers``, by default the prompt's index. ``ended`` is called with each as it ends.
+        ``numbers``, by default the prompt's index. ``ended`` is called with each as it ends. ``max_tokens``: no more
+        than these, where fewer than the policy's are wanted.
         """
 
     def states(self, rows: np.ndarray) -> Tensor:

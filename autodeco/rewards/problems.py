@@ -1,7 +1,9 @@
 """The problems of a run: which are held out, which are answered next, and the rewards of answers to them."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,15 @@ PRIOR_SAMPLES = 0.5
 KEPT = 0.5  # of what was known of a problem's share of right answers, when it is answered again
 
 
+@dataclass
+class Drawn:
+    """How much was drawn so far, and in what time."""
+
+    answers: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
 class Problems:
     """The problems in ``path``, split by ``arguments`` into those to train and to validate on.
 
@@ -28,23 +39,37 @@ class Problems:
     """
 
     def __init__(self, path: str | os.PathLike, policy: Policy, arguments: RewardArguments, scorer: Scorer):
-        self._problems, self._policy, self._arguments, self._scorer = read_problems(path), policy, arguments, scorer
+        self._problems, self._policy, self._scorer = read_problems(path), policy, scorer
         self.hash = file_hash(path)
         self.described = {"file": Path(path).name, "sha256": self.hash, "problems": len(self._problems)}
         if len(self._problems) < 4:
             raise InputError(f"{path}: holds fewer than four problems; give more, some of them to validate on")
         self._prompts = [policy.prompt_ids(problem["prompt"]) for problem in self._problems]
+        self.divide(arguments)
+        self.given_up = 0  # answers whose scoring took too long or too much memory
+        self.drawn = Drawn()
+        self.told: Callable[[int], object] | None = None  # hears of every answer that ended
+        self.rates: dict[int, float] = {}  # share of right answers, of the problems answered so far
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def divide(self, arguments: RewardArguments) -> None:
+        """Hold out as many problems as ``arguments`` say; raise InputError if the others are too few."""
+        self._arguments = arguments
         order = generator(arguments.seed, Stream.SPLIT).permutation(len(self._problems))
         held_out = min(arguments.validation_problems, len(order) // 2)
         self.validation, self.training = order[:held_out].tolist(), order[held_out:].tolist()
-        round_size = min(arguments.batch_problems, len(self.training))
-        if policy.processes.count > round_size:
+        round_size, processes = min(arguments.batch_problems, len(self.training)), self._policy.processes
+        if processes.count > round_size:
             raise InputError(
-                f"{path}: a round has {round_size} problems, too few for {policy.processes.count} processes; "
-                "give more problems, or a higher --batch-problems"
+                f"{self.described['file']}: a round has {round_size} problems, too few for {processes.count} "
+                "processes; give more problems, or a higher --batch-problems"
             )
-        self.given_up = 0  # answers whose scoring took too long or too much memory
-        self.rates: dict[int, float] = {}  # share of right answers, of the problems answered so far
+
+    def prompts(self, indices: Sequence[int]) -> list[list[int]]:
+        """Return the tokens of the prompts at ``indices``."""
+        return [self._prompts[index] for index in indices]
 
     def chosen(self, number: int) -> list[int]:
         """Return the problems of round ``number``, preferring those that are sometimes right over always or never."""
@@ -68,7 +93,7 @@ class Problems:
 
         Each of several processes draws and scores its share, and has the states of that alone.
         """
-        processes, mine = self._policy.processes, None
+        processes, mine, began = self._policy.processes, None, time.perf_counter()
         try:
             mine = self._own_answers(indices[processes.share(len(indices))], n, predictor, seed, keep_states)
         except KeyboardInterrupt:
@@ -77,20 +102,25 @@ class Problems:
         parts = processes.gather((mine, self._scorer.exceeded))
         self.given_up = sum(exceeded for _, exceeded in parts)
         answers, rewards = zip(*(each for each, _ in parts), strict=True)
-        return [group for each in answers for group in each], np.concatenate(rewards)
+        answers = [group for each in answers for group in each]
+        self.drawn.answers += len(indices) * n
+        self.drawn.tokens += sum(len(answer.tokens) for group in answers for answer in group)
+        self.drawn.seconds += time.perf_counter() - began
+        return answers, np.concatenate(rewards)
 
     def _own_answers(
         self, indices: Sequence[int], n: int, predictor: Predictor, seed: int, keep_states: bool
     ) -> tuple[list[list[Sampled]], np.ndarray]:
-        started: dict[tuple[int, int], object] = {}
+        processes, started = self._policy.processes, {}
 
         def ended(prompt: int, sample: int, answer: Sampled) -> None:
             if answer.finished:  # scored beside the drawing of the others
                 started[prompt, sample] = self._scorer.start(self._problems[indices[prompt]], answer.text)
-            self._policy.processes.stop_if_interrupted()
+            if self.told is not None:
+                self.told(processes.count)  # the others have come as far
+            processes.stop_if_interrupted()
 
-        prompts = [self._prompts[index] for index in indices]
-        answers = self._policy.sample(prompts, n, predictor, seed, keep_states, ended, indices)
+        answers = self._policy.sample(self.prompts(indices), n, predictor, seed, keep_states, ended, indices)
         rewards = np.zeros((len(indices), n))
         scores = self._scorer.scores(list(started.values()))
         for key, score in zip(started, scores, strict=True):

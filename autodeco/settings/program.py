@@ -91,8 +91,10 @@ def _show_warning(show):
     return shown
 
 
-def bar(total: int, initial: int, unit: str, desc: str, shown: bool = True):
-    """Return a tqdm bar on stderr, hidden where that is no terminal, and unless ``shown``."""
+def bar(total: int, initial: int, unit: str, desc: str, shown: bool = True, leave: bool = True):
+    """Return a tqdm bar on stderr, hidden where that is no terminal, and unless ``shown``; without
+    ``leave`` it goes when it is done."""
     from tqdm import tqdm
 
-    return tqdm(total=total, initial=initial, unit=unit, desc=desc, smoothing=0.05, disable=None if shown else True)
+    hidden = None if shown else True
+    return tqdm(total=total, initial=initial, unit=unit, desc=desc, smoothing=0.05, disable=hidden, leave=leave)

@@ -57,6 +57,15 @@ def check_run(output_dir: str | os.PathLike, arguments, resume: bool = False) ->
     take_device(arguments.device)
 
 
+def unfinished_arguments(folder: str | os.PathLike) -> dict:
+    """Return the settings of the unfinished run in ``folder``; none where there is no such run to be read."""
+    try:
+        with safe_open(Path(folder) / RESUME_FILE, framework="pt") as file:
+            return json.loads(file.metadata()["state"])["made_by"]["arguments"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 class TrainingState:
     """The heads, their optimiser and what is known of them, from the first step to the last or the interruption.
 

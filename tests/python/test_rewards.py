@@ -122,9 +122,10 @@ def test_an_interrupted_run_resumes_to_the_same_heads(problems, tmp_path, at):
         assert torch.equal(weights(tmp_path / "part")[name], tensor), name
 
 
-def test_an_interrupt_before_there_are_heads_is_continued_too(problems, tmp_path):
+def test_an_interrupt_before_there_are_heads_is_continued_too(problems, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         train_on_rewards(Pressed(2), problems, tmp_path / "part", SHORT, progress=False)
+    assert "continue with the same command and --resume" in capsys.readouterr().out
     resumed = train_on_rewards(world.WorldPolicy(), problems, tmp_path / "part", SHORT, resume=True, progress=False)
     assert resumed.steps == SHORT.updates
 

@@ -108,7 +108,7 @@ class WorldPolicy:
         return [int(prompt)]
 
     @torch.no_grad()
-    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None):
+    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None):
         if not prompts:
             return []
         places = [place(prompt[0]) for prompt in prompts]

@@ -1,0 +1,171 @@
+"""A run on rewards says what it is going to do and how long that takes, and fits into a given time."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from autodeco.errors import InputError  # noqa: E402
+from autodeco.rewards import plan  # noqa: E402
+from autodeco.rewards.arguments import SIZES, RewardArguments  # noqa: E402
+from autodeco.rewards.loop import train_on_rewards  # noqa: E402
+from autodeco.rewards.plan import Pace, fitted, measure_pace, plan_of  # noqa: E402
+from autodeco.settings.durations import duration, parse_duration  # noqa: E402
+from builders import reward_world as world  # noqa: E402
+
+SHORT = RewardArguments(
+    checker="python:builders.reward_world:score",
+    rounds=3,
+    batch_problems=4,
+    samples=4,
+    validation_problems=6,
+    validation_samples=2,
+    evaluate_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory):
+    path = tmp_path_factory.mktemp("world") / "problems.jsonl"
+    path.write_text("".join(json.dumps({"prompt": str(i), "number": i}) + "\n" for i in range(60)))
+    return path
+
+
+class Clock:
+    """The time, which only drawing takes."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class SlowPolicy(world.WorldPolicy):
+    """Takes a second for a prompt and 0.1 s for each token behind an answer's first, and counts answers."""
+
+    def __init__(self, clock, speed=1.0):
+        super().__init__()
+        self._clock, self._speed, self.drawn = clock, speed, 0
+
+    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None):
+        self.drawn += len(prompts) * n
+        behind = (max_tokens or world.LENGTH) - 1
+        self._clock.now += (len(prompts) + 0.1 * behind * n * len(prompts)) / self._speed
+        answers = super().sample(prompts, n, heads, seed, keep_states, ended, numbers)
+        return [[self._cut(answer, max_tokens) for answer in group] for group in answers]
+
+    def _cut(self, answer, most):
+        if not most or most >= world.LENGTH:
+            return answer
+        columns = {name: getattr(answer, name)[:most] for name in COLUMNS}
+        return replace(answer, finished=False, **columns)
+
+
+COLUMNS = ("tokens", "temperature", "top_p", "top_probability", "states")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(plan.time, "perf_counter", clock)
+    return clock
+
+
+@pytest.mark.parametrize("changes", [{}, {"target": "pass@4", "validation_samples": 4}, {"screening_problems": 10}])
+def test_the_plan_counts_every_answer_of_the_run(problems, tmp_path, changes):
+    arguments, policy = replace(SHORT, **changes), SlowPolicy(Clock())
+    train_on_rewards(policy, problems, tmp_path / "heads", arguments, progress=False)
+    assert plan_of(arguments, 54, 6).left()[0] == policy.drawn
+
+
+def test_what_is_done_is_left_out():
+    whole = plan_of(SHORT, 54, 6)
+    assert whole.left(screened=True, rounds=2, measurements=2) == (16 + 12 + whole.judging, 16)
+    pace = Pace(50.0, 2.0, 0.5)
+    assert whole.seconds(pace, screened=True, rounds=2, measurements=2) == 2.0 * (28 + whole.judging) + 0.5 * 16
+
+
+def test_the_pace_is_that_of_the_machine(clock):
+    """A second a prompt, half of it for each of two answers, which in a run are more; and 0.1 s a token."""
+    prompts = [[i] for i in range(5)]
+    whole = measure_pace(SlowPolicy(clock), prompts, replace(SHORT, max_tokens=50), whole=True)
+    assert (whole.tokens, whole.at_most) == (50, False)
+    assert whole.drawing == pytest.approx(0.25 + 0.1 * 50)
+    cut = measure_pace(SlowPolicy(clock), prompts, replace(SHORT, max_tokens=200), whole=False)
+    assert (cut.tokens, cut.at_most) == (200, True)
+    assert cut.drawing == pytest.approx(0.25 + 0.1 * 200)
+
+
+@pytest.mark.parametrize("problems", [40, 400, 40_000])
+@pytest.mark.parametrize("minutes", [40, 300, 3000])
+def test_rounds_and_sizes_fit_into_the_time(problems, minutes):
+    pace = Pace(100.0, 1.0, 0.2)
+    found = fitted(replace(SHORT, time=f"{minutes}m", samples=16), problems, pace, 60.0 * minutes)
+    held_out = min(found.validation_problems, problems // 2)
+    taken = plan_of(found, problems - held_out, held_out).seconds(pace)
+    assert taken <= 0.9 * 60 * minutes
+    at_its_most = found.rounds == plan.MOST_ROUNDS
+    assert taken > 0.7 * 60 * minutes or at_its_most
+    assert found.rounds >= 4
+    assert found.samples == 16
+
+
+def test_too_short_a_time_is_told_with_one_that_is_enough():
+    pace, arguments = Pace(100.0, 1.0, 0.2), replace(SHORT, time="5m")
+    with pytest.raises(InputError, match=r"time 5m: is too short; the smallest run takes (\d+) min here") as told:
+        fitted(arguments, 400, pace, 300.0)
+    enough = int(str(told.value).split("takes ")[1].split()[0])
+    assert fitted(arguments, 400, pace, 60.0 * enough).rounds <= 6
+
+
+def test_a_run_of_a_given_time_resumes_with_the_sizes_that_were_chosen(problems, tmp_path, clock):
+    arguments = replace(SHORT, time="6h", max_tokens=50)
+
+    class Pressed(SlowPolicy):
+        def sample(self, *args):
+            if self.drawn > 700:
+                raise KeyboardInterrupt
+            return super().sample(*args)
+
+    part = train_on_rewards(Pressed(clock), problems, tmp_path / "part", arguments, progress=False)
+    assert part.interrupted
+    faster = SlowPolicy(clock, 2.0)
+    train_on_rewards(faster, problems, tmp_path / "part", arguments, resume=True, progress=False)
+    train_on_rewards(SlowPolicy(clock), problems, tmp_path / "whole", arguments, progress=False)
+    made = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("part", "whole")]
+    sizes = [{name: each["arguments"][name] for name in SIZES} for each in made]
+    assert sizes[0] == sizes[1]
+    assert sizes[0]["rounds"] != SHORT.rounds
+    assert made[0]["result"]["history"] == made[1]["result"]["history"]
+
+
+def test_the_plan_is_printed_before_a_run_and_the_time_left_once_the_pace_is_known(problems, tmp_path, clock, capsys):
+    arguments = replace(SHORT, max_tokens=60)
+    train_on_rewards(SlowPolicy(clock), problems, tmp_path / "heads", arguments, progress=True)
+    lines = capsys.readouterr().out.splitlines()
+    whole = plan_of(arguments, 54, 6)
+    assert lines[0] == "60 problems: 54 to learn from, 6 held out"
+    assert "3 rounds: each 4 problems x 4 answers, then 12 updates of the heads" in lines
+    longest = duration(whole.left()[0] * (0.25 + 0.1 * 60))
+    assert f"{whole.left()[0]} answers of up to 60 tokens to draw: at most {longest} at the" in lines[5]
+    # screening takes a second for each problem's prompt, and 4.9 for each answer
+    left = duration(whole.left(screened=True)[0] * (0.25 + 4.9))
+    assert lines[6].startswith("answers have 50 tokens on average")
+    assert lines[6].endswith(f"about {left} left")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1h 5s", 3605)])
+def test_lengths_of_time_are_read(text, seconds):
+    assert parse_duration("time", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "0m", "-5m", "1.5h", "30 minutes", "5m1h"])
+def test_what_is_no_length_of_time_is_refused(text):
+    with pytest.raises(InputError, match=r"time .*: is no length of time; give one as 30m, 2h or 1h30m"):
+        parse_duration("time", text)
+
+
+def test_lengths_of_time_are_shown_in_units_that_say_enough():
+    shown = [duration(seconds) for seconds in (0.2, 44, 89.6, 600, 3599, 3600, 5400, 200_000)]
+    assert shown == ["1 s", "44 s", "90 s", "10 min", "1 h", "1 h", "1 h 30 min", "2 days"]
