@@ -16,6 +16,7 @@ import llama_cpp
 import llama_cpp.llama_cpp as llama_cpp_api
 
 from autodeco.base.forks import check_threads
+from autodeco.base.token_bytes import WholeTokenizer
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
 
@@ -48,7 +49,9 @@ def open_base(
     if not kwargs.get("vocab_only"):
         check_threads(path, kwargs.get("n_threads"), kwargs.get("n_threads_batch"))
     with opened_at(path, layout.base_offset):
-        return loaded(lambda: kind(path, **{"verbose": False, **kwargs}), path)
+        llm = loaded(lambda: kind(path, **{"verbose": False, **kwargs}), path)
+    llm.tokenizer_ = WholeTokenizer(llm)
+    return llm
 
 
 def open_vocabulary(model: str | os.PathLike | Layout) -> llama_cpp.Llama:

@@ -4,8 +4,7 @@ import codecs
 from dataclasses import dataclass
 from typing import Literal
 
-import llama_cpp
-
+from autodeco.base.token_bytes import TokenBytes
 from autodeco.batch.request import Request
 from autodeco.llama.decoding import Decoding
 
@@ -32,22 +31,6 @@ class Answer:
         return self.finish != "length"
 
 
-class TokenBytes:
-    """The bytes of each token, and which tokens end an answer."""
-
-    def __init__(self, llm: llama_cpp.Llama):
-        self._llm = llm
-        self._vocab = llama_cpp.llama_model_get_vocab(llm.model)
-        self._bytes: dict[int, bytes | None] = {}
-
-    def __getitem__(self, token: int) -> bytes | None:
-        """The bytes of ``token``, None if it ends the answer."""
-        if token not in self._bytes:
-            end = llama_cpp.llama_vocab_is_eog(self._vocab, token)
-            self._bytes[token] = None if end else self._llm.detokenize([token], special=True)
-        return self._bytes[token]
-
-
 class PartialAnswer:
     """An answer in the making."""
 
@@ -63,11 +46,10 @@ class PartialAnswer:
         """Add a token; return why the answer is finished, None if it is not."""
         self.last = row[0]
         self._rows.append(row)
-        encoded = self._token_bytes[row[0]]
-        if encoded is None:
+        if self._token_bytes.is_end(row[0]):
             return "end"
         before = len(self._text)
-        self._text += self._decoder.decode(encoded)
+        self._text += self._decoder.decode(self._token_bytes[row[0]])
         cuts = [self._text.find(stop, max(0, before - len(stop) + 1)) for stop in self.request.stop]
         if cuts := [cut for cut in cuts if cut >= 0]:
             self._text = self._text[: min(cuts)]

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import llama_cpp
 
 from autodeco import native
-from autodeco.batch.answers import Answer, PartialAnswer, TokenBytes
+from autodeco.base.token_bytes import TokenBytes
+from autodeco.batch.answers import Answer, PartialAnswer
 from autodeco.batch.context import BatchContext, Slot
 from autodeco.batch.request import AS_THE_MODEL_SAYS, Prompt, Request, Sampling, check_open, check_requests, requests
 from autodeco.errors import InputError
@@ -81,7 +82,7 @@ def _answers(llm: llama_cpp.Llama, wanted: list[Request], heads: native.Heads | 
 
 
 def _run(context: BatchContext, llm: llama_cpp.Llama, queue: deque[Request]) -> Iterator[Answer]:
-    token_bytes = TokenBytes(llm)
+    token_bytes = TokenBytes(llm.model, special=True)
     active: dict[Slot, PartialAnswer] = {}
     while queue or active:
         free = [slot for slot in context.slots if slot not in active]

@@ -13,7 +13,8 @@ import llama_cpp
 import numpy as np
 
 from autodeco import native
-from autodeco.batch.answers import Answer, PartialAnswer, TokenBytes
+from autodeco.base.token_bytes import TokenBytes
+from autodeco.batch.answers import Answer, PartialAnswer
 from autodeco.batch.context import BatchContext, Slot
 from autodeco.batch.request import Request, check_open, check_requests
 from autodeco.errors import InputError
@@ -66,7 +67,7 @@ def _run(
     queue: deque[list[Request]],
     seen: Seen | None,
 ) -> Iterator[Answer]:
-    token_bytes = TokenBytes(llm)
+    token_bytes = TokenBytes(llm.model, special=True)
     active: dict[Slot, list[_Draws]] = {}  # the answers of a slot have all their tokens in common
     while queue or active:
         _admit(context, active, queue, token_bytes)

@@ -5,11 +5,13 @@ from rich.table import Table
 from rich.text import Text
 
 from autodeco import batch
+from autodeco.base.token_bytes import TokenBytes
 from autodeco.commands.demo import MAX_TOKENS, Demo
 from autodeco.evaluation.methods import AUTODECO, DEFAULT, GREEDY, Method, mean_shift
 from autodeco.evaluation.tasks import Task, question_of
 from autodeco.llama.opening import open_llama
 from autodeco.reports.colors import SCALES, colored
+from autodeco.reports.token_texts import texts_of
 from autodeco.settings.program import bar
 
 SHOWN = 3  # questions whose answers are printed
@@ -76,10 +78,12 @@ def _show(console, question: str, default: tuple, guided: tuple, llm) -> None:
     line = Text(f"  AutoDeco  {marks[guided[1]]}  ")
     values = Text("  temperature      ", style="dim")
     decoding = guided[0].decoding
-    for token, temperature in zip(decoding.token.tolist(), decoding.temperature.tolist(), strict=True):
-        text = llm.detokenize([token]).decode("utf-8", "replace")
+    pieces, tokens = TokenBytes(llm.model, special=False), decoding.token.tolist()
+    texts = texts_of(pieces[token] for token in tokens)
+    for token, text, temperature in zip(tokens, texts, decoding.temperature.tolist(), strict=True):
         line.append_text(colored(text, temperature, SCALES["temperature"]))
-        values.append(f" {text.strip() or repr(text) if text else 'end'} ", style="dim")
+        name = "end" if pieces.is_end(token) else text.strip() or repr(text)
+        values.append(f" {name} ", style="dim")
         values.append_text(colored(f"{temperature:.2f}", temperature, SCALES["temperature"]))
     console.print(line)
     console.print(values)

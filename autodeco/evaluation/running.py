@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from autodeco import batch
+from autodeco.base.token_bytes import TokenBytes
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Answer, shared
 from autodeco.batch.request import check_requests
@@ -22,6 +23,7 @@ from autodeco.evaluation.methods import Method
 from autodeco.evaluation.settings import OPTIONAL, Settings
 from autodeco.evaluation.tasks import Task
 from autodeco.llama import Llama
+from autodeco.reports.token_texts import texts_of
 from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_folder
 from autodeco.settings.program import bar as progress_bar
@@ -226,9 +228,8 @@ def _row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, A
         "tokens": len(decoding),
     }
     if not method.is_static:
-        row["token_texts"] = [
-            llm.detokenize([token], special=True).decode("utf-8", "replace") for token in decoding.token.tolist()
-        ]
+        pieces = TokenBytes(llm.model, special=True)
+        row["token_texts"] = texts_of(pieces[token] for token in decoding.token.tolist())
         row["temperature"] = [round(value, 4) for value in decoding.temperature.tolist()]
         row["top_p"] = [round(value, 4) for value in decoding.top_p.tolist()]
     return row

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from autodeco.base.identity import ModelIdentity, model_fingerprint
 from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
+from autodeco.reports.token_texts import texts_by_decoding
 
 
 class HuggingFaceTokenizer(RecordTokenizer):
@@ -24,6 +26,10 @@ class HuggingFaceTokenizer(RecordTokenizer):
     def text(self, tokens: list[int]) -> str:
         """Return the text of ``tokens``, special ones written out."""
         return self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+    def token_texts(self, tokens: Sequence[int]) -> list[str]:
+        """Return the text of each of ``tokens`` that follow each other, as ``texts_by_decoding``."""
+        return texts_by_decoding(tokens, self.text)
 
     def _turn_end(self) -> set[int]:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

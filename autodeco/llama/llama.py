@@ -10,6 +10,7 @@ import llama_cpp
 from autodeco import native
 from autodeco.base.memory import can_cut
 from autodeco.base.opening import opened_at
+from autodeco.base.token_bytes import WholeTokenizer
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import MERGED, open_layout
@@ -74,6 +75,8 @@ class Llama(ExclusiveLlama):
                 f"{model_path}: cannot take back the tokens of a draft, since its memory is one state for all tokens; "
                 "open it without draft_model"
             )
+        if kwargs.get("tokenizer") is None:
+            self.tokenizer_ = WholeTokenizer(self)
         self._attachment = Attachment(self._ctx)
         self._stack.callback(self._attachment.detach)  # before the context is freed, which the stack does next
         if heads is not None:
@@ -216,6 +219,9 @@ class Llama(ExclusiveLlama):
             self._attachment.detach()
             llama_cpp.llama_set_embeddings(self.ctx, self.context_params.embeddings)  # which a generation takes off
             return super().embed(*args, **kwargs)
+
+    def tokenizer(self) -> WholeTokenizer:
+        return WholeTokenizer(self)
 
     def __getstate__(self):
         return {**super().__getstate__(), "heads_path": self.heads}

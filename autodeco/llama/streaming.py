@@ -3,8 +3,7 @@
 import codecs
 from collections.abc import Iterator
 
-import llama_cpp
-
+from autodeco.base.token_bytes import TokenBytes
 from autodeco.llama.llama import Llama
 
 
@@ -14,15 +13,15 @@ def stream(llm: Llama, prompt: list[int], max_tokens: int, seed: int, **settings
     The end-of-generation token comes last, with empty text. A character spread over several tokens comes with the last
     of them. ``settings`` are those of ``Llama.generate``.
     """
-    vocab = llama_cpp.llama_model_get_vocab(llm.model)
+    pieces = TokenBytes(llm.model, special=True)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     llm.set_seed(seed)
     generator = llm.generate(prompt, **settings)
     room = llm.n_ctx() - len(prompt)
     try:
         for _, token in zip(range(min(max_tokens, room)), generator):  # noqa: B905 - the generator has no end
-            end = llama_cpp.llama_vocab_is_eog(vocab, token)
-            yield token, "" if end else decoder.decode(llm.detokenize([token], special=True))
+            end = pieces.is_end(token)
+            yield token, "" if end else decoder.decode(pieces[token])
             if end:
                 return
     finally:

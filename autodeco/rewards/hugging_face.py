@@ -111,7 +111,7 @@ class HuggingFacePolicy:
 
     def token_texts(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each token."""
-        return [self._tokenizer.text([token]) for token in tokens]
+        return self._tokenizer.token_texts(tokens)
 
     def _sampled(self, answer: SlotAnswer, keep_states: bool) -> Sampled:
         if np.isnan(answer.top_probability).any():

@@ -16,6 +16,7 @@ from autodeco.base.identity import ModelIdentity, model_fingerprint
 from autodeco.base.opening import open_base, open_vocabulary
 from autodeco.base.output_matrix import read_output_matrix
 from autodeco.base.states import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
+from autodeco.base.token_bytes import TokenBytes
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import shared
 from autodeco.export.checkpoint import read_heads
@@ -23,6 +24,7 @@ from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
 from autodeco.export.writer import write_sidecar
 from autodeco.heads import Heads
+from autodeco.reports.token_texts import texts_of
 from autodeco.rewards.measuring import Static
 from autodeco.rewards.policy import Ended, Predictor, Sampled
 from autodeco.training.processes import Processes
@@ -124,7 +126,8 @@ class LlamaPolicy:
         return self._rebuilt(hidden)
 
     def token_texts(self, tokens: Sequence[int]) -> list[str]:
-        return [self._vocabulary.detokenize([token], special=True).decode("utf-8", "replace") for token in tokens]
+        pieces = TokenBytes(self._vocabulary.model, special=True)
+        return texts_of(pieces[int(token)] for token in tokens)
 
     @staticmethod
     def _sampling(heads: Predictor) -> batch.Sampling:

@@ -95,7 +95,7 @@ class HuggingFaceSource:
         return self._accelerator.reduce(values, "sum") if self._processes > 1 else values
 
     def token_texts(self, tokens: list[int]) -> list[str]:
-        return [self._tokenizer.text([token]) for token in tokens]
+        return self._tokenizer.token_texts(tokens)
 
     def _own_chunks(self, rows: Iterable[tuple[Row, bool]]) -> Iterator[Chunk]:
         """Run all ``rows``; yield the chunks of those that are this process's own."""

@@ -3,6 +3,8 @@
 import json
 import os
 from collections import defaultdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -32,9 +34,10 @@ def write_report(run: TrainingState, predictions: dict[str, list]) -> None:
 
     ``predictions`` holds lists of the same length: ``token`` (ids), ``temperature``, ``top_p``, ``record``, in order.
     """
-    ids = sorted(set(predictions["token"]))
-    texts = dict(zip(ids, run.model.token_texts(ids), strict=True))
-    kept = {"text": [texts[token] for token in predictions["token"]], **predictions}
+    texts = []
+    for _, tokens in groupby(zip(predictions["record"], predictions["token"], strict=True), key=itemgetter(0)):
+        texts += run.model.token_texts([token for _, token in tokens])
+    kept = {"text": texts, **predictions}
     with replacing(run.directory / PREDICTIONS_FILE) as part:
         part.write_text(json.dumps(kept), encoding="utf-8")
     draw_report(run.directory)

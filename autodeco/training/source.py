@@ -30,7 +30,8 @@ class FrozenModel(Protocol):
     rank: int  # of this process: the first, 0, writes files
 
     def token_texts(self, tokens: list[int]) -> list[str]:
-        """Return the text of each token."""
+        """Return the text of each of ``tokens``, which follow each other; a letter spread over several comes with the
+        last of them."""
 
 
 class Source(FrozenModel, Protocol):

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from autodeco.base.opening import open_vocabulary
 from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
+from autodeco.base.token_bytes import TokenBytes
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
 from autodeco.losses.exact import chunk_tokens
+from autodeco.reports.token_texts import texts_of
 from autodeco.runs.seeds import Stream, generator
 from autodeco.traces.format import Manifest, read_manifest
 from autodeco.training.arguments import TrainingArguments
@@ -84,7 +86,8 @@ class TraceSource:
             self._vocabulary = self._vocabulary or open_vocabulary(self._layout)
         except InputError:  # training needs the output matrix only
             return [f"[{token}]" for token in tokens]
-        return [self._vocabulary.detokenize([token], special=True).decode("utf-8", "replace") for token in tokens]
+        pieces = TokenBytes(self._vocabulary.model, special=True)
+        return texts_of(pieces[int(token)] for token in tokens)
 
     def _chunks(self, indices: np.ndarray) -> Iterator[Chunk]:
         size = chunk_tokens(self.identity.vocab_size, self.device)

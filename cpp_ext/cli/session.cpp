@@ -36,6 +36,17 @@ void warn(const std::string & line) {
     }
 }
 
+std::string token_text(const llama_vocab * vocab, llama_token token) {
+    std::string text(64, '\0');
+    int32_t     n = llama_token_to_piece(vocab, token, text.data(), (int32_t) text.size(), 0, false);
+    if (n < 0) { // no room for it
+        text.resize((size_t) -n);
+        n = llama_token_to_piece(vocab, token, text.data(), (int32_t) text.size(), 0, false);
+    }
+    text.resize((size_t) std::max(0, n));
+    return text;
+}
+
 llama_sampler * new_static_chain(const options & o) {
     llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
     if (o.temperature == 0.0f) {
@@ -226,7 +237,6 @@ answer_stats session::answer(const std::vector<llama_token> & prompt, text_strea
     int64_t first = ggml_time_us();
     stats.prompt_s = (double) (first - begin) / 1e6;
 
-    std::string piece;
     while (decoded && !interrupted()) {
         if (stats.n_generated == o.n_predict) {
             stats.reason = end_reason::limit;
@@ -241,9 +251,7 @@ answer_stats session::answer(const std::vector<llama_token> & prompt, text_strea
             stats.reason = end_reason::end_of_text;
             break;
         }
-        piece.resize(256); // longer than any token's text
-        piece.resize((size_t) std::max(0, llama_token_to_piece(vocab, decoding.token, piece.data(), (int32_t) piece.size(), 0, false)));
-        const bool goes_on = stream.push(decoding, piece);
+        const bool goes_on = stream.push(decoding, token_text(vocab, decoding.token));
         if (stats.n_generated++ == 0) {
             first               = ggml_time_us();
             stats.first_token_s = (double) (first - started_us) / 1e6;

@@ -91,6 +91,7 @@ void answer(const session & s, const std::string & question, jint n_predict, JNI
     std::vector<llama_token> tokens = prompt_of(s, question);
     const jint               room   = (jint) (llama_n_ctx(s.ctx.get()) - tokens.size());
     llama_memory_clear(llama_get_memory(s.ctx.get()), true);
+    std::string piece(64, '\0');
     for (jint i = 0; i < std::min(n_predict, room); ++i) {
         decode(s, tokens);
         tokens.assign(1, llama_sampler_sample(s.chain.get(), s.ctx.get(), -1));
@@ -101,13 +102,17 @@ void answer(const session & s, const std::string & question, jint n_predict, JNI
         if (llama_vocab_is_eog(vocab, tokens[0])) {
             return;
         }
-        char             piece[256]; // longer than any token's text
-        const int32_t    n    = std::max(0, llama_token_to_piece(vocab, tokens[0], piece, sizeof(piece), 0, false));
+        int32_t n = llama_token_to_piece(vocab, tokens[0], piece.data(), (int32_t) piece.size(), 0, false);
+        if (n < 0) { // no room for it
+            piece.resize((size_t) -n);
+            n = llama_token_to_piece(vocab, tokens[0], piece.data(), (int32_t) piece.size(), 0, false);
+        }
+        n                     = std::max(0, n);
         const jbyteArray text = env->NewByteArray(n);
         if (!text) {
             return; // with Java's OutOfMemoryError
         }
-        env->SetByteArrayRegion(text, 0, n, (const jbyte *) piece);
+        env->SetByteArrayRegion(text, 0, n, (const jbyte *) piece.data());
         const jboolean goes_on = env->CallBooleanMethod(listener, on_token, text, last.temperature, last.top_p);
         env->DeleteLocalRef(text);
         if (env->ExceptionCheck() || !goes_on) {
