@@ -1,11 +1,11 @@
 """Answers of a model: a text, why it ended, and the values that its tokens were sampled with."""
 
-import codecs
 from dataclasses import dataclass
 from typing import Literal
 
 from autodeco.base.token_bytes import TokenBytes
 from autodeco.batch.request import Request
+from autodeco.llama.answer_text import AnswerText
 from autodeco.llama.decoding import Decoding
 
 
@@ -38,8 +38,7 @@ class PartialAnswer:
         self.request = request
         self.last = request.prompt[-1]
         self._token_bytes = token_bytes
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._text = ""
+        self._text = AnswerText(request.stop)
         self._rows: list[tuple] = []
 
     def add(self, row: tuple) -> str | None:
@@ -48,11 +47,8 @@ class PartialAnswer:
         self._rows.append(row)
         if self._token_bytes.is_end(row[0]):
             return "end"
-        before = len(self._text)
-        self._text += self._decoder.decode(self._token_bytes[row[0]])
-        cuts = [self._text.find(stop, max(0, before - len(stop) + 1)) for stop in self.request.stop]
-        if cuts := [cut for cut in cuts if cut >= 0]:
-            self._text = self._text[: min(cuts)]
+        self._text.add(self._token_bytes[row[0]])
+        if self._text.stopped:
             return "stop"
         return "length" if len(self._rows) == self.request.max_tokens else None
 
@@ -61,5 +57,5 @@ class PartialAnswer:
         return tuple(row[0] for row in self._rows)
 
     def answer(self, finish: str) -> Answer:
-        request = self.request
-        return Answer(self._text, finish, Decoding.from_rows(self._rows), request.index, request.sample, request.seed)
+        request, decoding = self.request, Decoding.from_rows(self._rows)
+        return Answer(str(self._text), finish, decoding, request.index, request.sample, request.seed)

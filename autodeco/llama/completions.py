@@ -7,7 +7,7 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp
@@ -17,6 +17,8 @@ from autodeco.errors import InputError
 from autodeco.llama.decoding import Decoding
 from autodeco.llama.extra_samplers import DEFAULTS as EXTRA
 from autodeco.llama.extra_samplers import ExtraSamplers
+from autodeco.llama.seeds import is_random, random_seed, seed_after
+from autodeco.runs.seeds import in_32_bits
 from autodeco.settings.options import checked
 
 if TYPE_CHECKING:
@@ -36,14 +38,25 @@ def own_signature(method: Callable, **extra) -> inspect.Signature:
 
 
 class Call:
-    """A completion under way: its extra samplers, and the rows of all generations that it has made."""
+    """A completion under way: its extra samplers, its seeds, and the rows of all generations that it has made."""
 
-    def __init__(self, samplers: ExtraSamplers):
+    def __init__(self, samplers: ExtraSamplers, seed: int):
         self.samplers = samplers
+        self.seed = seed  # of the generation under way
+        self._own = np.random.SeedSequence(seed)
         self.generations: list[list[tuple]] = []
 
-    def rows(self) -> list[tuple]:
-        return [row for rows in self.generations for row in rows]
+    def take_seed(self, seed: int | None) -> None:
+        """Draw the next generation with ``seed``; None: with one of its own that follows from the completion's."""
+        self.seed = in_32_bits(self._own.spawn(1)[0]) if seed is None else seed
+
+    def rows(self, reported: int = 0) -> list[tuple]:
+        """The rows behind those ``reported`` already."""
+        rows = []
+        for generation in self.generations:
+            rows += generation[reported:]
+            reported = max(0, reported - len(generation))
+        return rows
 
 
 def completing(method: Callable) -> Callable:
@@ -62,14 +75,16 @@ def completing(method: Callable) -> Callable:
             checked("n", n, int, 1)
             if settings["seed"] is not None:
                 checked("seed", settings["seed"], int, -(2**63))
+            if llm._call is None:  # a chat format's own may be empty
+                _check_stop(settings["stop"])
             _join_bias(settings, llm.n_vocab())
             if llm._call is not None:  # a chat format asks for a part of its answer
                 return method(llm, **settings)
 
             def choice(i: int) -> dict | Iterator[dict]:
-                seed = None if settings["seed"] is None else settings["seed"] + i
-                complete = functools.partial(method, llm, **settings | {"seed": seed})
-                return _choice(llm, Call(samplers), complete, autodeco)
+                seed = _seed_of_choice(llm, settings["seed"], i)
+                made = functools.partial(method, llm, **settings | {"seed": seed})
+                return _choice(llm, Call(samplers, seed), made, autodeco)
 
             if n == 1:
                 return choice(0)
@@ -78,6 +93,18 @@ def completing(method: Callable) -> Callable:
 
     complete.__signature__ = signature
     return complete
+
+
+def _seed_of_choice(llm: "Llama", seed: int | None, number: int) -> int:
+    if seed is None:
+        return llm._seeds.next()
+    return random_seed() if is_random(seed) else seed_after(seed, number)
+
+
+def _check_stop(stop: str | Sequence[str] | None) -> None:
+    texts = [stop] if isinstance(stop, str) else [] if stop is None else stop
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) and text for text in texts):
+        raise InputError(f"stop {stop!r}: must be texts that are not empty")
 
 
 def _join_bias(settings: dict[str, Any], n_vocab: int) -> None:
@@ -128,8 +155,8 @@ def _chunks(llm: "Llama", call: Call, chunks: Iterator[dict], autodeco: bool) ->
             if chunk is None:
                 return
             if autodeco:
-                rows = call.rows()
-                chunk, reported = _with_values(llm, chunk, rows[reported:]), len(rows)
+                rows = call.rows(reported)
+                chunk, reported = _with_values(llm, chunk, rows), reported + len(rows)
             yield chunk
     finally:
         if hasattr(chunks, "close"):

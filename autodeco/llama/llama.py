@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import warnings
+from collections.abc import Iterator
 
 import llama_cpp
 
@@ -29,6 +30,8 @@ from autodeco.llama.sampling import (
     is_plain,
     stock_cuts,
 )
+from autodeco.llama.seeds import Seeds, is_random
+from autodeco.llama.text_completion import complete
 from autodeco.llama.turns import Turn
 
 
@@ -56,6 +59,7 @@ class Llama(ExclusiveLlama):
         self._rows: list[tuple] = []  # of the last generation
         self._call: Call | None = None  # the completion under way
         self._samplers = extra_samplers.OFF
+        self._seeds = Seeds(None)  # of completions that are given none
         # of contexts whose every token is an output; the others' heads see them in the graph
         all_outputs = any(kwargs.get(name) for name in ("logits_all", "draft_model", "embedding"))
         self._states = native.HiddenStates() if all_outputs else None
@@ -75,6 +79,7 @@ class Llama(ExclusiveLlama):
                 f"{model_path}: cannot take back the tokens of a draft, since its memory is one state for all tokens; "
                 "open it without draft_model"
             )
+        self.set_seed(kwargs.get("seed", llama_cpp.LLAMA_DEFAULT_SEED))
         if kwargs.get("tokenizer") is None:
             self.tokenizer_ = WholeTokenizer(self)
         self._attachment = Attachment(self._ctx)
@@ -153,7 +158,23 @@ class Llama(ExclusiveLlama):
             self._requires_eval = True  # what was decoded before was decoded for another place
         return graph
 
+    def set_seed(self, seed: int) -> None:
+        """Set the seed of generations, and of completions that are given none; -1 is a random one for each."""
+        super().set_seed(llama_cpp.LLAMA_DEFAULT_SEED if is_random(seed) else seed)
+        self._seeds = Seeds(seed)
+
+    def _create_completion(self, **asked) -> Iterator[dict]:
+        return complete(self, **asked)
+
     def _init_sampler(self, **settings):
+        before = self._seed
+        self._seed = self._call.seed if self._call else before
+        try:
+            return self._new_sampler(**settings)
+        finally:
+            self._seed = before
+
+    def _new_sampler(self, **settings):
         if self._heads is None:
             chain = check_chain(super()._init_sampler(**settings))
             self._samplers.insert(chain, settings, self, self._seed)
