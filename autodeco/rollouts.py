@@ -20,6 +20,7 @@ from autodeco.rollout_settings import RolloutSettings
 from autodeco.runs.atomic import replacing
 from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_file
+from autodeco.runs.names import beside
 from autodeco.runs.provenance import file_hash
 from autodeco.settings.limits import MOST_THREADS
 from autodeco.settings.options import checked
@@ -72,7 +73,7 @@ def rollout(
     made_by |= {"problems": file_hash(problems_path), "shard": list(shard)}
     with locked_file(output):
         _refuse_existing(output)  # another process may have written it meanwhile
-        log = JsonlLog(output.with_name(output.name + ".partial"), made_by, check=_scores)
+        log = JsonlLog(beside(output, "", ".partial"), made_by, check=_scores)
         prompts = _prompts(layout, problems, chosen)
         longest = max(map(len, prompts.values()), default=0) + settings.max_tokens
         llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)

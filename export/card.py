@@ -18,7 +18,9 @@ from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
 from autodeco.runs.atomic import replacing
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$#])")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$#@])")
+_ADDRESS = re.compile(r"(:|www)(//|\.)", re.IGNORECASE)  # what GitHub makes a link of without being asked
+LONGEST = 300  # letters of a text from a file
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,24 @@ def _template() -> jinja2.Template:
 
 
 def _escaped(value: object) -> str:
-    """One line in which Markdown sees no mark."""
-    return value if isinstance(value, Markdown) else _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+    """One line in which Markdown sees no mark, and no address that it would make a link of."""
+    if isinstance(value, Markdown):
+        return value
+    return _ADDRESS.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", _line(str(value))))
+
+
+def _line(text: str) -> str:
+    """One line of bounded length with nothing in it that drives a terminal or turns the direction of the text."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return line if len(line) <= LONGEST else line[:LONGEST] + "..."
 
 
 def _code(text: str) -> Markdown:
-    """A code span, between more backticks than stand together in the text."""
-    line = " ".join(text.split())
+    """A code span, between more backticks than stand together in the text; of a text that would end the cell of a table
+    plain text."""
+    line = _line(text)
+    if "|" in line:
+        return Markdown(_escaped(line))
     ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     return Markdown(f"{ticks} {line} {ticks}" if "`" in line else f"`{line}`")
 
@@ -109,12 +122,12 @@ def _python(text: str) -> Markdown:
 
 def _shell(text: str) -> Markdown:
     """An argument of a shell command, of one line so that it cannot end the block it stands in."""
-    return Markdown(shlex.quote(" ".join(text.split())))
+    return Markdown(shlex.quote(_line(text)))
 
 
 def _link(text: str) -> str:
     """A link, if the text is an address."""
-    return Markdown(f"<{text}>") if re.fullmatch(r"https?://[^\s<>]+", text) else text
+    return Markdown(f"<{text}>") if re.fullmatch(r"https?://[^\s<>]+", text) and text.isprintable() else text
 
 
 def write_card(path: Path, text: str) -> None:

@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 from autodeco.errors import InputError
+from autodeco.runs.atomic import scratch_folder
 
 VERSION = "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
@@ -54,9 +54,9 @@ def unpacked(folder: Path, wanted: tuple[str, ...], root: str = LLAMA_CPP) -> Pa
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
-            parts = Path(scratch) / "parts"
-            _unpack(_fetch(Path(scratch)), parts, wanted, root)
+        with scratch_folder(folder.parent) as scratch:
+            parts = scratch / "parts"
+            _unpack(_fetch(scratch), parts, wanted, root)
             if folder.exists():  # of an older release, which wanted less
                 _add(parts, folder)
             else:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from autodeco.export.convert import convert
 from autodeco.export.gguf_file import read_gguf
 from autodeco.export.names import model_stem
 from autodeco.export.quantize import check_kind, quantize_model
+from autodeco.runs.atomic import scratch_folder
 
 
 @contextlib.contextmanager
@@ -31,12 +31,12 @@ def made_base(base: str | os.PathLike, quantize: str | None, folder: Path, keep:
     if keep and made.exists():
         raise InputError(f"{made}: is there already; give it with --base, or remove it to make it again")
     try:
-        with tempfile.TemporaryDirectory(prefix=".autodeco-export-", dir=folder) as scratch:
+        with scratch_folder(folder) as scratch:
             model = Path(base)
-            target = made if keep else Path(scratch) / made.name
+            target = made if keep else scratch / made.name
             if is_folder:
                 print(f"converting {base} with llama.cpp's converter", flush=True)
-                model = Path(scratch) / "converted.gguf" if quantize else target
+                model = scratch / "converted.gguf" if quantize else target
                 convert(base, model)
             if quantize:
                 print(f"quantizing to {quantize} with llama.cpp's quantizer", flush=True)

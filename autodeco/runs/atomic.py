@@ -2,9 +2,11 @@
 
 import contextlib
 import os
-import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from autodeco.runs.leftovers import make_held
 
 
 @contextlib.contextmanager
@@ -22,13 +24,12 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; rename it onto ``path`` on success, delete it on any failure.
 
-    Raises whatever the body raises; the old file at ``path`` is then untouched. An OSError names ``path``.
+    Raises whatever the body raises; the old file at ``path`` is then untouched. An OSError names ``path``. A process
+    that is killed leaves the temporary file, which the next one removes (``leftovers``).
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        # 0o666 less the umask, which the kernel takes off: what any new file may
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        part, held = make_held(path, _new_file, "part")
     except OSError as error:
         error.filename = os.fspath(path)
         raise
@@ -41,3 +42,23 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+        os.close(held)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yield a new folder in ``folder`` for files that are needed for a while; it is removed at the end.
+
+    One that a killed process left is removed by the next. Raises OSError where none can be made.
+    """
+    scratch, held = make_held(Path(folder) / "autodeco", os.mkdir, "scratch")
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(held)
+
+
+def _new_file(path: Path) -> None:
+    # 0o666 less the umask, which the kernel takes off: what any new file may
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

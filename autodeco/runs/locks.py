@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 
 from autodeco.errors import InputError
+from autodeco.runs.names import beside
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def locked_file(path: str | os.PathLike) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    place = path.with_name(f".{path.name}.lock")
+    place = beside(path, ".", ".lock")
     with _held(place, path):
         yield
         place.unlink()

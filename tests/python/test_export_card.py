@@ -86,7 +86,7 @@ def test_a_base_model_that_is_no_hub_name_stays_out_of_the_front_matter(folder):
 
 
 HOSTILE = "A | B\n# C <img src=x> [d](http://e) `f` *g* __h__"
-ESCAPED = r"A \| B \# C \<img src=x\> \[d\](http://e) \`f\` \*g\* \_\_h\_\_"
+ESCAPED = r"A \| B \# C \<img src=x\> \[d\](http:\//e) \`f\` \*g\* \_\_h\_\_"
 
 
 def test_what_files_say_is_text_in_the_card_not_markdown(folder):
@@ -98,6 +98,42 @@ def test_what_files_say_is_text_in_the_card_not_markdown(folder):
     assert f"\nAuthor: {ESCAPED}\n" in text
     assert f"\nHome: {ESCAPED}\n" in text
     assert f"\n| base model | {ESCAPED} |\n" in text
+
+
+NAMES = [
+    HOSTILE,
+    "see www.evil.example, https://evil.example or HTTP://evil.example; mail me@evil.example @someone",
+    "\x1b[31mred\x1b[0m\x07\x9b31m and \u202eturned\u2066 \u200bhidden\ufeff",
+    "![i](x) <script>alert(1)</script> <!-- c --> &lt; $x$ ~~s~~ \\",
+    "`` ` ``` code | cell",
+    "- item\n\n---\n\n1. more\n\n    indented\r\n| a | b |\n|---|---|\n===",
+    "[ref]: https://evil.example 'title'",
+    "{{ 7 * 7 }} {% raw %}",
+    "n" * 70_000,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=[str(number) for number in range(len(NAMES))])
+def test_no_text_of_a_file_is_more_than_text_in_a_card(folder, name):
+    """The card has the same links, marks and cells whatever the model is called, read as a hub reads Markdown."""
+    from markdown_it import MarkdownIt
+
+    def marks(text: str) -> list[str]:
+        tokens = MarkdownIt("commonmark").enable("table").parse(re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL))
+        inner = [child for token in tokens for child in token.children or []]
+        return [token.type for token in [*tokens, *inner] if token.type != "text"]
+
+    cards = []
+    for called in ("plain", name):
+        (folder / "model.gguf").write_bytes(files.model(name=called))
+        (folder / "README.md").unlink(missing_ok=True)
+        arguments = ["checkpoint", "--base", "model.gguf", "--card", "-o", "heads.gguf", "--author", called[:1000]]
+        assert cli.main([*arguments, "--url", called[:1000]]) == 0
+        cards.append((folder / "README.md").read_text())
+    assert marks(cards[1]) == marks(cards[0])
+    assert all(letter.isprintable() or letter == "\n" for letter in cards[1])
+    assert len(cards[1]) < len(cards[0]) + 2000
+    assert not re.search(r"(://|www\.)evil|me@evil", cards[1])
 
 
 def test_an_address_is_a_link_and_file_names_are_quoted_for_where_they_stand(folder):

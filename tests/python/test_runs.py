@@ -25,6 +25,7 @@ from autodeco.runs.atomic import replacing
 from autodeco.runs.interrupts import deferred_interrupt, exit_code, noted_interrupt
 from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_file, locked_folder
+from autodeco.runs.names import beside
 from autodeco.runs.provenance import file_hash, provenance
 from autodeco.runs.seeds import Stream, generator, seed_of
 
@@ -56,6 +57,80 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
     with pytest.raises(KeyError):
         fail()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from autodeco.runs.atomic import replacing, scratch_folder
+
+with replacing(sys.argv[1]) as part, scratch_folder(Path(sys.argv[1]).parent) as scratch:
+    part.write_bytes(bytes(3_000_000))
+    (scratch / "model").write_bytes(bytes(2_000_000))
+    print("ready", flush=True)
+    time.sleep(60 if len(sys.argv) > 2 else 0)
+"""
+
+
+def test_what_killed_runs_left_is_named_and_removed_by_the_next_one(tmp_path):
+    """Another process that still writes there keeps its files, and so do files that are named otherwise."""
+
+    def begun(name: str) -> subprocess.Popen:
+        arguments = [sys.executable, "-c", KILLED, str(tmp_path / name), "wait"]
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    others = [".x.part", ".x.0123456.part", "x.01234567.part", ".x.01234567.parts", ".x.0123456g.part"]
+    for name in others:
+        (tmp_path / name).write_text("of another program")
+    first = begun("one")
+    first.kill()
+    first.communicate()
+    left = [path.name for path in tmp_path.iterdir() if path.name not in others]
+    assert len(left) == 2
+    writing = begun("three")
+    own = {path.name for path in tmp_path.iterdir()} - {*others, *left}
+    assert len(own) == 2
+    last = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "four"], capture_output=True, text=True, check=True)
+    assert last.stderr == ""
+    writing.kill()
+    _, told = writing.communicate()
+    assert told == f"{tmp_path}: removed what killed runs had left (5.0 MB): {', '.join(sorted(left))}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {*others, *own, "four"}
+    assert (tmp_path / "four").stat().st_size == 3_000_000
+
+
+@pytest.mark.parametrize("letter", ["n", "\u20ac"])
+def test_a_name_of_any_length_that_the_file_system_takes_can_be_written(tmp_path, letter):
+    for length in (239, 240, 241, 247, 248, 249, 250, 254, 255):
+        name = letter * (length // len(letter.encode())) + "n" * (length % len(letter.encode()))
+        with replacing(tmp_path / name) as part:
+            part.write_text("whole")
+        with locked_file(tmp_path / name), pytest.raises(InputError), locked_file(tmp_path / name):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
+    with pytest.raises(OSError, match="too long") as error, replacing(tmp_path / ("n" * 256)):
+        pass
+    assert error.value.filename == os.fspath(tmp_path / ("n" * 256))
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_cut_stay_apart(tmp_path):
+    names = {beside(tmp_path / ("n" * 250 + end), "", ".partial").name for end in ("1", "2", "3.gguf")}
+    assert len(names) == 3
+    assert {len(name) for name in names} == {255}
+    assert beside(tmp_path / "short", ".", ".lock").name == ".short.lock"
+
+
+def test_a_file_takes_the_place_of_a_link_and_leaves_what_that_leads_to(tmp_path):
+    (tmp_path / "target").write_text("target")
+    (tmp_path / "link").symlink_to("target")
+    with replacing(tmp_path / "link") as part:
+        part.write_text("new")
+    assert not (tmp_path / "link").is_symlink()
+    assert [(tmp_path / name).read_text() for name in ("link", "target")] == ["new", "target"]
 
 
 # logs
