@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autodeco.commands.training_run import Heads, add_resume, refuse, show_result
+from autodeco.errors import InputError
 from autodeco.rewards.arguments import SIZES, RewardArguments
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Processors
@@ -44,15 +45,25 @@ def run(args: argparse.Namespace) -> int:
     refuse(values, ["threads" if with_transformers else "dtype"], f"with --answers-from {arguments.answers_from}")
     if arguments.time:
         refuse(values, SIZES, "with --time, which chooses it")
+    for head, first in (("temperature", "first_temperature"), ("top_p", "first_top_p")):
+        if not getattr(arguments, head):
+            refuse(values, [first], f"without a {head.replace('_', '-')} head")
+    if "warmup_steps" in values and arguments.warmup_steps >= arguments.updates and not arguments.time:
+        raise InputError(
+            f"warmup-steps {arguments.warmup_steps}: the run has {arguments.updates} updates, so its learning rate "
+            "would only rise; give fewer"
+        )
     if heads.init:
         refuse(values, ["first_temperature", "first_top_p"], "with --init, whose heads are what a run starts from")
 
     from autodeco.rewards.loop import train_on_rewards
+    from autodeco.rewards.problems import checked_problems
     from autodeco.training.device import check_alone
     from autodeco.training.state import check_run
 
     if not with_transformers:
         check_alone("training on rewards with llama.cpp")
+    checked_problems(files.problems, arguments)  # before a model is loaded for them
     check_run(heads.output, arguments, args.resume)
     room = files.model, arguments.max_tokens, arguments.slots, arguments.device
     if with_transformers:

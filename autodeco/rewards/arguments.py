@@ -7,8 +7,9 @@ from autodeco.errors import InputError
 from autodeco.rewards.targets import parse_target
 from autodeco.settings.durations import parse_duration
 from autodeco.settings.options import option
-from autodeco.training.arguments import OptimizerArguments
+from autodeco.training.arguments import MOST_SEED, OptimizerArguments
 
+MOST_SAMPLES = 4096
 # What ``time`` chooses.
 SIZES = ("rounds", "batch_problems", "validation_problems", "screening_problems", "evaluate_every")
 
@@ -27,19 +28,23 @@ class RewardArguments(OptimizerArguments):
     )
     dtype: str = option("bfloat16", "of the frozen model in transformers", choices=("bfloat16", "float16", "float32"))
     time: str = option("", "how long the run may take, as 30m or 2h: rounds and sizes are chosen to fit", metavar="30m")
-    rounds: int = option(40, "times that answers are drawn, by the heads as they are then, and learned from", least=1)
-    batch_problems: int = option(64, "problems answered in a round", least=1)
-    samples: int = option(16, "answers to each of them", least=2)
-    max_tokens: int = option(256, "in an answer; one that does not end within them gets no reward", least=1)
-    passes: int = option(3, "times that a round's answers are gone through", least=1, flag=False)
-    minibatches: int = option(4, "updates in each of these", least=1, flag=False)
+    rounds: int = option(
+        40, "times that answers are drawn, by the heads as they are then, and learned from", 1, 100_000
+    )
+    batch_problems: int = option(64, "problems answered in a round", 1, 1_000_000)
+    samples: int = option(16, "answers to each of them", 2, MOST_SAMPLES)
+    max_tokens: int = option(256, "in an answer; one that does not end within them gets no reward", 1, 1_000_000)
+    passes: int = option(3, "times that a round's answers are gone through", 1, 1000, flag=False)
+    minibatches: int = option(4, "updates in each of these", 1, 1000, flag=False)
     clip: float = option(
         0.2, "change of a token's probability beyond which an update counts no more", 0.01, 1.0, flag=False
     )
-    leak_price: float = option(1.0, "cost of probability for tokens that were hardly ever drawn", least=0.0, flag=False)
+    leak_price: float = option(
+        1.0, "cost of probability for tokens that were hardly ever drawn", 0.0, 1000.0, flag=False
+    )
     first_temperature: float = option(0.35, "of heads that start from nothing", 0.01, 1.99)
     first_top_p: float = option(0.95, "of heads that start from nothing", 0.01, 0.999, flag=False)
-    learning_rate: float = option(2e-3, "at its highest", least=0.0)
+    learning_rate: float = option(2e-3, "at its highest", 1e-9, 1.0)
     warmup_steps: int = option(
         24, "updates in which the learning rate rises, before it follows the schedule", least=0, flag=False
     )
@@ -48,13 +53,13 @@ class RewardArguments(OptimizerArguments):
         0.98, "decay of an exponential average of the heads, which is measured and kept", 0.0, 0.99999, flag=False
     )
     validation_problems: int = option(100, "held out, and answered to measure", least=2)
-    validation_samples: int = option(8, "answers to each of these", least=1)
+    validation_samples: int = option(8, "answers to each of these", 1, MOST_SAMPLES)
     screening_problems: int | None = option(
         None, "answered before the first round, to find those that teach something (default: all)", least=1
     )
     evaluate_every: int = option(10, "rounds between measurements", least=1)
-    slots: int = option(128, "answers computed at a time", least=1)
-    seed: int = option(0, "of the first weights, the split, the problems chosen and the answers", least=0)
+    slots: int = option(128, "answers computed at a time", 1, 65_536)
+    seed: int = option(0, "of the first weights, the split, the problems chosen and the answers", 0, MOST_SEED)
 
     def __post_init__(self):
         super().__post_init__()

@@ -19,6 +19,7 @@ from autodeco.base.states import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.base.token_bytes import TokenBytes
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import shared
+from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
@@ -43,6 +44,8 @@ class LlamaPolicy:
     rank, processes = 0, Processes()
 
     def __init__(self, path: str | os.PathLike, max_tokens: int, slots: int, device: str, threads: int | None = None):
+        if slots > (most := llama_cpp.llama_max_parallel_sequences()):
+            raise InputError(f"slots {slots}: llama.cpp computes at most {most} answers at a time; give fewer")
         self._max_tokens, self._slots, self.device = max_tokens, slots, device
         self._threads = threads or os.cpu_count()
         self._layout = open_layout(path)

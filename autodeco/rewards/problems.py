@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autodeco.data.checkers import check_problems, checker
 from autodeco.data.problems import read_problems
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
@@ -32,6 +33,16 @@ class Drawn:
     seconds: float = 0.0
 
 
+def checked_problems(path: str | os.PathLike, arguments: RewardArguments) -> list[dict]:
+    """Return the problems in ``path``; raise InputError if they are too few, or nothing that the checker can judge."""
+    checker(arguments.checker)
+    problems = read_problems(path)
+    check_problems(arguments.checker, problems)
+    if len(problems) < 4:
+        raise InputError(f"{path}: holds fewer than four problems; give more, some of them to validate on")
+    return problems
+
+
 class Problems:
     """The problems in ``path``, split by ``arguments`` into those to train and to validate on.
 
@@ -39,11 +50,9 @@ class Problems:
     """
 
     def __init__(self, path: str | os.PathLike, policy: Policy, arguments: RewardArguments, scorer: Scorer):
-        self._problems, self._policy, self._scorer = read_problems(path), policy, scorer
+        self._problems, self._policy, self._scorer = checked_problems(path, arguments), policy, scorer
         self.hash = file_hash(path)
         self.described = {"file": Path(path).name, "sha256": self.hash, "problems": len(self._problems)}
-        if len(self._problems) < 4:
-            raise InputError(f"{path}: holds fewer than four problems; give more, some of them to validate on")
         self._prompts = [policy.prompt_ids(problem["prompt"]) for problem in self._problems]
         self.divide(arguments)
         self.given_up = 0  # answers whose scoring took too long or too much memory

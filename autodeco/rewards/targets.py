@@ -18,6 +18,8 @@ import numpy as np
 
 from autodeco.errors import InputError
 
+MOST_WEIGHT = 1000
+
 
 @dataclass(frozen=True)
 class Target:
@@ -67,6 +69,8 @@ def parse_target(text: str) -> Target:
         if not found or int(found[2]) in weights:
             raise InputError(f"target: {text!r} is none; give pass@1, pass@K or a sum such as pass@1+0.5*pass@8")
         weights[int(found[2])] = float(found[1] or 1)
+    if any(weight > MOST_WEIGHT for weight in weights.values()):
+        raise InputError(f"target: {text!r} has a weight above {MOST_WEIGHT}; give smaller ones, whose ratio counts")
     ks = [k for k in weights if k > 1]
     if len(ks) > 1 or not any(weights.values()):
         raise InputError(f"target: {text!r} names more than one K above 1, or no weight; give one")

@@ -9,7 +9,7 @@ MINUTE, HOUR = 60, 3600
 
 def parse_duration(name: str, text: str) -> float:
     """Return the seconds that ``text`` says; raises InputError, which calls it ``name``, unless they are some."""
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.replace(" ", ""))
+    found = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", text.replace(" ", ""))
     hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
     total = hours * HOUR + minutes * MINUTE + seconds
     if not total:

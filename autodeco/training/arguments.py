@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from autodeco.errors import InputError
 from autodeco.settings.options import Options, option
 
+MOST_SEED = 2**63 - 1  # torch takes no larger one
+
 
 @dataclass(frozen=True)
 class OptimizerArguments(Options):
@@ -14,7 +16,7 @@ class OptimizerArguments(Options):
     Raises InputError for a value that makes no sense.
     """
 
-    learning_rate: float = option(5e-4, "at its highest", least=0.0)
+    learning_rate: float = option(5e-4, "at its highest", 1e-9, 1.0)
     warmup_steps: int = option(20, "updates in which the learning rate rises, before it follows the schedule", least=0)
     schedule: str = option(
         "cosine", "how the learning rate falls to 0, or constant", choices=("cosine", "linear", "constant"), flag=False
@@ -28,7 +30,7 @@ class OptimizerArguments(Options):
     prob_stats: bool = option(True, "give the top-p head the four statistics of the distribution", flag=False)
     temperature: bool = option(True, "train a temperature head")
     top_p: bool = option(True, "train a top-p head")
-    seed: int = option(0, "of everything that is random", least=0)
+    seed: int = option(0, "of everything that is random", least=0, most=MOST_SEED)
     device: str = option("cpu", "where to train: cpu, cuda, cuda:1, ...")
     tracker: str = option("none", "where to send every update's figures", choices=("none", "tensorboard", "wandb"))
 
@@ -53,7 +55,7 @@ class TrainingArguments(OptimizerArguments):
     steps: int = option(400, "updates of the heads", least=1)
     batch_tokens: int = option(128, "tokens in an update", least=1)
     learning_rate: float = option(
-        5e-4, "at its highest; the paper uses 5e-6, with far more tokens an update", least=0.0
+        5e-4, "at its highest; the paper uses 5e-6, with far more tokens an update", 1e-9, 1.0
     )
     easy_token_drop: float = option(
         0.6, "share of tokens left out of the temperature loss where the model is already right", least=0.0, most=1.0
@@ -70,7 +72,9 @@ class TrainingArguments(OptimizerArguments):
     control_tokens: int = option(16, "tokens of an answer whose means are ranked; others differ each time", least=1)
     control_temperature_margin: float = option(0.1, "by which the mean temperature should rise", 1e-3, 1.0)
     control_top_p_margin: float = option(0.02, "by which the mean top-p should rise", 1e-3, 0.5)
-    seed: int = option(0, "of the first weights, the split, the order of the tokens and the dropping", least=0)
+    seed: int = option(
+        0, "of the first weights, the split, the order of the tokens and the dropping", least=0, most=MOST_SEED
+    )
 
     @property
     def updates(self) -> int:

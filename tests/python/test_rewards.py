@@ -1,4 +1,4 @@
-"""Training on rewards: in a world whose best heads are known, and by the command on a real model."""
+"""Training on rewards in a world whose best heads are known, and the states of a real model."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from autodeco import Heads, cli  # noqa: E402
+from autodeco import Heads  # noqa: E402
 from autodeco.base.states import StateReader, open_stateful  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export.evaluation import read_run  # noqa: E402
@@ -207,35 +207,3 @@ def test_the_states_of_llama_cpp_belong_to_the_tokens_they_predict(smollm2):
     assert greedy[0].temperature.tolist() == [0] * len(greedy[0].tokens)
     assert len(greedy[0].states) == 0
     assert policy.token_texts(policy.prompt_ids(" Paris")[-1:]) == [" Paris"]
-
-
-def ask(path, number=6):
-    question = "State the final answer to the following arithmetic problem: {} + 4 ="
-    prompts = [[{"role": "user", "content": question.format(i)}] for i in range(number)]
-    path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
-    return path
-
-
-def length_score(problem, text):  # named by python:test_rewards:length_score
-    return (1 + len(text) % 5) / 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("answers_from", ["llama.cpp", "hugging-face"])
-def test_the_command_trains_on_rewards(smollm2, tmp_path, capsys, answers_from):
-    path = ask(tmp_path / "problems.jsonl")
-    command = f"reward {smollm2} --problems {path} -o {tmp_path / 'heads'} --answers-from {answers_from}".split()
-    command += ["--threads", "1"] if answers_from == "llama.cpp" else ["--dtype", "float32"]
-    command += ["--checker", "python:test_rewards:length_score", "--max-tokens", "12", "--rounds", "1"]
-    command += ["--samples", "2", "--batch-problems", "2", "--validation-problems", "2", "--validation-samples", "1"]
-    command += ["--slots", "8"]
-    assert cli.main(command) == 0
-    shown = capsys.readouterr().out
-    assert "2 held-out problems" in shown
-    made = json.loads((tmp_path / "heads" / "training.json").read_text())
-    assert shown.splitlines()[-1] == made["verdict"]["sentence"]
-    assert made["answers_given_up"] == 0
-    Heads.from_pretrained(tmp_path / "heads")
-    with pytest.raises(SystemExit, match="2"):
-        cli.main([*command, "--batch-tokens", "4"])
-    assert "unrecognized arguments: --batch-tokens" in capsys.readouterr().err

@@ -90,8 +90,8 @@ def test_one_record_cannot_be_split(tmp_path):
     ("flags", "message"),
     [
         (["--steps", "0"], "steps 0: must be at least 1"),
-        (["--learning-rate", "nan"], "learning-rate nan: must be at least 0"),
-        (["--learning-rate", "inf"], "learning-rate inf: must be a finite number"),
+        (["--learning-rate", "nan"], "learning-rate nan: must be between 1e-09 and 1.0"),
+        (["--control", "--control-weight", "inf"], "control-weight inf: must be a finite number"),
         (["--easy-token-drop", "1.5"], "must be between 0.0 and 1.0"),
         (["--no-temperature", "--no-top-p"], "leave nothing to train"),
         (["--data", "data.jsonl", "--model", "model"], "TRACES have no meaning with --data"),
