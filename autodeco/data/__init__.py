@@ -1,1 +1,1 @@
-"""Records, problems, checkers and commands as text, before any tokenizer."""
+"""Records, problems, checkers and commands as text, before any tokenizer, and what answers to problems say."""

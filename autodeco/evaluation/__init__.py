@@ -1,5 +1,5 @@
 """Judging heads: problems with checkable answers, rival settings, statistics, a report. docs/evaluation.md says how.
 
-``tasks`` holds the problems, ``methods`` the settings compared, ``running`` the answers, ``statistics`` the tests,
-``results`` the figures, ``plots`` and ``report`` the files.
+``tasks`` holds the problems, ``methods`` the settings compared, ``running`` the answers, ``results`` the figures,
+``plots`` and ``report`` the files.
 """

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from autodeco.evaluation import methods, statistics
+from autodeco.data import statistics
+from autodeco.evaluation import methods
 from autodeco.evaluation.methods import Method
 from autodeco.evaluation.running import Pass, TaskPasses, mean_of
 from autodeco.evaluation.settings import Settings

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autodeco.data.statistics import interval
 from autodeco.rewards.targets import Target
 from autodeco.runs.seeds import Stream, generator
 
-RESAMPLES = 2000
 FINALISTS = 4  # heads that are measured once more at the end
 LEAST_SAMPLES = 2  # of a candidate at first
 # Static settings that users choose from; greedy decoding is temperature 0.
@@ -56,9 +56,7 @@ class Comparison:
 def compare(ours: np.ndarray, theirs: np.ndarray, seed: int) -> Comparison:
     """Return how much better ``ours`` [problems] is than ``theirs`` on the same problems."""
     difference = ours - theirs
-    indices = generator(seed, Stream.BOOTSTRAP).integers(0, len(difference), (RESAMPLES, len(difference)))
-    low, high = np.percentile(difference[indices].mean(1), [2.5, 97.5])
-    return Comparison(float(difference.mean()), float(low), float(high))
+    return Comparison(float(difference.mean()), *interval(difference, generator(seed, Stream.BOOTSTRAP)))
 
 
 def halving(

@@ -1,9 +1,11 @@
-"""Evaluation: statistics, against values worked out by hand."""
+"""What problems say of heads: against values worked out by hand."""
+
+import sys
 
 import numpy as np
 import pytest
 
-from autodeco.evaluation import statistics
+from autodeco.data import statistics
 
 
 def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_answer():
@@ -42,6 +44,20 @@ def test_the_interval_and_the_p_value_are_those_of_own_resampling():
     flipped = np.abs((rng.choice([-1, 1], (20_000, 300)) * difference).mean(1))
     p = np.mean(flipped >= abs(difference.mean()) - 1e-12)
     assert statistics.paired(ours, theirs, 0)["p"] == pytest.approx(p, abs=0.02)
+
+
+def test_training_on_rewards_has_the_same_interval_without_scipy(monkeypatch):
+    """scipy comes with [eval], not with [train]."""
+    pytest.importorskip("torch")
+    from autodeco.rewards.measuring import compare
+
+    rng = np.random.default_rng(5)
+    ours, theirs = rng.binomial(8, 0.5, 2000) / 8, rng.binomial(8, 0.4, 2000) / 8
+    expected = statistics.paired(ours, theirs, 0)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    found = compare(ours, theirs, 0)
+    assert found.difference == expected["difference"]
+    assert (found.low, found.high) == pytest.approx((expected["low"], expected["high"]), abs=0.001)
 
 
 def test_the_permutation_test_counts_sign_flips():
