@@ -17,6 +17,7 @@ from autodeco.errors import InputError
 from autodeco.llama.decoding import Decoding
 from autodeco.llama.extra_samplers import DEFAULTS as EXTRA
 from autodeco.llama.extra_samplers import ExtraSamplers
+from autodeco.llama.response_format import format_grammar
 from autodeco.llama.seeds import is_random, random_seed, seed_after
 from autodeco.runs.seeds import in_32_bits
 from autodeco.settings.options import checked
@@ -40,11 +41,19 @@ def own_signature(method: Callable, **extra) -> inspect.Signature:
 class Call:
     """A completion under way: its extra samplers, its seeds, and the rows of all generations that it has made."""
 
-    def __init__(self, samplers: ExtraSamplers, seed: int):
+    def __init__(self, samplers: ExtraSamplers, seed: int, grammar: llama_cpp.LlamaGrammar | None = None):
         self.samplers = samplers
         self.seed = seed  # of the generation under way
+        self._grammar = grammar  # that the answer has to keep to
         self._own = np.random.SeedSequence(seed)
         self.generations: list[list[tuple]] = []
+
+    def check_grammar(self, settings: dict[str, Any]) -> None:
+        """Raise InputError where a chat format forgets the response_format."""
+        if self._grammar is not None and settings["grammar"] is not self._grammar:
+            raise InputError(
+                "response_format: this chat format, or these tools, do not keep to it; leave one of them out"
+            )
 
     def take_seed(self, seed: int | None) -> None:
         """Draw the next generation with ``seed``; None: with one of its own that follows from the completion's."""
@@ -77,14 +86,16 @@ def completing(method: Callable) -> Callable:
                 checked("seed", settings["seed"], int, -(2**63))
             if llm._call is None:  # a chat format's own may be empty
                 _check_stop(settings["stop"])
+                grammar = _keep_format(settings)
             _join_bias(settings, llm.n_vocab())
             if llm._call is not None:  # a chat format asks for a part of its answer
+                llm._call.check_grammar(settings)
                 return method(llm, **settings)
 
             def choice(i: int) -> dict | Iterator[dict]:
                 seed = _seed_of_choice(llm, settings["seed"], i)
                 made = functools.partial(method, llm, **settings | {"seed": seed})
-                return _choice(llm, Call(samplers, seed), made, autodeco)
+                return _choice(llm, Call(samplers, seed, grammar), made, autodeco)
 
             if n == 1:
                 return choice(0)
@@ -93,6 +104,18 @@ def completing(method: Callable) -> Callable:
 
     complete.__signature__ = signature
     return complete
+
+
+def _keep_format(settings: dict[str, Any]) -> llama_cpp.LlamaGrammar | None:
+    """Make of ``response_format`` the grammar, and return that; llama-cpp-python ignores most of what it may be."""
+    made = format_grammar(settings.get("response_format"))
+    if made is None:
+        return None
+    if settings["grammar"] is not None:
+        raise InputError("response_format and grammar: give one of them")
+    settings["response_format"], settings["grammar"] = None, made
+    # a tool that has to be called has a schema of its own
+    return None if isinstance(settings["tool_choice"] or settings["function_call"], dict) else made
 
 
 def _seed_of_choice(llm: "Llama", seed: int | None, number: int) -> int:
