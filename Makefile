@@ -120,6 +120,7 @@ bench: strict
 	$(BIN)/python benchmarks/losses.py -o benchmarks/results/losses.json
 	$(BIN)/python benchmarks/rewards.py -o benchmarks/results/rewards.json
 	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/embedded.py -o benchmarks/results/embedded.json
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/shared_batch.py
 	$(BIN)/python benchmarks/soak.py

@@ -15,7 +15,7 @@ VERBS = {
     "generate": "generate text with heads, optionally coloured by temperature or top-p",
     "eval": "compare heads with greedy, default and tuned settings, and with their own mean, on problems with answers",
     "bench": "tokens per second of heads against stock static sampling",
-    "inspect": "say what is in a heads, merged or plain GGUF file",
+    "inspect": "say what is in a GGUF file: a model, heads, or both",
 }
 
 EPILOG = """All arguments of a verb can stand in a YAML file, --config FILE.yaml; flags win over it. A verb that is

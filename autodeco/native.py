@@ -64,7 +64,7 @@ def watch(states: HiddenStates, params: llama_cpp.llama_context_params) -> None:
 
 
 def load_heads(path: str | os.PathLike) -> Heads:
-    """Read heads from a sidecar or merged GGUF file; raises InputError naming the file and what is wrong."""
+    """Read heads from a GGUF file of any layout; raises InputError naming the file and what is wrong."""
     if not os.path.isfile(path):
         what = "a folder, no heads file" if os.path.isdir(path) else "no such heads file"
         raise InputError(f"{os.fspath(path)}: {what}; write one with autodeco-export")

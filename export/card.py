@@ -13,7 +13,7 @@ import jinja2
 from autodeco.errors import InputError
 from autodeco.export.evaluation import Evaluation, in_words
 from autodeco.export.head_weights import HeadWeights
-from autodeco.export.layout import MERGED, Layout
+from autodeco.export.layout import SIDECAR, Layout
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
 from autodeco.runs.atomic import replacing
 
@@ -52,7 +52,7 @@ def model_card(
 ) -> str:
     """Text of the card for ``file``; ``description`` maps `general.*` keys to the user's texts, ``evaluation`` is the
     verdict of held-out problems."""
-    merged = layout == MERGED
+    merged = layout != SIDECAR
     values = {
         "front": _front_matter(heads, base, merged, description.get(KEY_LICENSE)),
         "title": description.get(KEY_NAME) or f"{base.base_name} with AutoDeco heads",

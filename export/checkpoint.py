@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autodeco.errors import InputError
+from autodeco.export.embedded import heads_inside
 from autodeco.export.gguf_file import read_gguf
 from autodeco.export.head_weights import HeadWeights, check_heads, check_size
 from autodeco.export.heads_in_gguf import heads_of
@@ -45,7 +46,8 @@ def read_heads(path: str | os.PathLike, hidden_size: int | None = None) -> HeadW
     if path.is_dir():
         return _read_folder(path, hidden_size)
     if is_gguf(path):
-        return heads_of(open_layout(path).gguf)
+        layout = open_layout(path)
+        return heads_of(layout.heads or layout.gguf)
     return _make(_read_files({path: None}), str(path), _claims(path), hidden_size)
 
 
@@ -57,7 +59,8 @@ def read_config(path: str | os.PathLike) -> dict:
     path = Path(path)
     if path.is_dir() or not is_gguf(path):
         return {key: value for key, value in _claims(path).items() if key not in HEAD_KEYS}
-    vocab_size = read_gguf(path).u32(KEY_VOCAB_SIZE)
+    gguf = read_gguf(path)
+    vocab_size = (heads_inside(gguf) or gguf).u32(KEY_VOCAB_SIZE)
     return {} if vocab_size is None else {"vocab_size": vocab_size}
 
 

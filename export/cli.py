@@ -15,18 +15,20 @@ from autodeco.export.evaluation import Evaluation, evaluation_of, read_run
 from autodeco.export.fit import check_fit
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES
-from autodeco.export.layout import MERGED, PLAIN, SIDECAR, Layout, open_layout
-from autodeco.export.make_base import made_base
+from autodeco.export.layout import EMBEDDED, MERGED, PLAIN, SIDECAR, Layout, open_layout
+from autodeco.export.make_base import made_base, own_model
 from autodeco.export.names import output_name
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL, VERSION
-from autodeco.export.writer import check_mergeable, check_output_is_not, split_merged, write_merged, write_sidecar
+from autodeco.export.split import split
+from autodeco.export.writer import check_mergeable, check_output_is_not, write_embedded, write_merged, write_sidecar
 from autodeco.settings.program import Parser, reports_errors
 
 EPILOG = """examples:
   autodeco-export HEADS_DIR --base MODEL.gguf                     a small file of heads beside the model
-  autodeco-export HEADS_DIR --base MODEL.gguf --layout merged     one file that holds both
+  autodeco-export HEADS_DIR --base MODEL.gguf --layout embedded   one file that holds both and runs everywhere
   autodeco-export HEADS_DIR --base HF_DIR --quantize Q4_K_M       from a Hugging Face folder to a quantized model
-  autodeco-export --split MERGED.gguf -o DIR                      base.gguf and heads.gguf again"""
+  autodeco-export --split FILE.gguf -o DIR                        base.gguf and heads.gguf again"""
+WRITERS = {SIDECAR: write_sidecar, MERGED: write_merged, EMBEDDED: write_embedded}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,9 +50,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quantize", metavar="Q4_K_M", help="quantize the model first, with llama.cpp's quantizer")
     made.add_argument(
         "--layout",
-        choices=[SIDECAR, MERGED],
+        choices=list(WRITERS),
         default=SIDECAR,
-        help="heads in a file of their own (sidecar, the default), or in one with the model (merged)",
+        help="heads in a file of their own (sidecar, the default), in one with the model (merged), or in the metadata "
+        "of the model's file, which then still runs everywhere (embedded)",
     )
     made.add_argument(
         "--type", choices=list(WEIGHT_TYPES), default="f16", help="of the heads' weights, default: %(default)s"
@@ -59,11 +62,13 @@ def parser() -> argparse.ArgumentParser:
         "-o",
         "--output",
         metavar="OUT",
-        help="file to write, or a folder that is there, default: MODEL_TYPE_heads.autodeco or MODEL_merged.autodeco "
-        "in the current folder (with --split: the folder)",
+        help="file to write, or a folder that is there, default: MODEL_TYPE_heads.autodeco, MODEL_merged.autodeco or "
+        "MODEL_autodeco.gguf in the current folder (with --split: the folder)",
     )
     made.add_argument("--check", action="store_true", help="measure what each type of weights costs in accuracy")
-    made.add_argument("--split", metavar="MERGED.gguf", help="take a merged file apart into the folder given with -o")
+    made.add_argument(
+        "--split", metavar="FILE.gguf", help="take a merged or embedded file apart into the folder given with -o"
+    )
     made.add_argument("--version", action="version", version=f"autodeco-export {__version__}, schema version {VERSION}")
     about = made.add_argument_group("what the file says about itself")
     about.add_argument("--name", help="general.name")
@@ -81,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.split:
         return _split(args)
     if not args.heads:
-        raise InputError("nothing to export: give HEADS and --base MODEL.gguf, or --split MERGED.gguf -o DIR")
+        raise InputError("nothing to export: give HEADS and --base MODEL.gguf, or --split FILE.gguf -o DIR")
     return _export(args)
 
 
@@ -104,14 +109,14 @@ def _export(args) -> int:
     with made_base(base_path, args.quantize, output.parent, keep) as model:
         if base is None or args.quantize:
             base = open_layout(model)
-        if args.layout == MERGED:
+        if args.layout != SIDECAR:
             check_mergeable(base, output)
         warning = check_fit(from_gguf, base) if from_gguf is not None and args.base else None
         if warning:
             heads = replace(heads, notes=(*heads.notes, warning))
         deviations = _check(heads, base) if args.check else []
-        write = write_merged if args.layout == MERGED else write_sidecar
-        write(output, tensors, base, description, evaluation)
+        with own_model(base, output.parent, args.layout) as own:
+            WRITERS[args.layout](output, tensors, own, description, evaluation)
     if args.card:
         from autodeco.export.card import model_card, write_card
 
@@ -134,7 +139,7 @@ def _open_heads_file(args) -> tuple[Layout | None, str]:
         return from_gguf, args.base
     if from_gguf is None:
         raise InputError(f"{args.heads}: needs a model: give it with --base MODEL.gguf")
-    if not from_gguf.has_base and (args.layout == MERGED or args.quantize or args.check):
+    if not from_gguf.has_base and (args.layout != SIDECAR or args.quantize or args.check):
         raise InputError(f"{args.heads}: holds heads but no model; give the model with --base MODEL.gguf")
     return from_gguf, args.heads
 
@@ -162,7 +167,7 @@ def _read_fitting_heads(heads_path: str, base_path: str, width: int | None) -> H
 def _read_evaluation(heads_path: str, from_gguf: Layout | None) -> Evaluation | None:
     """What held-out problems said of the heads; a safetensors file says nothing of it."""
     if from_gguf is not None:
-        return evaluation_of(from_gguf.gguf)
+        return evaluation_of(from_gguf.heads or from_gguf.gguf)
     return read_run(heads_path) if os.path.isdir(heads_path) else None
 
 
@@ -192,8 +197,11 @@ def _split(args) -> int:
         raise InputError(f"{args.split}: --split takes no HEADS and no --base; give only -o DIR beside it")
     if not args.output:
         raise InputError(f"{args.split}: say where base.gguf and heads.gguf go: -o DIR")
-    base_path, heads_path = split_merged(args.split, args.output)
-    print(f"wrote {base_path} ({_size(base_path)}), byte for byte the model that was merged")
+    layout = open_layout(args.split)
+    base_path, heads_path = split(layout, args.output)
+    is_same = layout.model_fingerprint == layout.named_fingerprint
+    what = "byte for byte the model that it was made with" if is_same else "the model, which was changed since"
+    print(f"wrote {base_path} ({_size(base_path)}), {what}")
     print(f"wrote {heads_path} ({_size(heads_path)})")
     return 0
 
@@ -201,8 +209,8 @@ def _split(args) -> int:
 def _say_what_was_made(output: Path, args, heads: HeadWeights, base: Layout) -> None:
     kinds = [name for name, here in (("temperature", heads.has_temperature), ("top-p", heads.has_top_p)) if here]
     what = f"{' and '.join(kinds)} {'heads' if len(kinds) == 2 else 'head'}, {args.type}"
-    print(f"wrote {output} ({_size(output)}): {what}, {'with' if args.layout == MERGED else 'for'} {base.base_name}")
-    files = [output] if args.layout == MERGED else [base.path if base.has_base else "MODEL.gguf", output]
+    print(f"wrote {output} ({_size(output)}): {what}, {'for' if args.layout == SIDECAR else 'with'} {base.base_name}")
+    files = [output] if args.layout != SIDECAR else [base.path if base.has_base else "MODEL.gguf", output]
     print("run it in Python:")
     print(f"  autodeco.Llama({', '.join(repr(str(file)) for file in files)})")
     print(f"look inside:\n  autodeco inspect {shlex.quote(str(output))}")

@@ -18,9 +18,9 @@ def check_fit(heads: Layout, base: Layout) -> str | None:
                 f"{heads.path}: the heads are for {what.format(theirs)}, {base.path} has {ours}; "
                 f"give the model they were trained on ({heads.base_name})"
             )
-    if heads.base_fingerprint == base.base_fingerprint:
+    if heads.base_fingerprint == base.model_fingerprint:
         return None
     return (
         f"{heads.path}: the heads were exported for {heads.base_name} ({heads.base_fingerprint[:19]}), {base.path} is "
-        f"another file ({base.base_name}, {base.base_fingerprint[:19]}); they run, but may choose badly"
+        f"another file ({base.base_name}, {base.model_fingerprint[:19]}); they run, but may choose badly"
     )

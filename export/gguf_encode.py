@@ -9,9 +9,9 @@ from autodeco.export.gguf_file import MAX_STRING_BYTES, TensorInfo
 VERSION = 3
 
 
-def header(n_tensors: int, n_keys: int) -> bytes:
+def header(n_tensors: int, n_keys: int, version: int = VERSION) -> bytes:
     """The first 24 bytes of a GGUF file."""
-    return b"GGUF" + struct.pack("<IQQ", VERSION, n_tensors, n_keys)
+    return b"GGUF" + struct.pack("<IQQ", version, n_tensors, n_keys)
 
 
 def string(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Heads out of a sidecar or merged GGUF file."""
+"""Heads out of a GGUF file that has them."""
 
 import math
 
@@ -59,7 +59,7 @@ def check_schema(gguf: GgufFile) -> None:
     version = gguf.u32(KEY_VERSION)
     if version is None:
         raise InputError(
-            f"{gguf.path}: holds no AutoDeco heads ({KEY_VERSION} is missing); give a heads or merged file"
+            f"{gguf.path}: holds no AutoDeco heads ({KEY_VERSION} is missing); give a file that autodeco-export wrote"
         )
     if version != VERSION:
         raise InputError(f"{gguf.path}: schema version {version}, this program reads {VERSION}; update autodeco")

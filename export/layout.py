@@ -3,12 +3,13 @@ it."""
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from autodeco.errors import InputError
 from autodeco.export import gguf_types as types
+from autodeco.export.embedded import heads_inside, own_file
 from autodeco.export.fingerprint import fingerprint
 from autodeco.export.gguf_file import GgufFile, padded, read_gguf
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES, check_schema, head_tensor_names
@@ -42,17 +43,18 @@ from autodeco.export.schema import (
     tensor_name,
 )
 
-PLAIN, SIDECAR, MERGED = "plain", "sidecar", "merged"
+PLAIN, SIDECAR, MERGED, EMBEDDED = "plain", "sidecar", "merged", "embedded"
 _ARCHITECTURE = re.compile("[A-Za-z0-9._-]{0,64}")  # keys of the model begin with it, and it is shown
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file holds. ``kind`` is "plain", "sidecar" or "merged"; ``base_offset`` and ``base_size`` (bytes) say
-    where the model's own file lies (0 and 0 in a sidecar, which has none); ``embedding_length`` and ``vocab_size`` are
-    those of the model, or of the one the heads are for; ``named_fingerprint`` is that of the model which the heads name
-    (empty in a plain file); ``split_count`` is above 1 for one part of a split model. ``gguf`` is the file's header,
-    ``model`` that of the model in it (None in a sidecar).
+    """What a file holds. ``kind`` is "plain", "sidecar", "merged" or "embedded"; ``base_offset`` and ``base_size``
+    (bytes) say where the GGUF lies that llama.cpp opens as the model (0 and 0 in a sidecar, which has none);
+    ``embedding_length`` and ``vocab_size`` are those of the model, or of the one the heads are for;
+    ``named_fingerprint`` is that of the model which the heads name (empty in a plain file); ``split_count`` is above 1
+    for one part of a split model. ``gguf`` is the file's header, ``model`` that of the model in it (None in a sidecar),
+    ``heads`` that of the GGUF with the heads (None in a plain file).
 
     Reading a header takes a walk along the vocabulary: open a file once and pass this on."""
 
@@ -70,6 +72,7 @@ class Layout:
     named_fingerprint: str
     gguf: GgufFile = field(repr=False, compare=False)
     model: GgufFile | None = field(repr=False, compare=False)
+    heads: GgufFile | None = field(default=None, repr=False, compare=False)
     split_count: int = 1
 
     @property
@@ -77,11 +80,19 @@ class Layout:
         """Whether a model can be loaded from this file."""
         return self.kind != SIDECAR
 
+    @property
+    def brings_heads(self) -> bool:
+        """Whether the file holds a model and heads for it."""
+        return self.kind in (MERGED, EMBEDDED)
+
     @cached_property
     def model_fingerprint(self) -> str:
         """Fingerprint of the model's own bytes, read when first asked for; raises InputError if there are none."""
         if self.model is None:
             raise InputError(f"{self.path}: holds heads only; give the base model")
+        if self.kind == EMBEDDED:
+            own = own_file(self.model)
+            return fingerprint(self.path, own.data_offset, own.data_size, own.header)
         return fingerprint(self.path, self.model.start, self.model.size)
 
     @property
@@ -102,6 +113,8 @@ def _layout_of(gguf: GgufFile) -> Layout:
         return _merged(gguf)
     if gguf.get(KEY_ADAPTER_TYPE) == ADAPTER_TYPE:
         return _with_heads(gguf, None)
+    if (heads := heads_inside(gguf)) is not None:
+        return _embedded(gguf, heads)
     if any(name.startswith(TENSOR_PREFIX) for name in gguf.tensors):
         raise InputError(
             f"{gguf.path}: has heads but is neither a heads file nor a merged one; another program rewrote it, "
@@ -196,6 +209,7 @@ def _with_heads(gguf: GgufFile, model: GgufFile | None) -> Layout:
         named_fingerprint=gguf.string(KEY_BASE_FINGERPRINT) or "",
         gguf=gguf,
         model=model,
+        heads=gguf,
     )
 
 
@@ -212,6 +226,17 @@ def _check_head_tensor(gguf: GgufFile, name: str, width: int, prob_stats: bool) 
         raise InputError(f"{gguf.path}: {name} has shape {list(info.shape)}, expected {list(shape)}; export again")
     if info.kind not in ((types.F32,) if exact else WEIGHT_TYPES.values()):
         raise InputError(f"{gguf.path}: {name} is {types.TYPE_NAMES[info.kind]}; quantizing rewrote it, export again")
+
+
+def _embedded(gguf: GgufFile, heads: GgufFile) -> Layout:
+    model, made = _plain(gguf), _with_heads(heads, None)
+    if (model.architecture, model.embedding_length, model.vocab_size) != (
+        made.architecture,
+        made.embedding_length,
+        made.vocab_size,
+    ):
+        raise InputError(f"{gguf.path}: its heads are for a model of another shape; export the heads again")
+    return replace(made, kind=EMBEDDED, base_size=gguf.size, gguf=gguf, model=gguf, split_count=model.split_count)
 
 
 def _merged(gguf: GgufFile) -> Layout:

@@ -3,14 +3,33 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from autodeco.errors import InputError
 from autodeco.export.convert import convert
 from autodeco.export.gguf_file import read_gguf
+from autodeco.export.layout import EMBEDDED, SIDECAR, Layout, open_layout
 from autodeco.export.names import model_stem
 from autodeco.export.quantize import check_kind, quantize_model
+from autodeco.export.split import write_model
 from autodeco.runs.atomic import scratch_folder
+
+
+@contextlib.contextmanager
+def own_model(base: Layout, folder: Path, layout: str) -> Iterator[Layout]:
+    """Yield ``base``; if it is embedded and ``layout`` has the model in it, yield the model's own file, which lies in
+    ``folder`` until the end of the context. Raises InputError if it cannot be written."""
+    if base.kind != EMBEDDED or layout == SIDECAR:
+        yield base
+        return
+    try:
+        with scratch_folder(folder) as scratch:
+            model = scratch / Path(base.path).name
+            write_model(base, model)
+            yield replace(open_layout(model), base_name=base.base_name)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); check the free space") from error
 
 
 @contextlib.contextmanager

@@ -25,6 +25,9 @@ KEY_BASE_FINGERPRINT = "autodeco.base_model.fingerprint"
 KEY_BASE_FILE_SIZE = "autodeco.base_model.file_size"  # merged only
 KEY_PADDING = "autodeco.padding"  # merged only
 KEY_PREFIX = "autodeco."
+KEY_HEADS = "autodeco.heads"  # embedded only, as the next two
+ADDED_PREFIX = "autodeco.added."  # before a key that the model's own file does not have
+REPLACED_PREFIX = "autodeco.replaced."  # before a key that has another value there: this one
 
 # What held-out problems said of the heads, by fields of ``evaluation.Evaluation``: all of them, or none.
 EVALUATION_PREFIX = "autodeco.evaluation."

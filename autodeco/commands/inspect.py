@@ -13,7 +13,7 @@ from autodeco.settings.options import Options, option
 class Inspected(Options):
     """What is looked at."""
 
-    file: Path = option(None, "a heads, merged or plain GGUF file", positional=True, metavar="FILE")
+    file: Path = option(None, "a GGUF file: a model, heads, or both", positional=True, metavar="FILE")
     base: Path | None = option(None, "say whether the heads in FILE were exported for this model", metavar="MODEL.gguf")
     tensors: bool = option(False, "list every tensor of the model too")
 
@@ -68,7 +68,9 @@ def _lines(file: Path, layout) -> list[tuple[str, object]]:
     ]
     if layout.kind == "merged":
         lines.append(("base file", f"{layout.base_size} bytes at offset {layout.base_offset}"))
-    if evaluation := evaluation_of(layout.gguf):
+    if layout.kind == "embedded" and layout.model_fingerprint != layout.named_fingerprint:
+        lines.append(("model in it", f"changed since: {layout.model_fingerprint}"))
+    if evaluation := evaluation_of(layout.heads):
         lines += in_words(evaluation, layout.base_fingerprint)
     return lines
 
@@ -81,12 +83,13 @@ def _table(layout, every_tensor: bool):
     from autodeco.export import gguf_types as types
     from autodeco.export.heads_in_gguf import head_tensor_names
 
-    gguf = layout.gguf
-    names = list(gguf.tensors) if every_tensor else head_tensor_names(gguf)
-    if not names:
+    shown = [(layout.gguf, name) for name in layout.gguf.tensors] if every_tensor else []
+    if layout.heads and not (every_tensor and layout.heads is layout.gguf):
+        shown += [(layout.heads, name) for name in head_tensor_names(layout.heads)]
+    if not shown:
         return None
     table = Table("tensor", "type", "shape", "bytes", box=None, pad_edge=False, header_style="bold")
-    for name in names:
+    for gguf, name in shown:
         info = gguf.tensors[name]
         shape = " x ".join(map(str, reversed(info.shape)))
         table.add_row(Text(_printable(name)), types.TYPE_NAMES[info.kind], shape, str(info.nbytes))
@@ -104,7 +107,7 @@ def _base(inspected: Inspected, layout):
     from autodeco.export.layout import open_layout
 
     if layout.kind == "plain":
-        raise InputError(f"{inspected.file}: holds no heads to compare with --base; give a heads or merged file")
+        raise InputError(f"{inspected.file}: holds no heads to compare with --base; give a file with heads")
     base = open_layout(inspected.base)
     if not base.has_base:
         raise InputError(f"{inspected.base}: holds no model; give a model with --base")
@@ -132,4 +135,5 @@ _KINDS = {
     "plain": "a model without heads",
     "sidecar": "heads for a model (sidecar)",
     "merged": "a model and its heads in one file (merged)",
+    "embedded": "a model with its heads in its metadata (embedded)",
 }

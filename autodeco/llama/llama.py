@@ -14,7 +14,7 @@ from autodeco.base.opening import opened_at
 from autodeco.base.token_bytes import WholeTokenizer
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
-from autodeco.export.layout import MERGED, open_layout
+from autodeco.export.layout import EMBEDDED, open_layout
 from autodeco.llama import extra_samplers
 from autodeco.llama.completions import Call, completing
 from autodeco.llama.decoding import Decoding, TokenDecoding
@@ -38,8 +38,8 @@ from autodeco.llama.turns import Turn
 class Llama(ExclusiveLlama):
     """A llama.cpp model that picks temperature and top-p for every token by itself.
 
-    ``model_path`` is a GGUF model, or a merged file that brings its heads; ``heads_path`` a heads file, which wins over
-    the merged file's own. Everything else is as in ``llama_cpp.Llama``, except that ``temperature`` and ``top_p``
+    ``model_path`` is a GGUF model, or a merged or embedded file that brings its heads; ``heads_path`` a heads file,
+    which wins over those. Everything else is as in ``llama_cpp.Llama``, except that ``temperature`` and ``top_p``
     multiply the predictions (default 1.0; temperature 0 is greedy), and top_k, min_p and repetition penalty are off
     unless asked for. Without heads they are ordinary settings. With ``autodeco=True`` every choice of a completion, or
     of a streamed chunk, has a field ``autodeco``: lists of the sampled tokens' values, named as in ``Decoding``. The
@@ -67,7 +67,7 @@ class Llama(ExclusiveLlama):
         self._layout = open_layout(model_path)
         if not self._layout.has_base:
             raise InputError(f"{model_path}: holds heads only; give the base model first and this file as heads")
-        if heads_path is None and self._layout.kind == MERGED:
+        if heads_path is None and self._layout.brings_heads:
             heads_path = model_path
         heads = None if heads_path is None else self._read_heads(heads_path)
 
@@ -120,8 +120,10 @@ class Llama(ExclusiveLlama):
     def _read_heads(self, heads_path: str | os.PathLike) -> native.Heads:
         """Read heads and compare them with the model's header, before the model itself takes time to load."""
         heads = native.load_heads(heads_path)
-        is_own = os.fspath(heads_path) == self._layout.path
-        if not is_own and (warning := check_fit(open_layout(heads_path), self._layout)):
+        theirs = self._layout if os.fspath(heads_path) == self._layout.path else open_layout(heads_path)
+        # a merged file's own heads are as they were written; an embedded one's stay when its model is quantized
+        is_sure = theirs is self._layout and theirs.kind != EMBEDDED
+        if not is_sure and (warning := check_fit(theirs, self._layout)):
             warnings.warn(warning, stacklevel=4)
         return heads
 

@@ -33,7 +33,7 @@ cxxopts::Options declare_options() {
     made.custom_help("-m MODEL.gguf [--heads HEADS.gguf] [-p TEXT | -f FILE] [--chat] [options]");
     made.set_width(110);
     made.add_options("model")
-        ("m,model", "a model, or a merged file, which brings its heads", cxxopts::value<std::string>(), "FILE")
+        ("m,model", "a model, or a file that brings its heads", cxxopts::value<std::string>(), "FILE")
         ("heads", "heads for the model", cxxopts::value<std::string>(), "FILE")
         ("c,ctx-size", "tokens of context, 0: as trained (default: " + std::to_string(MAX_DEFAULT_CONTEXT) + ", or as trained if that is less)", cxxopts::value<int64_t>(), "N")
         ("b,batch-size", "decode a prompt in pieces of so many tokens; small ones take less memory", cxxopts::value<int32_t>()->default_value(std::to_string(DEFAULT_PROMPT_BATCH)), "N")

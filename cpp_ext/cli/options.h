@@ -24,7 +24,7 @@ constexpr int32_t DEFAULT_PROMPT_BATCH = 512;
 
 struct options {
     std::string              model;
-    std::string              heads; // empty: those in a merged model, if there are any
+    std::string              heads; // empty: those in the model's file, if there are any
     std::string              prompt;
     bool                     has_prompt = false;
     bool                     chat       = false;

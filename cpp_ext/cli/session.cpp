@@ -104,8 +104,8 @@ void session::load_heads() {
     if (heads && !autodeco_heads_fit(heads.get(), llama.get(), &error)) {
         throw input_error(path + ": " + error.message);
     }
-    if (heads && !o.heads.empty() && !autodeco_heads_made_for(heads.get(), o.model.c_str(), &error) && error.code == AUTODECO_ERROR_OTHER_FILE) {
-        warn(o.heads + ": " + error.message);
+    if (heads && !autodeco_heads_made_for(heads.get(), o.model.c_str(), &error) && error.code == AUTODECO_ERROR_OTHER_FILE) {
+        warn(path + ": " + error.message);
     }
     if (!heads && o.show) {
         throw input_error(o.model + ": has no heads, so there is nothing to --show; give --heads");

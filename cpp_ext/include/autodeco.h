@@ -68,8 +68,8 @@ struct autodeco_error {
 
 struct autodeco_heads;
 
-// Read heads from a GGUF file: a sidecar, or a merged file (the base model's tensors in it are not read). Free them with
-// autodeco_heads_free(). Errors: _FILE, _FORMAT, _NO_HEADS.
+// Read heads from a GGUF file: a sidecar, or a merged or embedded file (the base model's tensors in it are not read). Free
+// them with autodeco_heads_free(). Errors: _FILE, _FORMAT, _NO_HEADS.
 AUTODECO_API struct autodeco_heads * autodeco_heads_load(const char * path, struct autodeco_error * error);
 
 // The same from the bytes of such a file, which may be freed afterwards. `size` is in bytes. Errors: _FORMAT, _NO_HEADS.
@@ -95,13 +95,13 @@ AUTODECO_API const char * autodeco_heads_base_fingerprint(const struct autodeco_
 // token after the other (autodeco_model_writes). Errors: _FIT.
 AUTODECO_API bool autodeco_heads_fit(const struct autodeco_heads * heads, const struct llama_model * model, struct autodeco_error * error);
 
-// Whether the heads were exported for the very model in the file at `path`, plain or merged (of a split model, its first
-// part), by the fingerprint: a few milliseconds. Heads that fit run with another file too, such as another quantization, but
+// Whether the heads were exported for the very model in the file at `path`, of any layout with a model (of a split model, its
+// first part), by the fingerprint: a few milliseconds. Heads that fit run with another file too, such as another quantization, but
 // may choose badly: show the user the line. Errors: _OTHER_FILE, which names both; _FILE, _FORMAT.
 AUTODECO_API bool autodeco_heads_made_for(const struct autodeco_heads * heads, const char * path, struct autodeco_error * error);
 
-// Load a model by llama.cpp: a plain GGUF, or the model inside a merged file, mapped where it lies. Free it with
-// llama_model_free(). A merged file's heads come from autodeco_heads_load() of the same path. llama.cpp itself can abort on
+// Load a model by llama.cpp: a plain or embedded GGUF, or the model inside a merged file, mapped where it lies. Free it with
+// llama_model_free(). The heads in a merged or embedded file come from autodeco_heads_load() of the same path. llama.cpp itself can abort on
 // a file that was made to harm. Errors: _FILE, _FORMAT, _MODEL.
 AUTODECO_API struct llama_model * autodeco_model_load(const char * path, struct llama_model_params params, struct autodeco_error * error);
 

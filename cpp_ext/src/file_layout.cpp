@@ -22,6 +22,7 @@ constexpr size_t   MAX_ARCHITECTURE = 64;
 const std::string PREFIX    = "autodeco.";
 const std::string BASE_GGUF = "autodeco.base_gguf";
 const std::string BASE_TAIL = "autodeco.base_tail";
+const std::string HEADS     = "autodeco.heads";
 const std::string TEMP      = "autodeco.temp_head.";
 const std::string TOP_P     = "autodeco.top_p_head.";
 const std::string EXTRA     = "autodeco.top_p_head.0.extra.weight";
@@ -317,9 +318,48 @@ struct layout_reader {
         return type && type->type == GGUF_TYPE_STRING && type->text == "autodeco";
     }
 
+    bool has_our_tensors() const {
+        return std::any_of(header().tensors.begin(), header().tensors.end(), [](const gguf_tensor & tensor) { return is_ours(tensor.name); });
+    }
+
     // Whether it has heads, or is meant to.
-    bool has_ours() const {
-        return is_adapter() || std::any_of(header().tensors.begin(), header().tensors.end(), [](const gguf_tensor & tensor) { return is_ours(tensor.name); });
+    bool has_ours() const { return is_adapter() || header().value(HEADS) || has_our_tensors(); }
+
+    // A model's own file with the bytes of a sidecar as one more key.
+    bool read_embedded() {
+        const gguf_value & held = *header().value(HEADS);
+        if (held.type != GGUF_TYPE_ARRAY || held.item_type != GGUF_TYPE_UINT64 || held.count == 0) {
+            return fail("key " + HEADS + " is no array of u64: export the heads again");
+        }
+        if (header().value("autodeco.version") || has_our_tensors()) {
+            return fail("has heads in " + HEADS + " and others beside it: export the heads again");
+        }
+        layout.inside_offset = held.items;
+        layout.inside_size   = held.count * sizeof(uint64_t);
+        const gguf_bytes inner_bytes = bytes.part(layout.inside_offset, layout.inside_size);
+        file_layout      made;
+        std::string      why;
+        if (!gguf_header_read(inner_bytes, made.header, why)) {
+            return fail("has heads in " + HEADS + " that cannot be read: the key " + why);
+        }
+        if (made.header.value(HEADS)) {
+            return fail("has a model in " + HEADS + ", not heads: export the heads again");
+        }
+        layout_reader inner = { inner_bytes, made, error };
+        if (!read_plain() || !inner.read_heads(false)) {
+            return false;
+        }
+        if (made.architecture != layout.architecture || made.n_embd != layout.n_embd || made.n_vocab != layout.n_vocab) {
+            return fail("has heads for a model of another shape: export the heads again");
+        }
+        layout.kind             = file_kind::embedded;
+        layout.has_temp         = made.has_temp;
+        layout.has_top_p        = made.has_top_p;
+        layout.prob_stats       = made.prob_stats;
+        layout.base_name        = made.base_name;
+        layout.base_fingerprint = made.base_fingerprint;
+        layout.inside           = std::move(made.header);
+        return true;
     }
 
     bool read() {
@@ -332,6 +372,9 @@ struct layout_reader {
         }
         if (is_adapter()) {
             return read_heads(false);
+        }
+        if (header().value(HEADS)) {
+            return read_embedded();
         }
         return has_ours() ? fail("has heads but is neither a heads file nor a merged one: another program rewrote it, export it again") : read_plain();
     }

@@ -11,12 +11,12 @@
 
 namespace autodeco {
 
-enum class file_kind { plain, sidecar, merged };
+enum class file_kind { plain, sidecar, merged, embedded };
 
 struct file_layout {
     file_kind   kind;
     gguf_header header;
-    uint64_t    base_offset = 0; // of the model's own file in this one; 0 and 0 of a sidecar
+    uint64_t    base_offset = 0; // of the GGUF that llama.cpp opens as the model; 0 and 0 of a sidecar
     uint64_t    base_size   = 0;
     std::string architecture;
     int32_t     n_embd  = 0; // of the model, or of the one that the heads are for
@@ -28,6 +28,15 @@ struct file_layout {
     bool        prob_stats = false;
     std::string base_name;
     std::string base_fingerprint;
+
+    // of an embedded file: its heads are a GGUF of their own in its metadata
+    gguf_header inside;
+    uint64_t    inside_offset = 0;
+    uint64_t    inside_size   = 0;
+
+    // the GGUF with the heads, of these bytes
+    const gguf_header & heads_header() const { return kind == file_kind::embedded ? inside : header; }
+    gguf_bytes heads_bytes(const gguf_bytes & bytes) const { return kind == file_kind::embedded ? bytes.part(inside_offset, inside_size) : bytes; }
 };
 
 // Read a GGUF's header and what it says of itself; false and an error when that contradicts its content.

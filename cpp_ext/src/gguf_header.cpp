@@ -139,6 +139,7 @@ struct header_reader {
     bool read_value() {
         std::string key;
         gguf_value  value = {};
+        value.start       = from.position();
         if (!from.read_text(key, MAX_KEY_BYTES) || !from.read(value.type)) {
             return fail_cut();
         }
@@ -149,15 +150,19 @@ struct header_reader {
             return fail("has the key " + key + " of a type that does not exist");
         }
         bool whole;
+        value.items = from.position();
         if (value.type == GGUF_TYPE_ARRAY) {
-            uint32_t type;
-            whole = from.read(type) && from.read(value.count) && type < GGUF_TYPE_COUNT && type != GGUF_TYPE_ARRAY && skip_items(type, value.count);
+            const uint32_t & type = value.item_type;
+            whole = from.read(value.item_type) && from.read(value.count) && type < GGUF_TYPE_COUNT && type != GGUF_TYPE_ARRAY;
+            value.items = from.position();
+            whole       = whole && skip_items(type, value.count);
         } else if (value.type == GGUF_TYPE_STRING) {
             const bool kept = begins_with(key, "autodeco.") || key == "general.architecture" || key == "adapter.type";
             whole = kept ? from.read_text(value.text, MAX_STRING_BYTES) : from.skip_text(MAX_STRING_BYTES);
         } else {
             whole = from.read(value.bytes, SIZES[value.type]);
         }
+        value.end = from.position();
         if (!whole) {
             return fail_cut();
         }
@@ -222,9 +227,8 @@ struct header_reader {
 
     bool read(uint64_t file_size) {
         char     magic[4];
-        uint32_t version;
         uint64_t n_tensors, n_values;
-        if (!from.read(magic) || std::memcmp(magic, GGUF_MAGIC, 4) != 0 || !from.read(version) || version < 2 || version > GGUF_VERSION ||
+        if (!from.read(magic) || std::memcmp(magic, GGUF_MAGIC, 4) != 0 || !from.read(header.version) || header.version < 2 || header.version > GGUF_VERSION ||
             !from.read(n_tensors) || !from.read(n_values)) {
             return fail_cut();
         }
@@ -238,11 +242,13 @@ struct header_reader {
                 return false;
             }
         }
+        header.infos = from.position();
         for (uint64_t i = 0; i < n_tensors; ++i) {
             if (!read_tensor(file_size)) {
                 return false;
             }
         }
+        header.infos_end = from.position();
         header.data_offset = gguf_padded(from.position(), header.alignment); // an offset in the data counts from here
         header.data_end    = header.data_offset;
         if (!header.tensors.empty()) {

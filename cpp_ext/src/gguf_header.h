@@ -31,6 +31,10 @@ struct gguf_value {
     uint8_t     bytes[8];  // of a number or a boolean
     std::string text;      // of a string that is kept (gguf_header)
     uint64_t    count = 1; // of an array
+    uint32_t    item_type; // the same
+    uint64_t    start;     // bytes from the beginning of the GGUF to the key, to its value or first item, and to the end
+    uint64_t    items;
+    uint64_t    end;
 };
 
 struct gguf_tensor {
@@ -49,7 +53,10 @@ struct gguf_header {
     std::map<std::string, gguf_value> values;
     std::vector<gguf_tensor>          tensors; // in the order of the file, which is that of their data
     std::map<std::string, size_t>     places;  // in tensors, by name
+    uint32_t                          version     = 0;
     uint64_t                          alignment   = 0;
+    uint64_t                          infos       = 0; // where the list of tensors begins and ends
+    uint64_t                          infos_end   = 0;
     uint64_t                          data_offset = 0; // where the data of the first tensor begin
     uint64_t                          data_end    = 0; // where those of the last end, without padding
 

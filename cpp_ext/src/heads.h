@@ -91,7 +91,7 @@ private:
     mutable std::map<ggml_backend_buffer_type_t, std::weak_ptr<const device_weights>> cache;
 };
 
-// Read a sidecar or merged file, or the bytes of one; null on failure.
+// Read a file with heads of any layout, or the bytes of one; null on failure.
 std::shared_ptr<const heads_data> heads_read(const std::string & path, failure & error);
 std::shared_ptr<const heads_data> heads_read(const void * data, size_t size, failure & error);
 

@@ -67,9 +67,11 @@ std::shared_ptr<const heads_data> read_gguf(const gguf_bytes & bytes, failure & 
     heads->has_top_p        = layout.has_top_p;
     heads->base_name        = printable(layout.base_name);
     heads->base_fingerprint = printable(layout.base_fingerprint);
-    for (const gguf_tensor & tensor : layout.header.tensors) {
+    const gguf_header & header = layout.heads_header();
+    const gguf_bytes    held   = layout.heads_bytes(bytes);
+    for (const gguf_tensor & tensor : header.tensors) {
         const bool is_head = tensor.name.compare(0, 19, "autodeco.temp_head.") == 0 || tensor.name.compare(0, 20, "autodeco.top_p_head.") == 0;
-        if (is_head && !read_tensor(bytes, layout.header, tensor, *heads, error)) {
+        if (is_head && !read_tensor(held, header, tensor, *heads, error)) {
             return nullptr;
         }
     }

@@ -1,8 +1,12 @@
 #include "merged_file.h"
 
+#include "embedded_file.h"
 #include "file.h"
 #include "file_layout.h"
 #include "fingerprint.h"
+
+#include <algorithm>
+#include <vector>
 
 namespace autodeco {
 
@@ -29,7 +33,16 @@ std::string model_fingerprint(const std::string & path, failure & error) {
         error = { AUTODECO_ERROR_FORMAT, path + ": holds heads only; give the base model" };
         return {};
     }
-    const std::string found = fingerprint(file.get(), layout.base_offset, layout.base_size);
+    std::string found;
+    if (layout.kind == file_kind::embedded) {
+        std::vector<uint8_t> own;
+        const uint64_t       offset = std::min(layout.header.data_offset, layout.base_size);
+        if (own_header(gguf_bytes_of(file.get()), layout.header, own)) {
+            found = fingerprint(file.get(), offset, layout.base_size - offset, own);
+        }
+    } else {
+        found = fingerprint(file.get(), layout.base_offset, layout.base_size);
+    }
     if (found.empty()) {
         error = { AUTODECO_ERROR_FILE, path + ": cannot be read" };
     }
@@ -47,7 +60,7 @@ llama_model * load_model(const std::string & path, llama_model_params params, fa
         return nullptr;
     }
     llama_model * model = nullptr;
-    if (layout.kind == file_kind::plain) {
+    if (layout.kind == file_kind::plain || layout.kind == file_kind::embedded) {
         model = llama_model_load_from_file(path.c_str(), params); // by its name, which a split file's parts are found by
     } else if (fseeko(file.get(), (off_t) layout.base_offset, SEEK_SET) == 0) {
         model = llama_model_load_from_file_ptr(file.get(), params);

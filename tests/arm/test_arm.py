@@ -25,7 +25,7 @@ def heads(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("heads")
     golden = ROOT / "tests" / "golden" / "smollm2.heads.safetensors"
     files = {}
-    for layout in ("sidecar", "merged"):
+    for layout in ("sidecar", "merged", "embedded"):
         files[layout] = folder / f"{layout}.gguf"
         arguments = [golden, "--base", default_model(), "--layout", layout, "--type", "f16", "-o", files[layout]]
         assert export_cli.main([str(argument) for argument in arguments]) == 0
@@ -56,8 +56,9 @@ def test_without_a_model(program):
     assert ", 0 failed" in emulated(program)
 
 
-def test_the_interface(heads):
-    claims = emulated("test_library", default_model(), heads["sidecar"], heads["merged"], ROOT / "README.md")
+@pytest.mark.parametrize("layout", ["merged", "embedded"])
+def test_the_interface(heads, layout):
+    claims = emulated("test_library", default_model(), heads["sidecar"], heads[layout], ROOT / "README.md")
     assert "35 passed, 0 failed" in claims
 
 

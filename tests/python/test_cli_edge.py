@@ -66,10 +66,11 @@ def test_it_draws_what_python_draws(with_heads, llm, settings):
     assert summary["tokens"] == n
 
 
-def test_a_merged_file_needs_no_heads_beside_it(with_heads, exported):
-    merged = exported("f32", "merged")
+@pytest.mark.parametrize("layout", ["merged", "embedded"])
+def test_a_file_that_brings_its_heads_needs_none_beside_it(with_heads, exported, layout):
+    both = exported("f32", layout)
     arguments = ["-p", STORY, "-n", 12, "--seed", 3]
-    assert lines_of("-m", merged, *arguments)[0] == lines_of(*with_heads, *arguments)[0]
+    assert lines_of("-m", both, *arguments)[0] == lines_of(*with_heads, *arguments)[0]
 
 
 def test_chat_uses_the_models_template(with_heads, llm):
@@ -190,7 +191,7 @@ def test_a_merged_file_that_lies_is_refused_here_and_in_python(lie, exported, tm
     path = rewritten(exported("f32", "merged"), tmp_path / "lying.gguf", *lie)
     result = cli("-m", path, "-p", "x")
     assert result.returncode == 2
-    assert result.stderr.startswith(f"autodeco-cli: error: {path}: not a merged file as it was written: autodeco.base_")
+    assert result.stderr.startswith(f"autodeco-cli: error: {path}: is not a merged file as it was written: autodeco.base_")
     assert result.stderr.count("\n") == 1
     with pytest.raises(InputError, match=r"lying\.gguf: "):
         open_layout(path)

@@ -257,10 +257,11 @@ def test_a_model_that_is_none_ends_the_command_with_one_line(data, tmp_path, cap
     assert error.count("\n") == 1
 
 
-def test_a_merged_file_counts_as_the_model_in_it(smollm2, exported):
-    merged = exported("f16", "merged")
-    assert model_fingerprint(merged) == model_fingerprint(smollm2)
-    one, other = read_output_matrix(merged), read_output_matrix(smollm2)
+@pytest.mark.parametrize("layout", ["merged", "embedded"])
+def test_a_file_that_brings_heads_counts_as_the_model_in_it(smollm2, exported, layout):
+    both = exported("f16", layout)
+    assert model_fingerprint(both) == model_fingerprint(smollm2)
+    one, other = read_output_matrix(both), read_output_matrix(smollm2)
     np.testing.assert_array_equal(one.rows(49000, 49152), other.rows(49000, 49152))
 
 

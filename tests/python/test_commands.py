@@ -43,7 +43,8 @@ def test_generate_streams_text_and_sums_up(smollm2, exported):
 
 
 def test_generate_colours_tokens_without_changing_the_text(smollm2, exported, monkeypatch):
-    arguments = ["generate", "-m", exported("f16", "merged"), "-n", 8, "--seed", 1, "--threads", 1, "One, two, three,"]
+    both = exported("f16", "embedded")
+    arguments = ["generate", "-m", both, "-n", 8, "--seed", 1, "--threads", 1, "One, two, three,"]
     plain = autodeco(*arguments)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLORTERM", "truecolor")

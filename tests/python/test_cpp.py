@@ -47,8 +47,9 @@ def test_the_sampler_on_a_generated_model(tmp_path, nucleus):
     passes("test_sampler", tmp_path / "tiny-peaked.gguf", tmp_path / "tiny-peaked.heads.gguf", AUTODECO_NUCLEUS=nucleus)
 
 
-def test_the_interface(smollm2, exported):
-    passes("test_library", smollm2, exported("f16"), exported("f16", "merged"), REPOSITORY / "README.md")
+@pytest.mark.parametrize("layout", ["merged", "embedded"])
+def test_the_interface(smollm2, exported, layout):
+    passes("test_library", smollm2, exported("f16"), exported("f16", layout), REPOSITORY / "README.md")
 
 
 def test_fingerprints_are_those_of_python():

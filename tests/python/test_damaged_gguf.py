@@ -17,11 +17,11 @@ from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import Layout, open_layout
-from autodeco.export.writer import write_merged, write_sidecar
+from autodeco.export.writer import write_embedded, write_merged, write_sidecar
 from builders import damaged_gguf as damaged
 from builders import gguf_files as files
 from builders.damaged_gguf import EITHER, READ
-from builders.gguf_parts import Parts, merged_with, parts_of
+from builders.gguf_parts import Parts, embedded_with, merged_with, parts_of
 
 HIDDEN, VOCAB = 32, 50
 SECONDS = float(os.environ.get("AUTODECO_FUZZ_SECONDS", "20"))
@@ -58,6 +58,8 @@ def world(tmp_path_factory) -> World:
         kinds[name] = parts_of(folder / f"{name}.gguf")
         write_merged(folder / "merged.gguf", tensors, tailed if name == "both" else base)
         kinds[f"{name}, merged"] = parts_of(folder / "merged.gguf")
+        write_embedded(folder / "embedded.gguf", tensors, base, {"general.name": "Mine", "general.author": "Me"})
+        kinds[f"{name}, embedded"] = parts_of(folder / "embedded.gguf")
     kinds["plain"] = parts_of(folder / "base.gguf")
     return World(folder, base, native.load_heads(folder / "both.gguf"), kinds)
 
@@ -134,7 +136,7 @@ def is_read(kind: str, verdict: tuple) -> bool:
     return (heads is not None or kind == "plain") and (model is not None or kind in ("both", "temperature"))
 
 
-@pytest.mark.parametrize("kind", ["both", "temperature", "both, merged", "top-p, merged", "plain"])
+@pytest.mark.parametrize("kind", ["both", "temperature", "both, merged", "top-p, merged", "both, embedded", "plain"])
 def test_the_readers_agree_on_every_single_damage(world, kind):
     good = world.kinds[kind]
     counted = {True: 0, False: 0}
@@ -142,7 +144,7 @@ def test_the_readers_agree_on_every_single_damage(world, kind):
     for told, data, expected in (*cases, *damaged.cuts(good.encoded())):
         read = is_read(kind, agreed(data, world, told))
         counted[read] += 1
-        if kind != "plain":
+        if kind not in ("plain", "both, embedded"):
             assert expected in (EITHER, READ if read else damaged.REFUSED), told
     assert min(counted.values()) > 100, counted
 
@@ -157,6 +159,23 @@ def test_the_readers_agree_on_damage_to_a_model_inside_a_merged_file(world):
     for inside in ("both", "temperature, merged"):
         verdict = agreed(merged_with(outer, world.kinds[inside]).encoded(), world, f"{inside} inside")
         assert verdict == (None, None)
+    assert min(counted.values()) > 50, counted
+
+
+def test_the_readers_agree_on_damage_to_heads_inside_an_embedded_file(world):
+    outer, inner = world.kinds["both, embedded"], world.kinds["temperature"]
+    counted = {True: 0, False: 0}
+    assert None not in agreed(embedded_with(outer, inner.encoded()).encoded(), world, "none")
+    for told, data in (
+        *((told, parts.encoded()) for told, parts, _ in damaged.damages(inner)),
+        *((told, data) for told, data, _ in damaged.cuts(inner.encoded())),
+    ):
+        counted[is_read("embedded", agreed(embedded_with(outer, data).encoded(), world, told))] += 1
+    for inside in ("plain", "both, merged", "both, embedded"):
+        heads, _ = agreed(embedded_with(outer, world.kinds[inside].encoded()).encoded(), world, f"{inside} inside")
+        assert heads is None
+    verdict = agreed(merged_with(world.kinds["temperature, merged"], outer).encoded(), world, "embedded, in merged")
+    assert verdict == (None, None)
     assert min(counted.values()) > 50, counted
 
 
@@ -183,7 +202,10 @@ def test_the_readers_agree_on_several_damages_at_once(world):
         chance = random.Random(count)
         kind = chance.choice(sorted(world.kinds))
         parts = damaged.several(world.kinds[kind], chance)
-        if chance.random() < 0.3:
+        if kind in ("both", "temperature") and chance.random() < 0.3:
+            kind = f"{kind}, embedded"
+            parts = embedded_with(world.kinds[kind], parts.encoded())
+        elif chance.random() < 0.3:
             kind = "temperature, merged"
             parts = merged_with(world.kinds[kind], replace(parts, alignment=32))
         read += is_read(kind, agreed(parts.encoded(), world, f"{kind}, seed {count}"))

@@ -77,13 +77,16 @@ def found(path) -> dict:
 
 def test_the_verdict_of_a_run_is_kept_by_every_layout_and_every_export_of_it(folder, capsys):
     write_run(folder / "heads")
-    for layout in ("sidecar", "merged"):
+    for layout in ("sidecar", "merged", "embedded"):
         assert export("heads", "--base", "model.gguf", "--layout", layout, "-o", f"{layout}.gguf") == 0
         assert f"held-out problems said: {SENTENCE}" in capsys.readouterr().out
     assert export("sidecar.gguf", "--type", "q8_0", "-o", "again.gguf") == 0
     assert export("sidecar.gguf", "--base", "model.gguf", "--layout", "merged", "-o", "merged-again.gguf") == 0
+    assert export("embedded.gguf", "--layout", "merged", "-o", "merged-third.gguf") == 0
+    assert export("merged.gguf", "--layout", "embedded", "-o", "embedded-again.gguf") == 0
+    assert export("--split", "embedded-again.gguf", "-o", "embedded-parts") == 0
     assert export("--split", "merged.gguf", "-o", "parts") == 0
-    for name in ("sidecar", "merged", "again", "merged-again", "parts/heads"):
+    for name in ("sidecar", "merged", "again", "merged-again", "merged-third", "parts/heads", "embedded-parts/heads"):
         keys = found(f"{name}.gguf")
         assert keys == pytest.approx(KEYS), name
     assert Path("parts/base.gguf").read_bytes() == files.model()
@@ -111,7 +114,7 @@ def test_the_program_s_reader_takes_files_with_and_without_them(folder):
         assert native.load_heads(name).has_top_p
 
 
-@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+@pytest.mark.parametrize("layout", ["sidecar", "merged", "embedded"])
 def test_inspect_says_it_in_plain_words(folder, capsys, layout):
     write_run(folder / "heads")
     assert export("heads", "--base", "model.gguf", "--layout", layout, "-o", "heads.gguf") == 0

@@ -13,9 +13,10 @@ import pytest
 
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
+from autodeco.export.fingerprint import fingerprint
 from autodeco.export.gguf_file import read_gguf
 from autodeco.export.layout import open_layout
-from autodeco.export.writer import split_merged
+from autodeco.export.split import split
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -75,12 +76,15 @@ def read_gguf_every_way(path: Path) -> None:
     tried(read_gguf, path)
     tried(read_heads, path)
     layout = tried(open_layout, path)
-    if layout is not None and layout.kind == "merged":
-        parts = tried(split_merged, path, path.parent / "parts")
+    if layout is not None and layout.brings_heads:
+        parts = tried(split, layout, path.parent / "parts")
         if parts is not None:
+            assert fingerprint(parts[0]) == layout.model_fingerprint
+            assert tried(open_layout, parts[0]).kind == "plain"
+            assert open_layout(parts[1]).kind == "sidecar"
+        if parts is not None and layout.kind == "merged":
             inside = path.read_bytes()[layout.base_offset : layout.base_offset + layout.base_size]
             assert parts[0].read_bytes() == inside
-            assert open_layout(parts[0]).kind == "plain"
 
 
 def read_safetensors(path: Path) -> None:

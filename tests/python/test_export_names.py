@@ -6,7 +6,7 @@ import re
 import pytest
 
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES
-from autodeco.export.layout import MERGED, SIDECAR
+from autodeco.export.layout import EMBEDDED, MERGED, SIDECAR
 from autodeco.export.names import model_stem, output_name
 from autodeco.export.quantize import quantization_types
 from builders.stock_downloads import downloaded, listed_tag
@@ -14,8 +14,8 @@ from builders.stock_downloads import downloaded, listed_tag
 # What repositories use beside the names of llama.cpp's quantizer.
 TAGS = sorted({*quantization_types(), "Q3_K_L", "Q3_K_XL", "Q4_K_L", "UD-Q4_K_XL", "UD-IQ1_S", "F64", "MXFP4", "NVFP4"})
 STEMS = ("Model-1B-{}", "Model.{}", "Model-1B-{}-v2", "{}-Model", "Model-BF16-{}", "model.{}.imat")
-LAYOUTS = (SIDECAR, MERGED)
-OURS = [(layout, kind) for layout in LAYOUTS for kind in WEIGHT_TYPES]
+OURS = [(layout, kind) for layout in (SIDECAR, MERGED, EMBEDDED) for kind in WEIGHT_TYPES]
+UNKNOWN = [(layout, kind) for layout, kind in OURS if layout != EMBEDDED]  # to every program but AutoDeco
 
 
 def cased(tag):
@@ -48,16 +48,28 @@ def test_the_model_beside_a_file_with_heads_is_what_everybody_downloads(stem):
             model = f"{stem.format(name_in_model)}.gguf"
             ours = output_name(model, None, layout, kind)
             for names in ([model, ours], [ours, model]):
-                assert downloaded(names) == model
+                # Without a tag, and where no default fits, it is the first file: an embedded one runs as the model.
+                assert downloaded(names) in ({model} if (layout, kind) in UNKNOWN else {model, ours})
+                assert downloaded(sorted(names)) == model
                 for asked in cased(tag):
                     assert downloaded(names, asked) == model
 
 
 def test_alone_a_file_that_stock_llama_cpp_cannot_open_is_not_downloaded():
-    for tag, (layout, kind) in itertools.product(TAGS, OURS):
+    for tag, (layout, kind) in itertools.product(TAGS, UNKNOWN):
         ours = output_name(f"Model-{tag}.gguf", None, layout, kind)
         assert downloaded([ours]) is None
         assert listed_tag(ours) == ""
+
+
+def test_an_embedded_file_is_downloaded_where_it_is_alone_or_asked_for():
+    ours = output_name("Model-Q5_K_M.gguf", None, EMBEDDED, "f16")
+    assert ours == "Model-Q5_K_M_autodeco.gguf"
+    assert downloaded([ours]) == ours
+    for names in ([ours, "Model-Q5_K_M.gguf"], ["Model-Q5_K_M.gguf", ours]):
+        assert downloaded(names, "Q5_K_M_autodeco") == ours
+        assert downloaded(names, "Q5_K_M") == "Model-Q5_K_M.gguf"
+    assert listed_tag(ours) == "Q5_K_M_AUTODECO"
 
 
 def test_a_file_made_here_gives_the_name_of_its_model_again(tmp_path):

@@ -17,7 +17,8 @@ from autodeco.export.copy_range import copy_range
 from autodeco.export.fingerprint import fingerprint
 from autodeco.export.head_tensors import head_tensors
 from autodeco.export.layout import open_layout
-from autodeco.export.writer import split_merged, write_merged, write_sidecar
+from autodeco.export.split import split
+from autodeco.export.writer import write_merged, write_sidecar
 from builders import gguf_files as files
 from builders.golden import GOLDEN
 
@@ -147,7 +148,7 @@ def test_merged_file_splits_back_byte_for_byte(make, tmp_path, case):
     layout = open_layout(merged)
     assert layout.kind == "merged"
     assert merged.read_bytes()[layout.base_offset : layout.base_offset + layout.base_size] == data
-    base, heads = split_merged(merged, tmp_path / "split")
+    base, heads = split(merged, tmp_path / "split")
     assert base.read_bytes() == data
     assert heads.read_bytes() == make("sidecar", data).read_bytes()
 
@@ -211,8 +212,8 @@ def test_the_model_is_never_overwritten(tmp_path, write):
 def test_a_plain_file_has_nothing_to_split(tmp_path):
     base = tmp_path / "base.gguf"
     base.write_bytes(files.model())
-    with pytest.raises(InputError, match="a plain file, not a merged one"):
-        split_merged(base, tmp_path / "split")
+    with pytest.raises(InputError, match="a plain file, neither merged nor embedded"):
+        split(base, tmp_path / "split")
     assert not (tmp_path / "split").exists()
 
 
@@ -276,6 +277,6 @@ def test_the_model_in_a_merged_file_opens_mapped_and_computes_the_same_logits(sm
 
 
 def test_smollm2_splits_back_byte_for_byte(smollm2_merged, tmp_path):
-    base, heads = split_merged(smollm2_merged, tmp_path)
+    base, heads = split(smollm2_merged, tmp_path)
     assert sha256(base) == sha256(SMOLLM2)
     assert open_layout(heads).base_fingerprint == fingerprint(base)

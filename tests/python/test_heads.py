@@ -219,7 +219,7 @@ def test_a_file_of_something_else_beside_the_heads_is_passed_over(tmp_path):
     assert heads.state_dict()["temp_head.mlp.2.bias"].tolist() == arrays["temp_head.mlp.2.bias"].tolist()
 
 
-@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+@pytest.mark.parametrize("layout", ["sidecar", "merged", "embedded"])
 @pytest.mark.parametrize(("weight_type", "tolerance"), [("f32", 0), ("f16", 1e-3), ("bf16", 1e-2), ("q8_0", 1e-2)])
 def test_heads_are_read_from_a_gguf(tmp_path, layout, weight_type, tolerance):
     arrays, path = files.head_arrays(), tmp_path / "out.gguf"

@@ -67,8 +67,8 @@ def test_find_package_gives_all_that_the_example_needs(prefix, outside, smollm2,
     run(CMAKE, "-S", outside, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix};{PACKAGES}")
     run(CMAKE, "--build", build)
     sidecar = TOKEN.fullmatch(run(build / "ten_lines", smollm2, exported("f16")).stdout)
-    merged = exported("f16", "merged")
-    assert TOKEN.fullmatch(run(build / "ten_lines", merged, merged).stdout).groups() == sidecar.groups()
+    for both in (exported("f16", "merged"), exported("f16", "embedded")):
+        assert TOKEN.fullmatch(run(build / "ten_lines", both, both).stdout).groups() == sidecar.groups()
     assert 0 < float(sidecar[1]) < 2
     assert 0 < float(sidecar[2]) < 1
     failed = subprocess.run([build / "ten_lines", smollm2, smollm2], capture_output=True, text=True, check=False)

@@ -110,12 +110,14 @@ def test_a_cached_prompt_is_drawn_from_on_the_host_and_in_the_graph(llm):
     assert len({a["choices"][0]["text"] for a in (first, second, third)}) == 1
 
 
-def test_sidecar_and_merged_file_generate_the_same(llm, exported):
-    merged = autodeco.Llama(str(exported("f32", "merged")), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
-    texts = [m(PROMPT, max_tokens=30, seed=5, temperature=4.0)["choices"][0]["text"] for m in (llm, merged)]
+@pytest.mark.parametrize("layout", ["merged", "embedded"])
+def test_a_file_that_brings_its_heads_generates_as_with_a_sidecar(llm, exported, layout):
+    both = autodeco.Llama(str(exported("f32", layout)), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
+    texts = [m(PROMPT, max_tokens=30, seed=5, temperature=4.0)["choices"][0]["text"] for m in (llm, both)]
     assert texts[0] == texts[1]
-    assert merged.metadata["general.architecture"] == "llama"
-    merged.close()
+    assert both.decoding.temperature.tolist() == llm.decoding.temperature.tolist()
+    assert both.metadata["general.architecture"] == "llama"
+    both.close()
 
 
 def test_plain_llama_cpp_still_loads_after_a_merged_file(smollm2, exported):

@@ -295,15 +295,17 @@ def test_a_shifted_context_goes_on(llm):
 
 
 def test_a_pickled_model_brings_its_heads(llm, exported):
-    merged = autodeco.Llama(str(exported("f32", "merged")), n_ctx=128, n_threads=1, n_threads_batch=1, verbose=False)
-    for model in (llm, merged):
+    options = {"n_ctx": 128, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
+    both = [autodeco.Llama(str(exported("f32", layout)), **options) for layout in ("merged", "embedded")]
+    for model in (llm, *both):
         copy = pickle.loads(pickle.dumps(model))
         assert copy.heads == model.heads
         copy.reset()
         model.reset()
         assert text(copy) == text(model)
         copy.close()
-    merged.close()
+    for model in both:
+        model.close()
 
 
 def test_what_a_logits_processor_raises_is_raised(llm):

@@ -34,7 +34,7 @@ def check_golden(case, path, tolerance):
     np.testing.assert_allclose(top_p, expected["top_p"], rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+@pytest.mark.parametrize("layout", ["sidecar", "merged", "embedded"])
 def test_predictions_are_the_official_ones(exported, layout):
     check_golden("smollm2", exported("f32", layout), 1e-4)
 

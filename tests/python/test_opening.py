@@ -41,10 +41,14 @@ def test_collecting_reads_a_model_s_header_and_fingerprint_once(smollm2, tmp_pat
 
 @pytest.mark.parametrize(
     ("layout", "expected"),
-    [("sidecar", {"read_gguf": 2, "fingerprint": 1}), ("merged", {"read_gguf": 2})],  # two headers in either
+    [  # two headers in each
+        ("sidecar", {"read_gguf": 2, "fingerprint": 1}),
+        ("merged", {"read_gguf": 2}),
+        ("embedded", {"read_gguf": 2, "fingerprint": 1}),  # whether another program has rewritten its model
+    ],
 )
 def test_a_model_with_heads_reads_each_header_once(smollm2, exported, monkeypatch, layout, expected):
-    files = [smollm2, exported()] if layout == "sidecar" else [exported("f16", "merged")]
+    files = [smollm2, exported()] if layout == "sidecar" else [exported("f16", layout)]
     counts = count_reads(monkeypatch)
     autodeco.Llama(*map(str, files), verbose=False, **SMALL).close()
     assert counts == expected

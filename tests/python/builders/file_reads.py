@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from autodeco.export import layout
+from autodeco.export import embedded, layout
 
 
 def count_reads(monkeypatch) -> Counter:
@@ -16,6 +16,6 @@ def count_reads(monkeypatch) -> Counter:
 
         return wrapped
 
-    for name in ("read_gguf", "fingerprint"):
-        monkeypatch.setattr(layout, name, counted(name, getattr(layout, name)))
+    for module, name in ((layout, "read_gguf"), (layout, "fingerprint"), (embedded, "read_gguf")):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     return counts

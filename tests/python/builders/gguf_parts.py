@@ -104,3 +104,9 @@ def merged_with(outer: Parts, inner: Parts) -> Parts:
     heads = tuple(replace(t, offset=t.offset + at) for t in replace(outer, tensors=heads).placed().tensors)
     whole = replace(outer, tensors=(held, *tensors, *heads), end=b"")
     return whole.with_key("autodeco.base_model.file_size", files.U64, size)
+
+
+def embedded_with(outer: Parts, heads: bytes) -> Parts:
+    """``outer``, an embedded file, with the bytes of ``heads`` in its metadata."""
+    words = heads + bytes(-len(heads) % 8)
+    return outer.with_key("autodeco.heads", files.ARRAY, struct.pack("<IQ", files.U64, len(words) // 8) + words)
