@@ -191,7 +191,8 @@ def test_a_merged_file_that_lies_is_refused_here_and_in_python(lie, exported, tm
     path = rewritten(exported("f32", "merged"), tmp_path / "lying.gguf", *lie)
     result = cli("-m", path, "-p", "x")
     assert result.returncode == 2
-    assert result.stderr.startswith(f"autodeco-cli: error: {path}: is not a merged file as it was written: autodeco.base_")
+    said = "is not a merged file as it was written: autodeco.base_"
+    assert result.stderr.startswith(f"autodeco-cli: error: {path}: {said}")
     assert result.stderr.count("\n") == 1
     with pytest.raises(InputError, match=r"lying\.gguf: "):
         open_layout(path)
@@ -210,7 +211,7 @@ WRONG = {
     "no model at all": (["-p", "x"], "-m MODEL.gguf is needed"),
     "not a GGUF": (["-m", __file__, "-p", "x"], "test_cli_edge.py: is not a valid GGUF file"),
     "a folder": (["-m", "/", "-p", "x"], "/: is not a"),
-    "heads as a model": (["-m", "HEADS", "-p", "x"], "llama.cpp does not load this model (llama_"),
+    "heads as a model": (["-m", "HEADS", "-p", "x"], "holds heads only; give the base model"),
     "missing heads": (["-m", "MODEL", "--heads", "none.gguf", "-p", "x"], "none.gguf: cannot be opened"),
     "a model as heads": (["-m", "MODEL", "--heads", "MODEL", "-p", "x"], "holds no AutoDeco heads"),
     "heads of another model": (["-m", "MODEL", "--heads", "OTHER", "-p", "x"], "heads are made for hidden states of"),
