@@ -173,6 +173,7 @@ def _row(problem: dict, answer: Answer, score: float, setting: dict) -> dict:
     prompt, text = problem["prompt"], answer.text
     return {
         "prompt": prompt,
+        **{name: problem[name] for name in ("tools",) if name in problem},
         "completion": text if isinstance(prompt, str) else [{"role": "assistant", "content": text}],
         "problem": answer.prompt,
         "sample": answer.sample,
@@ -185,6 +186,6 @@ def _row(problem: dict, answer: Answer, score: float, setting: dict) -> dict:
 
 def _ids(tokenizer: Tokenizer, problem: dict) -> list[int]:
     try:
-        return tokenizer.prompt_ids(problem["prompt"])
+        return tokenizer.prompt_ids(problem["prompt"], problem.get("tools"))
     except InputError as error:
         raise InputError(f"{place_of(problem)}{error}") from None

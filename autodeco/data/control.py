@@ -105,9 +105,14 @@ def commanded(record: Record, command: Command) -> Record:
     if isinstance(record.prompt, str):
         return replace(record, prompt=f"{command.text}\n{record.prompt}")
     *before, last = record.prompt
-    if not isinstance(last["content"], str):
+    content = last.get("content")
+    if not content:
         raise InputError("the last message of the prompt must be text to be given a command")
-    return replace(record, prompt=[*before, last | {"content": f"{last['content']} {command.text}"}])
+    if isinstance(content, str):
+        content = f"{content} {command.text}"
+    else:
+        content = [*content[:-1], content[-1] | {"text": f"{content[-1]['text']} {command.text}"}]
+    return replace(record, prompt=[*before, last | {"content": content}])
 
 
 def share_names(held_out: bool) -> dict[tuple[str, str], str]:

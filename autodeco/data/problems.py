@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from autodeco.data.json_lines import Line, json_lines
-from autodeco.data.messages import check_messages
+from autodeco.data.messages import check_messages, checked_tools
 from autodeco.errors import InputError
 
 TASK_KEYS = {"task", "size", "seed", "config"}
@@ -34,6 +34,9 @@ def _written(path: Path) -> list[Line]:
             raise InputError(f"{problem.where}: expected a JSON object with a prompt, text or messages")
         if not isinstance(problem["prompt"], str):
             check_messages(problem.where, "prompt", problem["prompt"])
+        problem["tools"] = checked_tools(problem.where, problem.get("tools"))
+        if problem["tools"] is None:
+            del problem["tools"]
         problems.append(problem)
     return problems
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from autodeco.data.json_lines import json_lines
-from autodeco.data.messages import Messages, check_messages
+from autodeco.data.messages import Messages, Tools, check_messages, checked_tools
 from autodeco.errors import InputError
 from autodeco.runs.seeds import Stream, generator
 
@@ -20,6 +20,7 @@ class Record:
     line: int  # 1-based, as editors count
     prompt: str | Messages  # empty where all of a text is the completion
     completion: str | Messages
+    tools: Tools | None = None  # that the chat may call
 
 
 def read_records(path: str | os.PathLike) -> Iterator[Record]:
@@ -30,16 +31,18 @@ def read_records(path: str | os.PathLike) -> Iterator[Record]:
     with the line for anything else.
     """
     for fields in json_lines(Path(path), "prompt and completion, or messages"):
-        yield _record(fields.where, fields.number, fields)
+        # data sets that were joined from several hold null where a line lacks what others have
+        yield _record(fields.where, fields.number, {name: value for name, value in fields.items() if value is not None})
 
 
 def _record(where: str, number: int, fields: dict) -> Record:
+    tools = checked_tools(where, fields.get("tools"))
     if "messages" in fields:
         messages = fields["messages"]
         check_messages(where, "messages", messages)
         if messages[-1]["role"] != "assistant" or len(messages) < 2:
             raise InputError(f"{where}: the last of several messages must be the assistant's; there is no completion")
-        return Record(number, messages[:-1], messages[-1:])
+        return Record(number, messages[:-1], messages[-1:], tools)
     if "text" in fields:
         if not isinstance(fields["text"], str) or not fields["text"]:
             raise InputError(f"{where}: text must be text that is not empty")
@@ -51,7 +54,8 @@ def _record(where: str, number: int, fields: dict) -> Record:
     if isinstance(prompt, list) and isinstance(completion, list):
         check_messages(where, "prompt", prompt)
         check_messages(where, "completion", completion)
-    elif not isinstance(prompt, str) or not isinstance(completion, str):
+        return Record(number, prompt, completion, tools)
+    if not isinstance(prompt, str) or not isinstance(completion, str):
         raise InputError(f"{where}: prompt and completion must both be text, or both be lists of messages")
     return Record(number, prompt, completion)
 

@@ -1,6 +1,8 @@
 """From a record to token ids, exactly as the same text would reach the model when it generates."""
 
-from autodeco.data.messages import Messages
+import re
+
+from autodeco.data.messages import Messages, Tools, text_of
 from autodeco.data.records import Record
 from autodeco.errors import InputError
 
@@ -25,20 +27,35 @@ class RecordTokenizer:
             return self._text_alone(record.completion)
         if isinstance(record.prompt, str):
             return self._pair(record.prompt, record.completion, add_bos=True)
-        prompt = self._render(record.prompt, add_generation_prompt=True)
-        whole = self._render(record.prompt + record.completion, add_generation_prompt=False)
-        if whole.startswith(prompt):
-            return self._pair(prompt, whole[len(prompt) :], add_bos=False)
-        # Some templates rewrite the last answer or open it with more than they keep (a thinking tag, say). What the
-        # model would generate is then the bare answer after the generation prompt.
-        answer = "".join(str(message["content"]) for message in record.completion)
-        return self._pair(prompt, answer, add_bos=False)
+        prompt = self._render(record.prompt, True, record.tools)
+        return self._pair(prompt, thought_once(prompt, self._turn(record, prompt)), add_bos=False)
 
-    def prompt_ids(self, prompt: str | Messages) -> list[int]:
+    def _turn(self, record: Record, prompt: str) -> str:
+        """What the template writes of the completion behind ``prompt``, and the end of the turn if it shows."""
+        whole = self._render(record.prompt + record.completion, False, record.tools)
+        calls = [call for message in record.completion for call in message.get("tool_calls") or ()]
+        if whole.startswith(prompt):
+            turn = whole[len(prompt) :]
+        elif calls:
+            # the calls are what the template makes of them, behind what it begins a turn with
+            before = self._render(record.prompt, False, record.tools)
+            begun, turn = (text.removeprefix(before) for text in (prompt, whole))
+            turn = turn[_common(begun, turn) :]
+        else:
+            # Some templates rewrite the last answer or open it with more than they keep (a thinking tag, say). What the
+            # model would generate is then the bare answer after the generation prompt.
+            turn = "".join(text_of(message) for message in record.completion)
+        for call in calls:
+            name = call.get("function", {}).get("name") if isinstance(call, dict) else None
+            if not isinstance(name, str) or name not in turn:
+                raise InputError(f"the model's chat template does not write the call of the tool {name}; leave it out")
+        return turn
+
+    def prompt_ids(self, prompt: str | Messages, tools: Tools | None = None) -> list[int]:
         """Return the ids of a prompt alone, text or chat messages, ready to generate from."""
         if isinstance(prompt, str):
             return self._ids(prompt, add_bos=True)
-        return self._ids(self._render(prompt, add_generation_prompt=True), add_bos=False)
+        return self._ids(self._render(prompt, True, tools), add_bos=False)
 
     def _text_alone(self, text: str) -> tuple[list[int], list[int]]:
         """Return (prompt ids, completion ids) of a text without a prompt: what the model begins any text with, or the
@@ -80,5 +97,38 @@ class RecordTokenizer:
     def _eos(self) -> int | None:
         raise NotImplementedError
 
-    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+    def _render(self, messages: Messages, add_generation_prompt: bool, tools: Tools | None = None) -> str:
         raise NotImplementedError
+
+
+def _common(begun: str, turn: str) -> int:
+    """The length of what both begin with, whole tags only."""
+    same = next((i for i, (a, b) in enumerate(zip(begun, turn, strict=False)) if a != b), min(len(begun), len(turn)))
+    opened = begun.rfind("<", 0, same)
+    return opened if same < len(begun) and opened > begun.rfind(">", 0, same) else same
+
+
+_THOUGHT = re.compile(r"(?P<open><(?P<tag>[A-Za-z_]\w*)>)(?P<space>\s*)(?P<close></(?P=tag)>\s*)?\Z")
+
+
+def thought_once(prompt: str, answer: str) -> str:
+    """Return ``answer`` without the tag, such as <think>, that it begins with where ``prompt`` has opened it already.
+
+    Where ``prompt`` has closed it too, as for models that are told not to think, the answer's thoughts go with it. A
+    pair of tags with nothing in it, written by a template in front of those of the data, goes too.
+    """
+    answer = re.sub(r"\A\s*<(\w+)>\s*</\1>\s*(?=<\1>)", "", answer)
+    opened = _THOUGHT.search(prompt[-200:])
+    if not opened:
+        return answer
+    tag, begun = opened["tag"], answer.lstrip()
+    if opened["close"]:
+        return (
+            re.sub(rf"\A<{tag}>.*?</{tag}>\s*", "", begun, flags=re.DOTALL)
+            if begun.startswith(opened["open"])
+            else answer
+        )
+    begun = re.sub(rf"\A</{tag}>\s*(?=<{tag}>)", "", begun)
+    return (
+        begun.removeprefix(opened["open"]).removeprefix(opened["space"]) if begun.startswith(opened["open"]) else answer
+    )

@@ -70,7 +70,7 @@ class Runner:
         for task in tasks:
             for problem in task.validation + task.test:
                 try:
-                    prompt = tuple(tokenizer.prompt_ids(problem["prompt"]))
+                    prompt = tuple(tokenizer.prompt_ids(problem["prompt"], problem.get("tools")))
                     request = batch.Request(prompt, methods.GREEDY.sampling, settings.max_tokens, 0, settings.stop)
                     check_requests([request], self._llm, None)
                 except InputError as error:
@@ -143,7 +143,8 @@ class Runner:
         return folder / f"{split}.{method.name.replace(' ', '-').replace(',', '')}.jsonl"
 
     def _requests(self, problems: list[dict], samples: int, method: Method) -> list[batch.Request]:
-        prompts = [problem["prompt"] for problem in problems]
+        tokenizer = Tokenizer(self._llm)
+        prompts = [tokenizer.prompt_ids(problem["prompt"], problem.get("tools")) for problem in problems]
         settings = self._settings
         return batch.requests(
             self._llm, prompts, samples, method.sampling, settings.max_tokens, settings.stop, settings.seed

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from autodeco.base.chat_template import Renderer
 from autodeco.base.identity import ModelIdentity, model_fingerprint
+from autodeco.data.messages import Messages, Tools
 from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
 from autodeco.reports.token_texts import texts_by_decoding
@@ -20,6 +22,9 @@ class HuggingFaceTokenizer(RecordTokenizer):
 
     def __init__(self, tokenizer, ends: set[int]):
         self._tokenizer, self.ends = tokenizer, ends
+        # not by transformers' own way, which drops a content that is null: the text is that of llama.cpp's users
+        source = tokenizer.get_chat_template() if tokenizer.chat_template else None
+        self._renderer = Renderer(source, tokenizer.bos_token or "", tokenizer.eos_token or "")
         self._adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
         self.ends = ends | self._turn_end()
 
@@ -50,13 +55,8 @@ class HuggingFaceTokenizer(RecordTokenizer):
     def _eos(self) -> int | None:
         return self._tokenizer.eos_token_id
 
-    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
-        try:
-            return self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except Exception as error:  # no template, or whatever the template raises
-            raise InputError(f"the model's chat template refuses the messages ({error})") from None
+    def _render(self, messages: Messages, add_generation_prompt: bool, tools: Tools | None = None) -> str:
+        return self._renderer(messages, add_generation_prompt, tools)
 
 
 class HuggingFaceModel:

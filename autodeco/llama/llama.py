@@ -16,6 +16,7 @@ from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import EMBEDDED, open_layout
 from autodeco.llama import extra_samplers
+from autodeco.llama.chat import use_own_templates
 from autodeco.llama.completions import Call, completing
 from autodeco.llama.decoding import Decoding, TokenDecoding
 from autodeco.llama.exclusive import ExclusiveLlama
@@ -73,6 +74,7 @@ class Llama(ExclusiveLlama):
 
         with opened_at(model_path, self._layout.base_offset):
             super().__init__(model_path, **kwargs)
+        use_own_templates(self, kwargs.get("chat_format"))
         if self.draft_model is not None and not can_cut(self):
             self.close()
             raise InputError(

@@ -55,9 +55,9 @@ class HuggingFacePolicy:
         self._kept = self._no_states()
         self._check_logits()
 
-    def prompt_ids(self, prompt) -> list[int]:
+    def prompt_ids(self, prompt, tools=None) -> list[int]:
         """Return the tokens of a prompt, text or messages."""
-        return self._tokenizer.prompt_ids(prompt)
+        return self._tokenizer.prompt_ids(prompt, tools)
 
     def sample(
         self,

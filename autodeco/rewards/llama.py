@@ -65,8 +65,8 @@ class LlamaPolicy:
             self._vocabulary.n_vocab(),
         )
 
-    def prompt_ids(self, prompt) -> list[int]:
-        return self._tokenizer.prompt_ids(prompt)
+    def prompt_ids(self, prompt, tools=None) -> list[int]:
+        return self._tokenizer.prompt_ids(prompt, tools)
 
     def sample(
         self,

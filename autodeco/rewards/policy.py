@@ -40,8 +40,8 @@ class Policy(FrozenModel, Protocol):
 
     processes: Processes
 
-    def prompt_ids(self, prompt) -> list[int]:
-        """Return the tokens of a prompt, text or messages."""
+    def prompt_ids(self, prompt, tools=None) -> list[int]:
+        """Return the tokens of a prompt, text or messages, whose chat may call ``tools``."""
 
     def sample(
         self,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from autodeco.data.checkers import check_problems, checker
+from autodeco.data.json_lines import place_of
 from autodeco.data.problems import read_problems
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
@@ -53,7 +54,7 @@ class Problems:
         self._problems, self._policy, self._scorer = checked_problems(path, arguments), policy, scorer
         self.hash = file_hash(path)
         self.described = {"file": Path(path).name, "sha256": self.hash, "problems": len(self._problems)}
-        self._prompts = [policy.prompt_ids(problem["prompt"]) for problem in self._problems]
+        self._prompts = [_prompt_ids(policy, problem) for problem in self._problems]
         self.divide(arguments)
         self.given_up = 0  # answers whose scoring took too long or too much memory
         self.drawn = Drawn()
@@ -135,3 +136,10 @@ class Problems:
         for key, score in zip(started, scores, strict=True):
             rewards[key] = score if score >= self._arguments.least_score else 0.0
         return answers, rewards
+
+
+def _prompt_ids(policy: Policy, problem: dict) -> list[int]:
+    try:
+        return policy.prompt_ids(problem["prompt"], problem.get("tools"))
+    except InputError as error:
+        raise InputError(f"{place_of(problem)}{error}") from None

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from autodeco.data.control import Command, commanded
 from autodeco.data.records import Record, read_records
 from autodeco.errors import InputError
 
@@ -75,3 +76,61 @@ def test_a_missing_file_and_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "data.jsonl").write_bytes(b'{"prompt": "\xff\xfe", "completion": "a"}\n')
     with pytest.raises(InputError, match="line 1: not valid JSON"):
         list(read_records(tmp_path / "data.jsonl"))
+
+
+CALLED = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]}
+TOOL = {"type": "function", "function": {"name": "add"}}
+PARTS = {"role": "user", "content": [{"type": "text", "text": "What is"}, {"type": "text", "text": "2 + 2?"}]}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"messages": None, "prompt": "a", "completion": "b", "text": None}, Record(1, "a", "b")),
+        ({"messages": [QUESTION, ANSWER], "prompt": None}, Record(1, [QUESTION], [ANSWER])),
+        ({"text": "a b", "prompt": None, "completion": None, "tools": None}, Record(1, "", "a b")),
+        ({"messages": [QUESTION, CALLED], "tools": [TOOL]}, Record(1, [QUESTION], [CALLED], [TOOL])),
+        ({"messages": [QUESTION, CALLED], "tools": json.dumps([TOOL])}, Record(1, [QUESTION], [CALLED], [TOOL])),
+        ({"prompt": [PARTS], "completion": [ANSWER], "tools": []}, Record(1, [PARTS], [ANSWER])),
+        ({"prompt": [PARTS], "completion": [ANSWER], "tools": " "}, Record(1, [PARTS], [ANSWER])),
+        ({"prompt": "\U0001f600", "completion": "\u00e9"}, Record(1, "\U0001f600", "\u00e9")),
+    ],
+)
+def test_columns_that_are_null_are_not_there_and_tools_are_kept(tmp_path, line, expected):
+    (tmp_path / "data.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(line).encode() + b"\r\n")
+    assert list(read_records(tmp_path / "data.jsonl")) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"messages": None, "prompt": None}, "the record has no prompt"),
+        ({"messages": [QUESTION, ANSWER], "tools": "[{"}, "tools is a text that is not valid JSON"),
+        ({"messages": [QUESTION, ANSWER], "tools": {"type": "function"}}, "tools must be a list of objects"),
+        ({"messages": [QUESTION, ANSWER], "tools": ["add"]}, "tools must be a list of objects"),
+        ({"messages": [{"role": "user", "content": None}, ANSWER]}, "must be an object like"),
+        ({"messages": [QUESTION, CALLED | {"tool_calls": []}]}, "must be an object like"),
+        ({"messages": [{"role": "user", "content": 4}, ANSWER]}, "must be text or a list of parts, not 4"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}, ANSWER]},
+            "a part of type image is in messages",
+        ),
+        ({"messages": [{"role": "user", "content": ["a"]}, ANSWER]}, "a part of type a is in messages"),
+        ('{"prompt": "a \\ud83d b", "completion": "c"}', r"holds half a surrogate pair, .ud83d, which is no character"),
+        ('{"messages": [{"role": "user", "content": "\\udc00"}]}', r"holds half a surrogate pair, .udc00"),
+    ],
+)
+def test_messages_and_tools_that_cannot_be_read_are_named_with_their_line(tmp_path, line, message):
+    data = write(tmp_path / "data.jsonl", {"prompt": "a", "completion": "b"}, line)
+    with pytest.raises(InputError, match=message) as error:
+        list(read_records(data))
+    assert "line 2: " in str(error.value)
+
+
+def test_a_command_is_put_behind_the_last_part_of_a_prompt():
+    command = Command("low", "Be sure.", False)
+    (asked,) = commanded(Record(1, [PARTS], [ANSWER], [TOOL]), command).prompt
+    assert asked["content"] == [{"type": "text", "text": "What is"}, {"type": "text", "text": "2 + 2? Be sure."}]
+    assert commanded(Record(1, [PARTS], [ANSWER], [TOOL]), command).tools == [TOOL]
+    with pytest.raises(InputError, match="must be text to be given a command"):
+        commanded(Record(1, [QUESTION, CALLED], [ANSWER]), command)

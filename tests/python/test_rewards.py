@@ -150,6 +150,10 @@ def test_problems_that_teach_nothing_are_refused(problems, tmp_path):
     with pytest.raises(InputError, match="no answer to any training problem is right"):
         train_on_rewards(world.WorldPolicy(), path, tmp_path / "heads", arguments, progress=False)
     path.write_text('{"prompt": "1", "answer": "no"}\n')
+    lines = [{"prompt": f"{i}", "answer": None if i == 4 else "a"} for i in range(8)]
+    (tmp_path / "null.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=r"null.jsonl, line 5: a problem has no answer"):
+        train_on_rewards(world.WorldPolicy(), tmp_path / "null.jsonl", tmp_path / "heads", arguments, progress=False)
     with pytest.raises(InputError, match="fewer than four problems"):
         train_on_rewards(world.WorldPolicy(), path, tmp_path / "heads", arguments, progress=False)
 

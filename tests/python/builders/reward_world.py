@@ -104,7 +104,7 @@ class WorldPolicy:
         self.rank = self.processes.rank
         self._hidden = self._all_logits = torch.zeros(0, HIDDEN)
 
-    def prompt_ids(self, prompt):
+    def prompt_ids(self, prompt, tools=None):
         return [int(prompt)]
 
     @torch.no_grad()

@@ -1,0 +1,97 @@
+"""Chat messages as text, by the template of a model: the same for training and for use."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from llama_cpp.llama_chat_format import ChatFormatterResponse, Jinja2ChatFormatter
+
+from autodeco.data.messages import Messages, Tools, text_of
+from autodeco.errors import InputError
+
+# how Python and JSON write what a template was not written for
+NULL_PRINTED = ("None", "null")
+PARTS_PRINTED = ("'type': 'text'", '"type": "text"', '"type":"text"')
+
+
+class ChatTemplate(Jinja2ChatFormatter):
+    """A chat template as ``create_chat_completion`` applies it, for messages too that few templates are written for.
+
+    A content that is null, beside calls of tools, is nothing, not the text "None". Parts of a content are text, not
+    what Python prints of a list. A key of a message that is null is not there. A template that reads null or parts by
+    itself does so.
+    """
+
+    def __call__(self, *, messages: Messages, **settings) -> ChatFormatterResponse:
+        stock = super().__call__
+
+        def text(messages: Messages) -> str:
+            return stock(messages=messages, **settings).prompt
+
+        return stock(messages=_fitting(messages, text), **settings)
+
+
+class Renderer:
+    """``source`` applied to messages; None: the model has no template, which is told when one is wanted."""
+
+    def __init__(self, source: str | None, bos: str, eos: str):
+        self._source, self._bos, self._eos = source, bos, eos
+        self._templates: dict[bool, ChatTemplate] = {}
+
+    def __call__(self, messages: Messages, add_generation_prompt: bool, tools: Tools | None) -> str:
+        """Return the text of ``messages``; raises InputError without a template and for what it refuses."""
+        if self._source is None:
+            raise InputError("the model has no chat template; use prompt and completion as text instead of messages")
+        try:
+            if add_generation_prompt not in self._templates:
+                self._templates[add_generation_prompt] = ChatTemplate(
+                    self._source, self._eos, self._bos, add_generation_prompt
+                )
+            return self._templates[add_generation_prompt](messages=messages, tools=tools).prompt
+        except Exception as error:  # a template is a program: jinja2 errors, and whatever raise_exception was given
+            raise InputError(f"the model's chat template refuses the messages ({error})") from None
+
+
+def _fitting(messages: Messages, text: Callable[[Messages], str]) -> Messages:
+    """``messages`` in the nearest form to the given one that the template reads; ``text`` applies it."""
+    messages = [
+        {key: value for key, value in message.items() if value is not None or key == "content"} for message in messages
+    ]
+    parted = [message for message in messages if _is_parted(message)]
+    null = [message for message in messages if message.get("content") is None]
+    if not parted and not null:
+        return messages
+    plain = [_with_text(message) for message in messages]
+    filled = [_with_text(message) if message.get("content") is None else message for message in messages]
+    if parted and not _reads(text, filled, plain, _parts(parted), PARTS_PRINTED):
+        messages, filled = [_with_text(message) if _is_parted(message) else message for message in messages], plain
+    if null and not _reads(text, messages, filled, [], NULL_PRINTED):
+        messages = filled
+    return messages
+
+
+def _is_parted(message: dict) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content)
+
+
+def _with_text(message: dict) -> dict:
+    is_plain = not (_is_parted(message) or message.get("content") is None)
+    return message if is_plain else message | {"content": text_of(message)}
+
+
+def _parts(messages: Messages) -> Iterator[str]:
+    return (part["text"].strip() for message in messages for part in message["content"])
+
+
+def _reads(
+    text: Callable[[Messages], str], given: Messages, plain: Messages, expected: Iterable[str], printed: Iterable[str]
+) -> bool:
+    """Whether the template makes of ``given`` a text that holds all of ``expected``, and none of ``printed`` more often
+    than what it makes of ``plain``."""
+    try:
+        made = text(given)
+    except Exception:  # whatever a template does with a form that it was not written for
+        return False
+    if not all(part in made for part in expected):
+        return False
+    usual = text(plain)
+    return all(made.count(one) <= usual.count(one) for one in printed)
