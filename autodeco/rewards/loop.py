@@ -108,7 +108,8 @@ class _Training:
         try:
             self._progress.tell_plan(run.arguments, **self._done())
             self._rounds()
-            with self._progress.drawing("verdict", self._plan.judging):
+            done = sum(np.size(rewards) for rewards in run.extra.get("judged", {}).values())
+            with self._progress.drawing("verdict", self._plan.judging, done):
                 found, answers = self._judge()
             run.extra |= {"verdict": found.as_dict(), "answers_given_up": problems.given_up}
         except KeyboardInterrupt as error:
@@ -133,7 +134,8 @@ class _Training:
         run, arguments = self._run, self._arguments
         with bar(arguments.rounds, self._number(), "round", "reward", self._progress.shown) as shown:
             if not self._problems.rates:
-                with self._progress.drawing("screening", self._plan.screening):
+                done = np.size(run.extra.get("screened", []))
+                with self._progress.drawing("screening", self._plan.screening, done):
                     self._screen()
                 self._progress.tell_left(**self._done())
             while True:
@@ -162,13 +164,19 @@ class _Training:
         """Answer every training problem a few times, to know which are sometimes right and sometimes wrong."""
         problems, seed = self._problems, seed_of(self._arguments.seed, Stream.PROBLEMS)
         screened = problems.training[: self._arguments.screening_problems]
-        _, rewards = problems.answers(screened, SCREENING_SAMPLES, self._run.heads, seed)
+        so_far = self._run.extra.setdefault("screened", [])  # rewards, which an interrupt leaves there
+        while len(so_far) < len(screened):
+            part = screened[len(so_far) :][: max(self._arguments.batch_problems, self._arguments.slots)]
+            so_far += problems.answers(part, SCREENING_SAMPLES, self._run.heads, seed)[1].tolist()
+            self._run.save_resume()
+        rewards = np.array(so_far)
         if not rewards.any():
             raise InputError(
                 "no answer to any training problem is right: there is nothing to learn from; give easier problems, "
                 "more --max-tokens, or better first heads with --init"
             )
         problems.note(screened, rewards)
+        del self._run.extra["screened"]
         self._run.extra["rates"] = {str(index): rate for index, rate in problems.rates.items()}
         self._run.save_resume()
 
@@ -267,19 +275,26 @@ class _Training:
             for step, number in folders.items()
         }
 
-        def rewards_of(predictor, n: int, number: int) -> np.ndarray:
-            return self._held_out(predictor, n, 1 + number)[1]
+        candidates = finalists | {str(each): each for each in GRID}
+        so_far = run.extra.setdefault("judged", {})  # rewards, which an interrupt leaves there
+
+        def rewards_of(name: str, n: int, number: int) -> np.ndarray:
+            key = f"{name} {number}"
+            if key not in so_far:
+                so_far[key] = self._held_out(candidates[name], n, 1 + number)[1].tolist()
+                run.save_resume()
+            return np.array(so_far[key])
 
         samples = halving_samples(self._target)
-        kept = halving(finalists, rewards_of, self._target, samples)
-        setting = halving({str(each): each for each in GRID}, rewards_of, self._target, samples)
+        kept = halving(list(finalists), rewards_of, self._target, samples)
+        setting = halving([str(each) for each in GRID], rewards_of, self._target, samples)
+        del run.extra["judged"]  # which is only in memory until the verdict
         run.keep(int(kept), finalists[kept])
         n = 2 * arguments.validation_samples
         answers, ours = self._held_out(finalists[kept], n, 100)
         greedy = self._held_out(GREEDY, 1, 100)[1]
-        static = next(each for each in GRID if str(each) == setting)
-        theirs = self._held_out(static, n, 101)[1]
-        return verdict(self._target, ours, greedy, theirs, static, arguments.seed), answers
+        theirs = self._held_out(candidates[setting], n, 101)[1]
+        return verdict(self._target, ours, greedy, theirs, candidates[setting], arguments.seed), answers
 
     def _shown(self, figures: dict) -> dict[str, str]:
         shown = {"tokens/s": f"{figures['tokens'] / figures['seconds']:.0f}", "reward": f"{figures['reward']:.3f}"}

@@ -1,7 +1,7 @@
 """Heads measured on held-out problems by sampling answers, beside greedy decoding and static settings."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -60,26 +60,26 @@ def compare(ours: np.ndarray, theirs: np.ndarray, seed: int) -> Comparison:
 
 
 def halving(
-    candidates: dict[str, Predictor],
-    rewards_of: Callable[[Predictor, int, int], np.ndarray],
+    candidates: Sequence[str],
+    rewards_of: Callable[[str, int, int], np.ndarray],
     target: Target,
     samples: int,
 ) -> str:
     """Return the name of the best of ``candidates``.
 
     Every candidate answers all problems with ``samples`` answers, the better half again with twice as many, until one
-    is left. ``rewards_of(predictor, n, number)`` gives rewards [problems, n] of answers; each
-    ``number`` has answers of its own.
+    is left. ``rewards_of(name, n, number)`` gives rewards [problems, n] of answers; each ``number`` has answers of its
+    own.
     """
-    left, rewards, number = dict(candidates), {}, 0
+    left, rewards, number = list(candidates), {}, 0
     while len(left) > 1:
-        for name, predictor in left.items():
-            new = rewards_of(predictor, samples, number)
+        for name in left:
+            new = rewards_of(name, samples, number)
             rewards[name] = np.concatenate((rewards[name], new), 1) if name in rewards else new
         ranked = sorted(left, key=lambda name: -target.estimate(rewards[name]).mean())
-        left = {name: left[name] for name in ranked[: math.ceil(len(ranked) / 2)]}
+        left = ranked[: math.ceil(len(ranked) / 2)]
         samples, number = 2 * samples, number + 1
-    return next(iter(left))
+    return left[0]
 
 
 def halving_samples(target: Target) -> int:

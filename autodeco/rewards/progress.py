@@ -26,9 +26,9 @@ class Progress:
         return self._pace is not None
 
     @contextlib.contextmanager
-    def drawing(self, what: str, answers: int) -> Iterator[None]:
-        """Show a bar of ``answers`` while the body draws them."""
-        with bar(answers, 0, "answer", what, self.shown, leave=False) as counted:
+    def drawing(self, what: str, answers: int, done: int = 0) -> Iterator[None]:
+        """Show a bar of ``answers``, of which ``done`` were drawn before, while the body draws them."""
+        with bar(answers, done, "answer", what, self.shown, leave=False) as counted:
             self._problems.told = counted.update
             try:
                 yield

@@ -29,6 +29,7 @@ SHORT = RewardArguments(
     validation_problems=10,
     validation_samples=2,
     evaluate_every=2,
+    slots=400,  # a screening of one part
 )
 
 
@@ -130,16 +131,32 @@ def test_an_interrupt_before_there_are_heads_is_continued_too(problems, tmp_path
     assert resumed.steps == SHORT.updates
 
 
+@pytest.mark.parametrize(("at", "again"), [(5, 1), (56, 1), (76, 2)], ids=["screening", "judging", "at last"])
+def test_what_was_screened_and_judged_before_an_interrupt_is_not_drawn_again(problems, tmp_path, at, again):
+    """What was being drawn begins again, and at last the fresh answers do, of which the heads' had been drawn."""
+    arguments = replace(SHORT, rounds=1, slots=1)  # 49 parts of eight problems
+    counted, pressed, resumed = Pressed(0), Pressed(at), Pressed(0)
+    whole = train_on_rewards(counted, problems, tmp_path / "whole", arguments, progress=False)
+    try:
+        train_on_rewards(pressed, problems, tmp_path / "part", arguments, progress=False)
+    except KeyboardInterrupt:
+        assert at == 5  # nothing was measured yet
+    found = train_on_rewards(resumed, problems, tmp_path / "part", arguments, resume=True, progress=False)
+    assert (found.history, found.verdict) == (whole.history, whole.verdict)
+    assert pressed.times + resumed.times - counted.times == again
+    assert not {"screened", "judged"} & json.loads((tmp_path / "part" / "training.json").read_text()).keys()
+
+
 class Pressed(world.WorldPolicy):
     """Ctrl-C comes while answers are drawn for the ``at``-th time."""
 
     def __init__(self, at: int):
         super().__init__()
-        self._at = at
+        self._at, self.times = at, 0
 
     def sample(self, *args):
-        self._at -= 1
-        if self._at == 0:
+        self.times += 1
+        if self.times == self._at:
             signal.raise_signal(signal.SIGINT)
         return super().sample(*args)
 
