@@ -1,5 +1,7 @@
 #include "cpu_heads.h"
 
+#include "host_node.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -111,15 +113,13 @@ void predict_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
 } // namespace
 
 predictions build_cpu_heads(ggml_context * ctx, ggml_tensor * hidden, ggml_tensor * logits, cpu_heads_row & row) {
-    ggml_tensor * first  = ggml_custom_4d(ctx, GGML_TYPE_F32, n_first(*row.heads), 1, 1, 1, &hidden, 1, first_layers_node, GGML_N_TASKS_MAX, &row);
-    ggml_tensor * args[] = { logits, first, nullptr };
-    int           n_args = 2;
+    ggml_tensor * first = host_node(ctx, GGML_TYPE_F32, n_first(*row.heads), 1, { hidden }, first_layers_node, GGML_N_TASKS_MAX, &row);
+    ggml_tensor * ready = host_one(); // what has prepared the statistics
     if (row.heads->has_top_p && row.heads->prob_stats && logits->ne[0] > LONG_ROW) {
-        args[2] = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 2, maxima_node, GGML_N_TASKS_MAX, &row);
-        args[2] = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, 3, exponentials_node, GGML_N_TASKS_MAX, &row);
-        n_args  = 3;
+        ready = host_node(ctx, GGML_TYPE_F32, 1, 1, { logits, first }, maxima_node, GGML_N_TASKS_MAX, &row);
+        ready = host_node(ctx, GGML_TYPE_F32, 1, 1, { logits, first, ready }, exponentials_node, GGML_N_TASKS_MAX, &row);
     }
-    ggml_tensor * both = ggml_custom_4d(ctx, GGML_TYPE_F32, 2, 1, 1, 1, args, n_args, predict_node, 1, &row);
+    ggml_tensor * both = host_node(ctx, GGML_TYPE_F32, 2, 1, { logits, first, ready }, predict_node, 1, &row);
     ggml_set_name(both, "autodeco_predictions");
     return { ggml_view_1d(ctx, both, 1, 0), row.heads->has_top_p ? ggml_view_1d(ctx, both, 1, sizeof(float)) : nullptr };
 }

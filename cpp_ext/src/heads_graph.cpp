@@ -1,5 +1,7 @@
 #include "heads_graph.h"
 
+#include "host_node.h"
+
 namespace autodeco {
 
 namespace {
@@ -48,8 +50,7 @@ ggml_tensor * build_mlp(ggml_context * ctx, const mlp_tensors & mlp, ggml_tensor
 } // namespace
 
 ggml_tensor * cpu_stats(ggml_context * ctx, ggml_tensor * logits, ggml_tensor * temperature) {
-    ggml_tensor * args[] = { logits, temperature };
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, N_PROB_STATS, logits->ne[1], 1, 1, args, 2, stats_node, GGML_N_TASKS_MAX, nullptr);
+    return host_node(ctx, GGML_TYPE_F32, N_PROB_STATS, logits->ne[1], { logits, temperature }, stats_node, GGML_N_TASKS_MAX, nullptr);
 }
 
 predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, const stats_builder & stats) {

@@ -1,5 +1,6 @@
 // The llama_sampler: builds the heads and the nucleus into llama.cpp's graph.
 
+#include "host_node.h"
 #include "sampler_state.h"
 
 #include <cmath>
@@ -16,7 +17,12 @@ constexpr int64_t LARGEST_VOCAB = 1 << 20;
 constexpr int64_t STATIC_ROWS_AT_ONCE = 32;
 
 float scalar(const ggml_tensor * tensor) {
-    return tensor ? *(const float *) tensor->data : 1.0f;
+    return *(const float *) tensor->data;
+}
+
+// a prediction, or 1 where there is none
+ggml_tensor * or_one(ggml_tensor * prediction) {
+    return prediction ? prediction : host_one();
 }
 
 // Copy logits [n] to `cut` with every token banned that min_p (of the softmax at the temperature) and then top_k leave out.
@@ -117,6 +123,9 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     for (graph_row & row : state.rows) {
         row.planned = {}; // of another context, which may go on with it
     }
+    if (!host_one()) {
+        return false;
+    }
     state.n_outputs_max   = std::max<int64_t>(n_outputs_max_per_seq, 1);
     state.on_device       = device_can_draw(buft, state.heads ? state.heads->n_vocab : LARGEST_VOCAB);
     if (!state.heads) {
@@ -128,16 +137,13 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
 }
 
 void observe(ggml_context * ctx, ggml_cgraph * gf, const predictions & pred, graph_row & row) {
-    ggml_tensor * args[] = { pred.temperature, pred.top_p };
-    ggml_tensor * kept   = ggml_custom_4d(ctx, GGML_TYPE_F32, 1, 1, 1, 1, args, pred.top_p ? 2 : 1, observer_node, 1, &row);
+    ggml_tensor * kept = host_node(ctx, GGML_TYPE_F32, 1, 1, { or_one(pred.temperature), or_one(pred.top_p) }, observer_node, 1, &row);
     ggml_set_name(kept, "autodeco_observer");
     ggml_build_forward_expand(gf, kept);
 }
 
 ggml_tensor * draw_on_cpu(ggml_context * ctx, ggml_tensor * logits, const predictions & pred, graph_row & row) {
-    ggml_tensor * args[] = { logits, pred.temperature, pred.top_p };
-    const int     n_args = pred.top_p ? 3 : pred.temperature ? 2 : 1;
-    return ggml_custom_4d(ctx, GGML_TYPE_I32, 1, 1, 1, 1, args, n_args, nucleus_node, 1, &row);
+    return host_node(ctx, GGML_TYPE_I32, 1, 1, { logits, or_one(pred.temperature), or_one(pred.top_p) }, nucleus_node, 1, &row);
 }
 
 // How many output rows to draw from at once: as many as may be of samplers with these heads, for those of other sequences

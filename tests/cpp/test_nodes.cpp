@@ -9,6 +9,7 @@
 #include "device_nucleus.h"
 #include "kernel/distribution.h"
 #include "heads_graph.h"
+#include "host_node.h"
 
 #include <algorithm>
 #include <array>
@@ -51,6 +52,13 @@ static double error_of(const std::vector<float> & found, const std::array<double
     return error;
 }
 
+// Whether the scheduler leaves all functions that the tensor depends on to the CPU: each reads weights of its memory.
+static bool calls_stay_here(const ggml_tensor * tensor) {
+    const auto * end   = tensor->src + GGML_MAX_SRC;
+    const bool   stays = tensor->op != GGML_OP_CUSTOM || std::find(tensor->src, end, host_one()) != end;
+    return stays && std::all_of(tensor->src, end, [](const ggml_tensor * source) { return !source || calls_stay_here(source); });
+}
+
 // the few nodes of the CPU against the operations that are run on any device, by some threads
 static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool top_p, bool prob_stats) {
     const auto               heads   = random_heads(temperature, top_p, prob_stats, (int64_t) z.size());
@@ -67,6 +75,9 @@ static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool 
         const predictions wanted = build_heads(graph.ctx, weights->tensors, prob_stats, input, [&](ggml_tensor * t) {
             return cpu_stats(graph.ctx, graph.logits, t);
         });
+        for (const ggml_tensor * tensor : { found.temperature, found.top_p, wanted.top_p }) {
+            check(!tensor || calls_stay_here(tensor), "nodes that call functions read what lies in this process");
+        }
         for (const predictions & pred : { found, wanted }) {
             for (ggml_tensor * tensor : { pred.temperature, pred.top_p }) {
                 if (tensor) {
@@ -359,6 +370,8 @@ static void test_many_heads(bool temperature, bool top_p, bool prob_stats) {
 }
 
 int main() {
+    check(ggml_backend_buffer_is_host(host_one()->buffer) && ggml_backend_buffer_get_usage(host_one()->buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
+          "what keeps nodes in this process lies there, as a weight");
     for (const auto & row : ROWS) {
         const std::vector<float> z = random_row(row.n_vocab, row.deviation);
         printf("%s row of %lld\n", row.name, (long long) row.n_vocab);

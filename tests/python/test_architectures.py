@@ -4,12 +4,10 @@ import pytest
 
 from autodeco.export.language_models import REFUSED
 from builders import architectures
-from builders.compiled import compiled
 
 
 @pytest.fixture(scope="module")
 def results():
-    compiled()  # skips where nothing is
     return architectures.sweep()
 
 

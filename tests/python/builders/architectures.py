@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from autodeco.export.language_models import REFUSED
-from builders.compiled import REPOSITORY, STRICT
+from builders.compiled import REPOSITORY, built
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "check_architectures.py"
 SOURCE = REPOSITORY / "build" / "llama.cpp"
@@ -24,17 +24,9 @@ WAYS = ("graph", "host", "logits_all", "batch", "evaluation", "collect")
 PARTS = ("[a-c]", "d", "[e-g]", "[h-l]", "[m-o]", "[p-z]")  # by first letters: all models together are 900 MB
 
 
-def build_generator() -> Path:
-    """Build llama.cpp's generator of tiny models beside the C++ tests, and return its path."""
-    command = ["nice", Path(sys.executable).parent / "cmake", "--build", STRICT, "--target", "generate_architectures"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return STRICT / "generate_architectures"
-
-
 def sweep() -> dict[str, dict]:
     """What came of each model, by the name of its file; two processes run at a time."""
-    generator = build_generator()
+    generator = built("generate_architectures")
     with ThreadPoolExecutor(2) as pool:
         return {name: found for part in pool.map(lambda p: _part(generator, p), PARTS) for name, found in part.items()}
 
