@@ -81,7 +81,7 @@ def test_every_way_to_open_one_is_refused(bert, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text(json.dumps({"prompt": "1 + 1 =", "completion": " 2"}))
     problems = tmp_path / "problems.jsonl"
-    problems.write_text(json.dumps({"prompt": "1 + 1 =", "answer": "2"}))
+    problems.write_text("\n".join(json.dumps({"prompt": f"1 + {i} =", "answer": str(1 + i)}) for i in range(8)))
     for arguments in (
         ("generate", "-m", bert, "hello"),
         ("bench", bert),
