@@ -132,10 +132,12 @@ struct autodeco_decoding {
 };
 
 // Statuses with which nothing was decided: the other fields mean nothing.
-#define AUTODECO_STATUS_NOT_ATTACHED 100 // no context has attached the sampler's chain
+#define AUTODECO_STATUS_NOT_ATTACHED 100 // no context has attached the sampler, or one before it works on the host
 #define AUTODECO_STATUS_NO_SAMPLER   101 // NULL, or a sampler that is not of this library
 #define AUTODECO_STATUS_NOT_DECODED  102 // attached, and nothing was decoded since
 #define AUTODECO_STATUS_LOST         103 // on a device, the context built another graph before the decision was asked for
+#define AUTODECO_STATUS_NOT_ALONE    104 // another sampler of the chain works before ours, or takes what it gives
+#define AUTODECO_STATUS_NO_CANDIDATE 105 // the samplers before the host stage left no token
 
 // A line that need not be freed; "unknown" for a status that is none.
 AUTODECO_API const char * autodeco_status_message(int32_t status);
@@ -143,7 +145,9 @@ AUTODECO_API const char * autodeco_status_message(int32_t status);
 // A sampler that decides everything inside the compute graph: temperature, top-p, and the token. Add it to a chain as the
 // only member, and attach the chain to a sequence with llama_context_params.samplers or llama_set_sampler. After each
 // decode, llama_sampler_sample() on the chain returns the token. Only graph sampling is possible: on a chain that is not
-// attached to a context, the hidden state cannot be seen. Like every sampler here it is NULL when an argument is or memory
+// attached to a context, the hidden state cannot be seen. Beside another sampler that works in the graph or before it, it
+// decides nothing: the chain gives the token of that one, or the likeliest, and the status is NOT_ALONE. (llama.cpp skips
+// those behind it that work on the host only.) Like every sampler here it is NULL when an argument is or memory
 // cannot be had, and is freed by the chain that it was added to.
 AUTODECO_API struct llama_sampler * autodeco_sampler_init(const struct autodeco_heads * heads, struct autodeco_params params);
 
@@ -156,7 +160,8 @@ AUTODECO_API struct llama_sampler * autodeco_sampler_init_static(struct autodeco
 AUTODECO_API struct llama_sampler * autodeco_sampler_init_observer(const struct autodeco_heads * heads, struct autodeco_params params);
 
 // Host stages of an observer, which must outlive them. The first divides the logits by the temperature, for samplers that
-// truncate by probability (min-p, typical, ...); the second applies what is left of temperature and top-p and draws.
+// truncate by probability (min-p, typical, ...); the second applies what is left of temperature and top-p and draws, and is
+// the last of its chain: where another one draws after it, the status is NOT_ALONE when that token is accepted.
 AUTODECO_API struct llama_sampler * autodeco_sampler_init_host_temperature(struct llama_sampler * observer);
 AUTODECO_API struct llama_sampler * autodeco_sampler_init_host            (struct llama_sampler * observer);
 
@@ -175,8 +180,11 @@ AUTODECO_API void autodeco_sampler_set_fixed(struct llama_sampler * smpl, bool t
 AUTODECO_API void autodeco_sampler_set_cuts(struct llama_sampler * smpl, int32_t top_k, float min_p);
 
 // The decision of the last decode (autodeco_sampler_init) or of the last host draw (observer). For graph sampling call it
-// after llama_get_sampled_token_ith or llama_synchronize, and before the chain is detached or its context is freed, which
-// llama.cpp does not tell a sampler: on a device the decision lies in the context's memory until it is first asked for.
+// after llama_sampler_sample, or after llama_get_sampled_token_ith and llama_sampler_accept: then the sampler holds the
+// decision itself, whatever becomes of the context. Before the token is accepted it lies in the context's memory on a
+// device: wait with llama_synchronize, and ask before the chain is detached or the context freed, which llama.cpp does not
+// tell a sampler. After a llama_decode that failed, as that of an empty batch does, sample nothing: llama.cpp still has the
+// token of the decode before.
 AUTODECO_API struct autodeco_decoding autodeco_sampler_last(const struct llama_sampler * smpl);
 
 #ifdef __cplusplus

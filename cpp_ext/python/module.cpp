@@ -181,13 +181,18 @@ public:
 
     void detach() {
         if (attached) {
+            llama_synchronize(attached);
+            autodeco::let_go(autodeco::state_of(smpl), true);
             llama_set_sampler(attached, seq, nullptr);
             attached = nullptr;
         }
     }
 
     // the context is gone: there is nothing to detach from
-    void forget() { attached = nullptr; }
+    void forget() {
+        autodeco::let_go(autodeco::state_of(smpl), false);
+        attached = nullptr;
+    }
 
     void set_params(uint32_t seed, float temperature, float top_p) { autodeco_sampler_set_params(smpl, { seed, temperature, top_p }); }
 
@@ -198,6 +203,9 @@ public:
     py::tuple sample(int32_t idx) {
         if (!attached) {
             throw std::logic_error("the sampler is not attached");
+        }
+        if (autodeco::state_of(smpl).is_taken) { // what the context has was sampled before, or is of another sampler
+            throw std::logic_error("nothing was decoded since the last token was sampled");
         }
         llama_token token;
         {
@@ -230,10 +238,10 @@ public:
             llama_synchronize(attached);
             token = autodeco::sample_on_host(autodeco::state_of(smpl), (llama_sampler *) host_chain);
         }
-        if (token == LLAMA_TOKEN_NULL) {
-            throw std::runtime_error("llama.cpp's graph kept no logits for the host");
-        }
         check();
+        if (token == LLAMA_TOKEN_NULL) {
+            throw std::runtime_error("llama.cpp's graph kept no logits for the host, or its samplers drew no token");
+        }
         return last();
     }
 

@@ -127,10 +127,12 @@ autodeco_params autodeco_default_params(void) {
 
 const char * autodeco_status_message(int32_t status) {
     switch (status) {
-        case AUTODECO_STATUS_NOT_ATTACHED: return "the sampler is attached to no context: nothing to predict from";
+        case AUTODECO_STATUS_NOT_ATTACHED: return "the sampler is attached to no context, or works behind another one: nothing to predict from";
         case AUTODECO_STATUS_NO_SAMPLER:   return "this is no sampler of AutoDeco";
         case AUTODECO_STATUS_NOT_DECODED:  return "nothing was decoded yet: there is no decision to tell";
         case AUTODECO_STATUS_LOST:         return "the decision is lost: the context built another graph before it was read";
+        case AUTODECO_STATUS_NOT_ALONE:    return "another sampler works in the same chain: ours must be the only one, or the last on the host";
+        case AUTODECO_STATUS_NO_CANDIDATE: return "the samplers before left no token to draw from";
         default:                           return row_status_message((row_status) status);
     }
 }

@@ -57,6 +57,7 @@ std::shared_ptr<device_rows> device_rows::in_graph(ggml_context * ctx, ggml_cgra
     rows->first          = begin;
     rows->draw           = build_draw(ctx, heads, weights, logits_of(ctx, outputs, begin, end - begin), hidden);
     rows->values.resize(end - begin);
+    rows->seen.resize(end - begin);
     ggml_set_name(rows->draw.settings, name);
     device_rows * self = rows.get();
     std::memcpy(rows->draw.settings->op_params, &self, sizeof(self)); // unused by tensors without an operation
@@ -74,6 +75,7 @@ ggml_tensor * device_rows::token(ggml_context * ctx, int64_t row) const {
 void device_rows::prepare(int64_t row, const device_settings & settings) {
     std::lock_guard<std::mutex> lock(mutex);
     is_read = false;
+    is_seen = false;
     write_settings(draw.settings, row - first, settings);
 }
 
@@ -85,6 +87,26 @@ bool device_rows::read(int64_t row, device_values & result) {
     }
     result = values[row - first];
     return is_read;
+}
+
+bool device_rows::read_drawn(int64_t row, int32_t token, device_values & result) {
+    std::lock_guard<std::mutex> lock(mutex);
+    const auto is_drawn = [&](const std::vector<device_values> & from) {
+        result = from[row - first];
+        return (int32_t) result.token == token;
+    };
+    if (is_read) {
+        return is_drawn(values);
+    }
+    if (is_seen && is_drawn(seen)) {
+        return true;
+    }
+    if (!draw.values) {
+        return false;
+    }
+    ggml_backend_tensor_get(draw.values, seen.data(), 0, seen.size() * sizeof(device_values));
+    is_seen = true;
+    return is_drawn(seen);
 }
 
 void device_rows::forget_graph() {

@@ -29,6 +29,10 @@ public:
     // After a run; false if the graph has gone before anybody asked. Reads the device once for all rows.
     bool read(int64_t row, device_values & values);
 
+    // The same where `token` was drawn, which whoever waited for the device knows; false if it was not. May be asked before
+    // the run is done, unlike read(): then the token of another run is there.
+    bool read_drawn(int64_t row, int32_t token, device_values & values);
+
     // The graph will not run again.
     void forget_graph();
 
@@ -39,6 +43,8 @@ private:
     std::mutex                 mutex; // samplers of one context may be asked by several threads
     std::vector<device_values> values;
     bool                       is_read = false;
+    std::vector<device_values> seen; // by read_drawn, perhaps before the run was done
+    bool                       is_seen = false;
 };
 
 // one of them

@@ -18,7 +18,7 @@ const char * host_temperature_name(const llama_sampler * /*smpl*/) {
 void host_temperature_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     sampler_state & state       = state_of(smpl);
     const float     temperature = state.user_temperature(observed(state).temperature);
-    if (temperature < GREEDY_TEMPERATURE) {
+    if (temperature < GREEDY_TEMPERATURE || state.divided) {
         return; // greedy: the order is all that matters, and the last stage takes the first
     }
     for (size_t i = 0; i < cur_p->size; ++i) {
@@ -46,8 +46,13 @@ const char * host_name(const llama_sampler * /*smpl*/) {
     return "autodeco-host";
 }
 
-void host_accept(llama_sampler * smpl, llama_token /*token*/) {
-    state_of(smpl).next_uniform();
+void host_accept(llama_sampler * smpl, llama_token token) {
+    sampler_state & state = state_of(smpl);
+    if (state.host_drawn && token != state.host_last.token && state.host_last.status == 0) {
+        state.host_last = undecided(AUTODECO_STATUS_NOT_ALONE); // another sampler has drawn after this one
+    }
+    state.host_drawn = false;
+    state.next_uniform();
 }
 
 void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
@@ -57,6 +62,11 @@ void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     const float predicted   = state.user_temperature(seen.temperature);
     const float temperature = state.divided && predicted >= GREEDY_TEMPERATURE ? 1.0f : predicted;
     state.begin_token();
+    if (cur_p->size == 0) {
+        cur_p->selected = -1;
+        state.host_last = undecided(AUTODECO_STATUS_NO_CANDIDATE);
+        return;
+    }
 
     state.host_logits.resize(std::max(state.host_logits.size(), cur_p->size));
     for (size_t i = 0; i < cur_p->size; ++i) {
@@ -67,6 +77,7 @@ void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     cur_p->selected = std::max(draw.token, 0); // a position in cur_p; llama.cpp aborts on -1
     state.host_last = { cur_p->data[cur_p->selected].id, seen.temperature, seen.top_p, draw.size, draw.prob,
                         seen.status != 0 ? seen.status : (int32_t) draw.status };
+    state.host_drawn = true;
 }
 
 void host_reset(llama_sampler * smpl) {
@@ -114,6 +125,9 @@ llama_token sample_on_host(sampler_state & state, llama_sampler * chain) {
     llama_token_data_array cur_p = { state.candidates.data(), state.candidates.size(), -1, false };
     state.begin_token();
     llama_sampler_apply(chain, &cur_p);
+    if (cur_p.selected < 0 || cur_p.selected >= (int64_t) cur_p.size) {
+        return LLAMA_TOKEN_NULL; // a chain whose last sampler draws nothing
+    }
     const llama_token token = cur_p.data[cur_p.selected].id;
     llama_sampler_accept(chain, token);
     return token;

@@ -93,20 +93,49 @@ const char * sampler_name(const llama_sampler * smpl) {
     return state_of(smpl).is_observer ? "autodeco-observer" : "autodeco";
 }
 
-void sampler_accept(llama_sampler * smpl, llama_token /*token*/) {
+autodeco_decoding decision(const sampler_state & state, const device_values & values) {
+    const bool is_real = std::isfinite(values.temperature) && std::isfinite(values.top_p) && std::isfinite(values.prob) && std::isfinite(values.total);
+    const bool  has_top_p   = state.heads && state.heads->has_top_p;
+    const float temperature = state.fixed_temperature ? state.params.temperature : values.temperature;
+    const float top_p       = state.fixed_top_p ? state.params.top_p : has_top_p ? values.top_p : 1.0f;
+    return { (int32_t) values.token, temperature, top_p, (int32_t) values.last + 1, values.prob,
+             (int32_t) (is_real ? row_status::ok : row_status::not_real) };
+}
+
+// Hold what was decided on a device as long as the sampler lives: its context may go when the token was taken.
+void keep_decision(sampler_state & state, llama_token token) {
+    device_values values;
+    if (state.rows.empty() || !state.rows.front().drawn.rows) {
+        return;
+    }
+    graph_row & row = state.rows.front();
+    if (row.drawn.rows->read_drawn(row.drawn.row, token, values)) {
+        row.last  = decision(state, values);
+        row.drawn = {};
+    }
+}
+
+void sampler_accept(llama_sampler * smpl, llama_token token) {
+    sampler_state & state = state_of(smpl);
     // a token drawn on the host is accepted by the host stage
-    if (!state_of(smpl).is_observer && !state_of(smpl).draws_on_host) {
-        state_of(smpl).next_uniform();
+    if (!state.is_observer && !state.draws_on_host) {
+        keep_decision(state, token);
+        state.is_taken = true;
+        state.next_uniform();
     }
 }
 
 void sampler_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
-    // reached only on a chain that no context has attached: without a hidden state there is nothing to predict from
+    // reached only on a chain that no context has attached, or behind a sampler that works on the host: without a hidden state
+    // there is nothing to predict from
     sampler_state & state = state_of(smpl);
     if (!state.is_observer && cur_p->size > 0) {
-        cur_p->selected          = 0;
-        state.row(0).drawn       = {};
-        state.row(0).last        = undecided(AUTODECO_STATUS_NOT_ATTACHED);
+        if (cur_p->selected < 0) { // llama.cpp aborts where nothing is selected
+            const auto less = [](const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; };
+            cur_p->selected = std::max_element(cur_p->data, cur_p->data + cur_p->size, less) - cur_p->data;
+        }
+        state.row(0).drawn = {};
+        state.row(0).last  = undecided(AUTODECO_STATUS_NOT_ATTACHED);
     }
 }
 
@@ -122,7 +151,10 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     sampler_state & state = state_of(smpl);
     for (graph_row & row : state.rows) {
         row.planned = {}; // of another context, which may go on with it
+        row.drawn   = {};
+        row.last    = undecided(AUTODECO_STATUS_NOT_DECODED);
     }
+    state.is_followed     = false;
     if (!host_one()) {
         return false;
     }
@@ -173,9 +205,17 @@ predictions predict(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & 
 }
 
 void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data) {
-    sampler_state &   state   = state_of(smpl);
+    sampler_state & state = state_of(smpl);
+    graph_row &     row   = state.row(state.n_rows++);
+    if (!is_first(*data) || (state.is_followed && !state.is_observer)) {
+        row.drawn = {};
+        row.last  = undecided(AUTODECO_STATUS_NOT_ALONE);
+        if (!state.is_observer) {
+            give_likeliest(ctx, *data);
+        }
+        return;
+    }
     const output_rows outputs = find_output_rows(data->logits);
-    graph_row &       row     = state.row(state.n_rows++);
     ggml_tensor *     token   = nullptr;
     if (state.on_device && !state.is_observer) {
         token = draw_on_device(ctx, gf, state, outputs, row);
@@ -190,10 +230,12 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
         token = draw_on_cpu(ctx, logits, pred, row);
         ggml_set_name(token, "autodeco_token");
     }
-    data->logits     = nullptr;
-    data->probs      = nullptr;
-    data->candidates = nullptr;
-    data->sampled    = token;
+    data->sampled = token;
+    if (outputs.is_probe) {
+        state.probe.begin(ctx); // and the logits stay for a sampler that may follow
+    } else {
+        data->logits = nullptr; // or they would be copied to the host
+    }
 }
 
 // what a draw on a device reads of the user's settings
@@ -217,6 +259,7 @@ device_settings device_settings_of(const sampler_state & state, double uniform) 
 void sampler_backend_set_input(llama_sampler * smpl) {
     sampler_state & state = state_of(smpl);
     state.begin_token();
+    state.is_taken     = false;
     std::mt19937 ahead = state.rng;
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
     for (size_t i = 0; i < state.n_rows; ++i) {
@@ -232,6 +275,7 @@ void sampler_backend_set_input(llama_sampler * smpl) {
 void sampler_backend_reset(llama_sampler * smpl) {
     sampler_state & state = state_of(smpl);
     state.n_rows          = 0;
+    state.is_followed     = state.probe.end() || state.is_followed;
     for (graph_row & row : state.rows) {
         if (row.planned.rows) {
             row.planned.rows->forget_graph();
@@ -298,12 +342,15 @@ autodeco_decoding observed(const sampler_state & state) {
     if (!row.drawn.rows->read(row.drawn.row, values)) {
         return undecided(AUTODECO_STATUS_LOST);
     }
-    const bool is_real = std::isfinite(values.temperature) && std::isfinite(values.top_p) && std::isfinite(values.prob) && std::isfinite(values.total);
-    const bool  has_top_p   = state.heads && state.heads->has_top_p;
-    const float temperature = state.fixed_temperature ? state.params.temperature : values.temperature;
-    const float top_p       = state.fixed_top_p ? state.params.top_p : has_top_p ? values.top_p : 1.0f;
-    return { (int32_t) values.token, temperature, top_p, (int32_t) values.last + 1, values.prob,
-             (int32_t) (is_real ? row_status::ok : row_status::not_real) };
+    return decision(state, values);
+}
+
+void let_go(sampler_state & state, bool context_lives) {
+    if (!state.rows.empty() && state.rows.front().drawn.rows) {
+        graph_row & row = state.rows.front();
+        row.last        = context_lives ? observed(state) : undecided(AUTODECO_STATUS_LOST);
+        row.drawn       = {};
+    }
 }
 
 namespace {

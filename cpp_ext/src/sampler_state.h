@@ -4,6 +4,7 @@
 
 #include "autodeco.h"
 
+#include "chain_place.h"
 #include "cpu_heads.h"
 #include "device_rows.h"
 
@@ -88,9 +89,15 @@ struct sampler_state {
     std::deque<graph_row> rows;
     size_t                n_rows = 0; // of the current graph
 
+    bool                  is_taken = true; // a token was accepted since the last decode, or there was none
+
+    chain_probe probe;
+    bool        is_followed = false; // another sampler of the chain works in the graph behind this one
+
     // host stages
     bool              divided = false; // the temperature stage has run for this token; see begin_token
     autodeco_decoding host_last = {};
+    bool              host_drawn = false; // and not accepted yet
     row_workspace     host_ws;
     std::vector<float> host_logits;
     std::vector<llama_token_data> candidates;
@@ -105,7 +112,10 @@ struct sampler_state {
     }
 
     // A temperature stage that no draw followed, because a sampler between them failed, says nothing of the next token.
-    void begin_token() { divided = false; }
+    void begin_token() {
+        divided    = false;
+        host_drawn = false;
+    }
 
     void restart() {
         begin_token();
@@ -132,6 +142,9 @@ sampler_state * sampler_state_or_null(const llama_sampler * smpl);
 // decode is done (llama_synchronize).
 autodeco_decoding observed(const sampler_state & state);
 
+// Hold the decision without the context, which is left: it still lives, and has done its work, or the decision is lost.
+void let_go(sampler_state & state, bool context_lives);
+
 llama_sampler * new_sampler(std::shared_ptr<const heads_data> heads, autodeco_params params, bool is_observer);
 
 // host_stages.cpp
@@ -142,7 +155,7 @@ llama_sampler * new_host_temperature(sampler_state & observer);
 llama_sampler * new_host_draw       (sampler_state & observer);
 
 // Draw by a chain that ends in host stages of this sampler from the logits that its graph kept, as llama_sampler_sample does
-// from those of the context; while `draws_on_host`, after the decode is done. LLAMA_TOKEN_NULL if the graph kept none.
+// from those of the context; while `draws_on_host`, after the decode is done. LLAMA_TOKEN_NULL if the graph kept none, or the chain drew none.
 llama_token sample_on_host(sampler_state & state, llama_sampler * chain);
 
 } // namespace autodeco

@@ -47,6 +47,11 @@ def test_the_sampler_on_a_generated_model(tmp_path, nucleus):
     passes("test_sampler", tmp_path / "tiny-peaked.gguf", tmp_path / "tiny-peaked.heads.gguf", AUTODECO_NUCLEUS=nucleus)
 
 
+@pytest.mark.parametrize("nucleus", ["cpu", "device"])
+def test_chains_with_other_samplers(smollm2, exported, nucleus):
+    passes("test_chains", smollm2, exported("f16"), AUTODECO_NUCLEUS=nucleus)
+
+
 @pytest.mark.parametrize("layout", ["merged", "embedded"])
 def test_the_interface(smollm2, exported, layout):
     passes("test_library", smollm2, exported("f16"), exported("f16", layout), REPOSITORY / "README.md")
