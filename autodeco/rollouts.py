@@ -55,8 +55,8 @@ def rollout(
 ) -> RolloutResult:
     """Answer every problem ``settings.n`` times and write the answers that score enough to ``output``, as JSON lines.
 
-    The lines are training data (``prompt``, ``completion``) with ``problem``, ``sample``, ``seed``, ``score`` and
-    ``setting``. ``shard`` (i, n) takes every n-th problem, beginning with the i-th. A problem's answers are one batch
+    The lines are training data (``prompt``, ``completion``, and ``completion_ids``, the tokens that were drawn) with
+    ``problem``, ``sample``, ``seed``, ``score``, ``finish`` and ``setting``. ``shard`` (i, n) takes every n-th problem, beginning with the i-th. A problem's answers are one batch
     of their own, so they do not depend on the shard or on interruptions: an interrupted run continues from
     ``output``.partial. Raises InputError for bad input.
     """
@@ -175,6 +175,7 @@ def _row(problem: dict, answer: Answer, score: float, setting: dict) -> dict:
         "prompt": prompt,
         **{name: problem[name] for name in ("tools",) if name in problem},
         "completion": text if isinstance(prompt, str) else [{"role": "assistant", "content": text}],
+        "completion_ids": answer.decoding.token.tolist(),
         "problem": answer.prompt,
         "sample": answer.sample,
         "seed": answer.seed,

@@ -3,6 +3,7 @@
 import llama_cpp
 
 from autodeco.base.chat_template import Renderer
+from autodeco.base.token_bytes import TokenBytes
 from autodeco.data.messages import Messages, Tools
 from autodeco.data.tokenizing import RecordTokenizer
 
@@ -13,6 +14,7 @@ class Tokenizer(RecordTokenizer):
     def __init__(self, llm: llama_cpp.Llama, append_end: bool = True):
         self._llm = llm
         self._vocab = llama_cpp.llama_model_get_vocab(llm.model)
+        self._token_bytes = TokenBytes(llm.model, special=True)
         self.append_end = append_end
         source = llm.metadata.get("tokenizer.chat_template")
         self._renderer = Renderer(source, self._text(llm.token_bos()), self._text(llm.token_eos()))
@@ -23,8 +25,13 @@ class Tokenizer(RecordTokenizer):
         wants_bos = add_bos and bos != -1 and llama_cpp.llama_vocab_get_add_bos(self._vocab)
         return [bos, *ids] if wants_bos else ids
 
+    def _spelled(self, ids: list[int]) -> str | None:
+        if any(token >= self._llm.n_vocab() for token in ids):
+            return None
+        return b"".join(self._token_bytes[token] for token in ids).decode("utf-8", "replace")
+
     def _is_end(self, token: int) -> bool:
-        return llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        return token < self._llm.n_vocab() and llama_cpp.llama_vocab_is_eog(self._vocab, token)
 
     def _eos(self) -> int | None:
         eos = self._llm.token_eos()

@@ -21,6 +21,7 @@ class Record:
     prompt: str | Messages  # empty where all of a text is the completion
     completion: str | Messages
     tools: Tools | None = None  # that the chat may call
+    completion_ids: tuple[int, ...] | None = None  # the tokens that a model drew as the completion, its end included
 
 
 def read_records(path: str | os.PathLike) -> Iterator[Record]:
@@ -36,13 +37,13 @@ def read_records(path: str | os.PathLike) -> Iterator[Record]:
 
 
 def _record(where: str, number: int, fields: dict) -> Record:
-    tools = checked_tools(where, fields.get("tools"))
+    tools, drawn = checked_tools(where, fields.get("tools")), _token_ids(fields.get("completion_ids"))
     if "messages" in fields:
         messages = fields["messages"]
         check_messages(where, "messages", messages)
         if messages[-1]["role"] != "assistant" or len(messages) < 2:
             raise InputError(f"{where}: the last of several messages must be the assistant's; there is no completion")
-        return Record(number, messages[:-1], messages[-1:], tools)
+        return Record(number, messages[:-1], messages[-1:], tools, drawn)
     if "text" in fields:
         if not isinstance(fields["text"], str) or not fields["text"]:
             raise InputError(f"{where}: text must be text that is not empty")
@@ -54,10 +55,16 @@ def _record(where: str, number: int, fields: dict) -> Record:
     if isinstance(prompt, list) and isinstance(completion, list):
         check_messages(where, "prompt", prompt)
         check_messages(where, "completion", completion)
-        return Record(number, prompt, completion, tools)
+        return Record(number, prompt, completion, tools, drawn)
     if not isinstance(prompt, str) or not isinstance(completion, str):
         raise InputError(f"{where}: prompt and completion must both be text, or both be lists of messages")
-    return Record(number, prompt, completion)
+    return Record(number, prompt, completion, completion_ids=drawn)
+
+
+def _token_ids(ids) -> tuple[int, ...] | None:
+    """``ids`` if they are token ids; other data may have a column of this name."""
+    is_ids = isinstance(ids, list) and all(isinstance(token, int) and token >= 0 for token in ids)
+    return tuple(map(int, ids)) if is_ids and ids else None
 
 
 def held_out_records(records: Iterable[int], share: float, seed: int) -> set[int]:

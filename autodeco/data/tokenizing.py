@@ -14,9 +14,11 @@ class RecordTokenizer:
     front of plain text if the model wants one (a chat template writes its own). The completion gets the ids that follow
     those of the prompt when both are tokenized as one text, so a word that spans no boundary is split as in running
     text. It ends with the end-of-generation token: of the template, or the model's end-of-text token if ``append_end``
-    and the text has none. What a template writes after that token, the model never generates.
+    and the text has none. What a template writes after that token, the model never generates. Where a record has the
+    tokens that were drawn as its completion, and these spell it, they are the completion's: a model may draw a text as
+    other tokens than a tokenizer makes of it.
 
-    Vocabularies differ in the four methods at the end.
+    Vocabularies differ in the five methods at the end.
     """
 
     append_end = True
@@ -25,6 +27,9 @@ class RecordTokenizer:
         """Return (prompt ids, completion ids); raises InputError if the model has no chat template for messages."""
         if record.prompt == "":
             return self._text_alone(record.completion)
+        drawn = self._drawn(record)
+        if drawn is not None:
+            return self._not_empty(self.prompt_ids(record.prompt, record.tools)), drawn
         if isinstance(record.prompt, str):
             return self._pair(record.prompt, record.completion, add_bos=True)
         prompt = self._render(record.prompt, True, record.tools)
@@ -57,6 +62,27 @@ class RecordTokenizer:
             return self._ids(prompt, add_bos=True)
         return self._ids(self._render(prompt, True, tools), add_bos=False)
 
+    def _drawn(self, record: Record) -> list[int] | None:
+        """The tokens that were drawn as the completion, None unless they spell it in this vocabulary."""
+        if record.completion_ids is None:
+            return None
+        is_text = isinstance(record.completion, str)
+        if not is_text and (len(record.completion) > 1 or record.completion[0].get("tool_calls")):
+            return None
+        text = record.completion if is_text else text_of(record.completion[0])
+        ids = list(record.completion_ids)
+        end = next((i for i, token in enumerate(ids) if self._is_end(token)), len(ids))
+        spelled = self._spelled(ids[:end])
+        # an answer may be cut inside a letter
+        is_spelled = spelled is not None and spelled.rstrip("\ufffd") == text.rstrip("\ufffd")
+        return ids[: end + 1] if is_spelled else None
+
+    @staticmethod
+    def _not_empty(prompt_ids: list[int]) -> list[int]:
+        if not prompt_ids:
+            raise InputError("the prompt has no tokens, so nothing predicts the first token of the completion")
+        return prompt_ids
+
     def _text_alone(self, text: str) -> tuple[list[int], list[int]]:
         """Return (prompt ids, completion ids) of a text without a prompt: what the model begins any text with, or the
         text's own first token, is the prompt."""
@@ -64,9 +90,7 @@ class RecordTokenizer:
         return ids[:1], self._ended(ids[1:])
 
     def _pair(self, prompt: str, completion: str, add_bos: bool) -> tuple[list[int], list[int]]:
-        prompt_ids = self._ids(prompt, add_bos)
-        if not prompt_ids:
-            raise InputError("the prompt has no tokens, so nothing predicts the first token of the completion")
+        prompt_ids = self._not_empty(self._ids(prompt, add_bos))
         whole_ids = self._ids(prompt + completion, add_bos)
         if whole_ids[: len(prompt_ids)] == prompt_ids:
             ids = whole_ids[len(prompt_ids) :]
@@ -89,6 +113,9 @@ class RecordTokenizer:
         return both[len(before) :] if both[: len(before)] == before else self._ids(text, add_bos=False)
 
     def _ids(self, text: str, add_bos: bool) -> list[int]:
+        raise NotImplementedError
+
+    def _spelled(self, ids: list[int]) -> str | None:
         raise NotImplementedError
 
     def _is_end(self, token: int) -> bool:

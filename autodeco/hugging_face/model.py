@@ -49,6 +49,12 @@ class HuggingFaceTokenizer(RecordTokenizer):
         ids = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
         return [self._tokenizer.bos_token_id, *ids] if add_bos and self._adds_bos else ids
 
+    def _spelled(self, ids: list[int]) -> str | None:
+        if any(token >= len(self._tokenizer) for token in ids):
+            return None
+        before = self._ids("a", add_bos=False)  # some decoders drop the space that a text begins with
+        return self.text([*before, *ids]).removeprefix(self.text(before))
+
     def _is_end(self, token: int) -> bool:
         return token in self.ends
 
