@@ -56,9 +56,9 @@ def rollout(
     """Answer every problem ``settings.n`` times and write the answers that score enough to ``output``, as JSON lines.
 
     The lines are training data (``prompt``, ``completion``, and ``completion_ids``, the tokens that were drawn) with
-    ``problem``, ``sample``, ``seed``, ``score``, ``finish`` and ``setting``. ``shard`` (i, n) takes every n-th problem, beginning with the i-th. A problem's answers are one batch
-    of their own, so they do not depend on the shard or on interruptions: an interrupted run continues from
-    ``output``.partial. Raises InputError for bad input.
+    ``problem``, ``sample``, ``seed``, ``score``, ``finish`` and ``setting``. ``shard`` (i, n) takes every n-th problem,
+    beginning with the i-th. A problem's answers are one batch of their own, so they do not depend on the shard or on
+    interruptions: an interrupted run continues from ``output``.partial. Raises InputError for bad input.
     """
     settings, output = settings or RolloutSettings(), Path(output)
     threads = checked("threads", threads, int | None, 1, MOST_THREADS) or os.cpu_count()

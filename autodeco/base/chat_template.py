@@ -1,8 +1,15 @@
 """Chat messages as text, by the template of a model: the same for training and for use."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any, ClassVar
 
-from llama_cpp.llama_chat_format import ChatFormatterResponse, Jinja2ChatFormatter
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from autodeco.data.messages import Messages, Tools, text_of
 from autodeco.errors import InputError
@@ -12,46 +19,77 @@ NULL_PRINTED = ("None", "null")
 PARTS_PRINTED = ("'type': 'text'", '"type": "text"', '"type":"text"')
 
 
-class ChatTemplate(Jinja2ChatFormatter):
-    """A chat template as ``create_chat_completion`` applies it, for messages too that few templates are written for.
+class _GenerationTags(Extension):
+    """Passes over the tag with which some templates mark what a model generates."""
 
-    A content that is null, beside calls of tools, is nothing, not the text "None". Parts of a content are text, not
-    what Python prints of a list. A key of a message that is null is not there. A template that reads null or parts by
-    itself does so.
-    """
+    tags: ClassVar[set[str]] = {"generation"}
 
-    def __call__(self, *, messages: Messages, **settings) -> ChatFormatterResponse:
-        stock = super().__call__
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        parser.stream.skip(1)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-        def text(messages: Messages) -> str:
-            return stock(messages=messages, **settings).prompt
 
-        return stock(messages=_fitting(messages, text), **settings)
+def _tojson(value: Any, ensure_ascii: bool = False, indent=None, separators=None, sort_keys: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def compiled(source: str) -> jinja2.Template:
+    """Return the template ``source`` as transformers and llama-cpp-python compile it; raises what jinja2 does."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTags, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _tojson
+    return environment.from_string(source)
 
 
 class Renderer:
     """``source`` applied to messages; None: the model has no template, which is told when one is wanted."""
 
     def __init__(self, source: str | None, bos: str, eos: str):
-        self._source, self._bos, self._eos = source, bos, eos
-        self._templates: dict[bool, ChatTemplate] = {}
+        self._source, self._special = source, {"bos_token": bos, "eos_token": eos}
+        self._template: jinja2.Template | None = None
 
     def __call__(self, messages: Messages, add_generation_prompt: bool, tools: Tools | None) -> str:
         """Return the text of ``messages``; raises InputError without a template and for what it refuses."""
         if self._source is None:
             raise InputError("the model has no chat template; use prompt and completion as text instead of messages")
+
+        def text(messages: Messages) -> str:
+            return self._template.render(
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                tools=tools,
+                # as in a call of create_chat_completion
+                functions=None,
+                function_call=None,
+                tool_choice=None,
+                raise_exception=_refuse,
+                strftime_now=_now,
+                **self._special,
+            )
+
         try:
-            if add_generation_prompt not in self._templates:
-                self._templates[add_generation_prompt] = ChatTemplate(
-                    self._source, self._eos, self._bos, add_generation_prompt
-                )
-            return self._templates[add_generation_prompt](messages=messages, tools=tools).prompt
+            self._template = self._template or compiled(self._source)
+            return text(fitting(messages, text))
         except Exception as error:  # a template is a program: jinja2 errors, and whatever raise_exception was given
             raise InputError(f"the model's chat template refuses the messages ({error})") from None
 
 
-def _fitting(messages: Messages, text: Callable[[Messages], str]) -> Messages:
-    """``messages`` in the nearest form to the given one that the template reads; ``text`` applies it."""
+def _refuse(message: str) -> None:
+    raise ValueError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def fitting(messages: Messages, text: Callable[[Messages], str]) -> Messages:
+    """Return ``messages`` in the form nearest to the given one that a template reads; ``text`` applies it.
+
+    A content that is null, beside calls of tools, is nothing, not the text "None". Parts of a content are text, not
+    what Python prints of a list. A key of a message that is null is not there. A template that reads null or parts by
+    itself does so.
+    """
     messages = [
         {key: value for key, value in message.items() if value is not None or key == "content"} for message in messages
     ]
