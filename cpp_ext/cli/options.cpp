@@ -42,7 +42,7 @@ cxxopts::Options declare_options() {
         ("g,gpu-layers", "layers on the GPU, -1: all", cxxopts::value<int32_t>()->default_value("0"), "N");
     made.add_options("text")
         ("p,prompt", "the prompt", cxxopts::value<std::string>(), "TEXT")
-        ("f,file", "read the prompt from a file, - is standard input", cxxopts::value<std::string>(), "FILE")
+        ("f,file", "read the prompt from a file, without the line break at its end; - is standard input", cxxopts::value<std::string>(), "FILE")
         ("chat", "put the prompt into the model's chat template; without a prompt, talk")
         ("system", "system message, with --chat", cxxopts::value<std::string>(), "TEXT")
         ("n,n-predict", "tokens an answer, -1: until the context is full", cxxopts::value<int32_t>()->default_value("256"), "N")
@@ -62,16 +62,34 @@ cxxopts::Options declare_options() {
     return made;
 }
 
+// What is read from a file or a pipe, as everyone reads it who is no program: without a byte order mark and the line break
+// at its end, and with lines that end alike. autodeco/data/prompt_text.py does the same.
+std::string prompt_text(std::string text, const std::string & name) {
+    if (text.compare(0, 2, "\xFF\xFE") == 0 || text.compare(0, 2, "\xFE\xFF") == 0) {
+        throw input_error(name + ": is UTF-16; save it as UTF-8");
+    }
+    if (text.compare(0, BYTE_ORDER_MARK.size(), BYTE_ORDER_MARK) == 0) {
+        text.erase(0, BYTE_ORDER_MARK.size());
+    }
+    for (size_t at = 0; (at = text.find("\r\n", at)) != std::string::npos;) {
+        text.erase(at, 1);
+    }
+    if (!text.empty() && text.back() == '\n') {
+        text.pop_back();
+    }
+    return text;
+}
+
 std::string read_text(const std::string & path) {
     if (path == "-") {
-        return { std::istreambuf_iterator<char>(std::cin), {} };
+        return prompt_text({ std::istreambuf_iterator<char>(std::cin), {} }, "standard input");
     }
     std::ifstream file(path, std::ios::binary);
     std::string   text{ std::istreambuf_iterator<char>(file), {} };
     if (!file) {
         throw input_error(path + ": cannot be read");
     }
-    return text;
+    return prompt_text(std::move(text), path);
 }
 
 void require(bool ok, const std::string & message) {

@@ -22,6 +22,9 @@ constexpr int64_t DEFAULT_CONTEXT      = -1;
 constexpr int64_t MAX_DEFAULT_CONTEXT  = 4096;
 constexpr int32_t DEFAULT_PROMPT_BATCH = 512;
 
+// what some editors begin a text in UTF-8 with
+const std::string BYTE_ORDER_MARK = "\xEF\xBB\xBF";
+
 struct options {
     std::string              model;
     std::string              heads; // empty: those in the model's file, if there are any

@@ -175,10 +175,13 @@ std::vector<llama_token> session::tokenize(const std::string & text) const {
     if (n < 0) {
         throw input_error("the prompt cannot be split into tokens");
     }
-    if (n == 0) {
+    tokens.resize((size_t) n);
+    if (llama_vocab_get_add_eos(vocab) && !tokens.empty()) {
+        tokens.pop_back(); // the token that this vocabulary ends every text with: the model is to go on
+    }
+    if (tokens.empty()) {
         throw input_error("the prompt has no tokens, and nothing predicts a first one; give some text, or see what the chat template makes of it");
     }
-    tokens.resize((size_t) n);
     return tokens;
 }
 

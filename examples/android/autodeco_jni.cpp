@@ -67,8 +67,12 @@ std::vector<llama_token> prompt_of(const session & s, const std::string & questi
         llama_chat_apply_template(chat, &message, 1, true, text.data(), size);
     }
     std::vector<llama_token> tokens(text.size() + 2);
-    const int32_t n = llama_tokenize(llama_model_get_vocab(s.model.get()), text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), true, true);
+    const llama_vocab * vocab = llama_model_get_vocab(s.model.get());
+    const int32_t       n     = llama_tokenize(vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), true, true);
     tokens.resize((size_t) std::max(n, 0));
+    if (llama_vocab_get_add_eos(vocab) && !tokens.empty()) {
+        tokens.pop_back(); // the token that this vocabulary ends every text with: the model is to go on
+    }
     if (tokens.empty() || tokens.size() >= llama_n_ctx(s.ctx.get())) {
         throw std::runtime_error("the question has " + std::to_string(tokens.size()) + " tokens, the context holds " + std::to_string(llama_n_ctx(s.ctx.get())));
     }

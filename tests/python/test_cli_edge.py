@@ -10,11 +10,20 @@ from pathlib import Path
 import pytest
 
 import autodeco
+from autodeco.data.prompt_text import prompt_text
 from autodeco.errors import InputError
 from autodeco.export.layout import open_layout
 from builders.compiled import compiled
 
 STORY = "Once upon a time, in a small village by the sea,"
+PIPED = [
+    STORY.encode(),
+    f"{STORY}\n".encode(),
+    f"{STORY}\r\n".encode(),
+    f"\ufeff{STORY}".encode(),
+    "\ufeffOne.\r\n\r\nTwo: \t\r\n\n".encode(),
+    f"\n {STORY}\r".encode(),
+]
 QUESTION = "What is the capital of France?"
 
 
@@ -121,13 +130,40 @@ def test_a_stop_text_ends_an_answer_and_is_not_shown(with_heads):
     assert cut == full[: full.index(stop)] + "\n"
 
 
-def test_a_prompt_from_a_file_or_standard_input(with_heads, tmp_path):
+@pytest.mark.parametrize("content", PIPED, ids=lambda content: "")
+def test_a_prompt_from_a_file_or_standard_input(with_heads, tmp_path, content):
     file = tmp_path / "prompt.txt"
-    file.write_text(STORY)
+    file.write_bytes(content)
     arguments = [*with_heads, "-n", 8, "--temp", 0]
-    expected = cli(*arguments, "-p", STORY).stdout
-    assert cli(*arguments, "-f", file).stdout == expected
-    assert cli(*arguments, "-f", "-", input=STORY).stdout == expected
+    expected = lines_of(*arguments, "-p", prompt_text(content, "it"))
+    with file.open() as piped:
+        read = [lines_of(*arguments, "-f", file), lines_of(*arguments, "-f", "-", stdin=piped)]
+    for tokens, summary in read:
+        assert tokens == expected[0]
+        assert summary["prompt_tokens"] == expected[1]["prompt_tokens"]
+
+
+def test_a_prompt_in_utf_16_or_without_anything_is_refused(smollm2, tmp_path):
+    file = tmp_path / "prompt.txt"
+    for content, message in (("a".encode("utf-16"), "is UTF-16; save it as UTF-8"), (b"\xef\xbb\xbf\r\n", "is empty")):
+        file.write_bytes(content)
+        result = cli("-m", smollm2, "-f", file)
+        assert result.returncode == 2
+        assert message in result.stderr
+
+
+def test_a_talk_on_lines_of_another_system_is_the_same(with_heads, tmp_path):
+    def said(**options):
+        result = cli("--json", *with_heads, "--chat", "-n", 8, "--temp", 0, **options)
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        return [line.get("token", line.get("prompt_tokens")) for line in lines]
+
+    expected = said(input="Hi, I am Bob.\n\nRepeat what I said.\n")
+    assert len(expected) == 18
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes(b"\xef\xbb\xbfHi, I am Bob.\r\n\r\nRepeat what I said.\r\n")
+    with lines.open() as piped:
+        assert said(stdin=piped) == expected
 
 
 def test_show_colours_tokens_by_temperature(with_heads):
