@@ -26,6 +26,12 @@ class Files(Options):
     problems: Path = option(
         None, "JSON lines with prompt and answer, or a .yaml list of reasoning-gym tasks", metavar="FILE"
     )
+    anchors: Path | None = option(
+        None,
+        "such a file of other prompts, which nobody scores: there heads stay near --anchor-temperature and "
+        "--anchor-top-p",
+        metavar="FILE",
+    )
 
 
 SETTINGS = (Files, Heads, RewardArguments, Processors)
@@ -53,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
             f"warmup-steps {arguments.warmup_steps}: the run has {arguments.updates} updates, so its learning rate "
             "would only rise; give fewer"
         )
+    if files.anchors is None:
+        refuse(values, ["anchor_temperature", "anchor_top_p"], "without --anchors")
     if heads.init:
         refuse(values, ["first_temperature", "first_top_p"], "with --init, whose heads are what a run starts from")
 
@@ -74,5 +82,6 @@ def run(args: argparse.Namespace) -> int:
         from autodeco.rewards.llama import LlamaPolicy
 
         policy = LlamaPolicy(*room, processors.threads)
-    result = train_on_rewards(policy, files.problems, heads.output, arguments, heads.init, args.resume)
+    files_and_settings = files.problems, heads.output, arguments, heads.init, args.resume
+    result = train_on_rewards(policy, *files_and_settings, anchors=files.anchors)
     return show_result(replace(result, quiet=policy.rank != 0), heads.output)

@@ -40,28 +40,25 @@ def decisions(
         ]
     )
     flat = [answer for group in answers for answer in group]
-    lengths = np.array([len(answer.tokens) for answer in flat])
     columns = {
         name: np.concatenate([getattr(answer, name) for answer in flat])
         for name in ("tokens", "states", "temperature", "top_p", "top_probability")
     }
-    uncertain = columns["top_probability"] < SURE
     drawn = [
         generator.random(sum(len(answer.tokens) for answer in group))
         for generator, group in zip(generators, answers, strict=True)
     ]
-    chosen = np.flatnonzero(uncertain | (np.concatenate(drawn) < SURE_SHARE))
-    uncertain = uncertain[chosen]
-    answer = np.repeat(np.arange(len(flat)), lengths)[chosen]
+    chosen, uncertain = kept_positions(columns["top_probability"], np.concatenate(drawn))
+    answer = np.repeat(np.arange(len(flat)), [len(answer.tokens) for answer in flat])[chosen]
 
     def column(values: np.ndarray, dtype=torch.float32) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(values)).to(policy.device, dtype)
 
     slope, baseline = slopes.reshape(-1)[answer], baselines[chosen]
-    # A kept sure position has the weight of those left out; the token sampled there says nothing about the heads.
+    # the token sampled at a sure position says nothing about the heads
     gains = np.where(uncertain, slope * (rewards.reshape(-1)[answer] - baseline), 0.0)
     tokens = column(columns["tokens"][chosen], torch.long)
-    hidden, distributions, atoms = _read(policy, columns["states"][chosen], tokens)
+    hidden, distributions, atoms = read_states(policy, columns["states"][chosen], tokens)
     return Decisions(
         hidden,
         distributions,
@@ -70,12 +67,29 @@ def decisions(
         column(columns["top_p"][chosen]),
         column(gains),
         column(slope * baseline),
-        column(np.where(uncertain, 1.0, 1 / SURE_SHARE)),
+        column(position_weights(uncertain)),
     )
 
 
+def kept_positions(top_probability: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices [k] of the positions to keep, and which of them [k] are uncertain.
+
+    All uncertain ones are kept, of the sure ones a sample by the random numbers ``drawn``, all [positions].
+    """
+    uncertain = top_probability < SURE
+    chosen = np.flatnonzero(uncertain | (drawn < SURE_SHARE))
+    return chosen, uncertain[chosen]
+
+
+def position_weights(uncertain: np.ndarray) -> np.ndarray:
+    """Return how many positions each kept one stands for: a sure one also for those left out."""
+    return np.where(uncertain, 1.0, 1 / SURE_SHARE)
+
+
 @torch.no_grad()
-def _read(policy: Policy, states: np.ndarray, tokens: torch.Tensor) -> tuple[torch.Tensor, Distributions, torch.Tensor]:
+def read_states(
+    policy: Policy, states: np.ndarray, tokens: torch.Tensor
+) -> tuple[torch.Tensor, Distributions, torch.Tensor]:
     """Return hidden states [n, H], compressed distributions and the atoms of ``tokens`` [n]."""
     chunk = CPU_CHUNK_BYTES if torch.device(policy.device).type == "cpu" else CHUNK_BYTES
     size = max(64, chunk // (4 * policy.identity.vocab_size))

@@ -19,9 +19,10 @@ import torch
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.heads import TEMPERATURE_SCALE, Heads
+from autodeco.rewards.anchors import Anchors, draw_anchors
 from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.decisions import decisions
-from autodeco.rewards.measuring import FINALISTS, GREEDY, GRID, Verdict, halving, halving_samples, verdict
+from autodeco.rewards.measuring import FINALISTS, GREEDY, GRID, Static, Verdict, halving, halving_samples, verdict
 from autodeco.rewards.objective import Decisions, add_gradient
 from autodeco.rewards.plan import SCREENING_SAMPLES, Pace, paced, plan_of
 from autodeco.rewards.policy import Policy, Sampled
@@ -63,20 +64,24 @@ def train_on_rewards(
     init: str | os.PathLike | None = None,
     resume: bool = False,
     progress: bool = True,
+    anchors: str | os.PathLike | None = None,
 ) -> TrainingResult:
     """Train heads with which ``policy`` answers the problems right; write the best ones, a report and the verdict.
 
-    Heads start from a static setting, or from ``init``. An interrupt keeps the best heads so far; ``resume`` goes on
-    after the last whole round. Raises InputError for bad input and if no answer is right.
+    At the prompts of ``anchors``, which nobody scores, heads are held to the setting that ``arguments`` say. Heads
+    start from a static setting, or from ``init``. An interrupt keeps the best heads so far; ``resume`` goes on after
+    the last whole round. Raises InputError for bad input and if no answer is right.
     """
     processes = policy.processes
     workers = max(1, (os.cpu_count() or 1) // processes.on_this_machine - 1)
     with Scorer(arguments.checker, workers) as scorer, processes.interrupted_together():
-        problems, pace = Problems(problems_path, policy, arguments, scorer), None
+        problems, pace = Problems(problems_path, policy, arguments, scorer, anchors), None
         if progress or arguments.time:
             pace, arguments = paced(policy, problems, arguments, Path(output_dir), resume)
-        made_of, details = {"problems": problems.hash}, {"data": problems.described, "processes": processes.count}
-        run = TrainingState(Path(output_dir), policy, arguments, RewardEvaluation, made_of, details, init, resume)
+        details = {"data": problems.described, "processes": processes.count}
+        run = TrainingState(
+            Path(output_dir), policy, arguments, RewardEvaluation, problems.made_of, details, init, resume
+        )
         processes.wait()  # none may take what the first one writes for another run's
         with run.locked():
             if not resume and run.model.rank == 0:
@@ -98,7 +103,8 @@ class _Training:
     def __init__(self, run: TrainingState, problems: Problems, pace: Pace | None):
         self._run, self._problems, self._processes = run, problems, run.model.processes
         self._arguments, self._policy = run.arguments, run.model
-        self._plan = plan_of(run.arguments, len(problems.training), len(problems.validation))
+        self._plan = plan_of(run.arguments, len(problems.training), len(problems.validation), len(problems.anchors))
+        self._anchors: Anchors | None = None
         self._progress = Progress(problems, self._plan, pace)
         self._target = parse_target(self._arguments.target)
 
@@ -138,6 +144,9 @@ class _Training:
                 with self._progress.drawing("screening", self._plan.screening, done):
                     self._screen()
                 self._progress.tell_left(**self._done())
+            if self._problems.anchors and self._number() < arguments.rounds:
+                with self._progress.drawing("anchors", self._plan.anchors):
+                    self._anchors = self._draw_anchors()
             while True:
                 number = self._number()
                 due = number % arguments.evaluate_every == 0 or number == arguments.rounds
@@ -179,6 +188,20 @@ class _Training:
         del self._run.extra["screened"]
         self._run.extra["rates"] = {str(index): rate for index, rate in problems.rates.items()}
         self._run.save_resume()
+
+    def _draw_anchors(self) -> Anchors:
+        """Return the anchors of this process's share of their prompts."""
+        arguments, prompts = self._arguments, self._problems.anchors
+        numbers = range(len(prompts))[self._processes.share(len(prompts))]
+        return draw_anchors(
+            self._policy,
+            [prompts[number] for number in numbers],
+            Static(arguments.anchor_temperature, arguments.anchor_top_p),
+            seed_of(arguments.seed, Stream.ANCHORS, 0),
+            [random_numbers(arguments.seed, Stream.ANCHORS, 1 + number) for number in numbers],
+            numbers,
+            self._problems.ended,
+        )
 
     def _round(self, number: int) -> dict:
         """Draw answers and learn from them; return the figures of the round."""
@@ -227,7 +250,8 @@ class _Training:
         run, arguments = self._run, self._arguments
         first = sum(sizes[: self._policy.rank])
         generator = torch.Generator().manual_seed(seed_of(arguments.seed, Stream.UPDATES, number))
-        sums = torch.zeros(3)
+        anchored = self._processes.gather(0 if self._anchors is None else len(self._anchors))
+        sums = torch.zeros(4)
         for _ in range(arguments.passes):
             order = torch.randperm(sum(sizes), generator=generator)
             for part in order.tensor_split(arguments.minibatches):
@@ -237,16 +261,34 @@ class _Training:
                 found = add_gradient(
                     run.heads, here, arguments.leak_price, arguments.minibatches / answers, arguments.clip
                 )
-                found = self._processes.sum_gradients(run.heads, torch.cat([found, here.weight.sum().reshape(1)]))
+                held = self._hold(anchored, len(part), generator)
+                figures = torch.cat([found, here.weight.sum().reshape(1), held.to(found)])
+                found = self._processes.sum_gradients(run.heads, figures)
                 if not found[0].isfinite():
                     raise InputError(
                         f"{run.directory}: the loss of update {run.step} is not finite; the best heads so far are "
                         "kept; try a lower --learning-rate"
                     )
                 run.update(learning_rate(run.step, arguments))
-                sums += (found[1:4] / found[4].clamp(min=1)).cpu()
-        gain, leak, divergence = (sums / arguments.updates_in_a_round).tolist()
-        return {"gain": gain, "leak": leak, "divergence": divergence}
+                sums[:3] += (found[1:4] / found[4].clamp(min=1)).cpu()
+                sums[3] += (found[5] / found[6].clamp(min=1)).cpu()
+        means = (sums / arguments.updates_in_a_round).tolist()
+        shown = ("gain", "leak", "divergence", *(("anchors_left",) if self._anchors is not None else ()))
+        return dict(zip(shown, means, strict=False))
+
+    def _hold(self, sizes: list[int], n: int, generator: torch.Generator) -> torch.Tensor:
+        """Add the gradient of leaving ``n`` of the anchors, of which each process has ``sizes``.
+
+        Return the sum of their costs and that of their weights [2].
+        """
+        if self._anchors is None:
+            return torch.zeros(2)
+        total, first = sum(sizes), sum(sizes[: self._policy.rank])
+        part = torch.randint(total, (n,), generator=generator)
+        own = part[(part >= first) & (part < first + len(self._anchors))] - first
+        here = self._anchors[own.to(self._anchors.weight.device)]
+        scale = self._arguments.anchor_price * total / n / len(self._problems.anchors)
+        return torch.stack([here.add_gradient(self._run.heads, scale), here.weight.sum()])
 
     def _measure(self, number: int) -> None:
         """Have the averaged heads answer the held-out problems; keep them as a candidate."""

@@ -98,13 +98,18 @@ def add_gradient(heads: Heads, decisions: Decisions, price: float, scale: float,
     Return its sums [4] over decisions by their weights: loss, gain, leak and divergence. Time is linear in the
     decisions; memory, beside theirs, does not grow with them.
     """
-    size = CPU_CHUNK if decisions.atom.device.type == "cpu" else CHUNK
     sums = decisions.weight.new_zeros(4)
-    for begin in range(0, len(decisions), size):
-        here = decisions[begin : begin + size]
+    for part in chunks(len(decisions), decisions.atom.device):
+        here = decisions[part]
         found = losses(heads, here, clip)
         loss = ((price * here.price * found.leak - found.gain) * here.weight).sum()
         (scale * loss).backward()
         terms = (found.gain, found.leak, found.divergence)
         sums += torch.stack([loss.detach(), *((term.detach() * here.weight).sum() for term in terms)])
     return sums
+
+
+def chunks(n: int, device: torch.device) -> list[slice]:
+    """Return ``n`` positions in the parts that ``device`` takes at a time."""
+    size = CPU_CHUNK if device.type == "cpu" else CHUNK
+    return [slice(begin, begin + size) for begin in range(0, n, size)]

@@ -51,6 +51,7 @@ class Plan:
 
     training: int  # problems
     held_out: int
+    anchors: int
     screening: int
     rounds: int
     in_a_round: int
@@ -62,7 +63,8 @@ class Plan:
         """Return how many answers are still to be drawn, and learned from, when so much is done."""
         learned = (self.rounds - rounds) * self.in_a_round
         measured = (self.measurements - measurements) * self.in_a_measurement
-        return (0 if screened else self.screening) + learned + measured + self.judging, learned
+        before = (0 if screened else self.screening) + (self.anchors if rounds < self.rounds else 0)
+        return before + learned + measured + self.judging, learned
 
     def seconds(self, pace: Pace, **done) -> float:
         """Return how long what is left takes."""
@@ -82,6 +84,9 @@ class Plan:
             f"measuring: {self.in_a_measurement} answers to held-out problems, {self.measurements} times",
             f"verdict: {self.judging} answers of the best heads, of static settings and of greedy decoding",
         ]
+        if self.anchors:
+            setting = Static(arguments.anchor_temperature, arguments.anchor_top_p)
+            lines.insert(1, f"anchors: {self.anchors} answers to prompts that nobody scores, at {setting}")
         if done.get("screened"):
             lines.append(f"done before: {done['rounds']} of {self.rounds} rounds")
         lines.append(
@@ -91,8 +96,8 @@ class Plan:
         return lines
 
 
-def plan_of(arguments: RewardArguments, training: int, held_out: int) -> Plan:
-    """Return the plan of a run on so many problems ``training`` and ``held_out``."""
+def plan_of(arguments: RewardArguments, training: int, held_out: int, anchors: int = 0) -> Plan:
+    """Return the plan of a run on so many problems ``training`` and ``held_out``, and prompts of ``anchors``."""
     screened = min(training, arguments.screening_problems or training)
     measurements = len({*range(0, arguments.rounds, arguments.evaluate_every), arguments.rounds})
     first = halving_samples(parse_target(arguments.target))
@@ -100,6 +105,7 @@ def plan_of(arguments: RewardArguments, training: int, held_out: int) -> Plan:
     return Plan(
         training,
         held_out,
+        anchors,
         SCREENING_SAMPLES * screened,
         arguments.rounds,
         min(arguments.batch_problems, training) * arguments.samples,
@@ -160,13 +166,13 @@ def paced(
             arguments = replace(arguments, **{name: begun[name] for name in SIZES if name in begun})
         else:
             seconds = parse_duration("time", arguments.time) - pace.measuring
-            arguments = fitted(arguments, len(problems), pace, seconds)
+            arguments = fitted(arguments, len(problems), pace, seconds, len(problems.anchors))
         problems.divide(arguments)
     return pace, arguments
 
 
-def fitted(arguments: RewardArguments, problems: int, pace: Pace, seconds: float) -> RewardArguments:
-    """Return ``arguments`` with rounds and sizes whose run on ``problems`` takes ``seconds`` at ``pace``.
+def fitted(arguments: RewardArguments, problems: int, pace: Pace, seconds: float, anchors: int = 0) -> RewardArguments:
+    """Return ``arguments`` with rounds and sizes whose run on ``problems``, with ``anchors``, takes ``seconds``.
 
     Raises InputError if even the smallest run takes longer.
     """
@@ -178,7 +184,7 @@ def fitted(arguments: RewardArguments, problems: int, pace: Pace, seconds: float
 
     def cost(*sizes: int) -> float:
         held_out = min(sizes[0], problems // 2)
-        return plan_of(sized(*sizes), problems - held_out, held_out).seconds(pace)
+        return plan_of(sized(*sizes), problems - held_out, held_out, anchors).seconds(pace)
 
     shortest = cost(*LEAST) / RESERVE
     if shortest > seconds:

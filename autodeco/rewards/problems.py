@@ -47,14 +47,29 @@ def checked_problems(path: str | os.PathLike, arguments: RewardArguments) -> lis
 class Problems:
     """The problems in ``path``, split by ``arguments`` into those to train and to validate on.
 
-    Raises InputError for a file that cannot be read or is too small.
+    ``anchors`` is a file of prompts that nobody scores. Raises InputError for a file that cannot be read or is too
+    small.
     """
 
-    def __init__(self, path: str | os.PathLike, policy: Policy, arguments: RewardArguments, scorer: Scorer):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        policy: Policy,
+        arguments: RewardArguments,
+        scorer: Scorer,
+        anchors: str | os.PathLike | None = None,
+    ):
         self._problems, self._policy, self._scorer = checked_problems(path, arguments), policy, scorer
-        self.hash = file_hash(path)
-        self.described = {"file": Path(path).name, "sha256": self.hash, "problems": len(self._problems)}
+        self.described = {"file": Path(path).name, "sha256": file_hash(path), "problems": len(self._problems)}
         self._prompts = [_prompt_ids(policy, problem) for problem in self._problems]
+        self.anchors: list[list[int]] = []  # prompts
+        self.made_of = {"problems": self.described["sha256"], "anchors": None}
+        if anchors is not None:
+            self.anchors = [_prompt_ids(policy, problem) for problem in read_problems(anchors)]
+            self.made_of["anchors"] = file_hash(anchors)
+            self.described["anchors"] = {"file": Path(anchors).name, "prompts": len(self.anchors)}
+        if 0 < len(self.anchors) < policy.processes.count:
+            raise InputError(f"{anchors}: holds fewer prompts than there are processes; give more")
         self.divide(arguments)
         self.given_up = 0  # answers whose scoring took too long or too much memory
         self.drawn = Drawn()
@@ -118,17 +133,21 @@ class Problems:
         self.drawn.seconds += time.perf_counter() - began
         return answers, np.concatenate(rewards)
 
+    def ended(self, prompt: int, sample: int, answer: Sampled) -> None:
+        """Tell who listens that an answer ended; raise an interrupt that was noted."""
+        if self.told is not None:
+            self.told(self._policy.processes.count)  # the others have come as far
+        self._policy.processes.stop_if_interrupted()
+
     def _own_answers(
         self, indices: Sequence[int], n: int, predictor: Predictor, seed: int, keep_states: bool
     ) -> tuple[list[list[Sampled]], np.ndarray]:
-        processes, started = self._policy.processes, {}
+        started = {}
 
         def ended(prompt: int, sample: int, answer: Sampled) -> None:
             if answer.finished:  # scored beside the drawing of the others
                 started[prompt, sample] = self._scorer.start(self._problems[indices[prompt]], answer.text)
-            if self.told is not None:
-                self.told(processes.count)  # the others have come as far
-            processes.stop_if_interrupted()
+            self.ended(prompt, sample, answer)
 
         answers = self._policy.sample(self.prompts(indices), n, predictor, seed, keep_states, ended, indices)
         rewards = np.zeros((len(indices), n))

@@ -22,6 +22,7 @@ class Stream(enum.IntEnum):
     DECISIONS = 9  # which decisions of an answer are looked at
     UPDATES = 10  # whatever else an update draws
     BOOTSTRAP = 11  # resampling in statistics
+    ANCHORS = 12  # the answers to prompts that nobody scores, and which of their positions are kept
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:

@@ -11,6 +11,9 @@ place by itself. The kinds are those of real answers:
     misranked  the likeliest token is often wrong, the next two are right
 
 Every token behind the third breaks the answer, so a temperature that is too high loses everywhere.
+
+Problems from ``ELSEWHERE`` on are those of another task. Their places are digits, but look much like the misranked ones
+of the others: what heads learn there does not hold here.
 """
 
 import functools
@@ -27,6 +30,7 @@ KINDS = ("sure", "digit", "wording", "misranked")
 SHARES = (0.6, 0.2, 0.12, 0.08)
 LENGTH, VOCABULARY, HIDDEN = 50, 40, 24
 BROKEN = 0.05  # what a token behind the third leaves
+ELSEWHERE = 100_000
 # of the three likeliest tokens, by kind: lowest and highest logit, and what is kept; the others lie around -6
 LOGITS = torch.tensor(
     [
@@ -46,8 +50,11 @@ def place(problem: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch
     """Return (kind [L], hidden [L, H], logits [L, V], keep [L, V]) of the places of an answer to ``problem``."""
     generator = torch.Generator().manual_seed(1000 + problem)
     kind = torch.multinomial(torch.tensor(SHARES), LENGTH, True, generator=generator)
-    ways = torch.randn(len(KINDS), HIDDEN, generator=torch.Generator().manual_seed(1))
-    hidden = ways[kind] + 0.5 * torch.randn(LENGTH, HIDDEN, generator=generator)
+    if elsewhere := problem >= ELSEWHERE:
+        kind = torch.where(kind == KINDS.index("sure"), kind, KINDS.index("digit"))
+    ways = torch.randn(len(KINDS) + 1, HIDDEN, generator=torch.Generator().manual_seed(1))
+    looks = torch.where(kind == KINDS.index("digit"), KINDS.index("misranked"), kind) if elsewhere else kind
+    hidden = ways[looks] + elsewhere * ways[-1] + 0.5 * torch.randn(LENGTH, HIDDEN, generator=generator)
     logits = 0.7 * torch.randn(LENGTH, VOCABULARY, generator=generator) - 6
     low, high = LOGITS[kind].unbind(-1)
     logits[:, :3] = low + (high - low) * torch.rand(LENGTH, 3, generator=generator)
