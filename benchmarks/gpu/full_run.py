@@ -1,13 +1,16 @@
 """From nothing to reward-trained heads on one GPU: python3 benchmarks/gpu/full_run.py MODEL TRAINING TEST OUT
 
-MODEL is a GGUF or a Hugging Face folder; TRAINING and TEST are files of problems. Rewards train OUT/reward from a
-static setting. The heads are measured on TEST beside greedy decoding, static settings, their own mean and their own
-values shuffled over tokens. OUT/full_run.json has figures and times, OUT/rewards.npz the reward of every test answer.
+MODEL is a GGUF or a Hugging Face folder; TRAINING and TEST are files of problems. Rewards train OUT/warm for pass@1 +
+pass@8 from a warm static setting, and from there OUT/reward for the target. With --anchors, heads are held to a warm
+setting at its prompts first, to a cold one then. The heads are measured on TEST beside greedy decoding, static
+settings, their own means and their own values shuffled over tokens. OUT/full_run.json has figures and times,
+OUT/rewards.npz the reward of every test answer.
 """
 
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,8 @@ from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.hugging_face import HuggingFacePolicy
 from autodeco.rewards.loop import train_on_rewards
 from autodeco.rewards.measuring import GREEDY, Static
+
+LEAST = 0.01  # temperature that counts in the mean of 1/T
 
 
 def shuffled(temperature: np.ndarray, top_p: np.ndarray, device: str):
@@ -78,10 +83,11 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=24)
     parser.add_argument("--slots", type=int, default=1536)
     parser.add_argument("--answers", type=int, default=8, help="to a test problem")
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--warm-rounds", type=int, default=22)
+    parser.add_argument("--rounds", type=int, default=36)
+    parser.add_argument("--anchors", type=Path, help="prompts that nobody scores")
     parser.add_argument("--batch-problems", type=int, default=160)
     parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--first-temperature", type=float, default=0.35)
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="other heads to measure")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -101,24 +107,33 @@ def main() -> None:
     policy = HuggingFacePolicy(model, args.max_tokens, args.slots, args.device, args.dtype)
     done("load")
 
-    reward = RewardArguments(
-        target=args.target,
+    warm = RewardArguments(
+        target="pass@1+pass@8",
         checker="python:last_number:right",
         answers_from="hugging-face",
         dtype=args.dtype,
-        rounds=args.rounds,
+        rounds=args.warm_rounds,
         batch_problems=args.batch_problems,
         samples=args.samples,
         max_tokens=args.max_tokens,
-        first_temperature=args.first_temperature,
-        validation_problems=300,
+        first_temperature=0.5,
+        leak_price=0.5,
+        validation_problems=100,
+        evaluate_every=args.warm_rounds,
         slots=args.slots,
         device=args.device,
     )
-    result = train_on_rewards(policy, args.training, args.out / "reward", reward)
-    report["reward"] = {"verdict": result.verdict, "best_step": result.best_step, "history": result.history}
+    cold = replace(warm, target=args.target, rounds=args.rounds, leak_price=1.0, evaluate_every=12)
+    warm = replace(warm, anchor_price=0.15, anchor_temperature=0.4, anchor_top_p=0.95)
+    cold = replace(cold, anchor_price=0.03, validation_problems=300)
+    first = None
+    for name, arguments in (("warm", warm), ("reward", cold)):
+        folder = args.out / name
+        result = train_on_rewards(policy, args.training, folder, arguments, first, anchors=args.anchors)
+        report[name] = {"verdict": result.verdict, "best_step": result.best_step, "history": result.history}
+        first = folder
+        done(name)
     report["peak_bytes"] = torch.cuda.max_memory_allocated() if args.device == "cuda" else None
-    done("reward")
 
     all_rewards = {}
 
@@ -130,9 +145,11 @@ def main() -> None:
     judge("greedy", GREEDY, 1)
     for setting in (Static(0.1), Static(0.2, 0.95), Static(0.3, 0.95), Static(0.6, 0.95)):
         judge(str(setting), setting, args.answers)
-    for folder in (args.out / "reward", *(each for each in args.also if each.exists())):
+    for folder in (args.out / "reward", args.out / "warm", *(each for each in args.also if each.exists())):
         temperature, top_p = judge(folder.name, Heads.from_pretrained(folder).to(args.device), args.answers)
-        judge(f"{folder.name}, fixed at the mean", Static(float(temperature.mean()), float(top_p.mean())), args.answers)
+        means = {"mean": temperature.mean(), "mean of 1/T": 1 / np.mean(1 / np.maximum(temperature, LEAST))}
+        for mean, value in means.items():
+            judge(f"{folder.name}, fixed at the {mean}", Static(float(value), float(top_p.mean())), args.answers)
         judge(f"{folder.name}, shuffled", shuffled(temperature, top_p, args.device), args.answers)
     done("test")
     print(json.dumps(report["test"], indent=1))
