@@ -35,6 +35,9 @@ from autodeco.llama.seeds import Seeds, is_random
 from autodeco.llama.text_completion import complete
 from autodeco.llama.turns import Turn
 
+# Whose states are narrower than llama.cpp takes embeddings to be: it reads past their end, and aborts the process.
+WITHOUT_EMBEDDINGS = {"deepseek4", "qwen4exp"}
+
 
 class Llama(ExclusiveLlama):
     """A llama.cpp model that picks temperature and top-p for every token by itself.
@@ -68,6 +71,11 @@ class Llama(ExclusiveLlama):
         self._layout = open_layout(model_path)
         if not self._layout.has_base:
             raise InputError(f"{model_path}: holds heads only; give the base model first and this file as heads")
+        if kwargs.get("embedding") and self._layout.architecture in WITHOUT_EMBEDDINGS:
+            raise InputError(
+                f"{model_path}: llama.cpp cannot embed with a model of this architecture "
+                f"({self._layout.architecture}); open it without embedding=True"
+            )
         if heads_path is None and self._layout.brings_heads:
             heads_path = model_path
         heads = None if heads_path is None else self._read_heads(heads_path)

@@ -66,6 +66,15 @@ def test_others_are_not(keys, tmp_path):
     assert open_layout(write_header(tmp_path / "model.gguf", "qwen3", **keys)).architecture == "qwen3"
 
 
+@pytest.mark.parametrize("architecture", ["deepseek4", "qwen4exp"])
+def test_embedding_with_what_llama_cpp_aborts_on_is_refused(architecture, tmp_path):
+    path = write_header(tmp_path / "model.gguf", architecture)
+    with pytest.raises(
+        InputError, match=rf"model\.gguf: llama\.cpp cannot embed .* \({architecture}\); open it without"
+    ):
+        autodeco.Llama(str(path), embedding=True)
+
+
 @pytest.mark.parametrize("architecture", [*REFUSED, "llama", "t5x", "", "lfm2"])
 def test_python_and_c_agree(architecture):
     for causal in (True, False):
