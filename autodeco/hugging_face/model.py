@@ -13,6 +13,7 @@ from autodeco.base.identity import ModelIdentity, model_fingerprint
 from autodeco.data.messages import Messages, Tools
 from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
+from autodeco.export.language_models import EMBEDDING
 from autodeco.reports.token_texts import texts_by_decoding
 
 
@@ -73,7 +74,7 @@ class HuggingFaceModel:
     """
 
     def __init__(self, path: str | os.PathLike, dtype: str, empty: bool = False):
-        from transformers import AutoTokenizer
+        from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoTokenizer
 
         gguf = Path(path).suffix == ".gguf"
         where = {"gguf_file": Path(path).name} if gguf else {}
@@ -83,6 +84,11 @@ class HuggingFaceModel:
             model = (_empty_model if empty else _whole_model)(folder, getattr(torch, dtype), where)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise InputError(f"{path}: transformers cannot load it ({error})") from None
+        if type(model.config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(model.config, "is_decoder", False):
+            raise InputError(
+                f"{path}: is {EMBEDDING} ({model.config.model_type}), whose states know the tokens behind them; heads "
+                "need a language model that writes one token after the other"
+            )
         self.network = model.eval().requires_grad_(False)
         output = model.get_output_embeddings()
         vocab, hidden = output.weight.shape

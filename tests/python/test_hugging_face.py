@@ -263,6 +263,19 @@ def test_processes_of_which_one_is_interrupted_stop_together_and_resume_to_the_s
         assert torch.equal(weights(tmp_path)[name], tensor), name
 
 
+def test_a_model_whose_states_know_what_follows_is_refused(tiny, tmp_path):
+    bert = shutil.copytree(tiny, tmp_path / "bert")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    for is_decoder in (False, True):
+        config = transformers.BertConfig(vocab_size=49152, is_decoder=is_decoder, **sizes)
+        transformers.BertLMHeadModel(config).save_pretrained(bert)
+        if is_decoder:
+            assert HuggingFaceModel(bert, "float32").identity.architecture == "bert"
+        else:
+            with pytest.raises(InputError, match=r"bert: is an embedding model \(bert\)"):
+                HuggingFaceModel(bert, "float32")
+
+
 def test_data_with_nothing_to_learn_from_is_refused(folder, tmp_path, capsys):
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps({"prompt": "word " * 40, "completion": "x"}) + "\n")
