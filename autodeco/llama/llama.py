@@ -256,8 +256,9 @@ class Llama(ExclusiveLlama):
     def embed(self, *args, **kwargs):
         with self._turn:
             self._check_open()
-            self._attachment.detach()
-            llama_cpp.llama_set_embeddings(self.ctx, self.context_params.embeddings)  # which a generation takes off
+            if self.context_params.embeddings:  # else it refuses, and a generation under way goes on
+                self._attachment.detach()
+                llama_cpp.llama_set_embeddings(self.ctx, True)  # which a generation takes off
             return super().embed(*args, **kwargs)
 
     def tokenizer(self) -> WholeTokenizer:

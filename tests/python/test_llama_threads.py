@@ -192,6 +192,19 @@ def test_embedding_during_a_stream_changes_neither(embedding, exported, heads):
     assert text == expected
 
 
+def test_an_embedding_that_is_refused_leaves_a_stream_as_it_was(shared):
+    shared.reset()
+    expected = streamed(shared, 7)
+    shared.reset()
+    chunks = shared(PROMPT, max_tokens=8, seed=7, temperature=3.0, top_p=2.0, stream=True)
+    text = ""
+    for chunk in chunks:
+        text += chunk["choices"][0]["text"]
+        with pytest.raises(RuntimeError, match="embedding=True"):
+            shared.embed("Hello")
+    assert text == expected
+
+
 def test_embedding_between_the_tokens_of_a_draft(smollm2, exported):
     """Several tokens are sampled from one batch there, whose logits the embedding replaces."""
     from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
