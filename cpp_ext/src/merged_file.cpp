@@ -56,7 +56,7 @@ llama_model * load_model(const std::string & path, llama_model_params params, fa
         return nullptr;
     }
     if (layout.kind == file_kind::sidecar) {
-        error = { AUTODECO_ERROR_MODEL, path + ": holds heads only; give the base model" };
+        error = { AUTODECO_ERROR_FORMAT, path + ": holds heads only; give the base model" };
         return nullptr;
     }
     llama_model * model = nullptr;
