@@ -85,6 +85,10 @@ def _read_folder(folder: Path, hidden_size: int | None) -> HeadWeights:
     index, unfinished = folder / INDEX, (folder / RESUME_FILE).is_file()
     if index.is_file():
         files = _indexed_files(index)
+        alone = folder / HEADS_FILE
+        if alone.is_file() and not any(path.is_file() for path in files):
+            # Taking heads out of a whole checkpoint leaves its index beside them.
+            files = {alone: set().union(*files.values())}
     else:
         files = dict.fromkeys(path for path in sorted(folder.glob("*.safetensors")) if path.name != RESUME_FILE)
         if not files and unfinished:
