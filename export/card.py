@@ -13,7 +13,8 @@ import jinja2
 from autodeco.errors import InputError
 from autodeco.export.evaluation import Evaluation, in_words
 from autodeco.export.head_weights import HeadWeights
-from autodeco.export.layout import SIDECAR, Layout
+from autodeco.export.layout import EMBEDDED, SIDECAR, Layout
+from autodeco.export.sampling import LETTERS, PRESET, PRESET_FOLDER, Sampling, stock_file
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
 from autodeco.runs.atomic import replacing
 
@@ -49,9 +50,10 @@ def model_card(
     description: dict[str, str],
     deviations: Sequence[Deviation] = (),
     evaluation: Evaluation | None = None,
+    sampling: Sampling | None = None,
 ) -> str:
     """Text of the card for ``file``; ``description`` maps `general.*` keys to the user's texts, ``evaluation`` is the
-    verdict of held-out problems."""
+    verdict of held-out problems, ``sampling`` the setting for programs without AutoDeco."""
     merged = layout != SIDECAR
     values = {
         "front": _front_matter(heads, base, merged, description.get(KEY_LICENSE)),
@@ -61,6 +63,11 @@ def model_card(
         "file": Path(file).name,
         "model": Path(base.path).name if base.has_base else "MODEL.gguf",
         "merged": merged,
+        "opens_everywhere": layout == EMBEDDED,
+        "stock": stock_file(layout, Path(file), base),
+        "sampling": sampling,
+        "letters": LETTERS,
+        "preset": f"{PRESET_FOLDER}/{PRESET}",
         "chats": base.model is not None and "tokenizer.chat_template" in base.model.keys,
         "kinds": [name for name, here in (("temperature", heads.has_temperature), ("top-p", heads.has_top_p)) if here],
         "weight_type": weight_type,
@@ -133,6 +140,7 @@ def _link(text: str) -> str:
 def write_card(path: Path, text: str) -> None:
     """Write a card; raises InputError if the file cannot be written."""
     try:
+        path.parent.mkdir(exist_ok=True)
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from autodeco import __version__
@@ -18,6 +19,7 @@ from autodeco.export.heads_in_gguf import WEIGHT_TYPES
 from autodeco.export.layout import EMBEDDED, MERGED, PLAIN, SIDECAR, Layout, open_layout
 from autodeco.export.make_base import made_base, own_model
 from autodeco.export.names import output_name
+from autodeco.export.sampling import PRESET, PRESET_FOLDER, Sampling, checked, of_evaluation, stock_file
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL, VERSION
 from autodeco.export.split import split
 from autodeco.export.writer import check_mergeable, check_output_is_not, write_embedded, write_merged, write_sidecar
@@ -75,7 +77,15 @@ def parser() -> argparse.ArgumentParser:
     about.add_argument("--author", help="general.author")
     about.add_argument("--license", help="general.license, an SPDX identifier such as apache-2.0")
     about.add_argument("--url", help="general.url")
-    about.add_argument("--card", action="store_true", help="write a model card, README.md, beside the file")
+    about.add_argument(
+        "--sampling",
+        metavar="T,P",
+        help="temperature and top-p for programs without AutoDeco, or none (default: the best static setting that "
+        "held-out problems found, else the heads' mean, for which the model runs over a short text)",
+    )
+    about.add_argument(
+        "--card", action="store_true", help="write a model card, README.md, and llama.cpp/preset.ini beside the file"
+    )
     return made
 
 
@@ -98,8 +108,10 @@ def _export(args) -> int:
     evaluation = _read_evaluation(args.heads, from_gguf)
     output = _output(args, base_path)
     card = output.parent / "README.md"
-    if args.card and card.exists():
-        raise InputError(f"{card}: is there already; remove it, or write to another folder with -o")
+    preset = output.parent / PRESET_FOLDER / PRESET
+    for path in (card, preset):
+        if args.card and path.exists():
+            raise InputError(f"{path}: is there already; remove it, or write to another folder with -o")
     given = {KEY_NAME: args.name, KEY_AUTHOR: args.author, KEY_LICENSE: args.license, KEY_URL: args.url}
     description = {key: text for key, text in given.items() if text}
     # Bad weights are found before the model takes minutes to make.
@@ -114,21 +126,31 @@ def _export(args) -> int:
         warning = check_fit(from_gguf, base) if from_gguf is not None and args.base else None
         if warning:
             heads = replace(heads, notes=(*heads.notes, warning))
-        deviations = _check(heads, base) if args.check else []
+        measured = Measured(heads, base)
+        deviations = measured.deviations() if args.check else []
+        sampling, why_not = _sampling(args, evaluation, measured)
+        of_model = {} if args.layout == SIDECAR else {"sampling": sampling}
         with own_model(base, output.parent, args.layout) as own:
-            WRITERS[args.layout](output, tensors, own, description, evaluation)
+            WRITERS[args.layout](output, tensors, own, description, evaluation, **of_model)
     if args.card:
         from autodeco.export.card import model_card, write_card
 
-        text = model_card(output, args.layout, args.type, heads, base, description, deviations, evaluation)
-        write_card(card, text)
-    for note in heads.notes:
+        made = (output, args.layout, args.type, heads, base, description, deviations, evaluation, sampling)
+        write_card(card, model_card(*made))
+        preset_text = sampling and sampling.preset(stock_file(args.layout, output, base))
+        if preset_text:
+            write_card(preset, preset_text)
+    for note in (*heads.notes, *why_not):
         print(f"note: {note}")
     _say_what_was_made(output, args, heads, base)
     if evaluation:
         print(f"held-out problems said: {evaluation.verdict}")
+    if sampling:
+        print(f"without AutoDeco: T {sampling.temperature:g}, P {sampling.top_p:g}, {sampling.found}")
     if args.card:
         print(f"wrote {card}")
+    if args.card and preset_text:
+        print(f"wrote {preset}")
     return 0
 
 
@@ -171,13 +193,54 @@ def _read_evaluation(heads_path: str, from_gguf: Layout | None) -> Evaluation | 
     return read_run(heads_path) if os.path.isdir(heads_path) else None
 
 
-def _check(heads: HeadWeights, base: Layout) -> list:
-    from autodeco.export.card import deviation_table
-    from autodeco.llama.head_accuracy import measure_deviations
+class Measured:
+    """What is found by running the model over a short text, once at most."""
 
-    deviations = measure_deviations(heads, base)
-    print("\n".join(deviation_table(deviations)))
-    return deviations
+    def __init__(self, heads: HeadWeights, base: Layout):
+        self._heads, self._base = heads, base
+
+    @cached_property
+    def _states(self) -> tuple:
+        from autodeco.llama.head_accuracy import hidden_states
+
+        return hidden_states(self._base)
+
+    def deviations(self) -> list:
+        """What each type of weights costs, which is printed too; raises InputError if the model does not load."""
+        from autodeco.export.card import deviation_table
+        from autodeco.llama.head_accuracy import measure_deviations
+
+        deviations = measure_deviations(self._heads, self._base, self._states)
+        print("\n".join(deviation_table(deviations)))
+        return deviations
+
+    def mean_setting(self) -> Sampling:
+        """The heads' mean; raises InputError if the model does not load."""
+        from autodeco.llama.head_accuracy import mean_setting
+
+        return mean_setting(self._heads, self._base, self._states)
+
+
+def _sampling(args, evaluation: Evaluation | None, measured: Measured) -> tuple[Sampling | None, list[str]]:
+    """The setting for programs without AutoDeco, and why there is none."""
+    if args.sampling is not None:
+        return (None if args.sampling == "none" else _given_sampling(args.sampling)), []
+    if args.layout == SIDECAR and not args.card:
+        return None, []
+    if found := of_evaluation(evaluation):
+        return found, []
+    try:
+        return measured.mean_setting(), []
+    except InputError as error:
+        return None, [f"no setting for programs without AutoDeco: {error}"]
+
+
+def _given_sampling(text: str) -> Sampling:
+    temperature, _, top_p = text.partition(",")
+    try:
+        return checked(float(temperature), float(top_p), "as given by who made the file")
+    except ValueError:
+        raise InputError(f"--sampling {text}: give temperature and top-p, such as 0.7,0.95, or none") from None
 
 
 def _output(args, base_path: str) -> Path:

@@ -20,6 +20,7 @@ from autodeco.export.gguf_file import DEFAULT_ALIGNMENT, GgufFile, TensorInfo, p
 from autodeco.export.head_tensors import HeadTensor
 from autodeco.export.layout import Layout
 from autodeco.export.progress import growth_bar
+from autodeco.export.sampling import Sampling
 from autodeco.export.schema import (
     ADAPTER_TYPE,
     ADDED_PREFIX,
@@ -98,9 +99,10 @@ def write_merged(
     base: Layout,
     description: dict[str, str] | None = None,
     evaluation: Evaluation | None = None,
+    sampling: Sampling | None = None,
 ) -> None:
-    """Write one GGUF that holds the model of ``base`` and its heads; ``description`` replaces `general.*` keys,
-    ``evaluation`` is the verdict of held-out problems.
+    """Write one GGUF that holds the model of ``base`` and its heads; ``description`` and ``sampling`` replace
+    `general.*` keys, ``evaluation`` is the verdict of held-out problems.
 
     The model is copied by the system, not through memory. The same input gives the same bytes. Raises InputError if the
     base is split or is the output itself, or if the file cannot be written."""
@@ -119,7 +121,7 @@ def write_merged(
     infos += _place(tensors, end, alignment)
 
     with open(base.path, "rb") as source:
-        keys = [*_merged_keys(source, model, tensors, base, description or {}), *encoded(evaluation)]
+        keys = [*_merged_keys(source, model, tensors, base, _given(description, sampling)), *encoded(evaluation)]
         head = _merged_header(keys, infos, model)
         with writing(output) as file:
             file.write(head)
@@ -138,9 +140,10 @@ def write_embedded(
     base: Layout,
     description: dict[str, str] | None = None,
     evaluation: Evaluation | None = None,
+    sampling: Sampling | None = None,
 ) -> None:
     """Write the model of ``base`` with its heads as one more key, which any program that runs the model passes over;
-    ``description`` replaces `general.*` keys, ``evaluation`` is the verdict of held-out problems.
+    ``description`` and ``sampling`` replace `general.*` keys, ``evaluation`` is the verdict of held-out problems.
 
     Everything behind the header is copied by the system. The same input gives the same bytes. Raises InputError if the
     base is split or is the output itself, if its header could not be given back byte for byte, or if the file cannot be
@@ -149,9 +152,8 @@ def write_embedded(
     model = base.model
     own = model.read_bytes(0, model.data_offset)
     heads = sidecar(tensors, base, description, evaluation)
-    given = {key: encode.key_value(key, types.STRING, text) for key, text in (description or {}).items()}
     _check_plain(base)
-    head = _embedded_header(model, own, _embedded_keys(model, own, given), heads)
+    head = _embedded_header(model, own, _embedded_keys(model, own, _given(description, sampling)), heads)
     with open(base.path, "rb") as source, writing(output) as file:
         file.write(head)
         file.flush()
@@ -195,6 +197,12 @@ def _head_keys(tensors: list[HeadTensor], base: Layout) -> list[bytes]:
     ]
 
 
+def _given(description: dict[str, str] | None, sampling: Sampling | None) -> dict[str, bytes]:
+    """The encoded keys that take the place of the model's own."""
+    texts = {key: encode.key_value(key, types.STRING, text) for key, text in (description or {}).items()}
+    return texts | (sampling.keys() if sampling else {})
+
+
 def _check_plain(base: Layout) -> None:
     for key in base.model.keys:
         if key.startswith(KEY_PREFIX):
@@ -227,14 +235,13 @@ def _embedded_header(model: GgufFile, own: bytes, keys: list[bytes], heads: byte
     return head
 
 
-def _merged_keys(source, model: GgufFile, tensors, base: Layout, description: dict[str, str]) -> Iterator[bytes]:
+def _merged_keys(source, model: GgufFile, tensors, base: Layout, given: dict[str, bytes]) -> Iterator[bytes]:
     _check_plain(base)
     for key, found in model.keys.items():
-        if key not in description:
+        if key not in given:
             source.seek(model.start + found.start)
             yield source.read(found.end - found.start)
-    for key, text in description.items():
-        yield encode.key_value(key, types.STRING, text)
+    yield from given.values()
     yield from _head_keys(tensors, base)
     yield encode.key_value(KEY_BASE_FILE_SIZE, types.UINT64, model.size)
 

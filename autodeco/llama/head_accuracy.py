@@ -1,4 +1,4 @@
-"""How far temperature and top-p move when head weights are stored in fewer bits, over a model's real hidden states."""
+"""What heads choose over a model's real hidden states, and how far it moves when their weights have fewer bits."""
 
 import tempfile
 from pathlib import Path
@@ -12,8 +12,10 @@ from autodeco.export.head_tensors import head_tensors
 from autodeco.export.head_weights import HeadWeights
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES
 from autodeco.export.layout import Layout
+from autodeco.export.sampling import Sampling
 from autodeco.export.writer import write_sidecar
 
+States = tuple[np.ndarray, np.ndarray]
 REFERENCE = "f32"
 # Prose, arithmetic, code and a dialogue: hidden states of different kinds in a few seconds.
 TEXT = """The lighthouse keeper climbed the stairs every evening before the sun went down. From the gallery he could see
@@ -34,22 +36,14 @@ def primes(limit):
 """
 
 
-def measure_deviations(heads: HeadWeights, base: Layout) -> list[Deviation]:
-    """Run the model of ``base`` over a built-in text and compare each type of head weights with float32.
-
-    The heads run as they do when generating, in the compiled code. Raises InputError if the model does not load."""
-    hidden, logits = hidden_states(base)
-    predicted = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for weight_type in WEIGHT_TYPES:
-            path = Path(folder) / f"{weight_type}.gguf"
-            write_sidecar(path, head_tensors(heads, weight_type), base)
-            predicted[weight_type] = native.predict(path, hidden, logits)
+def measure_deviations(heads: HeadWeights, base: Layout, states: States) -> list[Deviation]:
+    """Compare each type of head weights with float32 over ``states`` of the model of ``base``."""
+    predicted = {weight_type: _predicted(heads, weight_type, base, states) for weight_type in WEIGHT_TYPES}
     reference = predicted.pop(REFERENCE)
     return [
         Deviation(
             weight_type,
-            len(hidden),
+            len(states[0]),
             *(_distances(values[0], reference[0]) if heads.has_temperature else (None, None)),
             *(_distances(values[1], reference[1]) if heads.has_top_p else (None, None)),
         )
@@ -57,8 +51,17 @@ def measure_deviations(heads: HeadWeights, base: Layout) -> list[Deviation]:
     ]
 
 
-def hidden_states(base: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Hidden states [n, H] and logits [n, V], float32, of the model in ``base`` over the built-in text."""
+def mean_setting(heads: HeadWeights, base: Layout, states: States) -> Sampling:
+    """The temperature and top-p, rounded to hundredths, that the heads choose on average over ``states``."""
+    means = (float(values.mean()) for values in _predicted(heads, REFERENCE, base, states))
+    temperature, top_p = (max(round(mean, 2), 0.01) for mean in means)
+    return Sampling(temperature, top_p, f"the mean of the heads over {len(states[0])} hidden states of the model")
+
+
+def hidden_states(base: Layout) -> States:
+    """Hidden states [n, H] and logits [n, V], float32, of the model in ``base`` over the built-in text.
+
+    Raises InputError if the model does not load."""
     llm = open_stateful(base, n_ctx=1024, n_batch=1024, n_gpu_layers=0)
     try:
         tokens = llm.tokenize(TEXT.encode())[:512]
@@ -66,6 +69,14 @@ def hidden_states(base: Layout) -> tuple[np.ndarray, np.ndarray]:
     finally:
         llm.close()
     return np.concatenate([step[0] for step in steps]), np.concatenate([step[1] for step in steps])
+
+
+def _predicted(heads: HeadWeights, weight_type: str, base: Layout, states: States) -> States:
+    """Temperature and top-p [n] of ``states``; the heads run as they do when generating, in the compiled code."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "heads.gguf"
+        write_sidecar(path, head_tensors(heads, weight_type), base)
+        return native.predict(path, *states)
 
 
 def _distances(values: np.ndarray, reference: np.ndarray) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from autodeco.export import cli
 from autodeco.export.card import Deviation, deviation_table
 from autodeco.export.checkpoint import read_heads
 from autodeco.export.layout import open_layout
-from autodeco.llama.head_accuracy import measure_deviations
+from autodeco.llama.head_accuracy import hidden_states, measure_deviations
 from builders import gguf_files as files
 from builders.golden import GOLDEN
 
@@ -161,7 +161,8 @@ def test_a_head_that_is_not_there_has_no_deviation():
 
 def test_f16_moves_temperature_and_top_p_by_less_than_2e_3_on_real_hidden_states():
     heads = read_heads(GOLDEN / "smollm2.heads.safetensors")
-    found = {deviation.weight_type: deviation for deviation in measure_deviations(heads, open_layout(SMOLLM2))}
+    base = open_layout(SMOLLM2)
+    found = {deviation.weight_type: deviation for deviation in measure_deviations(heads, base, hidden_states(base))}
     assert set(found) == {"f16", "bf16", "q8_0"}
     assert found["f16"].tokens > 200
     for deviation in found.values():

@@ -146,6 +146,7 @@ def test_the_card_shows_it_as_text(folder):
     assert "| best static | T 0.4, P 0.95: 50.0%; the heads are +11.5 points (+4.0 to +19.0) |\n" in text
     assert "\n\n\n" not in text
     Path("README.md").unlink()
+    Path("llama.cpp/preset.ini").unlink()
     (folder / "heads" / "training.json").unlink()
     assert export("heads", "--base", "model.gguf", "--card") == 0
     assert "held-out" not in Path("README.md").read_text()
