@@ -17,12 +17,12 @@ import traceback
 from collections.abc import Callable, Iterable
 
 from autodeco.data.choices import choices_of, named_choice
+from autodeco.data.families import check_entry, family_score
 from autodeco.data.json_lines import place_of
 from autodeco.data.numbers import last_number, whole_number
 from autodeco.errors import InputError
 
 Checker = Callable[[dict, str], float]
-_PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def checker(spec: str) -> Checker:
@@ -52,7 +52,7 @@ def check(check: Checker, problem: dict, text: str) -> float:
         score = check(problem, text)
     except InputError as error:
         raise InputError(f"{where}{error}") from error.__cause__
-    except Exception as error:  # a function of a user's own; its line says more than our stack
+    except (Exception, SystemExit) as error:  # a function of a user's own; its line says more than our stack
         at = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
         raise InputError(f"{where}the checker fails on an answer, {text[:60]!r}: {what}") from error
@@ -72,7 +72,7 @@ def check_problems(spec: str, problems: Iterable[dict]) -> None:
     """
     if spec.startswith("python:"):
         return
-    score = _entry if spec == "reasoning-gym" else checker(spec)
+    score = check_entry if spec == "reasoning-gym" else checker(spec)
     for problem in problems:
         check(score, problem, "")
 
@@ -120,43 +120,7 @@ def _math(problem: dict, text: str) -> float:
     return float(verify(gold, parse(text[-4096:], parsing_timeout=None), timeout_seconds=None))
 
 
-def _reasoning_gym(problem: dict, text: str) -> float:
-    _entry(problem)
-    score = _task_scorer(problem["task"])
-    answer, own = text.strip(), problem["entry"].get("answer")
-    if _PLAIN_NUMBER.fullmatch(str(own)):
-        # Its scorers want the bare number; a sentence around it counts against the style, not the sum.
-        found = last_number(text)
-        if found is None:
-            return 0.0
-        answer = found.text
-    try:
-        return score(answer, problem["entry"])
-    except MemoryError:
-        raise
-    except Exception:  # some of its scorers raise anything at an answer that is not of the form they expect
-        score(own, problem["entry"])  # one that raises here too cannot judge the problem at all
-        return 0.0
-
-
-@functools.cache
-def _task_scorer(task: str) -> Callable[[str, dict], float]:
-    """The scorer of a task, which reasoning-gym makes a data set for: half a second for some tasks."""
-    import reasoning_gym
-
-    try:
-        return reasoning_gym.get_score_answer_fn(task)
-    except ValueError as error:
-        raise InputError(f"task {task}: reasoning-gym has none of this name ({error})") from None
-
-
-def _entry(problem: dict, text: str = "") -> float:
-    if not isinstance(problem.get("task"), str) or not isinstance(problem.get("entry"), dict):
-        raise InputError("a problem has no task and entry of reasoning-gym; make it with a .yaml file of tasks")
-    return 0.0
-
-
-PLAIN = {"exact": _exact, "number": _number, "choice": _choice, "math": _math, "reasoning-gym": _reasoning_gym}
+PLAIN = {"exact": _exact, "number": _number, "choice": _choice, "math": _math, "reasoning-gym": family_score}
 
 
 def _imported(spec: str, module: str, name: str) -> Checker:

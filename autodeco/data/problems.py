@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from autodeco.data.families import drawn_entries
 from autodeco.data.json_lines import Line, json_lines
 from autodeco.data.messages import check_messages, checked_tools
 from autodeco.errors import InputError
@@ -42,7 +43,6 @@ def _written(path: Path) -> list[Line]:
 
 
 def _drawn(path: Path) -> list[Line]:
-    import reasoning_gym
     import yaml
 
     try:
@@ -56,11 +56,9 @@ def _drawn(path: Path) -> list[Line]:
         if unknown := sorted(map(str, task.keys() - TASK_KEYS)):
             raise InputError(f"{path}: {task['task']} has no setting {', '.join(unknown)}; config holds the task's own")
         try:
-            entries = reasoning_gym.create_dataset(
-                task["task"], size=task.get("size", 100), seed=task.get("seed", 0), **task.get("config", {})
-            )
+            entries = drawn_entries(task["task"], task.get("size", 100), task.get("seed", 0), task.get("config") or {})
             distinct = {entry["question"]: entry for entry in reversed(list(entries))}
-        except (ValueError, TypeError, AssertionError) as error:
+        except InputError as error:
             raise InputError(f"{path}: task {task['task']} cannot be drawn ({error})") from None
         family = [problem_of(task["task"], entry) for entry in reversed(distinct.values())]
         for number, problem in enumerate(family, start=1):

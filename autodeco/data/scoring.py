@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -104,6 +105,8 @@ def _prepare(spec: str, memory: int) -> None:
     global _worker_checker
     _worker_checker = checker(spec)
     if spec in _IMPORTED:
+        # some scorers evaluate an answer, which may print
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         with contextlib.suppress(ImportError):  # told where it is used
             importlib.import_module(_IMPORTED[spec])
     with contextlib.suppress(ImportError, OSError, ValueError):  # systems without such limits

@@ -6,11 +6,12 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from autodeco.data.checkers import check, check_problems, checker
+from autodeco.data.families import drawn_entries
 from autodeco.data.json_lines import json_lines
 from autodeco.data.messages import check_messages, text_of
 from autodeco.data.problems import problem_of, read_problems
@@ -185,14 +186,11 @@ class Task:
 
 
 def _drawn(spec: TaskSpec, seed: int) -> Iterator[dict]:
-    import reasoning_gym
-
     try:
-        dataset = reasoning_gym.create_dataset(spec.source, seed=seed, size=10**9, **spec.config)
-        dataset[0]
-    except (ValueError, TypeError, AssertionError) as error:
+        for entry in drawn_entries(spec.source, 10**9, seed, spec.config):
+            yield problem_of(spec.source, entry)
+    except InputError as error:
         raise InputError(f"task {spec.name}: cannot be drawn from reasoning-gym's {spec.source} ({error})") from None
-    return (problem_of(spec.source, dataset[index]) for index in count())
 
 
 def _shuffled(spec: TaskSpec, seed: int) -> list[dict]:

@@ -1,0 +1,96 @@
+"""Answers to problems of reasoning-gym, judged by its families' own scorers, whatever these do at malformed ones."""
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+
+from autodeco.data.numbers import last_number
+from autodeco.errors import InputError
+
+_PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def check_entry(problem: dict, text: str = "") -> float:
+    """Raise InputError unless ``problem`` is one of reasoning-gym's; a checker that finds no answer right."""
+    if not isinstance(problem.get("task"), str) or not isinstance(problem.get("entry"), dict):
+        raise InputError("a problem has no task and entry of reasoning-gym; make it with a .yaml file of tasks")
+    return 0.0
+
+
+def family_score(problem: dict, text: str) -> float:
+    """Return what the task named by the problem's ``task`` says of ``text``, given the task's ``entry``.
+
+    Malformed answers score 0: those at which a scorer raises, and those that it cannot tell from right ones. Raises
+    whatever the scorer does for a problem that it cannot judge at all.
+    """
+    check_entry(problem)
+    entry, answer = problem["entry"], text.strip()
+    own = entry.get("answer")
+    if _PLAIN_NUMBER.fullmatch(str(own)):
+        # Its scorers want the bare number; a sentence around it counts against the style, not the sum.
+        found = last_number(text)
+        if found is None:
+            return 0.0
+        answer = found.text
+    task = problem["task"]
+    if task == "composite":
+        metadata = entry.get("metadata")
+        task = metadata.get("source_dataset") if isinstance(metadata, dict) else None
+    if task in _OWN:
+        return _OWN[task](answer, str(own))
+    score = _scorer(task)
+    try:
+        found_score = float(score(answer, entry))
+    except MemoryError:
+        raise
+    except (Exception, SystemExit):  # some evaluate the answer, and raise anything at one of another form
+        score(own, entry)  # one that raises here too cannot judge the problem at all
+        return 0.0
+    return found_score if 0 <= found_score <= 1 and not (task in _TAKE_NAN and "nan" in answer.casefold()) else 0.0
+
+
+def _halts(answer: str, own: str) -> float:
+    """The family's own scorer finds every text right."""
+    said = re.findall(r"\b(true|false)\b", answer, re.IGNORECASE)
+    return float(bool(said) and said[-1].casefold() == own.casefold())
+
+
+_OWN = {"game_of_life_halting": _halts}
+_TAKE_NAN = ("complex_arithmetic",)  # its distance from the right answer is then no number, which min() takes for none
+
+
+@functools.cache
+def _scorer(task: str | None) -> Callable[[str, dict], float]:
+    """The scorer of a task, which reasoning-gym makes a data set for: half a second for some tasks."""
+    import reasoning_gym
+
+    try:
+        return reasoning_gym.get_score_answer_fn(task)
+    except ValueError as error:
+        raise InputError(f"task {task}: reasoning-gym has none of this name ({error})") from None
+
+
+def drawn_entries(task: str, size: int, seed: int, config: dict) -> Iterator[dict]:
+    """Yield the ``size`` entries of a family in their order; raises InputError with the reason if it cannot draw them.
+
+    The first is drawn at once, so that a wrong configuration is told where it is given.
+    """
+    import reasoning_gym
+    from reasoning_gym.composite import DatasetSpec
+
+    try:
+        if task == "composite" and isinstance(parts := config.get("datasets"), list):
+            config = config | {"datasets": [DatasetSpec(**{"weight": 1.0, "config": {}, **part}) for part in parts]}
+        entries = reasoning_gym.create_dataset(task, size=size, seed=seed, **config)
+        entries[0]
+    except Exception as error:  # assertions, and whatever wrong values of a configuration lead to
+        raise InputError(str(error) or type(error).__name__) from None
+    return _entries(entries, size)
+
+
+def _entries(entries, size: int) -> Iterator[dict]:
+    for index in range(size):
+        try:
+            yield entries[index]
+        except Exception as error:  # families raise anything while they draw
+            raise InputError(str(error) or type(error).__name__) from None
