@@ -1,6 +1,5 @@
 """A model that is split into several GGUF files: heads go beside it, one file needs it joined or quantized first."""
 
-import gguf
 import pytest
 
 import autodeco
@@ -8,25 +7,7 @@ from autodeco.export import cli
 from autodeco.export.layout import open_layout
 from builders import gguf_files as files
 from builders.golden import GOLDEN
-
-
-def split(model, folder, tensors_each: int) -> list:
-    """Paths of the parts of ``model``, named as llama-gguf-split names them."""
-    reader = gguf.GGUFReader(model)
-    writer = gguf.GGUFWriter(
-        folder / "part.gguf", reader.get_field("general.architecture").contents(), split_max_tensors=tensors_each
-    )
-    for name, field in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
-            kinds = field.types
-            writer.add_key_value(name, field.contents(), kinds[0], sub_type=kinds[-1] if len(kinds) > 1 else None)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return sorted(folder.glob("part-*.gguf"))
+from builders.stock_llama import split
 
 
 @pytest.fixture(scope="module")

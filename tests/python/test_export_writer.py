@@ -56,6 +56,8 @@ def test_sidecar_holds_the_keys_and_tensors_of_the_schema(make, tmp_path):
         "general.architecture": "llama",
         "general.type": "adapter",
         "adapter.type": "autodeco",
+        "general.base_model.count": 1,
+        "general.base_model.0.name": "Tiny",
         "general.name": "Tiny AutoDeco heads",
         "autodeco.version": 1,
         "autodeco.embedding_length": 64,

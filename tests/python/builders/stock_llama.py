@@ -1,7 +1,8 @@
-"""What llama-cpp-python itself makes of a model: the state behind a prompt, and copies with weights of another type."""
+"""What llama.cpp's own tools make of a model: the state behind a prompt, copies with other weights, and its parts."""
 
 import ctypes
 
+import gguf
 import llama_cpp
 import numpy as np
 
@@ -31,3 +32,22 @@ def requantize(source, target, kind: int) -> bool:
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.allow_requantize, params.nthread = kind, True, 1
     return llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
+
+
+def split(model, folder, tensors_each: int) -> list:
+    """Paths of the parts of ``model``, named as llama-gguf-split names them."""
+    reader = gguf.GGUFReader(model)
+    writer = gguf.GGUFWriter(
+        folder / "part.gguf", reader.get_field("general.architecture").contents(), split_max_tensors=tensors_each
+    )
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            kinds = field.types
+            writer.add_key_value(name, field.contents(), kinds[0], sub_type=kinds[-1] if len(kinds) > 1 else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("part-*.gguf"))
