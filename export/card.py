@@ -17,6 +17,7 @@ from autodeco.export.layout import EMBEDDED, SIDECAR, Layout
 from autodeco.export.sampling import LETTERS, PRESET, PRESET_FOLDER, Sampling, stock_file
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
 from autodeco.runs.atomic import replacing
+from autodeco.terminal import one_line
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$#@])")
@@ -107,8 +108,8 @@ def _escaped(value: object) -> str:
 
 
 def _line(text: str) -> str:
-    """One line of bounded length with nothing in it that drives a terminal or turns the direction of the text."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    """``one_line`` of bounded length, without two blanks together."""
+    line = " ".join(one_line(text).split())
     return line if len(line) <= LONGEST else line[:LONGEST] + "..."
 
 

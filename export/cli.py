@@ -24,6 +24,7 @@ from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL, V
 from autodeco.export.split import split
 from autodeco.export.writer import check_mergeable, check_output_is_not, write_embedded, write_merged, write_sidecar
 from autodeco.settings.program import Parser, reports_errors
+from autodeco.terminal import one_line, say
 
 EPILOG = """examples:
   autodeco-export HEADS_DIR --base MODEL.gguf                     a small file of heads beside the model
@@ -141,16 +142,16 @@ def _export(args) -> int:
         if preset_text:
             write_card(preset, preset_text)
     for note in (*heads.notes, *why_not):
-        print(f"note: {note}")
+        say(f"note: {note}")
     _say_what_was_made(output, args, heads, base)
     if evaluation:
-        print(f"held-out problems said: {evaluation.verdict}")
+        say(f"held-out problems said: {evaluation.verdict}")
     if sampling:
-        print(f"without AutoDeco: T {sampling.temperature:g}, P {sampling.top_p:g}, {sampling.found}")
+        say(f"without AutoDeco: T {sampling.temperature:g}, P {sampling.top_p:g}, {sampling.found}")
     if args.card:
-        print(f"wrote {card}")
+        say(f"wrote {card}")
     if args.card and preset_text:
-        print(f"wrote {preset}")
+        say(f"wrote {preset}")
     return 0
 
 
@@ -264,19 +265,20 @@ def _split(args) -> int:
     base_path, heads_path = split(layout, args.output)
     is_same = layout.model_fingerprint == layout.named_fingerprint
     what = "byte for byte the model that it was made with" if is_same else "the model, which was changed since"
-    print(f"wrote {base_path} ({_size(base_path)}), {what}")
-    print(f"wrote {heads_path} ({_size(heads_path)})")
+    say(f"wrote {base_path} ({_size(base_path)}), {what}")
+    say(f"wrote {heads_path} ({_size(heads_path)})")
     return 0
 
 
 def _say_what_was_made(output: Path, args, heads: HeadWeights, base: Layout) -> None:
     kinds = [name for name, here in (("temperature", heads.has_temperature), ("top-p", heads.has_top_p)) if here]
     what = f"{' and '.join(kinds)} {'heads' if len(kinds) == 2 else 'head'}, {args.type}"
-    print(f"wrote {output} ({_size(output)}): {what}, {'for' if args.layout == SIDECAR else 'with'} {base.base_name}")
+    say(f"wrote {output} ({_size(output)}): {what}, {'for' if args.layout == SIDECAR else 'with'} {base.base_name}")
     files = [output] if args.layout != SIDECAR else [base.path if base.has_base else "MODEL.gguf", output]
-    print("run it in Python:")
-    print(f"  autodeco.Llama({', '.join(repr(str(file)) for file in files)})")
-    print(f"look inside:\n  autodeco inspect {shlex.quote(str(output))}")
+    say("run it in Python:")
+    print("  " + one_line(f"autodeco.Llama({', '.join(repr(str(file)) for file in files)})"))
+    say("look inside:")
+    print("  " + one_line(f"autodeco inspect {shlex.quote(str(output))}"))
 
 
 def _size(path) -> str:

@@ -2,6 +2,7 @@
 
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout
+from autodeco.terminal import one_line
 
 
 def check_fit(heads: Layout, base: Layout) -> str | None:
@@ -20,7 +21,7 @@ def check_fit(heads: Layout, base: Layout) -> str | None:
             )
     if heads.base_fingerprint == base.model_fingerprint:
         return None
-    return (
+    return one_line(
         f"{heads.path}: the heads were exported for {heads.base_name} ({heads.base_fingerprint[:19]}), {base.path} is "
         f"another file ({base.base_name}, {base.model_fingerprint[:19]}); they run, but may choose badly"
     )

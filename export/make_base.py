@@ -14,6 +14,7 @@ from autodeco.export.names import model_stem
 from autodeco.export.quantize import check_kind, quantize_model
 from autodeco.export.split import write_model
 from autodeco.runs.atomic import scratch_folder
+from autodeco.terminal import say
 
 
 @contextlib.contextmanager
@@ -54,16 +55,16 @@ def made_base(base: str | os.PathLike, quantize: str | None, folder: Path, keep:
             model = Path(base)
             target = made if keep else scratch / made.name
             if is_folder:
-                print(f"converting {base} with llama.cpp's converter", flush=True)
+                say(f"converting {base} with llama.cpp's converter", flush=True)
                 model = scratch / "converted.gguf" if quantize else target
                 convert(base, model)
             if quantize:
-                print(f"quantizing to {quantize} with llama.cpp's quantizer", flush=True)
+                say(f"quantizing to {quantize} with llama.cpp's quantizer", flush=True)
                 quantize_model(model, target, quantize)
                 if is_folder:
                     model.unlink()
             if keep:
-                print(f"wrote {target}", flush=True)
+                say(f"wrote {target}", flush=True)
             yield target
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error}); check the free space") from error

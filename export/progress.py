@@ -6,6 +6,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from autodeco.terminal import one_line
+
 LOOKS_PER_SECOND = 5
 
 
@@ -18,7 +20,7 @@ def growth_bar(title: str, path: str | os.PathLike, size: int | None = None) -> 
         return
     from tqdm import tqdm
 
-    with tqdm(desc=title, total=size, unit="B", unit_scale=True, leave=False) as bar:
+    with tqdm(desc=one_line(title), total=size, unit="B", unit_scale=True, leave=False) as bar:
         done = threading.Event()
 
         def watch():

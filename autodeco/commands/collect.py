@@ -7,6 +7,7 @@ from pathlib import Path
 from autodeco.settings.given import add_settings, given_settings
 from autodeco.settings.machine import Processors
 from autodeco.settings.options import Options, option
+from autodeco.terminal import say
 from autodeco.traces.settings import CollectSettings
 
 
@@ -38,15 +39,13 @@ def run(args: argparse.Namespace) -> None:
     manifest = collect(
         files.model, files.data, files.output, settings, processors.threads, commands_path=files.control_commands
     )
-    print(
-        f"{files.output}: {manifest.tokens} tokens of {manifest.next_record} records in {len(manifest.shards)} shards"
-    )
-    print(
+    say(f"{files.output}: {manifest.tokens} tokens of {manifest.next_record} records in {len(manifest.shards)} shards")
+    say(
         f"rebuilt logits are {manifest.logits_error:.2%} off llama.cpp's own "
         f"({manifest.logits_checked} positions checked)"
     )
     if manifest.skipped:
-        print(f"skipped {manifest.skipped} records whose prompt fills the context of {settings.context} tokens")
+        say(f"skipped {manifest.skipped} records whose prompt fills the context of {settings.context} tokens")
     if manifest.truncated:
-        print(f"cut {manifest.truncated} completions at the end of the context")
-    print(f"next: autodeco train {files.output} -o HEADS{' --control' * settings.control}")
+        say(f"cut {manifest.truncated} completions at the end of the context")
+    say(f"next: autodeco train {files.output} -o HEADS{' --control' * settings.control}")

@@ -9,6 +9,7 @@ from autodeco.evaluation.settings import Settings
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Machine
 from autodeco.settings.options import Options, chosen_options, option
+from autodeco.terminal import one_line, say
 
 if TYPE_CHECKING:
     from autodeco.evaluation.tasks import TrainedOn
@@ -55,12 +56,12 @@ def run(args: argparse.Namespace) -> None:
     tasks = [Task(s, settings.seed, settings.test, settings.validation, training, excluded) for s in settings.tasks]
     if files.training_problems:
         count = write_training(tasks, files.training_problems)
-        print(f"{files.training_problems}: {count} problems")
+        say(f"{files.training_problems}: {count} problems")
         return
     figures, written = _evaluate(files, heads, settings, machine, tasks, excluded)
     _print(figures)
     for file in written:
-        print(file)
+        say(file)
 
 
 def _heads(files: Files) -> Path | None:
@@ -94,7 +95,7 @@ def _evaluate(
     passes = runner.run(tasks)
     llm.close()
     if runner.given_up:
-        print(given_up(runner.given_up))
+        say(given_up(runner.given_up))
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
     figures = {
         **provenance(),
@@ -108,10 +109,12 @@ def _evaluate(
 def _print(figures: dict) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     for task in figures["tasks"]:
-        table = Table(title=f"{task['task']}, pass@1 in %", title_justify="left")
+        title = Text(one_line(f"{task['task']}, pass@1 in %"))  # text, not markup: the name is a file's
+        table = Table(title=title, title_justify="left")
         for column, justify in (("method", "left"), ("pass@1", "right"), ("95%", "right"), ("AutoDeco is", "right")):
             table.add_column(column, justify=justify)
         against = {rival["method"]: rival for rival in task.get("against", {}).values()}

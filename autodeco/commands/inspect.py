@@ -7,6 +7,7 @@ from pathlib import Path
 from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_settings
 from autodeco.settings.options import Options, option
+from autodeco.terminal import one_line
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _table(layout, every_tensor: bool):
     for gguf, name in shown:
         info = gguf.tensors[name]
         shape = " x ".join(map(str, reversed(info.shape)))
-        table.add_row(Text(_printable(name)), types.TYPE_NAMES[info.kind], shape, str(info.nbytes))
+        table.add_row(Text(one_line(name)), types.TYPE_NAMES[info.kind], shape, str(info.nbytes))
     return table
 
 
@@ -100,7 +101,7 @@ def _say(console, label: str, value: object) -> None:
     from rich.text import Text
 
     # Text, not markup: names come from the file.
-    console.print(Text(f"{label + ':':<18}{_printable(value)}"))
+    console.print(Text(f"{label + ':':<18}{one_line(value)}"))
 
 
 def _base(inspected: Inspected, layout):
@@ -124,11 +125,6 @@ def _compare(inspected: Inspected, layout, base, console) -> int:
         return 1
     _say(console, "fits", f"by shape only: {warning}" if warning else f"yes: exported for {inspected.base}")
     return 1 if warning else 0
-
-
-def _printable(value: object) -> str:
-    """Without control characters: a file must not drive the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
 
 
 _KINDS = {

@@ -9,6 +9,7 @@ from autodeco.rollout_settings import RolloutSettings
 from autodeco.settings.given import add_settings, given_settings
 from autodeco.settings.machine import Processors
 from autodeco.settings.options import Options, option
+from autodeco.terminal import say
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.rollouts import rollout
 
     result = rollout(files.model, files.problems, files.output, settings, files.heads, shard, processors.threads)
-    print(
+    say(
         f"{files.output}: {result.kept} of {result.answers} answers to {result.problems} problems, "
         f"mean score {result.score:.3f}"
     )
     if result.given_up:
-        print(given_up(result.given_up))
-    print(f"next: autodeco collect {files.model} --data {files.output} -o TRACES")
+        say(given_up(result.given_up))
+    say(f"next: autodeco collect {files.model} --data {files.output} -o TRACES")
 
 
 def parse_shard(text: str) -> tuple[int, int]:

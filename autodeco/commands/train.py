@@ -15,6 +15,7 @@ from autodeco.commands.training_run import Heads, add_resume, refuse, show_resul
 from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.options import Options, add_options, chosen_options, option
+from autodeco.terminal import say
 from autodeco.training.arguments import HuggingFaceSettings, TrainingArguments
 
 
@@ -76,7 +77,7 @@ def _report_again(values: dict[str, Any]) -> int:
 
     refuse(values, [*_names(*SETTINGS), *(["resume"] if values["resume"] else [])], "with --report")
     draw_report(values["report"])
-    print(f"{values['report']}: report.html")
+    say(f"{values['report']}: report.html")
     return 0
 
 
@@ -91,6 +92,6 @@ def _on_hugging_face(
     source = HuggingFaceSource(data.model, data.data, arguments, settings)
     skipped, cut = (source.details[f"records_{what}"] for what in ("skipped", "cut"))
     if source.rank == 0 and (skipped or cut):
-        print(f"{skipped} prompts filled --pack-tokens {settings.pack_tokens}, {cut} completions were cut at it")
+        say(f"{skipped} prompts filled --pack-tokens {settings.pack_tokens}, {cut} completions were cut at it")
     result = train_from(source, heads.output, arguments, heads.init, resume)
     return replace(result, quiet=source.rank != 0)

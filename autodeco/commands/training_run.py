@@ -11,6 +11,7 @@ from autodeco.data.control import share_rows
 from autodeco.errors import InputError
 from autodeco.runs.interrupts import exit_code
 from autodeco.settings.options import Options, option
+from autodeco.terminal import say
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,18 @@ def show_result(result, output: Path) -> int:
         for row in share_rows(after):
             table.add_row(*row)
         Console().print(table)
-    print(
+    say(
         f"{result.training_size} training {result.unit}, {result.tokens_per_second:.0f} tokens/s, "
         f"{result.seconds:.0f} s"
     )
     if result.interrupted:
-        print(f"{output}: the best heads so far; continue with the same command and --resume")
+        say(f"{output}: the best heads so far; continue with the same command and --resume")
         return exit_code(result.interrupted)
-    print(f"{output}: the heads, and report.html; next: autodeco-export {output} --base MODEL.gguf")
+    say(f"{output}: the heads, and report.html; next: autodeco-export {output} --base MODEL.gguf")
     if result.given_up:
         from autodeco.data.scoring import given_up
 
-        print(given_up(result.given_up))
+        say(given_up(result.given_up))
     if result.verdict:
-        print(result.verdict)
+        say(result.verdict)
     return 0

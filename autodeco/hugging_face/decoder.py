@@ -17,6 +17,7 @@ from torch import Tensor
 from autodeco.errors import InputError
 from autodeco.hugging_face.drawing import triton_compiles
 from autodeco.hugging_face.model import HuggingFaceModel
+from autodeco.terminal import one_line
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,8 @@ class Decoder:
             with torch.cuda.graph(graph, pool=pool):
                 self._forward(rows)
         except RuntimeError as error:  # what this model does cannot be recorded
-            warnings.warn(f"{self._model.identity.name}: decodes without a CUDA graph ({error})", stacklevel=2)
+            what = f"{self._model.identity.name}: decodes without a CUDA graph ({error})"
+            warnings.warn(one_line(what), stacklevel=2)
             graph = None
         self._running.copy_(running)
         self.hidden.copy_(hidden)

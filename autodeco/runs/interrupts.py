@@ -5,6 +5,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from autodeco.terminal import one_line
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -58,7 +60,7 @@ def noted_interrupt(message: str = "") -> Iterator[list[int]]:
             raise_interrupt(number)
         caught.append(number)
         if message:
-            print(f"\n{message}", file=sys.stderr, flush=True)
+            print(f"\n{one_line(message)}", file=sys.stderr, flush=True)
 
     before = {}
     try:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autodeco.runs.names import beside
+from autodeco.terminal import say
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.(part|scratch)", re.DOTALL)
 _seen: set[str] = set()  # folders that this process has looked through
@@ -49,8 +50,8 @@ def remove_leftovers(folder: Path) -> None:
                     size += _removed(Path(entry.path))
                     removed.append(entry.name)
     if removed:
-        names = ", ".join(name if name.isprintable() else ascii(name) for name in removed)
-        print(f"{folder}: removed what killed runs had left ({size / 1e6:.1f} MB): {names}", file=sys.stderr)
+        names = ", ".join(removed)
+        say(f"{folder}: removed what killed runs had left ({size / 1e6:.1f} MB): {names}", file=sys.stderr)
 
 
 def _removed(path: Path) -> int:

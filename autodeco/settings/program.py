@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from autodeco.errors import InputError
 from autodeco.runs.interrupts import Terminated, exit_code, raised_sigterm
 from autodeco.settings.extras import missing_package
+from autodeco.terminal import one_line, say
 
 # a path that a user gave leads nowhere, or where one may not
 _PLACES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -26,7 +27,7 @@ class Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line, as all other mistakes are reported."""
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}; see --help\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)}; see --help\n")
 
 
 def reports_errors(program: str) -> Callable[[Main], Main]:
@@ -66,8 +67,7 @@ def _reported(program: str, main: Main, argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
         return exit_code(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
-    line = " ".join(message.split())
-    print(f"{program}: error: {line}", file=sys.stderr)
+    say(f"{program}: error: {message}", file=sys.stderr)
     return 2
 
 
@@ -84,7 +84,7 @@ def _show_warning(show):
 
     def shown(message, category, filename, lineno, file=None, line=None):
         if category is UserWarning:
-            print(f"autodeco: warning: {' '.join(str(message).split())}", file=sys.stderr)
+            say(f"autodeco: warning: {message}", file=sys.stderr)
         else:
             show(message, category, filename, lineno, file, line)
 

@@ -5,6 +5,7 @@
 #include "memory.h"
 #include "options.h"
 #include "output.h"
+#include "one_line.h"
 #include "session.h"
 
 #include <cstdio>
@@ -122,6 +123,6 @@ int main(int argc, char ** argv) {
         what = e.what();
     }
     fflush(stdout);
-    fprintf(stderr, "autodeco-cli: error: %s\n", what.c_str());
+    fprintf(stderr, "autodeco-cli: error: %s\n", autodeco::one_line(what).c_str());
     return 2;
 }

@@ -2,11 +2,13 @@
 
 #include "interrupt.h"
 #include "memory.h"
+#include "one_line.h"
 
 #include "ggml-backend.h"
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <system_error>
 
@@ -18,8 +20,12 @@ namespace {
 std::string first_error;
 
 void on_log(ggml_log_level level, const char * text, void * verbose) {
-    if (verbose) {
-        fputs(text, stderr);
+    if (verbose) { // names and templates of the file among it
+        for (const char * end = text; *text; text = end) {
+            end += std::strcspn(text, "\n");
+            fputs(autodeco::without_controls({ text, end }).c_str(), stderr);
+            end += *end ? fputc('\n', stderr) == '\n' : 0;
+        }
     } else if (level == GGML_LOG_LEVEL_ERROR && first_error.empty()) {
         first_error = text;
         first_error.resize(std::min(first_error.find('\n'), first_error.size()));
@@ -32,7 +38,7 @@ std::string because() {
 
 void warn(const std::string & line) {
     if (!line.empty()) {
-        fprintf(stderr, "autodeco-cli: warning: %s\n", line.c_str());
+        fprintf(stderr, "autodeco-cli: warning: %s\n", autodeco::one_line(line).c_str());
     }
 }
 

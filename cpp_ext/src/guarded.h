@@ -3,6 +3,7 @@
 #pragma once
 
 #include "failure.h"
+#include "one_line.h"
 
 #include <cstdio>
 #include <exception>
@@ -16,7 +17,7 @@ namespace autodeco {
 inline void write_error(autodeco_error * error, autodeco_code code, const std::string & message) {
     if (error) {
         error->code = code;
-        snprintf(error->message, sizeof(error->message), "%s", message.c_str());
+        snprintf(error->message, sizeof(error->message), "%s", one_line(message).c_str());
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "file.h"
 #include "file_layout.h"
+#include "one_line.h"
 
 #include <cmath>
 #include <cstring>
@@ -26,14 +27,6 @@ bool all_finite(ggml_type type, const std::vector<uint8_t> & bytes, int64_t n) {
         }
     }
     return true;
-}
-
-// A text of the file without what could drive a terminal.
-std::string printable(std::string text) {
-    for (char & c : text) {
-        c = (unsigned char) c < 0x20 || c == 0x7f ? '?' : c;
-    }
-    return text;
 }
 
 bool read_tensor(const gguf_bytes & bytes, const gguf_header & header, const gguf_tensor & tensor, heads_data & heads, failure & error) {
@@ -65,8 +58,8 @@ std::shared_ptr<const heads_data> read_gguf(const gguf_bytes & bytes, failure & 
     heads->prob_stats       = layout.prob_stats;
     heads->has_temp         = layout.has_temp;
     heads->has_top_p        = layout.has_top_p;
-    heads->base_name        = printable(layout.base_name);
-    heads->base_fingerprint = printable(layout.base_fingerprint);
+    heads->base_name        = one_line(layout.base_name);
+    heads->base_fingerprint = one_line(layout.base_fingerprint);
     const gguf_header & header = layout.heads_header();
     const gguf_bytes    held   = layout.heads_bytes(bytes);
     for (const gguf_tensor & tensor : header.tensors) {
