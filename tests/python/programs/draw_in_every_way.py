@@ -64,8 +64,9 @@ def likeliest(model) -> list[int]:
     llm = open_stateful(model, n_ctx=256, n_gpu_layers=99)
     ((_, hidden, logits),) = StateReader(llm).read(PROMPT, PROMPT)
     assert hidden.any(axis=1).all()
+    tokens = logits.argmax(axis=1).tolist()
     llm.close()
-    return logits.argmax(axis=1).tolist()
+    return tokens
 
 
 def main(model: str, heads: str, *server: str) -> dict:
