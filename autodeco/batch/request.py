@@ -78,7 +78,10 @@ def requests(
     wanted = []
     for index, prompt in enumerate(prompts):
         is_ids = not isinstance(prompt, str) and (len(prompt) == 0 or not isinstance(prompt[0], dict))
-        ids = tuple(int(token) for token in prompt) if is_ids else tuple(tokenizer.prompt_ids(prompt))
+        try:
+            ids = tuple(int(token) for token in prompt) if is_ids else tuple(tokenizer.prompt_ids(prompt))
+        except InputError as error:
+            raise InputError(f"prompt {index}: {error}") from None
         wanted += [
             Request(ids, settings[index], max_tokens, seed_of(seed, index, sample), stop, index, sample)
             for sample in range(n)

@@ -41,6 +41,8 @@ def _plain_pattern(decimal_comma: bool) -> re.Pattern:
 
 
 PLAIN = {comma: _plain_pattern(comma) for comma in (False, True)}
+LETTER = rf"(?![{VULGAR}{HIGH}])[^\W\d_]"
+WORDS = re.compile(rf"{LETTER}\s{LETTER}")
 START = re.compile(rf"\d|[.,](?=\d)|\\[dtc]?frac|[{VULGAR}]")
 DIGITS = re.compile(r"\d*")
 FRAC = re.compile(rf"\\[dtc]?frac{SP}?(?:{{([^{{}}]{{1,200}})}}{SP}?{{([^{{}}]{{1,200}})}}|(\d)(\d))")

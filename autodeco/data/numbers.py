@@ -53,8 +53,14 @@ def numbers(text: str, decimal_comma: bool = False) -> Iterator[Number]:
 
 def last_number(text: str, decimal_comma: bool = False) -> Number | None:
     """Return the last number in ``text``, None if there is none."""
-    last = deque(numbers(text, decimal_comma), maxlen=1)
-    return last[0] if last else None
+    text = _uniform(text)
+    digit = max(map(text.rfind, "0123456789" + forms.VULGAR))
+    # no number goes on over a blank between two letters: what lies before the last of these need not be read
+    begin = max((found.start() for found in forms.WORDS.finditer(text, max(0, digit - 400), digit + 1)), default=0)
+    for start in dict.fromkeys((begin, 0)):
+        if last := deque(numbers(text[start:], decimal_comma), maxlen=1):
+            return last[0]
+    return None
 
 
 def whole_number(text: str) -> tuple[Number, bool] | None:

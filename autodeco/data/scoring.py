@@ -7,6 +7,7 @@ checker that reads more than letters therefore runs in worker processes. An answ
 
 import contextlib
 import importlib
+import logging
 import multiprocessing
 import os
 import sys
@@ -107,6 +108,7 @@ def _prepare(spec: str, memory: int) -> None:
     if spec in _IMPORTED:
         # some scorers evaluate an answer, which may print
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        logging.getLogger("math_verify").setLevel(logging.ERROR)  # warns that it has no limits: ours are around it
         with contextlib.suppress(ImportError):  # told where it is used
             importlib.import_module(_IMPORTED[spec])
     with contextlib.suppress(ImportError, OSError, ValueError):  # systems without such limits

@@ -230,7 +230,7 @@ def test_numbers_are_compared_exactly(answer, text, right):
 @pytest.mark.parametrize("answer", ["seven", "", "1 or 2", "18 apples", "A1", "1/0", True, "1.2.3", "10:30"])
 def test_an_answer_that_is_no_number_is_refused(answer):
     assert whole_number(str(answer)) is None
-    with pytest.raises(InputError, match="is no number"):
+    with pytest.raises(InputError, match=r"is no number|is neither text nor a number"):
         check(checker("number"), {"answer": answer}, "7")
 
 
@@ -252,6 +252,31 @@ def test_random_numbers_are_read_back_in_every_form():
         text = rng.choice(["", "It is ", "x = ", "**", "("]) + text + rng.choice(["", ".", ",", "!", " km", ")", "**"])
         expected = Fraction(f"{whole}.{part}") * (-1 if minus else 1)
         assert value(last_number(text)) == expected, text
+
+
+def test_the_last_number_is_the_last_of_all_numbers():
+    """It is looked for from the end."""
+    rng = random.Random(2)
+    pieces = [
+        "we get ",
+        "so it is ",
+        "-",
+        "$",
+        "1,200",
+        " 3/4",
+        " x 10^5",
+        "7",
+        "\u00bd",
+        " m/s^2",
+        " 5%",
+        ". ",
+        "\n",
+        " two ",
+    ]
+    for _ in range(3000):
+        text = "".join(rng.choices(pieces, k=rng.randint(0, 12)))
+        every = list(numbers(text))
+        assert last_number(text) == (every[-1] if every else None), text
 
 
 def test_texts_of_odd_pieces_never_fail_and_take_time_in_proportion_to_their_length():

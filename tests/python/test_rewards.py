@@ -11,12 +11,14 @@ torch = pytest.importorskip("torch")
 
 from autodeco import Heads  # noqa: E402
 from autodeco.base.states import StateReader, open_stateful  # noqa: E402
+from autodeco.data.scoring import Scorer  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export.evaluation import read_run  # noqa: E402
 from autodeco.rewards.arguments import RewardArguments  # noqa: E402
 from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
 from autodeco.rewards.loop import train_on_rewards  # noqa: E402
 from autodeco.rewards.measuring import GREEDY, GRID, Static  # noqa: E402
+from autodeco.rewards.problems import Problems  # noqa: E402
 from builders import reward_world as world  # noqa: E402
 from builders.trained_heads import weights  # noqa: E402
 
@@ -159,6 +161,24 @@ class Pressed(world.WorldPolicy):
         if self.times == self._at:
             signal.raise_signal(signal.SIGINT)
         return super().sample(*args)
+
+
+def hangs(problem, text):  # named by python:test_rewards:hangs
+    while problem["number"] == 0:
+        pass
+    return len(bytearray(2**40)) / 2**40
+
+
+def test_answers_whose_scoring_takes_too_much_get_no_reward_and_are_counted(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(json.dumps({"prompt": str(i), "number": i}) + "\n" for i in range(4)))
+    arguments = replace(SHORT, checker="python:test_rewards:hangs")
+    with Scorer(arguments.checker, workers=1, seconds=0.5) as scorer:
+        problems = Problems(path, world.WorldPolicy(), arguments, scorer)
+        answers, rewards = problems.answers([0, 1], 2, Static(1.0, 1.0), seed=0)
+    assert [len(group) for group in answers] == [2, 2]
+    assert rewards.tolist() == [[0, 0], [0, 0]]
+    assert problems.given_up == sum(answer.finished for group in answers for answer in group) > 0
 
 
 def test_problems_that_teach_nothing_are_refused(problems, tmp_path):
