@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> None:
         return
     figures, written = _evaluate(files, heads, settings, machine, tasks, excluded)
     _print(figures)
+    if figures["verdict"]:
+        print(figures["verdict"])
     for file in written:
         say(file)
 
@@ -83,6 +85,7 @@ def _evaluate(
     from autodeco.evaluation.folders import ANSWERS, claim, describe
     from autodeco.evaluation.results import task_figures, together
     from autodeco.evaluation.running import Runner
+    from autodeco.evaluation.verdict import verdict
     from autodeco.llama.opening import open_llama
     from autodeco.runs.provenance import provenance
 
@@ -103,6 +106,7 @@ def _evaluate(
         "tasks": of_tasks,
         "together": together(passes, of_tasks, settings),
     }
+    figures["verdict"] = verdict(figures)
     return figures, report.write(figures, folder)
 
 

@@ -150,25 +150,15 @@ class Task:
         """Draw the problems; ``excluded`` are questions to leave out. Raises InputError for a family, a
         configuration or a file that does not do, and when there are too few different questions."""
         self.spec = spec
-        self.left_out = 0
         how = spec.checker or ("exact" if spec.is_file else "reasoning-gym")
         self.checker, self._check = how, checker(how)
         wanted = test + validation + training
-        found: dict[str, dict] = {}
-        for draws, problem in enumerate(_shuffled(spec, seed) if spec.is_file else _drawn(spec, seed)):
-            if len(found) == wanted or draws > DRAWS_PER_PROBLEM * (wanted + len(excluded)):
-                break
-            key = normalized(question_of(problem))
-            if key in excluded:
-                self.left_out += 1
-            else:
-                found.setdefault(key, problem)
-        if len(found) < wanted:
+        problems, self.left_out = different_problems(spec, seed, wanted, excluded)
+        if len(problems) < wanted:
             raise InputError(
-                f"task {spec.name}: has {len(found)} different questions and {wanted} are wanted; ask for fewer, or "
+                f"task {spec.name}: has {len(problems)} different questions and {wanted} are wanted; ask for fewer, or "
                 "widen its config"
             )
-        problems = list(found.values())
         if spec.is_file:
             check_problems(how, problems)
         self.test = problems[:test]
@@ -183,6 +173,22 @@ class Task:
             return False
         score = check(self._check, problem, text) if scorer is None else scorer.score([(problem, text)])[0]
         return bool(score == 1.0)
+
+
+def different_problems(spec: TaskSpec, seed: int, wanted: int, excluded: TrainedOn = NOTHING) -> tuple[list[dict], int]:
+    """Return up to ``wanted`` problems of a kind, different by text, in a seeded order; and how many draws were left
+    out for being ``excluded``. Raises InputError for a family, a configuration or a file that does not do."""
+    found: dict[str, dict] = {}
+    left_out = 0
+    for draws, problem in enumerate(_shuffled(spec, seed) if spec.is_file else _drawn(spec, seed)):
+        if len(found) == wanted or draws > DRAWS_PER_PROBLEM * (wanted + len(excluded)):
+            break
+        key = normalized(question_of(problem))
+        if key in excluded:
+            left_out += 1
+        else:
+            found.setdefault(key, problem)
+    return list(found.values()), left_out
 
 
 def _drawn(spec: TaskSpec, seed: int) -> Iterator[dict]:
