@@ -22,6 +22,7 @@ from autodeco.export.names import output_name
 from autodeco.export.sampling import PRESET, PRESET_FOLDER, Sampling, checked, of_evaluation, stock_file
 from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL, VERSION
 from autodeco.export.split import split
+from autodeco.export.split_parts import check_parts
 from autodeco.export.writer import check_mergeable, check_output_is_not, write_embedded, write_merged, write_sidecar
 from autodeco.settings.program import Parser, reports_errors
 from autodeco.terminal import one_line, say
@@ -173,6 +174,7 @@ def _open_base(args, base_path: str) -> Layout:
         raise InputError(f"{base_path}: holds heads but no model; give the model itself with --base")
     if args.quantize and base.kind != PLAIN:
         raise InputError(f"{base_path}: has heads in it, which quantizing would harm; split it first with --split")
+    check_parts(base)
     return base
 
 

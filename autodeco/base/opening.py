@@ -19,6 +19,7 @@ from autodeco.base.forks import check_threads
 from autodeco.base.token_bytes import WholeTokenizer
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
+from autodeco.export.split_parts import check_parts
 
 _lock = threading.RLock()
 
@@ -47,6 +48,7 @@ def open_base(
     if not layout.has_base:
         raise InputError(f"{path}: holds heads only; give the base model")
     if not kwargs.get("vocab_only"):
+        check_parts(layout)
         check_threads(path, kwargs.get("n_threads"), kwargs.get("n_threads_batch"))
     with opened_at(path, layout.base_offset):
         llm = loaded(lambda: kind(path, **{"verbose": False, **kwargs}), path)

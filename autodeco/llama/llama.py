@@ -15,6 +15,7 @@ from autodeco.base.token_bytes import WholeTokenizer
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import EMBEDDED, open_layout
+from autodeco.export.split_parts import check_parts
 from autodeco.llama import extra_samplers
 from autodeco.llama.chat import use_own_templates
 from autodeco.llama.completions import Call, completing
@@ -71,6 +72,7 @@ class Llama(ExclusiveLlama):
         self._layout = open_layout(model_path)
         if not self._layout.has_base:
             raise InputError(f"{model_path}: holds heads only; give the base model first and this file as heads")
+        check_parts(self._layout)
         if kwargs.get("embedding") and self._layout.architecture in WITHOUT_EMBEDDINGS:
             raise InputError(
                 f"{model_path}: llama.cpp cannot embed with a model of this architecture "

@@ -3,7 +3,10 @@
 import pytest
 
 import autodeco
+from autodeco.base.opening import open_base
+from autodeco.errors import InputError
 from autodeco.export import cli
+from autodeco.export.language_models import REFUSED
 from autodeco.export.layout import open_layout
 from builders import gguf_files as files
 from builders.golden import GOLDEN
@@ -68,3 +71,89 @@ def test_quantizing_joins_a_split_model(tmp_path, monkeypatch):
     text, temperatures = drawn("merged.gguf", None)
     assert (text, temperatures) == drawn(made, heads)
     assert len(temperatures) >= 1
+
+
+HEADS = str(GOLDEN / "smollm2.heads.safetensors")
+
+
+@pytest.fixture
+def damaged(parts, tmp_path):
+    """damaged(change) -> the first of copies of the parts, the second of which ``change`` has changed."""
+
+    def make(change):
+        folder = tmp_path / "damaged"
+        folder.mkdir()
+        copies = [folder / part.name for part in parts]
+        for part, copy in zip(parts, copies, strict=True):
+            copy.symlink_to(part)
+        change(copies[1])
+        return copies
+
+    return make
+
+
+def cut(path):
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-1000])
+
+
+def twice(path):
+    path.unlink()
+    path.symlink_to(path.with_name("part-00003-of-00003.gguf").resolve())
+
+
+WRONG = {
+    "missing": (lambda path: path.unlink(), "part-00001-of-00003.gguf: part 2 of 3 is missing; fetch {second}"),
+    "cut off": (cut, "{second}: cut off"),
+    "another part": (twice, "{second}: is not part 2 of 3 of {first}; fetch it again"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("layout", ["sidecar", "merged", "embedded"])
+def test_a_part_that_is_missing_or_wrong_is_named(damaged, capsys, tmp_path, case, layout):
+    change, expected = WRONG[case]
+    first, second, _ = damaged(change)
+    arguments = [HEADS, "--base", str(first), "--layout", layout, "-o", str(tmp_path / "out")]
+    for more in ([], ["--quantize", "q8_0"]):
+        assert cli.main([*arguments, *more]) == 2
+        error = capsys.readouterr().err
+        assert expected.format(first=first, second=second) in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_which_a_part_is_missing_is_not_opened(damaged, exported):
+    first, second, _ = damaged(lambda path: path.unlink())
+    for heads in (None, exported("f16")):
+        with pytest.raises(InputError, match=f"part 2 of 3 is missing; fetch {second}"):
+            autodeco.Llama(str(first), heads, verbose=False)
+    with pytest.raises(InputError, match="part 2 of 3 is missing"):
+        open_base(first)
+
+
+def test_a_first_part_under_another_name_is_told_how_it_is_found(parts, capsys, tmp_path):
+    for name in ("model.gguf", "part-00001-of-00004.gguf"):
+        (tmp_path / name).symlink_to(parts[0])
+        assert cli.main([HEADS, "--base", str(tmp_path / name), "-o", str(tmp_path / "out")]) == 2
+        assert "whose names must end in -00001-of-00003.gguf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("architecture", ["bert", "t5", "dream", "eagle3"])
+def test_what_is_no_language_model_is_no_base(tmp_path, monkeypatch, capsys, architecture):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heads.safetensors").write_bytes(files.safetensors(files.head_arrays()))
+    keys = [
+        files.key("general.architecture", files.STRING, architecture),
+        files.key(f"{architecture}.embedding_length", files.U32, 64),
+        files.key("tokenizer.ggml.tokens", files.STRING, ["a", "b"]),
+    ]
+    (tmp_path / "model.gguf").write_bytes(files.gguf(keys, [], b""))
+    for layout in ("sidecar", "merged", "embedded"):
+        assert cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", layout]) == 2
+        error = capsys.readouterr().err
+        assert "model.gguf: " in error
+        assert REFUSED[architecture] in error
+        assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["heads.safetensors", "model.gguf"]
