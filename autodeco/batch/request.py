@@ -9,6 +9,7 @@ import numpy as np
 
 from autodeco import native
 from autodeco.base.tokenizer import Tokenizer
+from autodeco.batch.rules import Rule
 from autodeco.data.messages import Messages
 from autodeco.errors import InputError
 from autodeco.llama.exclusive import ExclusiveLlama
@@ -23,8 +24,8 @@ class Sampling:
     """How the tokens of an answer are sampled.
 
     ``heads`` names what the heads decide; there ``temperature`` and ``top_p`` multiply the predictions, elsewhere they
-    are the settings themselves. Temperature 0 is greedy. ``top_k`` (0: all) and ``min_p`` cut before top-p. Raises
-    InputError for values out of range.
+    are the settings themselves. Temperature 0 is greedy. ``top_k`` (0: all) and ``min_p`` cut before top-p. A ``rule``
+    takes the place of all of them. Raises InputError for values out of range, and for a rule beside other settings.
     """
 
     temperature: float = 1.0
@@ -32,12 +33,21 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     heads: Literal["both", "temperature", "top_p", "none"] = "both"
+    rule: Rule | None = None
 
     def __post_init__(self):
         for name, most in (("temperature", 1e6), ("top_p", 1e6), ("min_p", 1.0)):
             checked(name, getattr(self, name), float, 0.0, most)
         checked("top_k", self.top_k, int, 0, hint="0 keeps all tokens")
         checked("heads", self.heads, str, choices=("both", "temperature", "top_p", "none"))
+        if self.rule and (self.temperature, self.top_p, self.top_k, self.min_p, self.heads) != (
+            1.0,
+            1.0,
+            0,
+            0.0,
+            "none",
+        ):
+            raise InputError("a rule decides alone how tokens are drawn: give no setting beside it, and heads='none'")
 
 
 AS_THE_MODEL_SAYS = Sampling()

@@ -17,6 +17,7 @@ from autodeco.base.token_bytes import TokenBytes
 from autodeco.batch.answers import Answer, PartialAnswer
 from autodeco.batch.context import BatchContext, Slot
 from autodeco.batch.request import Request, check_open, check_requests
+from autodeco.batch.rules import Choice, Row
 from autodeco.errors import InputError
 from autodeco.settings.options import checked
 
@@ -118,6 +119,13 @@ class _Draws(PartialAnswer):
     def __init__(self, request: Request, token_bytes: TokenBytes):
         super().__init__(request, token_bytes)
         self.random = np.random.Generator(np.random.PCG64(request.seed))
+        rule = request.sampling.rule
+        self.rule = rule and rule.begin(request.prompt, request.seed, token_bytes)
+
+    def add(self, row: tuple) -> str | None:
+        if self.rule:
+            self.rule.accept(row[0])
+        return super().add(row)
 
 
 def _drawn(
@@ -129,23 +137,41 @@ def _drawn(
     if guided:
         of = slice(None) if len(guided) == len(groups) else guided  # all rows need no copy
         predicted = dict(zip(guided, zip(*heads.predict(hidden[of], logits[of]), strict=True), strict=True))
-    index, reported, used, uniform = [], [], [], []
+    shown, chosen = [], {}  # of each answer; tokens that rules chose by themselves
+    index, used, uniform = [], [], []
     for i, group in enumerate(groups):
+        row = Row(logits[i])
         for drawing in group:
-            sampling = drawing.request.sampling
-            temperature, top_p = sampling.temperature, sampling.top_p
-            shown = [temperature, top_p]
-            if sampling.heads in ("both", "temperature"):
-                shown[0], temperature = predicted[i][0], predicted[i][0] * temperature
-            if sampling.heads in ("both", "top_p"):
-                shown[1], top_p = predicted[i][1], predicted[i][1] * top_p
-            index.append(i)
-            reported.append(shown)
-            used.append((temperature, min(top_p, 1.0)))
-            uniform.append(drawing.random.random())
-    temperatures, top_ps = np.array(used, np.float32).T
-    tokens = native.nucleus_sample(logits, temperatures, top_ps, np.array(uniform), index)
-    return [(int(t), float(shown[0]), float(shown[1]), 0, np.nan) for t, shown in zip(tokens, reported, strict=True)]
+            setting, reported = _setting(drawing, row, predicted.get(i))
+            if isinstance(setting, int):
+                chosen[len(shown)] = setting
+            else:
+                index.append(i)
+                used.append((setting[0], min(setting[1], 1.0)))
+                uniform.append(drawing.random.random())
+            shown.append(reported)
+    drawn = iter(())
+    if used:
+        temperatures, top_ps = np.array(used, np.float32).T
+        drawn = iter(native.nucleus_sample(logits, temperatures, top_ps, np.array(uniform), index))
+    tokens = (chosen[n] if n in chosen else int(next(drawn)) for n in range(len(shown)))
+    return [(token, *reported, 0, np.nan) for token, reported in zip(tokens, shown, strict=True)]
+
+
+def _setting(drawing: _Draws, row: Row, predicted: tuple[float, float] | None) -> tuple[Choice, tuple[float, float]]:
+    """The temperature and top-p to draw with, or the token that a rule chose; and those to report: what heads
+    predicted, NaN for such a token."""
+    sampling = drawing.request.sampling
+    if drawing.rule:
+        choice = drawing.rule.choose(row, drawing.random)
+        return choice, (np.nan, np.nan) if isinstance(choice, int) else choice
+    temperature, top_p = sampling.temperature, sampling.top_p
+    reported = [temperature, top_p]
+    if sampling.heads in ("both", "temperature"):
+        reported[0], temperature = float(predicted[0]), predicted[0] * temperature
+    if sampling.heads in ("both", "top_p"):
+        reported[1], top_p = float(predicted[1]), predicted[1] * top_p
+    return (temperature, top_p), tuple(reported)
 
 
 class _StateContext(BatchContext):

@@ -17,6 +17,7 @@ from autodeco.runs.atomic import replacing
 from autodeco.runs.provenance import file_hash
 
 SETTINGS_FILE = "settings.json"
+ROWS = 2  # the form of the rows that hold answers; answers in another form are asked for again
 ANSWERS = "answers"  # the folder of all runs' answers, beside the folders of the runs
 
 
@@ -57,7 +58,11 @@ def describe_answers(description: dict[str, Any], task: int, heads: bool) -> dic
         "seed",
         "slots",
     )
-    described = {"task": description["tasks"][task], **{name: description[name] for name in ("versions", *names)}}
+    described = {
+        "rows": ROWS,
+        "task": description["tasks"][task],
+        **{name: description[name] for name in ("versions", *names)},
+    }
     return {**described, "heads_sha256": description["heads_sha256"] if heads else None}
 
 

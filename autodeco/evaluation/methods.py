@@ -1,20 +1,28 @@
-"""The settings that are compared: static ones, those of the vendor, heads, and heads held at their mean."""
+"""The settings that are compared: static ones, those of the vendor, heads, and heads held at their mean; ``rivals``
+has the rules."""
 
 from dataclasses import dataclass, replace
 
 import llama_cpp
 
 from autodeco.batch import Sampling
+from autodeco.batch.rules import Rule
 from autodeco.errors import InputError
 from autodeco.evaluation.settings import OPTIONAL
 
 
 @dataclass(frozen=True)
 class Method:
-    """A named setting to sample answers with; greedy answers are all the same, so there is one for each problem."""
+    """A named setting to sample answers with; greedy answers are all the same, so there is one for each problem.
+
+    ``rule`` names the rule that it is a setting of, if any. ``from_heads`` says that what heads predicted has decided
+    it.
+    """
 
     name: str
     sampling: Sampling
+    rule: str = ""
+    from_heads: bool = False
 
     @property
     def is_greedy(self) -> bool:
@@ -27,8 +35,12 @@ class Method:
 
     @property
     def is_static(self) -> bool:
-        """Whether a user could have set it by hand without heads."""
-        return self.sampling.heads == "none"
+        """Whether it is one temperature and top-p for all tokens."""
+        return self.sampling.heads == "none" and self.sampling.rule is None
+
+    @property
+    def needs_heads(self) -> bool:
+        return self.sampling.heads != "none" or self.from_heads
 
 
 AUTODECO = Method("AutoDeco", Sampling())
@@ -50,7 +62,17 @@ def static(temperature: float, top_p: float) -> Method:
 
 def mean_shift(temperature: float, top_p: float) -> Method:
     """Fixed at the mean of the heads' predictions."""
-    return Method(MEAN_SHIFT, Sampling(round(temperature, 4), min(round(top_p, 4), 1.0), heads="none"))
+    return held(MEAN_SHIFT, temperature, top_p)
+
+
+def held(name: str, temperature: float, top_p: float) -> Method:
+    """Fixed where the heads' predictions say, to four digits."""
+    return Method(name, Sampling(round(temperature, 4), min(round(top_p, 4), 1.0), heads="none"), from_heads=True)
+
+
+def by_rule(name: str, rule: Rule, of: str, from_heads: bool = False) -> Method:
+    """A setting of the rule that is called ``of``."""
+    return Method(name, Sampling(heads="none", rule=rule), of, from_heads)
 
 
 def vendor(llm: llama_cpp.Llama) -> Method | None:

@@ -63,6 +63,8 @@ def _setting(method: dict[str, Any]) -> str:
     words = {"both": "T and P per token", "temperature": "T per token, P 1", "top_p": "T 1, P per token"}
     if method["heads"] != "none":
         return words[method["heads"]]
+    if method["rule"]:
+        return method["rule"]
     if method["temperature"] == 0:
         return "T 0"
     cuts = [f"top-k {method['top_k']}"] if method["top_k"] else []

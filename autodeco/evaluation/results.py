@@ -49,6 +49,7 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
         "methods": found,
         BEST: _best({name: passes.validation[name] for name in static}, v),
         ORACLE: _best({name: passes.test[name] for name in static}, n),
+        "rules": _rules(passes, v, n),
         "grid": {
             "temperatures": settings.temperatures,
             "top_ps": settings.top_ps,
@@ -60,7 +61,14 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
         guided = passes.test[methods.AUTODECO.name]
         rivals = {name: name for name, answers in passes.test.items() if name not in (methods.AUTODECO.name, *static)}
         fixed = {m.name: m.name for m in (methods.GREEDY, methods.DEFAULT) if m.name in passes.test}
-        rivals = {**fixed, BEST: figures[BEST], ORACLE: figures[ORACLE], **rivals}
+        tuned = {name for of_one in figures["rules"].values() for name in of_one["settings"]}
+        rivals = {rival: name for rival, name in rivals.items() if name not in tuned}
+        best = {
+            f"{rule}, {how}" if len(of_one["settings"]) > 1 else rule: of_one[how]
+            for rule, of_one in figures["rules"].items()
+            for how in (BEST, ORACLE)
+        }
+        rivals = {**fixed, BEST: figures[BEST], ORACLE: figures[ORACLE], **rivals, **best}
         figures["against"] = {
             rival: {"method": name, **_against(guided, passes.test[name], n, settings)}
             for rival, name in rivals.items()
@@ -71,6 +79,22 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
         figures["positions"] = _positions(guided)
         figures["examples"] = _examples(passes, figures[BEST], settings.seed)
     return figures
+
+
+def _rules(passes: TaskPasses, validation: int, test: int) -> dict[str, dict[str, Any]]:
+    """The settings of each rule that can be tuned, and the best of them on validation and on test."""
+    settings: dict[str, list[str]] = {}
+    for name, answers in passes.validation.items():
+        if answers.method.rule:
+            settings.setdefault(answers.method.rule, []).append(name)
+    return {
+        rule: {
+            "settings": names,
+            BEST: _best({name: passes.validation[name] for name in names}, validation),
+            ORACLE: _best({name: passes.test[name] for name in names}, test),
+        }
+        for rule, names in settings.items()
+    }
 
 
 def together(passes: list[TaskPasses], tasks: list[dict[str, Any]], settings: Settings) -> dict[str, Any] | None:
@@ -128,6 +152,7 @@ def _method_figures(answers: Pass, problems: int, settings: Settings) -> dict[st
         "top_k": method.sampling.top_k,
         "min_p": method.sampling.min_p,
         "heads": method.sampling.heads,
+        "rule": method.rule,
         "answers": len(answers.rows),
         "right": _right(answers, problems).tolist(),
         "pass_at": pass_at,

@@ -1,12 +1,14 @@
 """Asking the model: every method on every problem, each answer written as soon as it is complete."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from autodeco import batch
@@ -14,10 +16,11 @@ from autodeco.base.token_bytes import TokenBytes
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Answer, shared
 from autodeco.batch.request import check_requests
+from autodeco.batch.rules import spread_of
 from autodeco.data.json_lines import place_of
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
-from autodeco.evaluation import methods
+from autodeco.evaluation import methods, rivals
 from autodeco.evaluation.folders import claim, describe_answers
 from autodeco.evaluation.methods import Method
 from autodeco.evaluation.settings import OPTIONAL, Settings
@@ -83,14 +86,16 @@ class Runner:
         grid = [methods.static(t, p) for t in settings.temperatures for p in settings.top_ps]
         static = list(dict.fromkeys([methods.GREEDY, *self._kept(methods.DEFAULT), *grid]))
         of_heads = self._head_methods()
-        on_test = [*static, *self._vendor(), *of_heads]
-        on_validation = [*static, *of_heads[:1]]
+        rules = rivals.by_hand(self._llm, settings.without)
+        on_test = [*static, *self._vendor(), *rules, *of_heads]
+        on_validation = [*static, *rules, *of_heads[:1]]
 
         def count(chosen: list[Method], problems: int) -> int:
             return problems * sum(1 if method.is_greedy else settings.samples for method in chosen)
 
         total = count(on_validation, settings.validation) + count(on_test, settings.test)
-        total += settings.test * settings.samples if of_heads else 0  # mean shift
+        known_later = 1 + rivals.number_of_heads(settings.without) if of_heads else 0
+        total += settings.test * settings.samples * known_later
         passes = []
         with progress_bar(total * len(tasks), 0, "answer", "eval") as bar:
             for task in tasks:
@@ -98,7 +103,9 @@ class Runner:
                     validation = self._passes(task, "validation", on_validation, bar)
                     chosen = list(on_test)
                     if of_heads:
-                        chosen.append(methods.mean_shift(*mean_of(validation[methods.AUTODECO.name])))
+                        guided = validation[methods.AUTODECO.name]
+                        chosen.append(methods.mean_shift(*mean_of(guided)))
+                        chosen += rivals.of_heads(guided.rows, settings.without)
                     passes.append(TaskPasses(task, validation, self._passes(task, "test", chosen, bar)))
                 self.given_up += self._scorer.exceeded
         return passes
@@ -118,7 +125,7 @@ class Runner:
         return [found] if found else []
 
     def _kept(self, *optional: Method | None) -> list[Method]:
-        left_out = [OPTIONAL[name] for name in self._settings.without]
+        left_out = [OPTIONAL.get(name) for name in self._settings.without]
         return [method for method in optional if method and method.name not in left_out]
 
     def _passes(self, task: Task, split: str, chosen: list[Method], bar: tqdm) -> dict[str, Pass]:
@@ -133,14 +140,15 @@ class Runner:
             problems: list[dict] = getattr(task, split)
             for cut in (False, True):  # only answers that nothing but T and P cuts can share beginnings
                 asked = [log for log in logs if log.method.is_cut == cut]
-                self._ask(task, problems, asked, batch.answer if cut else shared.answer, bar)
+                self._ask(task, problems, asked, cut, split == "validation", bar)
         return {log.method.name: log.result() for log in logs}
 
     def _path(self, task: Task, split: str, method: Method) -> Path:
         index = [described["name"] for described in self._description["tasks"]].index(task.spec.name)
-        needs_heads = not method.is_static or method.name == methods.MEAN_SHIFT
-        folder = claim(self._folder, describe_answers(self._description, index, needs_heads), f"{task.spec.name}-")
-        return folder / f"{split}.{method.name.replace(' ', '-').replace(',', '')}.jsonl"
+        folder = claim(
+            self._folder, describe_answers(self._description, index, method.needs_heads), f"{task.spec.name}-"
+        )
+        return folder / f"{split}.{file_name(method)}.jsonl"
 
     def _requests(self, problems: list[dict], samples: int, method: Method) -> list[batch.Request]:
         tokenizer = Tokenizer(self._llm)
@@ -150,8 +158,12 @@ class Runner:
             self._llm, prompts, samples, method.sampling, settings.max_tokens, settings.stop, settings.seed
         )
 
-    def _ask(self, task: Task, problems: list[dict], logs: "list[MethodLog]", answer: Callable, bar: tqdm) -> None:
-        """Answer what ``logs`` lack, all methods of a problem together; they share the time by their tokens."""
+    def _ask(
+        self, task: Task, problems: list[dict], logs: "list[MethodLog]", cut: bool, chooses: bool, bar: tqdm
+    ) -> None:
+        """Answer what ``logs`` lack, all methods of a problem together; they share the time by their tokens.
+
+        Where answers ``chooses`` something, those of AutoDeco know the distributions they were drawn from."""
         samples = self._settings.samples
         wanted = []
         for i, log in enumerate(logs):
@@ -161,23 +173,55 @@ class Runner:
         if not wanted:
             return
         wanted.sort(key=lambda request: request.index)
+        spreads = Spreads(lambda sample: chooses and logs[sample // samples].method.name == methods.AUTODECO.name)
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
             for log in logs:
                 stack.enter_context(log)
-            answers = stack.enter_context(
-                contextlib.closing(answer(self._llm, wanted, self._heads, self._settings.slots))
-            )
+            model = (self._llm, wanted, self._heads, self._settings.slots)
+            drawn = batch.answer(*model) if cut else shared.answer(*model, spreads.note)
+            answers = stack.enter_context(contextlib.closing(drawn))
             try:
                 for one in answers:
                     method, sample = divmod(one.sample, samples)
                     right = task.is_right(problems[one.prompt], one.text, one.finished, self._scorer)
-                    logs[method].add(_row(replace(one, sample=sample), right, self._llm, logs[method].method))
+                    row = _row(replace(one, sample=sample), right, self._llm, logs[method].method)
+                    logs[method].add(row | spreads.take(one))
                     bar.update()
             finally:
                 seconds, tokens = time.perf_counter() - start, sum(log.new_tokens for log in logs)
                 for log in logs:
                     log.add_seconds(seconds * log.new_tokens / max(1, tokens))
+
+
+def file_name(method: Method) -> str:
+    """The name of a method as part of a file's name."""
+    return re.sub(r"[,']", "", method.name).replace(" ", "-").replace("/", "-by-")
+
+
+class Spreads:
+    """The spread (autodeco.batch.rules) of each distribution that answers of AutoDeco were drawn from."""
+
+    def __init__(self, is_wanted: Callable[[int], bool]):
+        self._is_wanted = is_wanted
+        self._found: dict[tuple[int, int], list[tuple[float, float]]] = {}
+
+    def note(self, index: int, samples: list[int], hidden: np.ndarray, logits: np.ndarray) -> None:
+        """Note one of them, from which ``samples`` were drawn."""
+        if wanted := [sample for sample in samples if self._is_wanted(sample)]:
+            spread = spread_of(logits[0])
+            for sample in wanted:
+                self._found.setdefault((index, sample), []).append(spread)
+
+    def take(self, answer: Answer) -> dict[str, list[float]]:
+        """What was noted of ``answer``, JSON-ready; nothing if it is not wanted."""
+        found = self._found.pop((answer.prompt, answer.sample), None)
+        if found is None:
+            return {}
+        names = ("entropy", "top_probability")
+        return {
+            name: [round(v, 6) for v in values] for name, values in zip(names, zip(*found, strict=True), strict=True)
+        }
 
 
 class MethodLog:
@@ -228,7 +272,7 @@ def _row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, A
         "text": answer.text,
         "tokens": len(decoding),
     }
-    if not method.is_static:
+    if method.sampling.heads != "none":
         pieces = TokenBytes(llm.model, special=True)
         row["token_texts"] = texts_of(pieces[token] for token in decoding.token.tolist())
         row["temperature"] = [round(value, 4) for value in decoding.temperature.tolist()]

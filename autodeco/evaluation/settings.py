@@ -13,6 +13,22 @@ OPTIONAL = {
     "temperature-head": "temperature head alone",
     "top-p-head": "top-p head alone",
 }
+ALL_RIVALS = "rivals"
+# rules of autodeco.evaluation.rivals
+RIVALS = (
+    "stock-defaults",
+    "dynatemp",
+    "min-p",
+    "top-n-sigma",
+    "adaptive-p",
+    "edt",
+    "greedy-threshold",
+    "phases",
+    "inverse-mean",
+    "shuffle",
+    "binned-shuffle",
+)
+WITHOUT = (*OPTIONAL, *RIVALS, ALL_RIVALS)
 USUAL_KS = (1, 4, 16)
 
 
@@ -32,7 +48,10 @@ class Settings:
     slots: int = option(16, "answers generated at a time", least=1)
     stop: tuple[str, ...] = option((), "texts that end an answer", metavar="TEXT")
     without: tuple[str, ...] = option(
-        (), f"leave out for a first look: {', '.join(OPTIONAL)}", choices=tuple(OPTIONAL), metavar="METHOD"
+        (),
+        f"leave out for a first look: {', '.join(WITHOUT)} (all rules)",
+        choices=WITHOUT,
+        metavar="METHOD",
     )
 
     def __post_init__(self):

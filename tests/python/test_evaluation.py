@@ -131,7 +131,16 @@ def test_a_recommended_top_k_is_asked_too_and_all_methods_give_their_own_answers
     recommended = Method("vendor", Sampling(1.5, top_k=1, heads="none"))
     monkeypatch.setattr(methods, "vendor", lambda llm: recommended)
     settings = Settings(
-        (SUMS,), validation=1, test=2, samples=2, ks=(1,), max_tokens=10, temperatures=(1.5,), top_ps=(1.0,), slots=8
+        (SUMS,),
+        validation=1,
+        test=2,
+        samples=2,
+        ks=(1,),
+        max_tokens=10,
+        temperatures=(1.5,),
+        top_ps=(1.0,),
+        slots=8,
+        without=("rivals",),
     )
     description = describe(settings, smollm2, None, TrainedOn())
     task = Task(SUMS, 0, 2, 1)
@@ -164,7 +173,7 @@ def test_an_answer_whose_scoring_hangs_is_given_up_and_counted(llm, smollm2, tmp
     spec = TaskSpec("asked", str(tmp_path / "asked.jsonl"), checker="python:test_evaluation:hangs")
     settings = Settings(
         (spec,), validation=1, test=2, samples=1, ks=(1,), max_tokens=48, temperatures=(0.2,), top_ps=(1.0,), slots=8,
-        without=("default", "temperature-head", "top-p-head", "vendor"),
+        without=("default", "temperature-head", "top-p-head", "vendor", "rivals"),
     )  # fmt: skip
     runner = Runner(llm, settings, tmp_path, describe(settings, smollm2, None, TrainedOn()))
     task = Task(spec, 0, 2, 1)

@@ -32,7 +32,7 @@ METHODS = [
     "mean shift",
 ]
 ARGUMENTS = ["--validation", 2, "--test", 3, "--samples", 2, "--ks", 1, 2, "--max-tokens", 12, "--threads", 1]
-ARGUMENTS += ["--temperatures", 0.5, "--top-ps", 0.9, "--slots", 4, "--context", 256]
+ARGUMENTS += ["--temperatures", 0.5, "--top-ps", 0.9, "--slots", 4, "--context", 256, "--without", "rivals"]
 TASK = "chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1"
 
 
@@ -200,7 +200,7 @@ def test_methods_that_are_left_out_are_not_asked_and_other_answers_are_shared(ev
         next((tmp_path / "output").glob(f"answers/*/{name}")).unlink()
     before = {file: file.read_bytes() for file in (tmp_path / "output").glob("answers/*/*.jsonl")}
     result = subprocess.run(
-        command(*arguments[:-1], tmp_path / "output", "--without", "default", "top-p-head"),
+        command(*arguments[:-1], tmp_path / "output", "--without", "default", "top-p-head", "rivals"),
         capture_output=True,
         text=True,
         check=False,
