@@ -172,7 +172,7 @@ class _Tuning:
         flags = ["--tasks", *self._tasks, "--trained-on", self._file("problems.jsonl"), "--seed", settings.seed]
         flags += ["--test", test, "--validation", max(1, test // VALIDATION_SHARE), "--samples", settings.samples]
         flags += ["--ks", *sorted({1, k, settings.samples}), "--temperatures", *TEMPERATURES, "--top-ps", *TOP_PS]
-        flags += ["--without", "temperature-head", "top-p-head", "--max-tokens", self._max_tokens]
+        flags += ["--without", "temperature-head", "top-p-head", "rivals", "--max-tokens", self._max_tokens]
         flags += ["--context", self._max_tokens + 1024, "-o", self._file("evaluations")]
         code = self._autodeco("eval", self._model, "--heads", self._file("heads.gguf"), *flags, *self._machine)
         if code:

@@ -1,4 +1,7 @@
-"""Pass@k, intervals, paired differences and diversity. Rows are problems, because problems are the random sample."""
+"""Pass@k, majority votes, intervals, paired differences and diversity.
+
+Rows are problems, because problems are the random sample.
+"""
 
 import math
 from collections import Counter
@@ -7,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 RESAMPLES, AT_A_TIME = 9999, 1000
+SUBSETS = 200  # of a problem's answers, for majority votes
 Rates = npt.NDArray[np.float64]
 
 
@@ -16,6 +20,35 @@ def pass_at_k(right: npt.ArrayLike, samples: int, k: int) -> Rates:
     if not 1 <= k <= samples:
         raise ValueError(f"k must be from 1 to the number of samples {samples}, not {k}")
     return np.array([1.0 - math.comb(samples - int(c), k) / math.comb(samples, k) for c in np.atleast_1d(right)])
+
+
+def majority_at_k(votes: npt.ArrayLike, right: npt.ArrayLike, k: int, random: np.random.Generator) -> float:
+    """The chance that the most frequent of ``k`` answers is right (maj@k, Wang et al. 2022, arXiv 2203.11171), over
+    subsets of the answers of one problem, at most ``SUBSETS`` of them drawn at random.
+
+    Answers with the same number in ``votes`` [n] are the same; those with -1 do not vote. Where several are equally
+    frequent, each of them wins its share; ``right`` [n] says which answers are right.
+    """
+    votes, right = np.asarray(votes), np.asarray(right, bool)
+    if not 1 <= k <= len(votes):
+        raise ValueError(f"k must be from 1 to the number of samples {len(votes)}, not {k}")
+    kinds = np.unique(votes[votes >= 0])
+    if not len(kinds):
+        return 0.0
+    is_kind = (votes[:, None] == kinds).astype(np.int64)
+    shares = (right @ is_kind) / is_kind.sum(0)
+    every = np.arange(len(votes))
+    subsets = [every] if k == len(votes) else random.permuted(np.tile(every, (SUBSETS, 1)), axis=1)[:, :k]
+    counts = is_kind[subsets].sum(1)  # [subsets, kinds]
+    wins = (counts == counts.max(1, keepdims=True)) & (counts > 0)
+    return float(((wins @ shares) / np.maximum(1, wins.sum(1))).mean())
+
+
+def entropy_of(votes: npt.ArrayLike) -> float:
+    """The entropy, in nats, of the shares that each number has in ``votes``; 0 if there is none."""
+    _, counts = np.unique(votes, return_counts=True)
+    shares = counts / counts.sum()
+    return float(max(0.0, -(shares @ np.log(shares)))) if len(counts) else 0.0
 
 
 def interval(rates: Rates, seed: int | np.random.Generator) -> tuple[float, float]:

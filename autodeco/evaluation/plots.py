@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -26,6 +27,59 @@ def accuracy(task: dict[str, Any]) -> str:
     axes.set_xlabel("pass@1, % (95% interval over problems); red: heads")
     axes.grid(axis="x", alpha=0.3)
     return svg_of(figure)
+
+
+def frontier(task: dict[str, Any]) -> str | None:
+    """Pass@1 against pass@k, for the largest k, of each method with both intervals; None if all k are 1.
+
+    A line for each top-p joins the static settings by temperature, from greedy on.
+    """
+    k = max(int(k) for method in task["methods"].values() for k in method["pass_at"])
+    if k == 1:
+        return None
+    figure = Figure(figsize=(7, 5))
+    axes = figure.add_subplot()
+    for number, top_p in enumerate(sorted({m["top_p"] for m in task["methods"].values() if m["kind"] == "static"})):
+        line = [m for m in task["methods"].values() if m["kind"] == "static" and top_p == m["top_p"]]
+        greedy = [m for m in task["methods"].values() if m["kind"] == "greedy"]
+        points = [_point(m, k) for m in [*greedy, *sorted(line, key=lambda m: m["temperature"])]]
+        axes.plot(*zip(*points, strict=True), color=STATIC_COLOR, alpha=0.35, linewidth=1, zorder=1)
+        if number == 0:
+            axes.plot([], [], color=STATIC_COLOR, alpha=0.35, label="static, by temperature")
+    kinds: dict[str, list[str]] = {}
+    for name, method in task["methods"].items():
+        kinds.setdefault(method["rule"] or (name if method["kind"] == "single" else method["kind"]), []).append(name)
+    colors = colormaps["tab20"].colors
+    for i, (kind, names) in enumerate(kinds.items()):
+        color = {"static": STATIC_COLOR, "greedy": "black", AUTODECO.name: HEADS_COLOR}.get(kind, colors[i % 20])
+        for name in names:
+            at = [task["methods"][name]["pass_at"].get(str(k), task["methods"][name]["pass_at"]["1"])]
+            at.insert(0, task["methods"][name]["pass_at"]["1"])
+            (x, x_low, x_high), (y, y_low, y_high) = ([100 * a[key] for key in ("value", "low", "high")] for a in at)
+            axes.errorbar(
+                x,
+                y,
+                xerr=[[x - x_low], [x_high - x]],
+                yerr=[[y - y_low], [y_high - y]],
+                fmt="*" if kind == AUTODECO.name else "o",
+                markersize=12 if kind == AUTODECO.name else 4,
+                color=color,
+                elinewidth=0.6,
+                alpha=0.9,
+                label=kind if name == names[0] else None,
+                zorder=3 if kind == AUTODECO.name else 2,
+            )
+    axes.set_xlabel("pass@1, %")
+    axes.set_ylabel(f"pass@{k}, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return svg_of(figure)
+
+
+def _point(method: dict[str, Any], k: int) -> tuple[float, float]:
+    """Pass@1 and pass@k in percent; of greedy they are the same."""
+    at = method["pass_at"]
+    return 100 * at["1"]["value"], 100 * at.get(str(k), at["1"])["value"]
 
 
 def grid(task: dict[str, Any]) -> str:

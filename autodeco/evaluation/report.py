@@ -26,9 +26,11 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
     }
     environment.globals |= {"AUTODECO": AUTODECO.name, "BEST": BEST, "ORACLE": ORACLE, "ONE_FOR_ALL": ONE_FOR_ALL}
     environment.globals["summary"] = (MEAN_SHIFT, BEST, ORACLE, GREEDY.name)
+    environment.globals["voted"] = [str(k) for k in sorted(figures["settings"]["ks"])[1:]]
     charts = {
         task["task"]: {
             "accuracy": plots.accuracy(task),
+            "frontier": plots.frontier(task),
             "grid": plots.grid(task),
             "positions": plots.positions(task) if "positions" in task else None,
         }

@@ -6,6 +6,7 @@ import numpy as np
 
 from autodeco.data import statistics
 from autodeco.evaluation import methods
+from autodeco.evaluation.final_answers import votes_of
 from autodeco.evaluation.methods import Method
 from autodeco.evaluation.running import Pass, TaskPasses, mean_of
 from autodeco.evaluation.settings import Settings
@@ -36,7 +37,7 @@ def _right(answers: Pass, problems: int) -> np.ndarray:
 def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
     """All figures of one task."""
     n, v = settings.test, settings.validation
-    found = {name: _method_figures(answers, n, settings) for name, answers in passes.test.items()}
+    found = {name: _method_figures(answers, passes.task.test, settings) for name, answers in passes.test.items()}
     everything = [*passes.validation.values(), *passes.test.values()]
     static = [name for name, answers in passes.validation.items() if answers.method.is_static]
     figures = {
@@ -137,8 +138,10 @@ def _spread(answers: Pass, name: str) -> list[float]:
     return np.percentile([value for row in answers.rows for value in row[name]], [10, 90]).tolist()
 
 
-def _method_figures(answers: Pass, problems: int, settings: Settings) -> dict[str, Any]:
+def _method_figures(answers: Pass, asked: list[dict], settings: Settings) -> dict[str, Any]:
     method: Method = answers.method
+    problems = len(asked)
+    is_of_grid = method.is_static and not method.from_heads and method.name != methods.VENDOR
     tokens = sum(row["tokens"] for row in answers.rows)
     ks = {1} if method.is_greedy else settings.ks
     pass_at = {}
@@ -153,6 +156,7 @@ def _method_figures(answers: Pass, problems: int, settings: Settings) -> dict[st
         "min_p": method.sampling.min_p,
         "heads": method.sampling.heads,
         "rule": method.rule,
+        "kind": "greedy" if method.is_greedy else "static" if is_of_grid else "single",
         "answers": len(answers.rows),
         "right": _right(answers, problems).tolist(),
         "pass_at": pass_at,
@@ -160,8 +164,26 @@ def _method_figures(answers: Pass, problems: int, settings: Settings) -> dict[st
         "tokens": tokens,
         "tokens_per_answer": tokens / len(answers.rows),
         "seconds": answers.seconds,
+        **_votes(answers, asked, settings),
         "distinct": {str(n): _diversity(answers, n) for n in (1, 2)},
     }
+
+
+def _votes(answers: Pass, asked: list[dict], settings: Settings) -> dict[str, Any]:
+    """Maj@k for each k above 1, and the mean entropy of the final answers to a problem; nothing for greedy."""
+    if answers.method.is_greedy:
+        return {"maj_at": {}, "answer_entropy": None}
+    rows = _by_problem(answers)
+    votes = [votes_of(problem, rows[i]) for i, problem in enumerate(asked)]
+    right = [[row["right"] for row in rows[i]] for i in range(len(asked))]
+    maj_at = {}
+    for k in sorted(settings.ks)[1:]:
+        random = np.random.default_rng([settings.seed, k])
+        pairs = zip(votes, right, strict=True)
+        values = np.array([statistics.majority_at_k(*pair, k, random) for pair in pairs])
+        low, high = statistics.interval(values, settings.seed)
+        maj_at[str(k)] = {"value": float(values.mean()), "low": low, "high": high}
+    return {"maj_at": maj_at, "answer_entropy": float(np.mean([statistics.entropy_of(of_one) for of_one in votes]))}
 
 
 def _diversity(answers: Pass, n: int) -> float | None:

@@ -21,6 +21,32 @@ def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_answer():
         statistics.pass_at_k(1, 4, 5)
 
 
+def test_the_majority_is_that_of_every_subset():
+    """Against all subsets of 3 of 6 answers, counted; two of them were cut off, and ties are shared."""
+    from itertools import combinations
+
+    votes, right = [0, 0, 1, 1, -1, -1], [True, True, False, False, False, False]
+    won = []
+    for subset in combinations(range(6), 3):
+        ours, theirs = (sum(votes[i] == kind for i in subset) for kind in (0, 1))
+        won.append(1.0 if ours > theirs else 0.5 if ours == theirs and ours else 0.0)
+    random = np.random.default_rng(0)
+    found = np.mean([statistics.majority_at_k(votes, right, 3, random) for _ in range(50)])
+    assert found == pytest.approx(np.mean(won), abs=4 * np.std(won) / np.sqrt(50 * statistics.SUBSETS))
+    assert statistics.majority_at_k([0, 0, 0, 1, 2], [False] * 3 + [True] * 2, 5, random) == 0.0
+    assert statistics.majority_at_k([0, 0, 1, 2, 2], [True, True, False, False, False], 5, random) == 0.5
+    assert statistics.majority_at_k([-1, -1], [False, False], 2, random) == 0.0
+    assert statistics.majority_at_k([-1, -1, 3], [False, False, True], 3, random) == 1.0
+    with pytest.raises(ValueError, match="k must be from 1"):
+        statistics.majority_at_k([0], [True], 2, random)
+
+
+def test_the_entropy_of_answers_is_that_of_their_shares():
+    assert statistics.entropy_of([0, 0, 1, 1]) == pytest.approx(np.log(2))
+    assert statistics.entropy_of([5, 5, 5]) == 0.0
+    assert statistics.entropy_of([0, 0, 0, -1]) == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+
+
 def test_the_interval_covers_the_truth_95_times_in_100():
     """400 samples of 60 problems with rates of a beta distribution of mean 0.3; binomial error of the coverage 1.1%,
     and percentiles of so few problems are a little narrow."""
