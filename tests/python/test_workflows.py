@@ -1,0 +1,42 @@
+"""The workflows of GitHub are as its schema says, and what they call is there."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+PRESETS = json.loads((REPOSITORY / "CMakePresets.json").read_text())
+
+
+def follows(schema: str, *files: Path) -> None:
+    """Assert that ``files`` follow a schema that check-jsonschema holds."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *files]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_workflows_follow_the_schema_of_github():
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "edge.yml"]
+    follows("vendor.github-workflows", *WORKFLOWS)
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_calls_what_is_there_and_says_what_has_not_run(workflow):
+    text = workflow.read_text()
+    assert set(re.findall(r"\bmake ([a-z][a-z-]*)", text)) <= TARGETS
+    presets = {preset["name"] for kind in ("configurePresets", "buildPresets") for preset in PRESETS[kind]}
+    assert set(re.findall(r"--preset ([\w-]+)", text)) <= presets
+    scripts = re.findall(r"\bpython3? ([\w/]+\.py)", text)
+    assert [path for path in scripts if not (REPOSITORY / path).exists()] == []
+    assert "None of these jobs has run" in text
+
+
+def test_every_check_of_the_makefile_has_a_job():
+    called = set(re.findall(r"- run: make ([a-z-]+)", "".join(path.read_text() for path in WORKFLOWS)))
+    assert called >= {"lint", "workflows", "test", "sanitize", "clang", "fuzz", "fuzz-heads", "edge-arm"}
