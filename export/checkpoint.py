@@ -111,6 +111,8 @@ def _indexed_files(index: Path) -> dict[Path, set[str]]:
         # The name comes from the file: it must not lead out of the folder.
         if Path(name).name != name or name in (".", ".."):
             raise InputError(f"{index}: the file name {name!r} leads out of the folder; fetch the checkpoint again")
+        if not name.isprintable():  # a zero byte or half a surrogate pair, which no system takes, or worse to show
+            raise InputError(f"{index}: {name!r} is no name of a file; fetch the checkpoint again")
         files.setdefault(index.parent / name, set()).add(tensor)
     return files
 

@@ -24,6 +24,7 @@ from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL, V
 from autodeco.export.split import split
 from autodeco.export.split_parts import check_parts
 from autodeco.export.writer import check_mergeable, check_output_is_not, write_embedded, write_merged, write_sidecar
+from autodeco.settings.options import checked as checked_option
 from autodeco.settings.program import Parser, reports_errors
 from autodeco.terminal import one_line, say
 
@@ -95,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` (default: the process arguments), export or split, and return the exit code."""
     args = parser().parse_args(argv)
+    for name in ("heads", "base", "output", "split"):
+        checked_option(name, getattr(args, name), Path | None)
     if args.split:
         return _split(args)
     if not args.heads:

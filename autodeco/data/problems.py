@@ -7,7 +7,10 @@ from autodeco.data.families import drawn_entries
 from autodeco.data.json_lines import Line, json_lines
 from autodeco.data.messages import check_messages, checked_tools
 from autodeco.errors import InputError
+from autodeco.settings.options import checked
+from autodeco.settings.yaml_file import read_yaml
 
+MOST_DRAWN = 1_000_000  # problems of one family
 TASK_KEYS = {"task", "size", "seed", "config"}
 
 
@@ -43,20 +46,19 @@ def _written(path: Path) -> list[Line]:
 
 
 def _drawn(path: Path) -> list[Line]:
-    import yaml
 
-    try:
-        tasks = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from None
+    tasks = read_yaml(path, "give a list of tasks, each with task, size, seed and config")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "task" in task for task in tasks):
         raise InputError(f"{path}: expected a list of tasks, each with task, size, seed and config")
     families = []
     for task in tasks:
         if unknown := sorted(map(str, task.keys() - TASK_KEYS)):
             raise InputError(f"{path}: {task['task']} has no setting {', '.join(unknown)}; config holds the task's own")
+        checked(f"{path}: task", task["task"], str)
+        size = checked(f"{path}: size", task.get("size", 100), int, 1, MOST_DRAWN)
+        seed = checked(f"{path}: seed", task.get("seed", 0), int, 0, 2**63 - 1)
         try:
-            entries = drawn_entries(task["task"], task.get("size", 100), task.get("seed", 0), task.get("config") or {})
+            entries = drawn_entries(task["task"], size, seed, task.get("config") or {})
             distinct = {entry["question"]: entry for entry in reversed(list(entries))}
         except InputError as error:
             raise InputError(f"{path}: task {task['task']} cannot be drawn ({error})") from None

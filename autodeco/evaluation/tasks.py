@@ -18,6 +18,8 @@ from autodeco.data.problems import problem_of, read_problems
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.runs.atomic import replacing
+from autodeco.settings.options import bare, said
+from autodeco.settings.yaml_file import read_yaml
 
 # A family may have few different questions; after so many draws for each one wanted, it is taken to have no more.
 DRAWS_PER_PROBLEM = 50
@@ -39,9 +41,9 @@ class TaskSpec:
         for name, kind in (("name", str), ("source", str), ("config", dict), ("checker", str)):
             if not isinstance(value := getattr(self, name), kind):
                 kinds = {str: "text", dict: "a table of settings"}
-                raise InputError(f"task {self.name!r}: its {name} {value!r} must be {kinds[kind]}")
+                raise InputError(f"task {said(self.name)}: its {name} {said(value)} must be {kinds[kind]}")
         if not re.fullmatch(r"[\w.+-]+", self.name):
-            raise InputError(f"task {self.name!r}: use letters, digits, '.', '+', '-' and '_' in its name")
+            raise InputError(f"task {said(self.name)}: use letters, digits, '.', '+', '-' and '_' in its name")
 
     @property
     def is_file(self) -> bool:
@@ -77,13 +79,7 @@ def _setting(text: str, part: str) -> tuple[str, Any]:
 
 
 def _read_yaml(path: Path) -> list[TaskSpec]:
-    import yaml
-
-    text = _text(path)
-    try:
-        tables = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from None
+    tables = read_yaml(path, "give a list of tasks, each with name and source")
     known = TaskSpec.__dataclass_fields__
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise InputError(f"{path}: expected a list of tasks, each with {', '.join(known)}")
@@ -91,7 +87,7 @@ def _read_yaml(path: Path) -> list[TaskSpec]:
     for table in tables:
         if table.keys() - known or not {"name", "source"} <= table.keys():
             raise InputError(
-                f"{path}: a task has {', '.join(map(str, table))}; it needs name and source of {', '.join(known)}"
+                f"{path}: a task has {', '.join(map(bare, table))}; it needs name and source of {', '.join(known)}"
             )
         spec = TaskSpec(**table)
         # a file is named as seen from the one that names it
@@ -221,15 +217,6 @@ def read_questions(paths: Iterable[Path]) -> TrainedOn:
             else:
                 questions.add(normalized(asked))
     return TrainedOn(frozenset(questions - {""}), tuple(sorted(set(texts))))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text ({error})") from None
 
 
 def write_training(tasks: list[Task], path: Path) -> int:

@@ -18,9 +18,10 @@ from autodeco.llama.decoding import Decoding
 from autodeco.llama.extra_samplers import DEFAULTS as EXTRA
 from autodeco.llama.extra_samplers import ExtraSamplers
 from autodeco.llama.response_format import format_grammar
+from autodeco.llama.sampling import check_numbers
 from autodeco.llama.seeds import is_random, random_seed, seed_after
 from autodeco.runs.seeds import in_32_bits
-from autodeco.settings.options import checked
+from autodeco.settings.options import checked, said
 
 if TYPE_CHECKING:
     from autodeco.llama.llama import Llama
@@ -81,6 +82,7 @@ def completing(method: Callable) -> Callable:
         samplers = ExtraSamplers(**{name: settings.pop(name) for name in EXTRA})
         with llm._turn:
             llm._check_open()
+            check_numbers(settings)
             checked("n", n, int, 1)
             if settings["seed"] is not None:
                 checked("seed", settings["seed"], int, -(2**63))
@@ -136,7 +138,12 @@ def _join_bias(settings: dict[str, Any], n_vocab: int) -> None:
     bias, settings["logit_bias"] = settings["logit_bias"], None
     if not bias:
         return
-    tokens, values = [int(token) for token in bias], np.array([float(value) for value in bias.values()], np.float32)
+    try:
+        tokens, values = [int(token) for token in bias], np.array([float(value) for value in bias.values()], np.float32)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise InputError(f"logit_bias {said(bias)}: must hold numbers by the ids of their tokens") from None
+    if np.isnan(values).any():
+        raise InputError(f"logit_bias {said(bias)}: holds NaN")
     for token in tokens:
         if not 0 <= token < n_vocab:
             raise InputError(f"logit_bias: token {token} is outside the vocabulary of {n_vocab}")

@@ -28,6 +28,7 @@ from autodeco.llama.sampling import (
     HostDraw,
     Place,
     check_chain,
+    check_numbers,
     check_settings,
     is_plain,
     stock_cuts,
@@ -196,6 +197,7 @@ class Llama(ExclusiveLlama):
             self._seed = before
 
     def _new_sampler(self, **settings):
+        check_numbers(settings)
         if self._heads is None:
             chain = check_chain(super()._init_sampler(**settings))
             self._samplers.insert(chain, settings, self, self._seed)

@@ -4,9 +4,7 @@ Both have the one sampler method that ``llama_cpp.Llama`` calls, and append a ro
 """
 
 import enum
-import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import llama_cpp
@@ -16,19 +14,33 @@ from llama_cpp._internals import LlamaContext, LlamaSampler
 from autodeco import native
 from autodeco.errors import InputError
 from autodeco.llama.extra_samplers import taken_off
+from autodeco.settings.options import checked
+
+_NUMBERS = {
+    **dict.fromkeys(("temp", "temperature", "top_p", "min_p", "typical_p", "tfs_z", "repeat_penalty"), float),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty", "mirostat_tau", "mirostat_eta"), float),
+    **dict.fromkeys(("top_k", "mirostat_mode"), int),
+    **dict.fromkeys(("max_tokens", "logprobs", "top_logprobs"), int | None),
+}
+
+
+def check_numbers(settings: dict[str, Any]) -> None:
+    """Raise InputError for settings of a generation that are no numbers, or none that llama.cpp can be given."""
+    for name in _NUMBERS.keys() & settings.keys():
+        kind, value = _NUMBERS[name], settings[name]
+        if name == "logprobs" and isinstance(value, bool):  # of a chat: whether it has them
+            continue
+        limits = () if kind is float else (-(2**31), 2**31 - 1)
+        checked(name, value, kind, *limits)
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Raise InputError for settings of a generation that heads cannot be used with."""
+    """Raise InputError for settings of a generation that heads cannot be used with; ``check_numbers`` comes before."""
     if settings["mirostat_mode"] != 0:
         raise InputError(
             "mirostat steers by a target of its own and cannot use heads: leave mirostat_mode at 0, or set the model's "
             "heads to None"
         )
-    for name in ("temp", "top_p", "repeat_penalty", "frequency_penalty", "presence_penalty", "min_p", "typical_p"):
-        value = settings[name]
-        if not (isinstance(value, Real) and math.isfinite(value)):
-            raise InputError(f"{name} {value!r}: must be a finite number")
     for name in ("temp", "top_p"):
         if settings[name] < 0.0:
             raise InputError(f"{name} {settings[name]}: multiplies the prediction and must be at least 0")

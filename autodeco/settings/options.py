@@ -7,6 +7,7 @@
 import argparse
 import math
 import os
+import reprlib
 import types
 import typing
 from collections.abc import Sequence
@@ -78,22 +79,60 @@ def checked(name: str, value, kind, least=None, most=None, choices: Sequence | N
     ending = hint and f"; {hint}"
     if is_tuple:
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise InputError(f"{name} {value!r}: must be a list, each {_KINDS[base]}{ending}")
+            raise InputError(f"{name} {said(value)}: must be a list, each {_KINDS[base]}{ending}")
+        if len(value) > MOST_VALUES:
+            raise InputError(f"{name}: holds {len(value)} values, {MOST_VALUES} is the limit{ending}")
         return tuple(checked(name, part, base, least, most, choices, hint) for part in value)
     if not _is(value, base):
-        raise InputError(f"{name} {value!r}: must be {_KINDS[base]}{ending}")
-    value = base(value)
+        raise InputError(f"{name} {said(value)}: must be {_KINDS[base]}{ending}")
+    try:
+        value = base(value)
+    except OverflowError:  # a whole number beyond every float
+        raise InputError(f"{name} {said(value)}: must be a finite number{ending}") from None
+    if base in (str, Path):
+        _check_text(name, os.fspath(value), base, ending)
     if choices and value not in choices:
-        raise InputError(f"{name} {value}: must be one of {', '.join(map(str, choices))}{ending}")
+        raise InputError(f"{name} {bare(value)}: must be one of {', '.join(map(str, choices))}{ending}")
     # `not >=` and `not <=`, so that NaN is refused too
     if (least is not None and not value >= least) or (most is not None and not value <= most):
         limits = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise InputError(f"{name} {value}: must be {limits}{ending}")
+        raise InputError(f"{name} {said(value)}: must be {limits}{ending}")
     if base is float and not math.isfinite(value):
         raise InputError(f"{name} {value}: must be a finite number{ending}")
+    if base in _LARGEST and abs(value) > _LARGEST[base]:
+        raise InputError(f"{name} {said(value)}: must be at most {_LARGEST[base]}{ending}")
     return value
 
 
+def said(value) -> str:
+    """``value`` as a message shows it: short, whatever it is."""
+    try:
+        text = _short.repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
+
+
+def bare(value) -> str:
+    """The same without quotes."""
+    return value if isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_SHOWN else said(value)
+
+
+def _check_text(name: str, text: str, kind: type, ending: str) -> None:
+    if kind is Path and "\0" in text:
+        raise InputError(f"{name} {said(text)}: a path holds no zero byte{ending}")
+    if kind is Path and not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{name} {said(text)}: the path is not UTF-8; rename the file or folder{ending}") from None
+
+
+LONGEST_SHOWN = 200  # characters
+MOST_VALUES = 10_000  # of a list
+_LARGEST = {int: 2**63 - 1, float: 1e30}  # where an option says no less: what the libraries below still take
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxlong = 2, LONGEST_SHOWN, LONGEST_SHOWN
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import errno
 import functools
-import os
 import signal
 import sys
 import warnings
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from autodeco.errors import InputError
 from autodeco.runs.interrupts import Terminated, exit_code, raised_sigterm
 from autodeco.settings.extras import missing_package
+from autodeco.settings.streams import check_streams, drop_output, flush_output
 from autodeco.terminal import one_line, say
 
 # a path that a user gave leads nowhere, or where one may not
@@ -20,6 +20,7 @@ _PLACES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES
 _PLACES += (errno.ENAMETOOLONG,)
 
 
+LONGEST_LINE = 2000  # characters of a message, which may hold what a file says
 Main = Callable[[Sequence[str] | None], int]
 
 
@@ -27,7 +28,13 @@ class Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line, as all other mistakes are reported."""
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {one_line(message)}; see --help\n")
+        self.exit(2, f"{self.prog}: error: {one_line(_short(message))}; see --help\n")
+
+    def _print_message(self, message: str, file=None):
+        if file is sys.stdout:  # argparse would not tell that it cannot be written
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
 def reports_errors(program: str) -> Callable[[Main], Main]:
@@ -46,8 +53,13 @@ def reports_errors(program: str) -> Callable[[Main], Main]:
 
 def _reported(program: str, main: Main, argv: Sequence[str] | None) -> int:
     try:
+        check_streams()
         with raised_sigterm():
-            return main(argv)
+            try:
+                code = main(argv)
+            finally:  # --help ends the program by an exception
+                flush_output()
+            return code
     except InputError as error:
         message = str(error)
     except ModuleNotFoundError as error:
@@ -55,20 +67,32 @@ def _reported(program: str, main: Main, argv: Sequence[str] | None) -> int:
         if message is None:
             raise
     except BrokenPipeError:  # the reader of our output has seen enough (| head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 0
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = f"{error.filename or 'output'}: the disk is full; make room and run the same command again"
         elif error.errno in _PLACES and error.filename:
             message = f"{error.filename}: {error.strerror}; give a place that can be read and written"
-        else:
+        elif error.strerror is None:  # not the system's
             raise
+        else:
+            message = f"{error.filename or 'output'}: {error.strerror}; the system does not let it be read or written"
+        drop_output()
+    except MemoryError:
+        message = "out of memory; give smaller sizes, or a smaller model"
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
         return exit_code(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
-    say(f"{program}: error: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where errors cannot be written either, the exit code tells
+        say(f"{program}: error: {_short(message)}", file=sys.stderr)
     return 2
+
+
+def _short(message: str) -> str:
+    """``message``; a long one without its middle."""
+    half = LONGEST_LINE // 2
+    return message if len(message) <= LONGEST_LINE else f"{message[:half]} ... {message[-half:]}"
 
 
 @contextlib.contextmanager

@@ -114,6 +114,7 @@ int run(const options & o) {
 int main(int argc, char ** argv) {
     std::string what;
     try {
+        check_streams();
         return run(parse_options(argc, argv));
     } catch (const input_error & e) {
         what = e.what();

@@ -1,5 +1,7 @@
 #include "options.h"
 
+#include "output.h"
+
 // a value is one text, whatever it holds
 #define CXXOPTS_VECTOR_DELIMITER '\0'
 #include "cxxopts.hpp"
@@ -27,6 +29,8 @@ examples:
 
 // more threads than this seldom help a small model, and a phone's other cores are slow ones
 constexpr unsigned DEFAULT_THREADS = 4;
+
+constexpr size_t MAX_PROMPT_BYTES = 1u << 28; // llama.cpp counts bytes and tokens in 32 bits
 
 cxxopts::Options declare_options() {
     cxxopts::Options made("autodeco-cli", "Generate text with a model that picks temperature and top-p for every token.");
@@ -81,15 +85,23 @@ std::string prompt_text(std::string text, const std::string & name) {
 }
 
 std::string read_text(const std::string & path) {
-    if (path == "-") {
-        return prompt_text({ std::istreambuf_iterator<char>(std::cin), {} }, "standard input");
+    std::ifstream  file;
+    std::istream & from = path == "-" ? std::cin : file;
+    if (path != "-") {
+        file.open(path, std::ios::binary);
     }
-    std::ifstream file(path, std::ios::binary);
-    std::string   text{ std::istreambuf_iterator<char>(file), {} };
-    if (!file) {
+    std::string text;
+    char        part[1 << 16];
+    while (from.read(part, sizeof(part)) || from.gcount() > 0) {
+        text.append(part, (size_t) from.gcount());
+        if (text.size() > MAX_PROMPT_BYTES) {
+            throw input_error(path + ": larger than any prompt");
+        }
+    }
+    if (from.bad() || (path != "-" && !file.is_open())) {
         throw input_error(path + ": cannot be read");
     }
-    return prompt_text(std::move(text), path);
+    return prompt_text(std::move(text), path == "-" ? "standard input" : path);
 }
 
 void require(bool ok, const std::string & message) {
@@ -169,10 +181,12 @@ options parse_options(int argc, char ** argv) {
         const cxxopts::ParseResult args = made.parse(argc, argv);
         if (args.count("help")) {
             printf("%s%s", made.help().c_str(), EXAMPLES);
+            flush_output();
             exit(0);
         }
         if (args.count("version")) {
             printf("autodeco-cli %s, llama.cpp %s\n", AUTODECO_VERSION, AUTODECO_LLAMA_CPP_VERSION);
+            flush_output();
             exit(0);
         }
         return to_options(args);

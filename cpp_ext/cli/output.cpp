@@ -5,7 +5,12 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 namespace cli {
 
@@ -47,6 +52,24 @@ void print_json(const nlohmann::ordered_json & line) {
 
 } // namespace
 
+void check_streams() {
+    const bool is_closed = fcntl(STDOUT_FILENO, F_GETFD) == -1;
+    for (const int number : { STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO }) {
+        if (fcntl(number, F_GETFD) == -1 && open("/dev/null", O_RDWR) != number) { // the lowest number that is free
+            throw input_error("standard streams are closed, and /dev/null cannot be opened");
+        }
+    }
+    if (is_closed) {
+        throw input_error("standard output is closed; give it a place, such as > /dev/null");
+    }
+}
+
+void flush_output() {
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        throw input_error(std::string("standard output cannot be written: ") + std::strerror(errno));
+    }
+}
+
 void output::token(const shown_token & token) const {
     const autodeco_decoding & d = token.decoding;
     if (o.json) {
@@ -60,7 +83,7 @@ void output::token(const shown_token & token) const {
     } else {
         fwrite(token.text.data(), 1, token.text.size(), stdout);
     }
-    fflush(stdout);
+    flush_output();
 }
 
 void output::answer_end(const answer_stats & stats) const {
@@ -79,7 +102,7 @@ void output::answer_end(const answer_stats & stats) const {
     } else {
         printf("\n");
     }
-    fflush(stdout);
+    flush_output();
     if (o.stats) {
         fprintf(stderr, "prompt: %d tokens, %.1f tokens/s; answer: %d tokens, %.1f tokens/s; first token after %.3f s; peak memory %.1f MB\n",
                 stats.n_prompt, prompt_rate, stats.n_generated, generation_rate, stats.first_token_s, (double) peak_memory() / 1e6);

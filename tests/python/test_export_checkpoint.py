@@ -101,6 +101,14 @@ def test_an_index_does_not_lead_out_of_its_folder(folder, name):
     assert "leads out of the folder" in refusal(path)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\0", "\ud800", "a\n.safetensors", "\x1b[31m", "n" * 300])
+def test_an_index_names_files_that_can_be(folder, name):
+    index = {"weight_map": {"temp_head.mlp.0.weight": name}}
+    told = refusal(folder(CONFIG, {"model.safetensors.index.json": json.dumps(index).encode()}))
+    assert "is no name of a file" in told or "cannot be read (File name too long)" in told
+    assert told.isprintable()
+
+
 def test_a_tensor_the_index_promises_and_the_file_lacks_is_named(folder):
     index = {"weight_map": dict.fromkeys([*files.head_arrays(), "temp_head.mlp.4.weight"], "heads.safetensors")}
     path = folder(CONFIG, heads_file() | {"model.safetensors.index.json": json.dumps(index).encode()})

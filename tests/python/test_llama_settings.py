@@ -323,9 +323,9 @@ def test_options_of_the_constructor_reach_llama_cpp(smollm2, exported):
         ({"mirostat_mode": 2}, "mirostat .*leave mirostat_mode at 0"),
         ({"temperature": -1.0}, "temp -1.0: multiplies the prediction"),
         ({"top_p": -0.1}, "top_p -0.1: multiplies the prediction"),
-        ({"temperature": math.nan}, "temp nan: must be a finite number"),
+        ({"temperature": math.nan}, "temperature nan: must be a finite number"),
         ({"top_p": math.inf}, "top_p inf: must be a finite number"),
-        ({"temperature": "hot"}, "temp 'hot': must be a finite number"),
+        ({"temperature": "hot"}, "temperature 'hot': must be a number"),
         ({"repeat_penalty": 0.0}, "repeat_penalty 0.0: must be above 0"),
         ({"frequency_penalty": math.nan}, "frequency_penalty nan"),
         ({"n": 0}, "n 0: must be at least 1"),
@@ -345,3 +345,45 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(llm, settings, mess
         llm(PROMPT, max_tokens=1, **settings)
     assert "\n" not in str(raised.value)
     assert len(llm("One,", max_tokens=2, seed=1)["choices"]) == 1, "the model goes on"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"top_k": "0.5"},
+        {"top_k": 0.5},
+        {"top_k": 10**400},
+        {"top_k": 2**31},
+        {"temperature": "1"},
+        {"temperature": float("inf")},
+        {"temperature": 1e39},
+        {"top_p": 10**400},
+        {"top_p": None},
+        {"min_p": float("nan")},
+        {"repeat_penalty": [1]},
+        {"presence_penalty": True},
+        {"mirostat_mode": "2"},
+        {"mirostat_tau": 1j},
+        {"max_tokens": "5"},
+        {"max_tokens": 2.5},
+        {"max_tokens": 10**20},
+        {"logprobs": "1"},
+        {"seed": 1.5},
+        {"logit_bias": {"a": 1}},
+        {"logit_bias": {1: "x"}},
+        {"logit_bias": {1: float("nan")}},
+        {"logit_bias": [1]},
+    ],
+    ids=lambda settings: f"{settings}"[:40],
+)
+@pytest.mark.parametrize("with_heads", [True, False])
+def test_settings_that_are_no_numbers_are_refused_by_name(llm, settings, with_heads):
+    heads = llm.heads
+    try:
+        llm.heads = heads if with_heads else None
+        with pytest.raises(InputError, match=next(iter(settings))) as told:
+            llm("one", **{"max_tokens": 2} | settings)
+        assert "\n" not in str(told.value)
+        assert len(str(told.value)) < 500
+    finally:
+        llm.heads = heads
