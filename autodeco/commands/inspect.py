@@ -71,9 +71,19 @@ def _lines(file: Path, layout) -> list[tuple[str, object]]:
         lines.append(("base file", f"{layout.base_size} bytes at offset {layout.base_offset}"))
     if layout.kind == "embedded" and layout.model_fingerprint != layout.named_fingerprint:
         lines.append(("model in it", f"changed since: {layout.model_fingerprint}"))
+    if (setting := _static_setting(layout.gguf)) is not None:
+        lines.append(("without AutoDeco", setting))
     if evaluation := evaluation_of(layout.heads):
         lines += in_words(evaluation, layout.base_fingerprint)
     return lines
+
+
+def _static_setting(gguf) -> str | None:
+    """What stock programs take of a file with a model, if it says."""
+    values = [gguf.get(f"general.sampling.{name}") for name in ("temp", "top_p")]
+    if not all(isinstance(value, (int, float)) for value in values):
+        return None
+    return f"T {values[0]:g}, P {values[1]:g}"
 
 
 def _table(layout, every_tensor: bool):

@@ -1,6 +1,7 @@
 """Embedded files: the model as it was for every program, its heads in the metadata, and the model's own file back."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import llama_cpp
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
+import autodeco
 from autodeco import native
+from autodeco.batch import Sampling, generate
 from autodeco.errors import InputError
 from autodeco.export import cli
 from autodeco.export.checkpoint import read_heads
@@ -20,6 +23,7 @@ from autodeco.export.layout import open_layout
 from autodeco.export.split import split
 from autodeco.export.writer import write_embedded, write_merged, write_sidecar
 from builders import gguf_files as files
+from builders.commands import autodeco as command
 from builders.golden import GOLDEN
 from builders.inspecting import lines, run_inspect
 from builders.stock_llama import last_state, requantize
@@ -244,6 +248,34 @@ def test_smollm2_comes_back_byte_for_byte(smollm2, tmp_path, capsys):
     assert cli.main(["--split", str(smollm2), "-o", str(tmp_path)]) == 0
     assert "base.gguf (98.4 MB), byte for byte the model that it was made with" in capsys.readouterr().out
     assert sha256(tmp_path / "base.gguf") == sha256(SMOLLM2)
+
+
+def answers(model, heads=None) -> list[tuple]:
+    llm = autodeco.Llama(str(model), heads, n_ctx=128, n_threads=1, n_threads_batch=1, verbose=False)
+    found = list(generate(llm, ["1 + 1 =", "Seven"], 2, Sampling(), max_tokens=5, seed=5, slots=2))
+    llm.close()
+    return sorted((a.prompt, a.sample, a.decoding.token.tolist(), a.decoding.temperature.tolist()) for a in found)
+
+
+def test_a_batch_uses_the_heads_in_it(smollm2, tmp_path):
+    split(smollm2, tmp_path)
+    expected = answers(tmp_path / "base.gguf", tmp_path / "heads.gguf")
+    assert len(expected) == 4
+    assert answers(smollm2) == expected
+    assert answers(tmp_path / "base.gguf", smollm2) == expected
+
+
+def test_an_evaluation_judges_the_heads_in_it(smollm2, tmp_path):
+    settings = ["--validation", 1, "--test", 1, "--samples", 1, "--ks", 1, "--max-tokens", 2, "--threads", 1]
+    settings += ["--temperatures", 0.5, "--top-ps", 0.9, "--slots", 4, "--context", 128]
+    settings += ["--without", "default", "temperature-head", "top-p-head"]
+    result = command("eval", smollm2, "--tasks", "chain_sum:min_terms=2,max_terms=2", *settings, "-o", tmp_path)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (path.parent for path in tmp_path.glob("*/report.json"))
+    evaluated = json.loads((folder / "settings.json").read_text())
+    assert (evaluated["model"], evaluated["heads"]) == (smollm2.name, smollm2.name)
+    assert evaluated["model_fingerprint"] == fingerprint(SMOLLM2)
+    assert "AutoDeco" in result.stdout
 
 
 def test_llama_quantize_keeps_the_heads_and_the_change_of_the_model_is_told(smollm2, tmp_path, capsys):

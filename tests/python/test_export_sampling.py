@@ -18,6 +18,7 @@ from autodeco.export.sampling import LETTERS, ORDER, Sampling, of_evaluation
 from autodeco.llama.head_accuracy import hidden_states
 from builders import gguf_files as files
 from builders.golden import GOLDEN
+from builders.inspecting import lines, run_inspect
 from builders.stock_presets import read_preset
 
 ARGUMENTS = Path(__file__).parents[2] / "build" / "llama.cpp" / "common" / "arg.cpp"
@@ -71,6 +72,8 @@ def test_files_with_the_model_have_the_best_static_setting(folder, layout, capsy
     assert settings("both.gguf") == pytest.approx(expected)
     said = "without AutoDeco: T 0.4, P 0.95, the best static setting of 100 held-out problems"
     assert said in capsys.readouterr().out
+    assert run_inspect("both.gguf") == 0
+    assert lines(capsys)["without AutoDeco"] == "T 0.4, P 0.95"
     assert export("--split", "both.gguf", "-o", "parts") == 0
     assert (folder / "parts" / "base.gguf").read_bytes() == (folder / "model.gguf").read_bytes()
 
