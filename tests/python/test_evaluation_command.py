@@ -151,7 +151,7 @@ def test_two_evaluations_do_not_write_the_same_answers(evaluated, tmp_path):
 
 def test_the_page_needs_nothing_beside_it(evaluated):
     page = (evaluated[0] / "report.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert not re.search(r"<(script|link|img)", page)
     assert not re.search(r'(src|href)="(?!#|data:)', page)
     colors = re.findall(r'<span style="color:(#[0-9a-f]{6})" title="temperature', page)
