@@ -45,11 +45,24 @@ class WholeTokenizer(LlamaTokenizer):
 
     def __init__(self, llm: llama_cpp.Llama):
         super().__init__(llm)
-        self._bytes = {special: TokenBytes(llm.model, special) for special in (False, True)}
+        self._path = llm.model_path
+        self._bytes: dict[bool, TokenBytes] = {}
+
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = True) -> list[int]:
+        self._check_open()
+        return super().tokenize(text, add_bos, special)
 
     def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
-        pieces = self._bytes[bool(special)]
+        self._check_open()
+        special = bool(special)
+        if special not in self._bytes:
+            self._bytes[special] = TokenBytes(self._model.model, special)
+        pieces = self._bytes[special]
         text = b"".join(pieces[int(token)] for token in tokens)
         # as llama-cpp-python: the space that a text begins with in some vocabularies belongs to none
         begins = len(tokens) > 0 and tokens[0] == self._model.token_bos() and text[:1] == b" "
         return text[1:] if begins else text
+
+    def _check_open(self) -> None:
+        if self._model.model is None:
+            raise InputError(f"{self._path}: was closed; open it again")

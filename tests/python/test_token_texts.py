@@ -62,6 +62,9 @@ def test_stock_models_of_ours_have_whole_tokens_too(smollm2, long, long_text):
     base = open_base(smollm2, vocab_only=True)
     assert base.detokenize(long).decode() == long_text
     base.close()
+    for use in (lambda: base.detokenize(long), lambda: base.tokenize(b"a")):
+        with pytest.raises(InputError, match="was closed; open it again"):
+            use()
 
 
 def test_completions_and_streams_hold_long_tokens(llm, long, long_text):
