@@ -8,7 +8,7 @@ _MARKS = r"[\s*_`\"'\u201c\u2018\[({$:]{0,8}"
 _NOUN = r"(?:the\s+)?(?:answer|option|choice|letter|statement)?"
 _IS = r"(?<!\w)(?:is|are|was|be|being|=|:|\u2192|->|-)"
 _DECLARED = [
-    re.compile(pattern, re.IGNORECASE)
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
         rf"\banswer\b[^.\n]{{0,60}}?{_IS}{_MARKS}{_NOUN}{_MARKS}{_LETTER}",
         rf"\banswer{_MARKS}{_LETTER}",
@@ -16,9 +16,9 @@ _DECLARED = [
         rf"\\boxed{{\s*(?:\\(?:text|textbf|mathrm|mathbf){{)?\s*\(?{_LETTER}",
         rf"{_LETTER}[)\]}}*_`.]{{0,4}}\s+is\s+(?:therefore\s+|thus\s+|clearly\s+)?(?:the\s+)?(?:correct|right|best)\b",
         rf"\b(?:choose|chose|select|pick|opt\s+for|go\s+with|goes\s+with){_MARKS}{_NOUN}{_MARKS}{_LETTER}",
+        rf"^[^\w\n]*(?:(?:option|choice)\s+)?{_LETTER}[^\w\n]*$",  # a line of its own
     )
 ]
-_LINE = re.compile(rf"[\W_]*(?:(?:option|choice)\s+)?{_LETTER}[\W_]*", re.IGNORECASE)
 _MARKED = [re.compile(rf"[(\[]\s*{_LETTER}\s*[)\]]"), re.compile(rf"(?P<sign>\*\*|__|[*_`]){_LETTER}(?P=sign)")]
 _OPTION = [re.compile(rf"(?:(?<=\n)|\A)[ \t>*_#-]*{_LETTER}[.):]")]
 _ALONE = [re.compile(_LETTER)]
@@ -36,32 +36,55 @@ _WORD_BEHIND = {
     "A": re.compile(rf"\s+[\"*_`\u201c]{{0,3}}(?!(?:{_VERBS})\b)[^\W\d_]{{2,}}"),
     "I": re.compile(r",?\s+(?!(?:is|because|since|and|or|are)\b)[^\W\d_]{2,}"),
 }
+_NOT_BEFORE = re.compile(
+    r"(?:\bnot|n['\u2019]t(?:\s+be)?|\bneither|\bnor|\brather\s+than|\binstead\s+of|\bexcept)\W{0,4}"
+    r"(?:the\s+)?(?:option|choice|answer)?\W{0,4}\Z",
+    re.IGNORECASE,
+)
+_NOT_BEHIND = re.compile(
+    r"[)\]}*_`.]{0,4}\s+(?:is|are|was)(?:n['\u2019]t|\s+(?:not|wrong|incorrect|false))\b", re.IGNORECASE
+)
 _LISTED = re.compile(r"(?:(?<=\s)|(?<=\()|\A)[*_]{0,2}(?P<letter>[A-Z])[*_]{0,2}[.):]")
 
 
 def named_choice(text: str, choices: Iterable[str] = ()) -> str | None:
     """Return the letter that ``text`` chooses of ``choices`` (none: any letter), None if it names none or several.
 
-    What is declared comes first: a last line of a letter, "the answer is B", "\\boxed{B}", "B is correct". Then the
+    What is declared comes first: "the answer is B", "\\boxed{B}", "B is correct", a line that is a letter. Then the
     last of "(B)", "**B**" and a line that begins with "B.", unless more than two letters are so marked: that is a list.
-    Then the last letter alone that is neither the pronoun I nor the article A.
+    Then the last letter alone that is not ruled out, and neither the pronoun I nor the article A.
     """
     allowed = set(choices)
-    last_line = next((line for line in reversed(text.splitlines()) if re.search(r"[^\W_]", line)), "")
-    if (last := _LINE.fullmatch(last_line)) and _is_choice(last, allowed, any_case=True):
-        return last["letter"].upper()
-    if declared := _found(text, _DECLARED, allowed, any_case=True):
+    declared = _found(text, _DECLARED, allowed, any_case=True)
+    if declared := [match for match in declared if not _is_ruled_out(text, match)]:
         last = declared[-1]
         return None if _OTHER.match(text, last.end("letter")) else last["letter"].upper()
     marked, lines = _found(text, _MARKED, allowed, any_case=True), _found(text, _OPTION, allowed)
     if len({match["letter"] for match in lines}) == 1:
         marked = sorted(marked + lines, key=lambda match: match.start("letter"))
     if 1 <= len({match["letter"].upper() for match in marked}) <= 2:
-        return marked[-1]["letter"].upper()
+        return _last(text, marked)
     alone = _found(text, _ALONE, allowed)
     if not allowed:
         alone = [match for match in alone if match["letter"] != "I"]
-    return alone[-1]["letter"] if alone else None
+    return _last(text, alone)
+
+
+def _last(text: str, found: list[re.Match]) -> str | None:
+    """The last letter that is not ruled out; None if it is one of two: "A or B"."""
+    kept = [match for match in found if not _is_ruled_out(text, match)]
+    if not kept:
+        return None
+    for before in kept[:-1]:
+        other = _OTHER.match(text, before.end("letter"))
+        if other and other.end() == kept[-1].end("letter"):
+            return None
+    return kept[-1]["letter"].upper()
+
+
+def _is_ruled_out(text: str, match: re.Match) -> bool:
+    start, end = match.span("letter")
+    return bool(_NOT_BEFORE.search(text, max(0, start - 40), start) or _NOT_BEHIND.match(text, end))
 
 
 def choices_of(problem: dict) -> list[str]:

@@ -75,8 +75,14 @@ def whole_number(text: str) -> tuple[Number, bool] | None:
                 text[found[1] :].rstrip(". "),
             )
             if forms.AROUND.fullmatch(before) and forms.AROUND.fullmatch(after):
-                return found[0], decimal_comma
+                return found[0], decimal_comma or _ends_by_comma(text[start.start() : found[1]])
     return None
+
+
+def _ends_by_comma(number: str) -> bool:
+    """Whether the comma of a number that is read in either way is a decimal one: that of 1.234,5 and of 1 234,5."""
+    before, comma, behind = number.rpartition(",")
+    return bool(comma) and "." not in behind and bool(re.search(rf"\.|{forms.SP}|['\u2019_]", before))
 
 
 def _uniform(text: str) -> str:
