@@ -22,10 +22,11 @@ from autodeco.heads import TEMPERATURE_SCALE, Heads
 from autodeco.rewards.anchors import Anchors, draw_anchors
 from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.decisions import decisions
-from autodeco.rewards.measuring import FINALISTS, GREEDY, GRID, Static, Verdict, halving, halving_samples, verdict
+from autodeco.rewards.judging import CANDIDATES, held_out_answers, judge, predictions, spread
+from autodeco.rewards.measuring import Static
 from autodeco.rewards.objective import Decisions, add_gradient
 from autodeco.rewards.plan import SCREENING_SAMPLES, Pace, paced, plan_of
-from autodeco.rewards.policy import Policy, Sampled
+from autodeco.rewards.policy import Policy
 from autodeco.rewards.problems import Problems
 from autodeco.rewards.progress import Progress
 from autodeco.rewards.targets import parse_target
@@ -37,9 +38,6 @@ from autodeco.training.report import write_report
 from autodeco.training.results import TrainingResult
 from autodeco.training.schedule import learning_rate
 from autodeco.training.state import TrainingState
-
-CANDIDATES = "candidates"  # folder of the heads measured so far, there while a run is unfinished
-LOW_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class _Training:
             self._rounds()
             done = sum(np.size(rewards) for rewards in run.extra.get("judged", {}).values())
             with self._progress.drawing("verdict", self._plan.judging, done):
-                found, answers = self._judge()
+                found, answers = judge(run, problems, self._target)
             run.extra |= {"verdict": found.as_dict(), "answers_given_up": problems.given_up}
         except KeyboardInterrupt as error:
             # Only drawing is cut short, and that of a whole round begins again with the same random numbers.
@@ -131,7 +129,7 @@ class _Training:
         if not interrupted:
             result.verdict, result.given_up = found.sentence, problems.given_up
             if self._policy.rank == 0:
-                write_report(run, _predictions(answers))
+                write_report(run, predictions(answers))
                 shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)
         return result
 
@@ -230,7 +228,7 @@ class _Training:
         figures = self._updates(some, sizes, rewards.size, number)
         tokens = sum(len(answer.tokens) for group in answers for answer in group)
         figures |= {"reward": float(rewards.mean()), "tokens": tokens, "decisions": sum(sizes)}
-        figures |= _spread([answer for group in answers for answer in group])
+        figures |= spread([answer for group in answers for answer in group])
         ended = time.perf_counter()
         self._progress.learned(rewards.size, ended - drawn)
         seconds = ended - began
@@ -296,47 +294,10 @@ class _Training:
         heads = run.averaged_heads()
         if self._policy.rank == 0:
             heads.save_pretrained(run.directory / CANDIDATES / f"{number:05d}")
-        answers, rewards = self._held_out(heads, arguments.validation_samples, 0)
+        answers, rewards = held_out_answers(self._problems, arguments, heads, arguments.validation_samples, 0)
         value = float(self._target.estimate(rewards).mean())
-        spread = _spread([answer for group in answers for answer in group])
-        run.evaluated(RewardEvaluation(1 - value, value, float(rewards.mean()), **spread))
-
-    def _held_out(self, predictor, n: int, number: int) -> tuple[list[list[Sampled]], np.ndarray]:
-        """Return ``n`` answers to each held-out problem and their rewards; another ``number``, other answers."""
-        n = 1 if predictor is GREEDY else n
-        seed = seed_of(self._arguments.seed, Stream.HELD_OUT_ANSWERS, number)
-        return self._problems.answers(self._problems.validation, n, predictor, seed)
-
-    def _judge(self) -> tuple[Verdict, list[list[Sampled]]]:
-        """Choose the best of the measured heads and of the static settings, and compare them by fresh answers."""
-        run, arguments = self._run, self._arguments
-        last = sorted(run.history, key=lambda row: row["loss"])[:FINALISTS]
-        folders = {row["step"]: row["step"] // arguments.updates_in_a_round for row in last}
-        finalists = {
-            str(step): Heads.from_pretrained(run.directory / CANDIDATES / f"{number:05d}").to(self._policy.device)
-            for step, number in folders.items()
-        }
-
-        candidates = finalists | {str(each): each for each in GRID}
-        so_far = run.extra.setdefault("judged", {})  # rewards, which an interrupt leaves there
-
-        def rewards_of(name: str, n: int, number: int) -> np.ndarray:
-            key = f"{name} {number}"
-            if key not in so_far:
-                so_far[key] = self._held_out(candidates[name], n, 1 + number)[1].tolist()
-                run.save_resume()
-            return np.array(so_far[key])
-
-        samples = halving_samples(self._target)
-        kept = halving(list(finalists), rewards_of, self._target, samples)
-        setting = halving([str(each) for each in GRID], rewards_of, self._target, samples)
-        del run.extra["judged"]  # which is only in memory until the verdict
-        run.keep(int(kept), finalists[kept])
-        n = 2 * arguments.validation_samples
-        answers, ours = self._held_out(finalists[kept], n, 100)
-        greedy = self._held_out(GREEDY, 1, 100)[1]
-        theirs = self._held_out(candidates[setting], n, 101)[1]
-        return verdict(self._target, ours, greedy, theirs, candidates[setting], arguments.seed), answers
+        figures = spread([answer for group in answers for answer in group])
+        run.evaluated(RewardEvaluation(1 - value, value, float(rewards.mean()), **figures))
 
     def _shown(self, figures: dict) -> dict[str, str]:
         shown = {"tokens/s": f"{figures['tokens'] / figures['seconds']:.0f}", "reward": f"{figures['reward']:.3f}"}
@@ -356,25 +317,3 @@ def _static_heads(heads: Heads, arguments: RewardArguments) -> Heads:
             if head is not None:
                 head.mlp[2].bias.fill_(math.log(share / (1 - share)))
     return heads
-
-
-def _spread(answers: list[Sampled]) -> dict[str, float]:
-    """Return means and deviations of what was predicted for the tokens of ``answers``."""
-    figures = {}
-    for name in ("temperature", "top_p"):
-        values = np.concatenate([getattr(answer, name) for answer in answers])
-        figures |= {name: float(values.mean()), f"{name}_deviation": float(values.std())}
-        if name == "temperature":
-            low = float((values < LOW_TEMPERATURE).mean())
-    return figures | {"low_temperature": low}
-
-
-def _predictions(answers: list[list[Sampled]]) -> dict[str, list]:
-    """Return the tokens of an answer to each held-out problem, and what was predicted for them."""
-    first = [group[0] for group in answers]
-    return {
-        "token": [int(token) for answer in first for token in answer.tokens],
-        "temperature": [float(value) for answer in first for value in answer.temperature],
-        "top_p": [float(value) for answer in first for value in answer.top_p],
-        "record": [index for index, answer in enumerate(first) for _ in answer.tokens],
-    }
