@@ -1,18 +1,19 @@
 """Several processes train on rewards the heads that one trains, are interrupted together, and others go on."""
 
 import json
+import shutil
 import zlib
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-from autodeco.training.processes import Processes  # noqa: E402
-from builders.hf_folders import write_tiny_smollm2  # noqa: E402
-from builders.launching import AUTODECO, launch  # noqa: E402
-from builders.trained_heads import weights  # noqa: E402
+from autodeco.training.processes import Processes
+from builders.hf_folders import write_tiny_smollm2
+from builders.launching import AUTODECO, launch
 
 PROGRAMS = Path(__file__).parent / "programs"
 SETTINGS = """
@@ -31,7 +32,7 @@ validation_samples: 2
 evaluate_every: 2
 learning_rate: 1.0e-3
 warmup_steps: 1
-first_temperature: 1.0
+first_temperature: 0.3
 """
 
 
@@ -53,50 +54,70 @@ def trained(folder, output, processes, *flags, program=AUTODECO):
     return launch(processes, [*command, "-o", output, *flags], program, PYTHONPATH=str(Path(__file__).parent))
 
 
+def stopped(folder, output, processes):
+    """Train until the first process is interrupted, in its third round."""
+    done = trained(folder, output, processes, program=PROGRAMS / "interrupted_first_process.py")
+    assert done.returncode != 0
+    assert "continue with the same command and --resume" in done.stdout, done.stderr
+    assert run_of(output)["result"]["steps"] == 3
+    return output
+
+
 @pytest.fixture(scope="module")
 def one(folder, tmp_path_factory):
-    """Heads that one process trained."""
-    output = tmp_path_factory.mktemp("one")
-    done = trained(folder, output, 1)
-    assert done.returncode == 0, done.stderr
-    return output
+    """What one process left when it was interrupted."""
+    return stopped(folder, tmp_path_factory.mktemp("one") / "heads", 1)
+
+
+@pytest.fixture(scope="module")
+def two(folder, tmp_path_factory):
+    """What two processes left of which the first was interrupted."""
+    return stopped(folder, tmp_path_factory.mktemp("two") / "heads", 2)
 
 
 def run_of(output):
     return json.loads((output / "training.json").read_text())
 
 
-def assert_same(output, one):
-    """What the processes drew and learned is what one did, up to the rounding of sums."""
-    mine, its = run_of(output), run_of(one)
-    assert mine["verdict"] == its["verdict"]
-    for found, expected in zip(mine["updates"], its["updates"], strict=True):
-        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
-    assert mine["result"]["history"][-1] == pytest.approx(its["result"]["history"][-1], rel=1e-3)
-    for name, tensor in weights(one).items():
-        torch.testing.assert_close(weights(output)[name], tensor, rtol=1e-2, atol=2e-4, msg=name)
+def heads_of(output):
+    """The heads of an unfinished run as they were last."""
+    return {k: v for k, v in load_file(output / "resume.safetensors").items() if k.startswith("heads.")}
+
+
+def assert_same_rounds(runs):
+    """What was drawn and learned is the same, up to the rounding of sums."""
+    mine, its = (run["updates"] for run in runs)
+    for found, expected in zip(mine, its, strict=True):
+        for name in ("step", "reward", "tokens", "decisions"):
+            assert found[name] == expected[name], name
+        assert found == pytest.approx(expected, rel=1e-2, abs=1e-6)
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_same_heads_as_one(folder, one, tmp_path):
-    done = trained(folder, tmp_path, 2)
-    assert done.returncode == 0, done.stderr
-    assert [run_of(each)["processes"] for each in (one, tmp_path)] == [1, 2]
-    assert len({row["decisions"] for row in run_of(one)["updates"]}) > 1
-    assert_same(tmp_path, one)
-    assert done.stdout.count("held-out problems") == 1  # one of them shows the result
+def test_two_processes_train_the_same_heads_as_one(one, two):
+    runs = [run_of(output) for output in (one, two)]
+    assert [run["processes"] for run in runs] == [1, 2]
+    assert_same_rounds(runs)
+    assert len({row["decisions"] for row in runs[0]["updates"]}) > 1
+    for name, tensor in heads_of(one).items():
+        # Three updates move a weight by some 3e-3. AdamW divides by gradients, of which some are little but rounding.
+        assert (heads_of(two)[name] - tensor).square().mean().sqrt() < 3e-4, name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("others", [1, 2])
-def test_processes_of_which_one_is_interrupted_stop_together_and_others_go_on(folder, one, tmp_path, others):
-    done = trained(folder, tmp_path, 2, program=PROGRAMS / "interrupted_first_process.py")
-    assert done.returncode != 0
-    assert "continue with the same command and --resume" in done.stdout
-    assert run_of(tmp_path)["result"]["steps"] == 3
-    done = trained(folder, tmp_path, others, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert_same(tmp_path, one)
+@pytest.mark.parametrize(("before", "others"), [("one", 2), ("two", 1)])
+def test_an_interrupted_run_goes_on_with_another_number_of_processes(folder, request, tmp_path, before, others):
+    ends = []
+    for name, processes in (("same", {"one": 1, "two": 2}[before]), ("other", others)):
+        shutil.copytree(request.getfixturevalue(before), tmp_path / name)
+        done = trained(folder, tmp_path / name, processes, "--resume")
+        assert done.returncode == 0, done.stderr
+        # one of them shows the plan and the result
+        assert [done.stdout.count(line) for line in ("14 problems: ", " 5 held-out problems")] == [1, 1]
+        ends.append(run_of(tmp_path / name))
+    assert [end["result"]["steps"] for end in ends] == [4, 4]
+    assert_same_rounds(ends)
+    assert ends[0]["verdict"]["greedy"] == ends[1]["verdict"]["greedy"]
 
 
 @pytest.mark.slow
