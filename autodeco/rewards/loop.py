@@ -191,15 +191,19 @@ class _Training:
         """Return the anchors of this process's share of their prompts."""
         arguments, prompts = self._arguments, self._problems.anchors
         numbers = range(len(prompts))[self._processes.share(len(prompts))]
-        return draw_anchors(
-            self._policy,
-            [prompts[number] for number in numbers],
-            Static(arguments.anchor_temperature, arguments.anchor_top_p),
-            seed_of(arguments.seed, Stream.ANCHORS, 0),
-            [random_numbers(arguments.seed, Stream.ANCHORS, 1 + number) for number in numbers],
-            numbers,
-            self._problems.ended,
-        )
+        anchors = None
+        with self._processes.left_early():
+            anchors = draw_anchors(
+                self._policy,
+                [prompts[number] for number in numbers],
+                Static(arguments.anchor_temperature, arguments.anchor_top_p),
+                seed_of(arguments.seed, Stream.ANCHORS, 0),
+                [random_numbers(arguments.seed, Stream.ANCHORS, 1 + number) for number in numbers],
+                numbers,
+                self._problems.ended,
+            )
+        self._processes.gather(None)
+        return anchors
 
     def _round(self, number: int) -> dict:
         """Draw answers and learn from them; return the figures of the round."""

@@ -119,11 +119,8 @@ class Problems:
         Each of several processes draws and scores its share, and has the states of that alone.
         """
         processes, mine, began = self._policy.processes, None, time.perf_counter()
-        try:
+        with processes.left_early():
             mine = self._own_answers(indices[processes.share(len(indices))], n, predictor, seed, keep_states)
-        except KeyboardInterrupt:
-            if processes.count == 1:
-                raise
         parts = processes.gather((mine, self._scorer.exceeded))
         self.given_up = sum(exceeded for _, exceeded in parts)
         answers, rewards = zip(*(each for each, _ in parts), strict=True)

@@ -52,6 +52,15 @@ class Processes:
         """Return a context which an interrupt does not leave half-done."""
         return deferred_interrupt() if self.count == 1 else contextlib.nullcontext()
 
+    @contextlib.contextmanager
+    def left_early(self) -> Iterator[None]:
+        """Leave the body at an interrupt, which ``gather``, to be called next, raises in all processes."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.count == 1:
+                raise
+
     def stop_if_interrupted(self) -> None:
         """Raise the interrupt that was noted, which the others have to be told by ``gather``."""
         if self._interrupts:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import zlib
 from pathlib import Path
 
@@ -135,3 +136,18 @@ def test_shares_are_neighbours_and_as_many_as_others_have():
     for processes.rank in range(3):
         shares.append(list(range(11))[processes.share(11)])
     assert shares == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9, 10]]
+
+
+def test_an_interrupt_of_one_of_several_leaves_its_share_and_is_told_where_all_meet(monkeypatch):
+    processes = Processes()
+    with pytest.raises(KeyboardInterrupt), processes.left_early():
+        raise KeyboardInterrupt  # alone: at once
+    processes.count = 2
+    with processes.interrupted_together():
+        signal.raise_signal(signal.SIGINT)  # nothing of the body is lost
+        with processes.left_early():
+            processes.stop_if_interrupted()
+            pytest.fail("the share is not left")
+        monkeypatch.setattr("accelerate.utils.gather_object", lambda mine: [*mine, ([], "the other's")])
+        with pytest.raises(KeyboardInterrupt):
+            processes.gather(None)
