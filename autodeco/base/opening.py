@@ -24,6 +24,13 @@ from autodeco.export.split_parts import check_parts
 _lock = threading.RLock()
 
 
+class FilePath(str):
+    """A path for ``llama_cpp``, which encodes it: as the file system does, whose bytes need be no text."""
+
+    def encode(self, *_) -> bytes:
+        return os.fsencode(str(self))
+
+
 def check_gguf(path: str | os.PathLike) -> Path:
     """Return ``path``; raise InputError unless it is a file that starts like a GGUF."""
     path = Path(path)
@@ -51,7 +58,7 @@ def open_base(
         check_parts(layout)
         check_threads(path, kwargs.get("n_threads"), kwargs.get("n_threads_batch"))
     with opened_at(path, layout.base_offset):
-        llm = loaded(lambda: kind(path, **{"verbose": False, **kwargs}), path)
+        llm = loaded(lambda: kind(FilePath(path), **{"verbose": False, **kwargs}), path)
     llm.tokenizer_ = WholeTokenizer(llm)
     return llm
 
@@ -88,7 +95,7 @@ def opened_at(path: str | os.PathLike, offset: int) -> Iterator[None]:
     if offset == 0:
         yield
         return
-    merged = os.fspath(path).encode("utf-8")
+    merged = os.fsencode(path)
     with _lock:
         load = llama_cpp_api.llama_model_load_from_file
 

@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> None:
     """Stream the answer to standard output, and a summary of the temperatures and top-ps to standard error."""
     asked, sampler, machine = given_settings(args, Prompt, Sampler, Machine)
     piped = asked.prompt in (None, "-")
-    text = prompt_text(sys.stdin.buffer.read(), "standard input") if piped else asked.prompt
+    text = prompt_text(sys.stdin.buffer.read(), "standard input") if piped else _checked("the prompt", asked.prompt)
+    _checked("--system", asked.system or "")
     if not text:
         raise InputError("the prompt is empty; give it as an argument or on standard input")
     if asked.system and not asked.chat:
@@ -71,11 +72,22 @@ def run(args: argparse.Namespace) -> None:
     prompt = _prompt_ids(llm, asked, text)
     try:
         _stream(llm, prompt, sampler, asked.show)
+    except InputError:
+        raise
     except ValueError as error:  # logits that are no numbers
         raise InputError(f"{llm.model_path}: {error}; the model may be damaged") from None
     print()
     if llm.heads is not None and len(llm.decoding):
         _sum_up(llm.decoding, asked.show)
+
+
+def _checked(what: str, text: str) -> str:
+    """Return ``text``, an argument; raises InputError where its bytes were no UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{what}: holds bytes that are no UTF-8; give it as UTF-8") from None
+    return text
 
 
 def _open(asked: Prompt, context: int, machine: Machine):
@@ -113,21 +125,18 @@ def _prompt_ids(llm, asked: Prompt, text: str) -> list[int]:
 def _stream(llm, prompt: list[int], sampler: Sampler, show: str | None) -> None:
     """Print the answer as it comes, its tokens coloured by what ``show`` names."""
     import llama_cpp
-    from rich.console import Console
 
     from autodeco.llama.streaming import stream
-    from autodeco.reports.colors import SCALES, colored
+    from autodeco.reports.colors import SCALES, in_color
 
     seed = llama_cpp.LLAMA_DEFAULT_SEED if sampler.seed is None else sampler.seed
     settings = {name: getattr(sampler, name) for name in ("top_p", "top_k", "min_p", "repeat_penalty")}
-    console = Console(highlight=False, soft_wrap=True)
     for _, text in stream(llm, prompt, sampler.max_tokens, seed, temp=sampler.temperature, **settings):
         if show:
             row = llm.last_decoding
             value = row.temperature if show == "temperature" else row.top_p
-            console.print(colored(text, value, SCALES[show]), end="")
-        else:
-            print(text, end="", flush=True)
+            text = in_color(text, value, SCALES[show])
+        print(text, end="", flush=True)
 
 
 def _sum_up(decoding, show: str | None) -> None:

@@ -5,8 +5,10 @@ import os
 from collections.abc import Generator, Sequence
 
 import llama_cpp
+import numpy as np
 
 from autodeco.base.forks import check_threads
+from autodeco.base.opening import FilePath
 from autodeco.errors import InputError
 from autodeco.llama.completions import own_signature
 from autodeco.llama.extra_samplers import DEFAULTS as EXTRA
@@ -26,7 +28,15 @@ class ExclusiveLlama(llama_cpp.Llama):
         self._generation: object | None = None  # the generation under way
         self._in_generation = False  # while that one runs, instead of its caller
         self._outputs = 0  # tokens at the end of the last batch whose logits the context has
-        super().__init__(os.fspath(model_path), **kwargs)
+        super().__init__(FilePath(os.fspath(model_path)), **kwargs)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Hold as many tokens as the context, which llama.cpp rounds up to 256 at least, and ``llama_cpp`` does not."""
+        if len(self.input_ids) < self._n_ctx:
+            self.input_ids = np.zeros(self._n_ctx, np.intc)
+            if self._logits_all:
+                self.scores = np.zeros((self._n_ctx, self._n_vocab), np.single)
 
     @property
     def _generating(self) -> bool:

@@ -1,6 +1,10 @@
 """Text in a terminal, each token coloured by a value between 0 and a maximum."""
 
-from rich.color import Color
+import functools
+import re
+
+from rich.color import Color, ColorSystem
+from rich.console import COLOR_SYSTEMS, Console
 from rich.style import Style
 from rich.text import Text
 
@@ -23,6 +27,18 @@ def color_of(value: float, maximum: float) -> Color:
 def colored(text: str, value: float, maximum: float) -> Text:
     """``text`` in the colour of ``value``."""
     return Text(text, style=Style(color=color_of(value, maximum)))
+
+
+@functools.cache
+def _color_system() -> ColorSystem | None:
+    return COLOR_SYSTEMS.get(Console().color_system or "")
+
+
+def in_color(text: str, value: float, maximum: float) -> str:
+    """``text`` in the colour of ``value`` as standard output shows colours, if it does; every letter of it stays."""
+    style = Style(color=color_of(value, maximum))
+    # line by line, so that no colour runs on over the end of one
+    return "".join(style.render(line, color_system=_color_system()) for line in re.split("(\n)", text))
 
 
 def legend(what: str) -> Text:

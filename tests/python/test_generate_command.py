@@ -1,0 +1,103 @@
+"""``autodeco generate`` on terminals, contexts, paths and bytes that are not what one would wish."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autodeco
+from autodeco.base.opening import open_base
+
+EMOJI = "Write emoji: \U0001f600\U0001f600\U0001f600\U0001f600\U0001f600\U0001f600"
+TABS = "a\tb\tc\td\te\tf\tg\t"
+
+
+def generate(*arguments, stdin=b"", **environment) -> tuple[int, str, str]:
+    """Exit code, output and errors, in the encoding of the terminal."""
+    command = [sys.executable, "-m", "autodeco", "generate", "--threads", "1", "--temperature", "0", *arguments]
+    encoding = environment.setdefault("PYTHONIOENCODING", "utf-8")
+    run = subprocess.run(command, input=stdin, capture_output=True, check=False, env=os.environ | environment)
+    return run.returncode, run.stdout.decode(encoding), run.stderr.decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ascii"])
+@pytest.mark.parametrize("shown", [False, True], ids=["plain", "shown"])
+def test_a_terminal_that_cannot_show_a_letter_gets_a_question_mark(exported, encoding, shown):
+    show = ["--heads", exported("f16"), "--show", "temperature"] if shown else []
+    whole = generate("-n", "3", EMOJI, *show)
+    assert whole[0] == 0
+    assert not whole[1].isascii()
+    code, text, errors = generate("-n", "3", EMOJI, *show, PYTHONIOENCODING=encoding)
+    assert code == 0
+    assert text == whole[1].encode(encoding, "replace").decode(encoding)
+    assert "damaged" not in errors
+    assert "Traceback" not in errors
+
+
+def test_shown_text_keeps_its_tabs(exported):
+    heads = ["--heads", exported("f16"), "-n", "8", TABS]
+    plain = generate(*heads)[1]
+    assert "\t" in plain
+    assert generate(*heads, "--show", "top-p")[1] == plain, "no colours, so the same text"
+    terminal = {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "TERM": "xterm-256color"}
+    colored = generate(*heads, "--show", "top-p", **terminal)[1]
+    assert colored != plain
+    assert re.sub("\x1b\\[[0-9;]*m", "", colored) == plain
+
+
+@pytest.mark.parametrize("options", [{}, {"logits_all": True}], ids=["plain", "logits_all"])
+def test_a_context_that_llama_cpp_rounds_up_can_be_filled(smollm2, exported, options):
+    """To 256 at least; llama_cpp keeps the tokens of what was asked for, and fails behind them."""
+    llm = autodeco.Llama(
+        str(smollm2), exported("f16"), n_ctx=20, n_threads=1, n_threads_batch=1, verbose=False, **options
+    )
+    assert llm.n_ctx() == 256
+    prompt = [5] * 60
+    generator = llm.generate(prompt)
+    assert len([token for token, _ in zip(generator, range(4), strict=False)]) == 4
+    generator.close()
+    assert llm.input_ids[:60].tolist() == prompt
+    assert len(llm.input_ids) == 256
+    if options:
+        assert llm.scores.shape == (256, 49152)
+    llm.close()
+
+
+def test_a_small_context_generates(exported):
+    code, text, errors = generate("--context", "20", "--heads", exported("f16"), "-n", "40", "One two three four five")
+    assert (code, "damaged" in errors) == (0, False)
+    assert len(text) > 40
+
+
+def test_paths_whose_bytes_are_no_text(smollm2, exported, tmp_path):
+    names = [
+        Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/model\xff.gguf", b"/\xfe.gguf", b"/m\xc3.gguf")
+    ]
+    model, heads, merged = names
+    model.symlink_to(smollm2)
+    heads.symlink_to(exported("f16"))
+    merged.symlink_to(exported("f16", "merged"))
+    options = {"n_ctx": 64, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
+    texts = []
+    for given in ((smollm2, exported("f16")), (model, heads), (merged, None)):
+        llm = autodeco.Llama(str(given[0]), given[1], **options)
+        texts.append(llm("One two", max_tokens=3, temperature=0.0)["choices"][0]["text"])
+        llm.close()
+    assert texts[0] == texts[1] == texts[2]
+    for path in (model, merged):
+        open_base(path, **options).close()
+    code, text, errors = generate("-m", model, "--heads", heads, "-n", "2", "One two")
+    assert (code, "Traceback" in errors) == (0, False)
+    assert text.strip()
+
+
+def test_arguments_whose_bytes_are_no_text_are_told():
+    for arguments, what in ((["a\udcff"], "the prompt"), (["x", "--chat", "--system", "a\udcff"], "--system")):
+        code, _, errors = generate(*arguments)
+        assert code == 2
+        assert errors == f"autodeco: error: {what}: holds bytes that are no UTF-8; give it as UTF-8\n"
+    code, _, errors = generate("-", stdin=b"a\xff")
+    assert (code, errors) == (2, "autodeco: error: standard input: byte 1 is no UTF-8; save it as UTF-8\n")
