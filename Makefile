@@ -114,7 +114,7 @@ edge-bench: edge
 
 # Ten minutes of damaged files for the readers; twenty seconds of it are in the tests.
 fuzz: setup
-	AUTODECO_FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/python/test_export_fuzz.py tests/python/test_damaged_gguf.py
+	AUTODECO_FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/python/test_export_fuzz.py tests/python/test_damaged_gguf.py tests/python/test_answers_fuzz.py
 
 # Figures of benchmarks/results; wants a machine that does nothing else.
 bench: strict
