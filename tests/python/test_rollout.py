@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from autodeco import cli, rollouts
-from autodeco.batch import Answer
 from autodeco.commands.rollout import parse_shard
 from autodeco.data import checkers
 from autodeco.data.checkers import check, checker
@@ -17,7 +16,6 @@ from autodeco.data.problems import read_problems
 from autodeco.data.records import read_records
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
-from autodeco.llama.decoding import Decoding
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.rollouts import ScoredAnswers, rollout
 from autodeco.runs.jsonl_log import JsonlLog
@@ -299,22 +297,24 @@ def test_files_of_problems_that_cannot_be_used_are_refused(tmp_path, name, text,
         read_problems(tmp_path / name)
 
 
-def test_tools_of_a_problem_reach_the_prompt_and_the_training_data(tmp_path):
+def test_tools_of_a_problem_reach_the_prompt_and_the_training_data(smollm2, tmp_path, monkeypatch):
     tool = {"type": "function", "function": {"name": "add"}}
-    lines = [{"prompt": "a", "tools": tools} for tools in (None, [], [tool], json.dumps([tool]))]
-    problems = read_problems(write(tmp_path / "p.jsonl", lines))
-    assert [problem.get("tools") for problem in problems] == [None, None, [tool], [tool]]
-    rows = [rollouts._row(problem, Answer("b", "end", Decoding.from_rows([])), 1.0, {}) for problem in problems]
-    assert [row.get("tools") for row in rows] == [None, None, [tool], [tool]]
-
-    class Asked:
-        def prompt_ids(self, prompt, tools):
-            return [prompt, tools]
-
-    assert [rollouts._ids(Asked(), problem)[1] for problem in problems] == [None, None, [tool], [tool]]
-    write(tmp_path / "p.jsonl", [{"prompt": "a", "tools": 3}])
+    asked = [{"role": "user", "content": "Hi"}]
+    lines = [{"prompt": asked, "answer": "a", "tools": tools} for tools in (None, [], [tool], json.dumps([tool]))]
+    path, out, given = write(tmp_path / "p.jsonl", lines), tmp_path / "data.jsonl", []
+    prompt_ids = rollouts.Tokenizer.prompt_ids
+    monkeypatch.setattr(
+        rollouts.Tokenizer,
+        "prompt_ids",
+        lambda self, prompt, tools=None: given.append(tools) or prompt_ids(self, prompt, tools),
+    )
+    settings = RolloutSettings(n=1, max_tokens=1, least_score=0.0)
+    rollout(smollm2, path, out, settings, threads=1, progress=False)
+    assert given == [None, None, [tool], [tool]]
+    assert [record.tools for record in read_records(out)] == given
+    write(path, [{"prompt": "a", "tools": 3}])
     with pytest.raises(InputError, match="line 1: tools must be a list of objects"):
-        read_problems(tmp_path / "p.jsonl")
+        read_problems(path)
 
 
 def test_tasks_are_mixed_evenly(tmp_path):
