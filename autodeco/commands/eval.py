@@ -83,6 +83,7 @@ def _evaluate(
     from autodeco.data.scoring import given_up
     from autodeco.evaluation import report
     from autodeco.evaluation.folders import ANSWERS, claim, describe
+    from autodeco.evaluation.given import GivenAnswers
     from autodeco.evaluation.results import task_figures, together
     from autodeco.evaluation.running import Runner
     from autodeco.evaluation.verdict import verdict
@@ -100,6 +101,11 @@ def _evaluate(
     if runner.given_up:
         say(given_up(runner.given_up))
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
+    if heads is not None:
+        opening = {"n_gpu_layers": machine.gpu_layers, **threads}
+        with GivenAnswers(files.model, heads, settings, files.context, **opening) as given:
+            for found, of_task in zip(of_tasks, passes, strict=True):
+                found["diagnostics"] = given.diagnostics(of_task)
     figures = {
         **provenance(),
         "settings": description,

@@ -17,7 +17,7 @@ from autodeco.runs.atomic import replacing
 from autodeco.runs.provenance import file_hash
 
 SETTINGS_FILE = "settings.json"
-ROWS = 2  # the form of the rows that hold answers; answers in another form are asked for again
+ROWS = 3  # the form of the rows that hold answers; answers in another form are asked for again
 ANSWERS = "answers"  # the folder of all runs' answers, beside the folders of the runs
 
 

@@ -272,6 +272,8 @@ def _row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, A
         "text": answer.text,
         "tokens": len(decoding),
     }
+    if method.name in (methods.AUTODECO.name, methods.DEFAULT.name):
+        row["ids"] = decoding.token.tolist()  # which the text does not tell: diagnostics read the answer again
     if method.sampling.heads != "none":
         pieces = TokenBytes(llm.model, special=True)
         row["token_texts"] = texts_of(pieces[token] for token in decoding.token.tolist())
