@@ -123,7 +123,7 @@ def test_given_answers_are_read_again_with_what_the_heads_picked(llm, smollm2, e
         # batches of other sizes round differently
         assert temperatures == pytest.approx(row["temperature"], abs=0.08)
         assert top_ps == pytest.approx(row["top_p"], abs=0.08)
-        assert np.ptp(temperatures) > 0.5, "another token's would be told apart"
+        assert np.ptp(temperatures) > 0.25, "another token's would be told apart"
     assert (found["of"], found["answers"], found["tokens"]) == ("AutoDeco", 2, sum(row["tokens"] for row in rows))
 
 

@@ -272,7 +272,7 @@ def test_without_heads_static_settings_are_compared(smollm2, tmp_path):
     assert result.returncode == 0, result.stderr
     (task,) = json.loads((run_folder(tmp_path) / "report.json").read_text())["tasks"]
     assert list(task["methods"]) == ["greedy", "default, T 1 P 1", "T 0.5 P 0.9"]
-    assert (run_folder(tmp_path) / "report.html").read_text().count("<svg") == 2
+    assert (run_folder(tmp_path) / "report.html").read_text().count("<svg") == 3
 
 
 def test_bad_input_is_named_and_leaves_no_folder(smollm2, exported, tmp_path):
