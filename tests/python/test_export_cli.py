@@ -74,14 +74,12 @@ def test_heads_in_gguf_are_exported_to_another_type_and_layout(inputs):
 
 def test_what_the_file_says_about_itself(inputs):
     about = ["--name", "Mine", "--author", "Me", "--license", "mit", "--url", "https://example.org"]
-    for layout in ("sidecar", "merged"):
-        assert (
-            cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", layout, "-o", "out.gguf", *about]) == 0
-        )
-        gguf = open_layout("out.gguf").gguf
-        found = [gguf.get(f"general.{key}") for key in ("name", "author", "license", "url")]
+    for kind in ("sidecar", "merged", "embedded"):
+        assert cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", kind, "-o", "out.gguf", *about]) == 0
+        layout = open_layout("out.gguf")
+        found = [layout.gguf.get(f"general.{key}") for key in ("name", "author", "license", "url")]
         assert found == ["Mine", "Me", "mit", "https://example.org"]
-        assert gguf.get("autodeco.base_model.name") == "Tiny"
+        assert layout.base_name == "Tiny"
 
 
 def test_missing_files(fails):
@@ -144,7 +142,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_model_is_read(fails
 
 def test_a_device_is_not_replaced_by_a_file(inputs, fails):
     os.mkfifo("pipe")
-    for layout in ("sidecar", "merged"):
+    for layout in ("sidecar", "merged", "embedded"):
         message = fails("heads.safetensors", "--base", "model.gguf", "--layout", layout, "-o", "pipe")
         assert "pipe: is no file, so none is put in its place; choose another -o" in message
 
@@ -185,7 +183,7 @@ def test_the_growth_of_a_file_that_another_program_writes_is_shown(tmp_path, cap
     assert "converting:  50%" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+@pytest.mark.parametrize("layout", ["sidecar", "merged", "embedded"])
 def test_a_full_disk_leaves_no_file_and_the_old_one_intact(inputs, layout):
     (inputs / "out.gguf").write_bytes(b"the old file")
     code = "import sys; from autodeco.export.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -221,7 +219,7 @@ def test_an_interrupt_leaves_no_file_and_the_old_one_intact(inputs, monkeypatch,
 
 
 def test_inspect_says_what_each_kind_of_file_is(inputs, capsys):
-    for layout in ("sidecar", "merged"):
+    for layout in ("sidecar", "merged", "embedded"):
         assert cli.main(["heads.safetensors", "--base", "model.gguf", "--layout", layout, "-o", f"{layout}.gguf"]) == 0
     capsys.readouterr()
     assert run_inspect("model.gguf") == 0

@@ -40,7 +40,7 @@ def generate(*paths, prompt="the quick brown fox", tokens=8):
     return text, np.asarray(decoding.temperature), np.asarray(decoding.top_p)
 
 
-@pytest.mark.parametrize(("family", "layout"), [("qwen2", "sidecar"), ("qwen3", "merged"), ("gemma3", "merged")])
+@pytest.mark.parametrize(("family", "layout"), [("qwen2", "sidecar"), ("qwen3", "merged"), ("gemma3", "embedded")])
 @pytest.mark.usefixtures("needs_converter")
 def test_a_tiny_model_of_each_family_goes_from_folder_to_generation(folder, family, layout):
     from builders import hf_folders
@@ -52,6 +52,7 @@ def test_a_tiny_model_of_each_family_goes_from_folder_to_generation(folder, fami
     made = {
         "sidecar": [f"{family}-Q8_0.gguf", f"{family}-Q8_0_f16_heads.autodeco"],
         "merged": [f"{family}-Q8_0_merged.autodeco"],
+        "embedded": [f"{family}-Q8_0_autodeco.gguf"],
     }[layout]
     inputs = {"heads.safetensors", family}
     assert {path.name for path in folder.iterdir()} - inputs == set(made)
