@@ -5,6 +5,7 @@ import ctypes
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 
 import llama_cpp
@@ -63,8 +64,21 @@ def _silence() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _close_with(llm: llama_cpp.Llama, context: "BatchContext") -> None:
+    """Have ``llm``, when it is closed, close ``context`` before it frees the model that this computes with."""
+    if "_batch_contexts" not in vars(llm):
+        llm._batch_contexts = weakref.WeakSet()
+        llm._stack.callback(_close_all, llm._batch_contexts)
+    llm._batch_contexts.add(context)
+
+
+def _close_all(contexts: "weakref.WeakSet[BatchContext]") -> None:
+    for context in list(contexts):
+        context.close()
+
+
 class BatchContext:
-    """``slots`` sequences in a second context of ``llm``'s model, freed by ``close``.
+    """``slots`` sequences in a second context of ``llm``'s model, freed by ``close``, or when ``llm`` is closed.
 
     ``cells`` is the number of tokens that fit into the memory of all sequences together. Raises InputError if llama.cpp
     cannot make the context or sample in its graph.
@@ -84,10 +98,12 @@ class BatchContext:
             raise InputError(
                 f"{llm.model_path}: no memory for {slots} sequences of {cells} tokens in all; use fewer slots or tokens"
             )
+        self._in_use = threading.RLock()
+        self._closed = False
         self._stack.callback(llama_cpp.llama_free, self._ctx)
+        _close_with(llm, self)
         try:
             self._batch = self._stack.enter_context(TokenBatch(max(PROMPT_BATCH, slots)))
-            self._memory = llama_cpp.llama_get_memory(self._ctx)
             self._apply_adapter(llm)
             self.slots = [self._slot(llm, heads, seq) for seq in range(slots)]
         except BaseException:
@@ -99,7 +115,19 @@ class BatchContext:
 
     def close(self) -> None:
         """Free the context; its samplers leave it first."""
-        self._stack.close()
+        with self._in_use:
+            self._closed = True
+            self._stack.close()
+
+    def _check(self) -> None:
+        check_process(self._path, self._process)
+        if self._closed:
+            raise InputError(f"{self._path}: was closed; open it again")
+
+    @property
+    def _memory(self) -> "llama_cpp.llama_memory_t":
+        self._check()
+        return llama_cpp.llama_get_memory(self._ctx)
 
     def _params(self, llm: llama_cpp.Llama, slots: int, cells: int) -> llama_cpp.llama_context_params:
         params = llama_cpp.llama_context_params.from_buffer_copy(llm.context_params)
@@ -180,6 +208,7 @@ class BatchContext:
             raise RuntimeError(f"llama.cpp cannot cut the memory of sequence {slot.seq} at {start}")
 
     def _add(self, slot: Slot, token: int, output: bool) -> None:
+        self._check()
         self._batch.add(token, len(slot.held), slot.seq, output)
         slot.held.append(token)
         slot.pending += 1
@@ -188,8 +217,9 @@ class BatchContext:
         """Decode what is pending."""
         if not self._batch.size:
             return
-        check_process(self._path, self._process)
-        self._batch.decode(self._ctx)
+        with self._in_use:
+            self._check()
+            self._batch.decode(self._ctx)
         for slot in self.slots:
             slot.pending = 0
 
@@ -199,5 +229,6 @@ class BatchContext:
         self.flush()
         for slot, token in zip(slots, tokens, strict=True):
             self._add(slot, token, output=True)
-        self.flush()
-        return [slot.graph.sample(i) for i, slot in enumerate(slots)]
+        with self._in_use:
+            self.flush()
+            return [slot.graph.sample(i) for i, slot in enumerate(slots)]

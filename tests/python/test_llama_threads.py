@@ -10,7 +10,8 @@ import llama_cpp
 import pytest
 
 import autodeco
-from autodeco.batch import generate
+from autodeco.batch import Sampling, generate, requests
+from autodeco.batch.shared import answer as shared_answer
 from autodeco.errors import InputError
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
@@ -227,7 +228,6 @@ def test_batches_of_one_model_in_several_threads_do_not_disturb_each_other(share
     heads = "both" if shared.heads else "none"
 
     def answers(seed):
-        from autodeco.batch import Sampling
 
         found = generate(shared, [PROMPT], n=2, max_tokens=4, seed=seed, slots=2, sampling=Sampling(heads=heads))
         return sorted((answer.sample, answer.text) for answer in found)
@@ -250,6 +250,25 @@ INHERITED = (
     "call,chat,goes on,eval,sample,generate,embed,reset,save_state,load_state,heads,batch,batch begins,batch goes on,"
     "after one thread, call"
 )
+
+
+@pytest.mark.parametrize("shares", [False, True], ids=["batch", "shared batch"])
+def test_a_batch_ends_with_its_model(smollm2, exported, shares):
+    """It computes with the weights of the model, which are freed."""
+    llm = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=64, n_threads=1, n_threads_batch=1, verbose=False)
+    wanted = requests(llm, ["Hello", "You"], 2, Sampling(), 3)
+    answers = (
+        shared_answer(llm, wanted, llm._heads, 2) if shares else generate(llm, ["Hello"], n=2, max_tokens=3, slots=1)
+    )
+    next(answers)
+    in_thread(llm.close)
+    with pytest.raises(InputError, match="was closed; open it again"):
+        list(answers)
+    late = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=64, n_threads=1, n_threads_batch=1, verbose=False)
+    answers = generate(late, ["Hello"], n=2, max_tokens=3, slots=1)
+    late.close()
+    with pytest.raises(InputError, match="was closed; open it again"):
+        next(answers)
 
 
 def test_forked_children_are_told_what_they_cannot_do(smollm2, exported):
