@@ -135,7 +135,9 @@ def main() -> int:
         write_random_heads(heads, HIDDEN)
         size = model.stat().st_size
         export = Export(folder / "peak")
-        merge = export.command(str(heads), "--base", str(model), "--layout", "merged", "-o", str(merged))
+        merge = export.command(
+            str(heads), "--base", str(model), "--layout", "merged", "--sampling", "none", "-o", str(merged)
+        )
         pairs = {"merge": compare(merge, merged, ["cp", str(model), str(copy)], copy, args.rounds, export)}
         subprocess.run(merge, stdout=subprocess.DEVNULL, check=True)
         model.unlink()
