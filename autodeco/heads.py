@@ -89,6 +89,7 @@ class Heads(nn.Module):
         dtype = self.top_p_head.mlp[0].weight.dtype
         parts = [hidden.to(dtype), temperature.detach().unsqueeze(-1).to(dtype)]
         if self.prob_stats:
+            assert stats is not None, "these heads read the statistics"
             parts.append(stats.detach().to(dtype))
         return self.top_p_head(torch.cat(parts, dim=-1))
 

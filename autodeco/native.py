@@ -48,8 +48,11 @@ ISA: str = _native.ISA
 
 
 def address(pointer) -> int:
-    """Address of a llama.cpp object that llama-cpp-python holds."""
-    return ctypes.cast(pointer, ctypes.c_void_p).value
+    """Address of a llama.cpp object that llama-cpp-python holds; raises TypeError for one that was freed."""
+    found = ctypes.cast(pointer, ctypes.c_void_p).value
+    if found is None:
+        raise TypeError("an object of llama.cpp that was freed has no address")
+    return found
 
 
 def sampler(pointer: int) -> "ctypes._Pointer[llama_cpp.llama_sampler]":

@@ -8,6 +8,8 @@ from autodeco.batch.request import Request
 from autodeco.llama.answer_text import AnswerText
 from autodeco.llama.decoding import Decoding
 
+Finish = Literal["end", "stop", "length"]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -19,7 +21,7 @@ class Answer:
     """
 
     text: str
-    finish: Literal["end", "stop", "length"]
+    finish: Finish
     decoding: Decoding
     prompt: int = 0
     sample: int = 0
@@ -41,7 +43,7 @@ class PartialAnswer:
         self._text = AnswerText(request.stop)
         self._rows: list[tuple] = []
 
-    def add(self, row: tuple) -> str | None:
+    def add(self, row: tuple) -> Finish | None:
         """Add a token; return why the answer is finished, None if it is not."""
         self.last = row[0]
         self._rows.append(row)
@@ -56,6 +58,6 @@ class PartialAnswer:
     def tokens(self) -> tuple[int, ...]:
         return tuple(row[0] for row in self._rows)
 
-    def answer(self, finish: str) -> Answer:
+    def answer(self, finish: Finish) -> Answer:
         request, decoding = self.request, Decoding.from_rows(self._rows)
         return Answer(str(self._text), finish, decoding, request.index, request.sample, request.seed)

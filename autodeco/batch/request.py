@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import llama_cpp
 import numpy as np
@@ -87,9 +87,8 @@ def requests(
     tokenizer = Tokenizer(llm)
     wanted = []
     for index, prompt in enumerate(prompts):
-        is_ids = not isinstance(prompt, str) and (len(prompt) == 0 or not isinstance(prompt[0], dict))
         try:
-            ids = tuple(int(token) for token in prompt) if is_ids else tuple(tokenizer.prompt_ids(prompt))
+            ids = _ids_of(prompt, tokenizer)
         except InputError as error:
             raise InputError(f"prompt {index}: {error}") from None
         wanted += [
@@ -97,6 +96,12 @@ def requests(
             for sample in range(n)
         ]
     return wanted
+
+
+def _ids_of(prompt: Prompt, tokenizer: Tokenizer) -> tuple[int, ...]:
+    if isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], dict)):
+        return tuple(tokenizer.prompt_ids(cast("str | Messages", prompt)))
+    return tuple(int(token) for token in cast("Sequence[int]", prompt))
 
 
 def _check_prompts(prompts: Sequence[Prompt]) -> None:
@@ -148,5 +153,6 @@ def check_requests(wanted: Sequence[Request], llm: llama_cpp.Llama, heads: nativ
         kind = request.sampling.heads
         if kind != "none" and heads is None:
             raise InputError(f"{where}: wants heads, but the model has none; give heads, or Sampling(heads='none')")
-        if (kind == "temperature" and not heads.has_temperature) or (kind == "top_p" and not heads.has_top_p):
+        has = {} if heads is None else {"temperature": heads.has_temperature, "top_p": heads.has_top_p}
+        if not has.get(kind, True):
             raise InputError(f"{where}: wants the {kind} head, which these heads lack")

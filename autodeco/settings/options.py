@@ -32,7 +32,7 @@ def option(
     metavar: str | None = None,
     positional: bool = False,
     hint: str = "",
-) -> Field:
+) -> Any:  # a field of any type, as dataclasses.field() is to type checkers
     """Return a dataclass field with what a flag and a check need of it.
 
     Its type is bool, int, float, str or Path, one of these or None, or a tuple of one of these. None as the default of

@@ -42,7 +42,7 @@ def collect(
     states differ from llama.cpp's own by more than 5%.
     """
     settings, output_dir = settings or CollectSettings(), Path(output_dir)
-    threads = checked("threads", threads, int | None, 1, MOST_THREADS) or os.cpu_count()
+    threads = checked("threads", threads, int | None, 1, MOST_THREADS) or os.cpu_count() or 1
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: is a file; give a folder for the traces")
     if commands_path is not None and not settings.control:

@@ -1,5 +1,6 @@
 """What a package does without stays out of a process that imports it, and public names are where documents say."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -80,3 +81,21 @@ assert dict(matplotlib.rcParams) == before
 assert matplotlib.get_backend(auto_select=False) == backend
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_types_of_the_compiled_module_are_those_of_its_stub():
+    assert autodeco.native.BUILT_AGAINST  # which loads it
+    stub = ast.parse((REPOSITORY / "autodeco" / "_native.pyi").read_text())
+    compiled = vars(sys.modules["autodeco._native"])
+    named = {node.name: node for node in stub.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    constants = {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
+    assert {*named, *constants} == {name for name in compiled if not name.startswith("__")}
+    for name, node in named.items():
+        if isinstance(node, ast.ClassDef):
+            members = {
+                item.target.id if isinstance(item, ast.AnnAssign) else item.name
+                for item in node.body
+                if isinstance(item, ast.AnnAssign | ast.FunctionDef)
+            }
+            there = {member for member in vars(compiled[name]) if not member.startswith("_")}
+            assert members - {"__init__"} == there, name
