@@ -3,9 +3,18 @@
 add_library(autodeco $<TARGET_OBJECTS:autodeco_core>)
 target_include_directories(autodeco PUBLIC cpp_ext/include)
 target_link_libraries(autodeco PUBLIC ${LLAMA_CPP_LIBRARIES})
+# A program binds to the library it was linked with: below 1.0 every minor version has a binary interface of its own.
+if(PROJECT_VERSION_MAJOR EQUAL 0)
+    set(AUTODECO_SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+    set(AUTODECO_COMPATIBLE SameMinorVersion)
+else()
+    set(AUTODECO_SOVERSION ${PROJECT_VERSION_MAJOR})
+    set(AUTODECO_COMPATIBLE SameMajorVersion)
+endif()
 set_target_properties(autodeco PROPERTIES
     LINKER_LANGUAGE CXX
-    SOVERSION       1
+    VERSION         ${PROJECT_VERSION}
+    SOVERSION       ${AUTODECO_SOVERSION}
     PUBLIC_HEADER   ${PROJECT_SOURCE_DIR}/cpp_ext/include/autodeco.h)
 if(BUILD_SHARED_LIBS)
     target_compile_definitions(autodeco INTERFACE AUTODECO_SHARED)
@@ -23,7 +32,7 @@ include(CMakePackageConfigHelpers)
 configure_package_config_file(cmake/autodeco-config.cmake.in autodeco-config.cmake
     INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/autodeco
     PATH_VARS CMAKE_INSTALL_INCLUDEDIR CMAKE_INSTALL_LIBDIR)
-write_basic_package_version_file(autodeco-config-version.cmake COMPATIBILITY SameMinorVersion)
+write_basic_package_version_file(autodeco-config-version.cmake COMPATIBILITY ${AUTODECO_COMPATIBLE})
 
 # What a C program must name beside the libraries themselves; static libraries do not know what they need.
 set(AUTODECO_PC_LIBS "-lautodeco -lllama -lggml")

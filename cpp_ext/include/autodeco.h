@@ -16,7 +16,8 @@
 //
 // Language. C99 and C++11, as far as this header goes; llama.h, which it includes, is C11 and C++11.
 //
-// Stability. Functions and fields keep their meaning within a major version (AUTODECO_VERSION_MAJOR); new codes may come.
+// Stability. The version is that of the package. Below 1.0 each minor version may change functions, fields and the binary
+// interface; compile anew. From 1.0 on they keep their meaning within a major version. New codes may come in any version.
 
 #pragma once
 
@@ -32,8 +33,8 @@
 #    define AUTODECO_API
 #endif
 
-#define AUTODECO_VERSION_MAJOR 1
-#define AUTODECO_VERSION_MINOR 0
+#define AUTODECO_VERSION_MAJOR 0
+#define AUTODECO_VERSION_MINOR 2
 
 #ifdef __cplusplus
 extern "C" {

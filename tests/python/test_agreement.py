@@ -59,10 +59,36 @@ def test_one_version_of_autodeco():
     assert shown.startswith(f"autodeco-cli {version}, llama.cpp ")
 
 
-def test_the_c_library_is_named_for_its_interface():
+def test_the_c_interface_has_the_version_of_the_package():
     header = (REPOSITORY / "cpp_ext" / "include" / "autodeco.h").read_text()
-    major = re.search(r"#define AUTODECO_VERSION_MAJOR (\d+)", header)[1]
-    assert re.search(r"SOVERSION +(\d+)", (REPOSITORY / "cmake" / "library.cmake").read_text())[1] == major
+    numbers = re.findall(r"#define AUTODECO_VERSION_(?:MAJOR|MINOR) (\d+)", header)
+    assert numbers == PROJECT["project"]["version"].split(".")[:2]
+
+
+def test_a_shared_library_below_1_0_promises_the_binary_interface_of_its_minor_version_alone(tmp_path):
+    """By CMake itself, with a library of one function in the place of ours."""
+    lines = (REPOSITORY / "cmake" / "library.cmake").read_text()
+    named = lines[lines.index("if(PROJECT_VERSION_MAJOR") : lines.index("    PUBLIC_HEADER")] + ")"
+    (tmp_path / "one.cpp").write_text("int one() { return 1; }\n")
+    for version, soversion in (("0.2.0", "0.2"), ("0.3.1", "0.3"), ("1.4.2", "1")):
+        project = f"project(named VERSION {version} LANGUAGES CXX)\nadd_library(autodeco SHARED one.cpp)\n"
+        asked = "get_target_property(soversion autodeco SOVERSION)\nmessage(STATUS soversion=${soversion}=)\n"
+        (tmp_path / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.21)\n{project}{named}\n{asked}")
+        command = [Path(sys.executable).with_name("cmake"), "-S", tmp_path, "-B", tmp_path / version]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert f"soversion={soversion}=" in said
+
+
+def test_the_changelog_begins_with_this_version():
+    headings = re.findall(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == PROJECT["project"]["version"]
+
+
+def test_nothing_else_states_the_version():
+    """Neither the citation nor the templates, in which it would be forgotten."""
+    version = PROJECT["project"]["version"]
+    for path in (REPOSITORY / "CITATION.cff", *(REPOSITORY / ".github").rglob("*.*")):
+        assert version not in path.read_text(), path
 
 
 def test_one_version_of_llama_cpp_python():

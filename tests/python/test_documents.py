@@ -21,6 +21,12 @@ def test_links_lead_somewhere(document):
     assert missing == []
 
 
+def test_the_tests_of_each_layer_are_there():
+    named = re.findall(r"test_[\w*]+\.py", (REPOSITORY / "CONTRIBUTING.md").read_text())
+    assert len(named) > 30
+    assert [name for name in named if not list((REPOSITORY / "tests" / "python").glob(name))] == []
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_the_heads_of_the_example_are_those_of_its_model(name, smollm2):
     path = REPOSITORY / "examples" / "smollm2" / "results" / f"{name}.gguf"

@@ -1,4 +1,4 @@
-"""The workflows of GitHub are as its schema says, and what they call is there."""
+"""The files that GitHub reads are as its schemas say, and what the workflows call is there."""
 
 import json
 import re
@@ -14,7 +14,7 @@ TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_tex
 PRESETS = json.loads((REPOSITORY / "CMakePresets.json").read_text())
 
 
-def follows(schema: str, *files: Path) -> None:
+def follows(schema: str, *files: Path | str) -> None:
     """Assert that ``files`` follow a schema that check-jsonschema holds."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *files]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -24,6 +24,15 @@ def follows(schema: str, *files: Path) -> None:
 def test_workflows_follow_the_schema_of_github():
     assert [path.name for path in WORKFLOWS] == ["ci.yml", "edge.yml"]
     follows("vendor.github-workflows", *WORKFLOWS)
+
+
+def test_forms_for_issues_and_the_citation_follow_their_schemas():
+    templates = REPOSITORY / ".github" / "ISSUE_TEMPLATE"
+    forms = sorted(path for path in templates.glob("*.yml") if path.name != "config.yml")
+    assert [path.stem for path in forms] == ["fault", "wish"]
+    follows("vendor.github-issue-forms", *forms)
+    follows("vendor.github-issue-config", templates / "config.yml")
+    follows("vendor.citation-file-format", "--default-filetype", "yaml", REPOSITORY / "CITATION.cff")
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
