@@ -14,7 +14,7 @@ from autodeco.data.messages import Messages, Tools
 from autodeco.data.tokenizing import RecordTokenizer
 from autodeco.errors import InputError
 from autodeco.export.language_models import EMBEDDING
-from autodeco.reports.token_texts import texts_by_decoding
+from autodeco.reports.token_texts import UNKNOWN, texts_by_decoding
 
 
 class HuggingFaceTokenizer(RecordTokenizer):
@@ -32,6 +32,13 @@ class HuggingFaceTokenizer(RecordTokenizer):
     def text(self, tokens: list[int]) -> str:
         """Return the text of ``tokens``, special ones written out."""
         return self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+    def answer_text(self, tokens: list[int]) -> str:
+        """Return the text of an answer, without its end and a letter that it ends inside."""
+        if tokens[-1] in self.ends:
+            return self.text(tokens[:-1])
+        text = self.text(tokens)
+        return "".join(self.token_texts(tokens)) if text.endswith(UNKNOWN) else text
 
     def token_texts(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each of ``tokens`` that follow each other, as ``texts_by_decoding``."""

@@ -119,7 +119,7 @@ class HuggingFacePolicy:
         ids = answer.tokens.tolist()
         finished = ids[-1] in self._tokenizer.ends
         states = answer.first_state + np.arange(len(ids) if keep_states else 0)
-        text = self._tokenizer.text(ids[:-1] if finished else ids)
+        text = self._tokenizer.answer_text(ids)
         return Sampled(
             answer.tokens, text, finished, answer.temperature, answer.top_p, answer.top_probability, states
         )  # fmt: skip

@@ -21,7 +21,6 @@ from autodeco.evaluation.methods import AUTODECO
 from autodeco.llama.decoding import Decoding
 from autodeco.llama.streaming import stream
 from autodeco.reports.token_texts import texts_by_decoding, texts_of
-from autodeco.training import report
 from builders.scripted import byte_tokens, forcing, say_in_batches, tokens_of
 
 LETTERS = "né 漢字 🦙!"
@@ -111,6 +110,18 @@ def test_a_letter_comes_with_the_last_of_its_tokens(llm):
     assert "".join(texts_by_decoding(own, decode)) == "\ufffd\ufffdn"
 
 
+def test_an_answer_of_a_hugging_face_model_ends_in_a_whole_letter(llm):
+    model = pytest.importorskip("autodeco.hugging_face.model", exc_type=ImportError)
+    pieces = TokenBytes(llm.model, special=True)
+    tokenizer = model.HuggingFaceTokenizer.__new__(model.HuggingFaceTokenizer)
+    tokenizer.ends, tokenizer._tokenizer = {END}, Mock()
+    tokenizer._tokenizer.decode = lambda some, **_: b"".join(map(pieces.__getitem__, some)).decode("utf-8", "replace")
+    tokens = byte_tokens(llm, "né🦙")
+    for length in range(1, len(tokens) + 1):
+        assert tokenizer.answer_text(tokens[:length]) == "né🦙".encode()[:length].decode("utf-8", "ignore")
+    assert tokenizer.answer_text([*tokens, END]) == "né🦙"
+
+
 def test_a_users_own_tokenizer_stays(smollm2):
     class Own(llama_cpp.llama_tokenizer.BaseLlamaTokenizer):
         def tokenize(self, text, add_bos=True, special=True):
@@ -133,6 +144,7 @@ def test_the_rows_of_an_evaluation_hold_letters_and_long_tokens(llm, long):
 
 
 def test_the_report_of_a_training_holds_letters(llm, tmp_path, monkeypatch):
+    report = pytest.importorskip("autodeco.training.report", exc_type=ImportError)
     pieces = TokenBytes(llm.model, special=True)
     run = Mock(directory=tmp_path)
     run.model.token_texts = lambda tokens: texts_of(pieces[token] for token in tokens)
