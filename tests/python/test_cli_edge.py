@@ -244,6 +244,21 @@ def test_a_merged_file_is_told_by_its_model_and_not_by_what_it_says_of_it(with_h
     assert result.stderr == ""
 
 
+def test_an_embedded_file_whose_model_was_changed_since_is_warned_about(exported, tmp_path):
+    whole = exported("f32", "embedded")
+    quiet = cli("-m", whole, "-p", STORY, "-n", 2)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    data = whole.read_bytes()
+    assert 0 < data.index(b"Smollm2 135M 8k") < data.index(b"autodeco.heads")
+    (tmp_path / "changed.gguf").write_bytes(data.replace(b"Smollm2 135M 8k", b"Smollm2 135M 9k", 1))
+    told = cli("-m", tmp_path / "changed.gguf", "-p", STORY, "-n", 2)
+    assert told.returncode == 0
+    assert told.stdout == quiet.stdout
+    assert "another file" in told.stderr
+    assert told.stderr.endswith("they run, but may choose badly\n")
+    assert told.stderr.count("\n") == 1
+
+
 WRONG = {
     "missing model": (["-m", "none.gguf", "-p", "x"], "none.gguf: cannot be opened"),
     "no model at all": (["-p", "x"], "-m MODEL.gguf is needed"),
