@@ -75,7 +75,7 @@ def _run(
         # In the order of their sequences, in which llama.cpp computes the outputs of every kind of memory.
         slots = sorted(active, key=lambda slot: slot.seq)
         hidden, logits = context.states(slots, [active[slot][0].last for slot in slots])
-        rows = iter(_drawn([active[slot] for slot in slots], hidden, logits, heads))
+        rows = iter(draw_rows([active[slot] for slot in slots], hidden, logits, heads))
         for index, slot in enumerate(slots):
             branches: dict[int, list[_Draws]] = {}
             group, ended = active.pop(slot), []
@@ -128,7 +128,7 @@ class _Draws(PartialAnswer):
         return super().add(row)
 
 
-def _drawn(
+def draw_rows(
     groups: list[list[_Draws]], hidden: np.ndarray, logits: np.ndarray, heads: native.Heads | None
 ) -> list[tuple[int, float, float, int, float]]:
     """The next row of each answer of each group, in order; ``hidden`` [n, H] and ``logits`` [n, V] are the groups'."""

@@ -31,7 +31,7 @@ def compare(console, demo: Demo) -> None:
     for index in range(min(SHOWN, len(demo.task.test))):
         first = [next(answer for answer in answers[m.name] if answer.prompt == index) for m in (DEFAULT, AUTODECO)]
         marked = ((answer, _is_right(demo.task, answer)) for answer in first)
-        _show(console, question_of(demo.task.test[index]), *marked, llm)
+        show_pair(console, question_of(demo.task.test[index]), *marked, llm)
     console.print(_shares(demo.task, answers, mean))
     console.print(_positions(guided))
 
@@ -69,7 +69,7 @@ def _shares(task: Task, answers: dict[str, list[batch.Answer]], mean: Method) ->
     return table
 
 
-def _show(console, question: str, default: tuple, guided: tuple, llm) -> None:
+def show_pair(console, question: str, default: tuple, guided: tuple, llm) -> None:
     """Print one question with the answers (and whether each is right) of default sampling and of the heads, the latter
     coloured by temperature."""
     marks = {True: "right", False: "wrong"}

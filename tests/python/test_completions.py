@@ -98,7 +98,7 @@ def test_the_stop_string_that_begins_first_ends_an_answer(llm, monkeypatch, text
     )
     assert chat["choices"][0]["message"]["content"] == left
     script = iter(tokens)
-    monkeypatch.setattr(shared, "_drawn", lambda *args: [(next(script), 1.0, 1.0, 0, 0.0)])
+    monkeypatch.setattr(shared, "draw_rows", lambda *args: [(next(script), 1.0, 1.0, 0, 0.0)])
     wanted = requests(llm, [PROMPT], 1, Sampling(heads="none"), 20, stops)
     assert [(answer.text, answer.finish) for answer in shared.answer(llm, wanted, None, 1)] == [(left, ended)]
     say_in_batches(monkeypatch, tokens)

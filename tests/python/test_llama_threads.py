@@ -10,6 +10,7 @@ import llama_cpp
 import pytest
 
 import autodeco
+from autodeco import native
 from autodeco.batch import Sampling, generate, requests
 from autodeco.batch.shared import answer as shared_answer
 from autodeco.errors import InputError
@@ -258,7 +259,9 @@ def test_a_batch_ends_with_its_model(smollm2, exported, shares):
     llm = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=64, n_threads=1, n_threads_batch=1, verbose=False)
     wanted = requests(llm, ["Hello", "You"], 2, Sampling(), 3)
     answers = (
-        shared_answer(llm, wanted, llm._heads, 2) if shares else generate(llm, ["Hello"], n=2, max_tokens=3, slots=1)
+        shared_answer(llm, wanted, native.load_heads(llm.heads), 2)
+        if shares
+        else generate(llm, ["Hello"], n=2, max_tokens=3, slots=1)
     )
     next(answers)
     in_thread(llm.close)

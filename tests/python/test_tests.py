@@ -8,12 +8,18 @@ import pytest
 TESTS = Path(__file__).parents[1]
 # Names of other projects, which have no public ones for what is asked, and one of ours.
 PRIVATE = {
+    "_HelpAction": "argparse: the kind of --help",
     "_LAZY": "the table of the package's public names, which a test compares with __all__",
+    "_actions": "argparse: the arguments of a parser",
     "_attn_implementation": "transformers: which attention a model runs",
+    "_chat_handlers": "llama-cpp-python: the chat formats of one model",
+    "_exit": "os: the end of a forked child, without what its parent registered",
     "_fields_": "ctypes: the members of a structure",
     "_legacy_seeding": "numpy: the seeding of C++'s std::mt19937",
     "_lib": "llama-cpp-python: the library that ctypes opened",
+    "_logits_all": "llama-cpp-python: whether a model keeps the logits of all tokens",
     "_logger": "llama-cpp-python: says whether llama.cpp's log is printed",
+    "_model": "llama-cpp-python: the model itself, with its vocabulary",
 }
 SOURCES = sorted(path for path in TESTS.rglob("*.py") if "corpus" not in path.parts)
 

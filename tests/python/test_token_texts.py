@@ -14,7 +14,7 @@ from autodeco.base.opening import open_base
 from autodeco.base.token_bytes import TokenBytes, WholeTokenizer
 from autodeco.batch import Answer, Sampling, generate, shared
 from autodeco.batch.request import requests
-from autodeco.commands.demo_comparison import _show
+from autodeco.commands.demo_comparison import show_pair
 from autodeco.errors import InputError
 from autodeco.evaluation import running
 from autodeco.evaluation.methods import AUTODECO
@@ -89,7 +89,7 @@ def test_batches_hold_long_tokens(llm, long, long_text, monkeypatch, heads):
 
 def test_answers_that_share_beginnings_hold_long_tokens(llm, long, long_text, monkeypatch):
     script = iter([*long, END])
-    monkeypatch.setattr(shared, "_drawn", lambda *args: [(next(script), 1.0, 1.0, 0, 0.0)])
+    monkeypatch.setattr(shared, "draw_rows", lambda *args: [(next(script), 1.0, 1.0, 0, 0.0)])
     wanted = requests(llm, [PROMPT], 1, Sampling(heads="none"), 99)
     assert [answer.text for answer in shared.answer(llm, wanted, None, 1)] == [long_text]
 
@@ -168,6 +168,6 @@ def test_a_comparison_shows_letters(llm):
     tokens = [*byte_tokens(llm, "字"), END]
     answer = Answer("字", "end", Decoding.from_rows([(token, 0.5, 0.9, 1, 1.0) for token in tokens]))
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    _show(console, "?", (answer, True), (answer, True), llm)
+    show_pair(console, "?", (answer, True), (answer, True), llm)
     assert "AutoDeco  right  字\n" in console.file.getvalue()
     assert "''0.50  ''0.50  字0.50  end0.50".replace(" ", "") in console.file.getvalue().replace(" ", "")
