@@ -27,6 +27,7 @@ from autodeco.llama.sampling import (
     GraphDraw,
     HostDraw,
     Place,
+    StockDraw,
     check_chain,
     check_numbers,
     check_settings,
@@ -201,7 +202,7 @@ class Llama(ExclusiveLlama):
         if self._heads is None:
             chain = check_chain(super()._init_sampler(**settings))
             self._samplers.insert(chain, settings, self, self._seed)
-            return chain
+            return StockDraw(chain)
         check_settings(settings)
         if self._states is not None:
             self._attachment.detach()

@@ -161,6 +161,43 @@ def stock_cuts(settings: dict[str, Any]) -> list["llama_cpp.llama_sampler_p"]:
     return cuts
 
 
+class Raised:
+    """Raises, at its end, what the logits processors of ``chain`` raise while it samples; ctypes would swallow it."""
+
+    def __init__(self, chain: LlamaSampler):
+        self._raised: list[BaseException] = []
+        for _, custom in chain.custom_samplers:
+            custom.apply_func = self._kept(custom.apply_func)
+
+    def _kept(self, apply: Callable[..., None]) -> Callable[..., None]:
+        def kept(candidates) -> None:
+            try:
+                apply(candidates)
+            except BaseException as error:  # an interrupt too
+                self._raised[:] = [error]
+
+        return kept
+
+    def __enter__(self) -> None:
+        self._raised.clear()
+
+    def __exit__(self, *raised) -> None:
+        if self._raised:
+            raise self._raised.pop()
+
+
+class StockDraw:
+    """Samples by ``chain``, llama-cpp-python's own, where no heads are."""
+
+    def __init__(self, chain: LlamaSampler):
+        self.chain = chain
+        self._raised = Raised(chain)
+
+    def sample(self, ctx: LlamaContext, idx: int = -1) -> int:
+        with self._raised:
+            return self.chain.sample(ctx, idx)
+
+
 class HostDraw:
     """Samples on the host with temperature and top-p from the graph.
 
@@ -185,9 +222,7 @@ class HostDraw:
         self.rows = rows
         self.heads = heads
         self.states = states
-        self._raised: list[BaseException] = []
-        for _, custom in chain.custom_samplers:
-            custom.apply_func = self._kept(custom.apply_func)
+        self._raised = Raised(chain)
         llama_cpp.llama_sampler_free(taken_off(chain))  # the greedy end
         if cuts:
             cuts = [native.sampler(graph.host_temperature_stage()), *cuts]
@@ -197,29 +232,15 @@ class HostDraw:
     def sample(self, ctx: LlamaContext, idx: int = -1) -> int:
         if self.heads is not None:
             self._observe(ctx, idx)
-        try:
+        with self._raised:
             if self.graph.draws_on_host:
                 row = self.graph.sample_on_host(native.address(self.chain.sampler))
             else:
                 self.chain.sample(ctx, idx)
                 self.graph.check()
                 row = self.graph.last()
-        finally:
-            if self._raised:
-                raise self._raised.pop()
         self.rows.append(row)
         return row[0]
-
-    def _kept(self, apply: Callable[..., None]) -> Callable[..., None]:
-        """``apply`` as llama.cpp can call it, with what it raises kept for ``sample``."""
-
-        def kept(candidates) -> None:
-            try:
-                apply(candidates)
-            except BaseException as error:  # an interrupt too
-                self._raised = [error]
-
-        return kept
 
     def _observe(self, ctx: LlamaContext, idx: int) -> None:
         hidden = self.states.rows()[idx]  # counted from the last, as llama.cpp does

@@ -147,6 +147,15 @@ def test_a_logits_processor_cannot_use_the_model_that_calls_it(shared, use):
     assert found == [True, True]
 
 
+def test_what_a_logits_processor_raises_ends_the_generation(shared):
+    def broken(input_ids, logits):
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        shared(PROMPT, max_tokens=2, logits_processor=llama_cpp.LogitsProcessorList([broken]))
+    assert isinstance(shared.sample(), int)
+
+
 def test_a_stream_that_one_thread_begins_goes_on_in_others(shared):
     """As servers do, which take each chunk in another thread of a pool."""
     expected = streamed(shared, 5)
