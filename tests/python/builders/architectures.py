@@ -20,7 +20,7 @@ SOURCE = REPOSITORY / "build" / "llama.cpp"
 DOCUMENT = REPOSITORY / "docs" / "compatibility.md"
 BEGIN, END = "<!-- architectures: written by `make architectures` -->\n", "<!-- end of architectures -->\n"
 LARGEST_DISTANCE = 1e-3
-WAYS = ("graph", "host", "logits_all", "batch", "evaluation", "collect")
+WAYS = ("graph", "host", "logits_all", "batch", "evaluation", "collect", "layouts")
 PARTS = ("[a-c]", "d", "[e-g]", "[h-l]", "[m-o]", "[p-z]")  # by first letters: all models together are 900 MB
 
 

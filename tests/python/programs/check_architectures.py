@@ -20,6 +20,11 @@ from autodeco.base.states import StateReader, open_stateful
 from autodeco.batch import Sampling, generate, requests
 from autodeco.batch.shared import answer
 from autodeco.errors import InputError
+from autodeco.export.checkpoint import read_heads
+from autodeco.export.head_tensors import head_tensors
+from autodeco.export.layout import open_layout
+from autodeco.export.split import split
+from autodeco.export.writer import write_embedded, write_merged
 from autodeco.traces import CollectSettings, collect
 from builders.random_heads import write_random_heads
 
@@ -45,9 +50,10 @@ class Model:
         expected = self.loaded.predict(hidden, logits)
         return float(np.abs(np.stack([decoding.temperature, decoding.top_p]) - expected).max())
 
-    def single(self, processor=None, **options):
-        """The values of one text."""
-        llm = autodeco.Llama(str(self.path), self.heads, **OPTIONS, **options)
+    def single(self, processor=None, whole: Path | None = None, **options):
+        """The values of one text, by the model beside its heads, or by a file that holds the ``whole``."""
+        files = (str(self.path), self.heads) if whole is None else (str(whole),)
+        llm = autodeco.Llama(*files, **OPTIONS, **options)
         llm.set_seed(7)
         for count, _ in enumerate(llm.generate(PROMPTS[0], logits_processor=processor), 1):
             if count == TOKENS:
@@ -97,6 +103,20 @@ def collecting(model: Model) -> float:
     return collect(model.path, data, model.folder / "traces", settings, threads=1, progress=False).logits_error
 
 
+def layouts(model: Model) -> float:
+    """As in the graph, from files that hold the model and its heads; the model comes back out of them as it was."""
+    base = open_layout(model.path)
+    tensors = head_tensors(read_heads(model.heads, base.embedding_length), "f32")
+    distances = []
+    for write in (write_merged, write_embedded):
+        whole = model.folder / "whole.gguf"
+        write(whole, tensors, base)
+        distances.append(model.distance(PROMPTS[0], model.single(whole=whole)))
+        again, _ = split(whole, model.folder / "again")
+        assert again.read_bytes() == model.path.read_bytes(), f"{write.__name__} changed the model"
+    return max(distances)
+
+
 WAYS = {
     "graph": in_graph,
     "host": on_host,
@@ -104,6 +124,7 @@ WAYS = {
     "batch": batch,
     "evaluation": evaluation,
     "collect": collecting,
+    "layouts": layouts,
 }
 
 
