@@ -9,12 +9,14 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from autodeco.base.template_limits import LimitedEnvironment, limited_filter, limited_joins, limited_render
 from autodeco.data.messages import Messages, Tools, text_of
 from autodeco.errors import InputError
+from autodeco.terminal import one_line
 
 # how Python and JSON write what a template was not written for
+LONGEST_REASON = 300  # characters
 NULL_PRINTED = ("None", "null")
 PARTS_PRINTED = ("'type': 'text'", '"type": "text"', '"type":"text"')
 
@@ -33,25 +35,56 @@ def _tojson(value: Any, ensure_ascii: bool = False, indent=None, separators=None
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def compiled(source: str) -> jinja2.Template:
-    """Return the template ``source`` as transformers and llama-cpp-python compile it; raises what jinja2 does."""
-    environment = ImmutableSandboxedEnvironment(
+class ChatTemplate:
+    """The template ``source`` as transformers and llama-cpp-python compile it, when it is first applied.
+
+    Raises InputError, one line, for one that is broken, refuses what it is given, or goes over a limit
+    (``template_limits``)."""
+
+    def __init__(self, source: str):
+        self._source = source
+        self._template: jinja2.Template | None = None
+
+    def render(self, **values) -> str:
+        """Return the text that the template makes of ``values``."""
+        try:
+            self._template = self._template or _compiled(self._source)
+            return limited_render(self._template, values)
+        except RecursionError:
+            reason = "it goes too deep"
+        except MemoryError:
+            reason = "it makes too much text"
+        except Exception as error:  # a template is a program: jinja2 errors, and whatever raise_exception was given
+            reason = _said(error)
+        raise InputError(f"the model's chat template refuses the messages ({reason})") from None
+
+
+def _said(error: Exception) -> str:
+    text = one_line(error)
+    text = text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + "..."
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"line {error.lineno}: {text}"
+    return text or "it gives no reason"
+
+
+def _compiled(source: str) -> jinja2.Template:
+    environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTags, "jinja2.ext.loopcontrols"]
     )
-    environment.filters["tojson"] = _tojson
-    return environment.from_string(source)
+    environment.filters["tojson"] = limited_filter("tojson", _tojson)
+    return limited_joins(environment.from_string(source))
 
 
 class Renderer:
     """``source`` applied to messages; None: the model has no template, which is told when one is wanted."""
 
     def __init__(self, source: str | None, bos: str, eos: str):
-        self._source, self._special = source, {"bos_token": bos, "eos_token": eos}
-        self._template: jinja2.Template | None = None
+        self._special = {"bos_token": bos, "eos_token": eos}
+        self._template = None if source is None else ChatTemplate(source)
 
     def __call__(self, messages: Messages, add_generation_prompt: bool, tools: Tools | None) -> str:
         """Return the text of ``messages``; raises InputError without a template and for what it refuses."""
-        if self._source is None:
+        if self._template is None:
             raise InputError("the model has no chat template; use prompt and completion as text instead of messages")
 
         def text(messages: Messages) -> str:
@@ -68,11 +101,7 @@ class Renderer:
                 **self._special,
             )
 
-        try:
-            self._template = self._template or compiled(self._source)
-            return text(fitting(messages, text))
-        except Exception as error:  # a template is a program: jinja2 errors, and whatever raise_exception was given
-            raise InputError(f"the model's chat template refuses the messages ({error})") from None
+        return text(fitting(messages, text))
 
 
 def _refuse(message: str) -> None:

@@ -5,6 +5,7 @@ It is a GGUF file of its own, or lies inside a merged file, where llama.cpp maps
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import io
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import llama_cpp
 import llama_cpp.llama_cpp as llama_cpp_api
+from llama_cpp import llama_chat_format
 
 from autodeco.base.forks import check_threads
 from autodeco.base.token_bytes import WholeTokenizer
@@ -92,9 +94,45 @@ def opened_at(path: str | os.PathLike, offset: int) -> Iterator[None]:
     llama-cpp-python can name a model only by its path, so its loading function is replaced meanwhile. Every other path
     loads as before; a second merged file waits for its turn.
     """
-    if offset == 0:
+    with _templates_later():
+        if offset == 0:
+            yield
+            return
+        with _loading_at(path, offset):
+            yield
+
+
+class _LaterTemplate:
+    """A chat template in llama-cpp-python, compiled when it is first applied: a broken one is no broken model."""
+
+    def __init__(self, *args, **kwargs):
+        self._made = functools.cache(lambda: _stock_formatter(*args, **kwargs).to_chat_handler())
+
+    def to_chat_handler(self) -> Callable:
+        return lambda **settings: self._made()(**settings)
+
+
+_stock_formatter = llama_chat_format.Jinja2ChatFormatter
+_opening = 0  # models, for which _LaterTemplate stands in the place of the stock class
+
+
+@contextlib.contextmanager
+def _templates_later() -> Iterator[None]:
+    global _opening
+    with _lock:
+        _opening += 1
+        llama_chat_format.Jinja2ChatFormatter = _LaterTemplate
+    try:
         yield
-        return
+    finally:
+        with _lock:
+            _opening -= 1
+            if not _opening:
+                llama_chat_format.Jinja2ChatFormatter = _stock_formatter
+
+
+@contextlib.contextmanager
+def _loading_at(path: str | os.PathLike, offset: int) -> Iterator[None]:
     merged = os.fsencode(path)
     with _lock:
         load = llama_cpp_api.llama_model_load_from_file

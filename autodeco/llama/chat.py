@@ -3,7 +3,7 @@
 import llama_cpp
 from llama_cpp.llama_chat_format import ChatFormatterResponse, Jinja2ChatFormatter
 
-from autodeco.base.chat_template import compiled, fitting
+from autodeco.base.chat_template import ChatTemplate, fitting
 from autodeco.data.messages import Messages
 
 TEMPLATE = "tokenizer.chat_template"
@@ -13,8 +13,9 @@ class OwnTemplate(Jinja2ChatFormatter):
     """A chat template as ``create_chat_completion`` applies it, for messages too that few templates are written for."""
 
     def __init__(self, source: str, **settings):
-        super().__init__(source, **settings)
-        self._environment = compiled(source)  # that of training, which nothing else may write otherwise
+        super().__init__("", **settings)
+        self.template = source
+        self._environment = ChatTemplate(source)  # that of training, which nothing else may write otherwise
 
     def __call__(self, *, messages: Messages, **settings) -> ChatFormatterResponse:
         stock = super().__call__

@@ -2,6 +2,7 @@
 
 #include "chat_template.h"
 #include "options.h"
+#include "template_limits.h"
 
 #include "jinja/lexer.h"
 #include "jinja/parser.h"
@@ -18,6 +19,25 @@ std::string token_text(const llama_vocab * vocab, llama_token token) {
     return token == LLAMA_TOKEN_NULL ? "" : llama_vocab_get_text(vocab, token);
 }
 
+std::string render(const char * source, const std::string & bos, const std::string & eos, const std::vector<message> & messages) {
+    common_json list = common_json::array();
+    for (const message & m : messages) {
+        list.push_back(common_json{ { "role", m.role }, { "content", m.content } });
+    }
+    common_json values = common_json{
+        { "messages", list },
+        { "bos_token", bos },
+        { "eos_token", eos },
+        { "add_generation_prompt", true },
+    };
+    jinja::lexer   lexer;
+    jinja::program program = jinja::parse_from_tokens(lexer.tokenize(source));
+    jinja::context context(source);
+    jinja::global_from_json(context, values, false);
+    jinja::runtime runtime(context);
+    return jinja::runtime::gather_string_parts(runtime.execute(program))->as_string().str();
+}
+
 } // namespace
 
 std::string apply_chat_template(const llama_model * model, const std::vector<message> & messages) {
@@ -27,32 +47,13 @@ std::string apply_chat_template(const llama_model * model, const std::vector<mes
     }
     const llama_vocab * vocab = llama_model_get_vocab(model);
     const std::string   bos   = token_text(vocab, llama_vocab_bos(vocab));
-    try {
-        common_json list = common_json::array();
-        for (const message & m : messages) {
-            list.push_back(common_json{ { "role", m.role }, { "content", m.content } });
-        }
-        common_json values = common_json{
-            { "messages", list },
-            { "bos_token", bos },
-            { "eos_token", token_text(vocab, llama_vocab_eos(vocab)) },
-            { "add_generation_prompt", true },
-        };
-        jinja::lexer   lexer;
-        jinja::program program = jinja::parse_from_tokens(lexer.tokenize(source));
-        jinja::context context(source);
-        jinja::global_from_json(context, values, false);
-        jinja::runtime runtime(context);
-        std::string    text = jinja::runtime::gather_string_parts(runtime.execute(program))->as_string().str();
-        // the tokenizer adds it
-        if (llama_vocab_get_add_bos(vocab) && !bos.empty() && text.compare(0, bos.size(), bos) == 0) {
-            text.erase(0, bos.size());
-        }
-        return text;
-    } catch (const std::exception & e) {
-        const std::string what = e.what();
-        throw input_error("the model's chat template cannot be applied: " + what.substr(0, what.find('\n')));
+    const std::string   eos   = token_text(vocab, llama_vocab_eos(vocab));
+    std::string         text  = in_limits([&] { return render(source, bos, eos, messages); });
+    // the tokenizer adds it
+    if (llama_vocab_get_add_bos(vocab) && !bos.empty() && text.compare(0, bos.size(), bos) == 0) {
+        text.erase(0, bos.size());
     }
+    return text;
 }
 
 } // namespace cli

@@ -1,0 +1,46 @@
+"""Chat templates that do not end, nest without end, make too much text, or are broken."""
+
+GROWING = "{%% set n = namespace(x=%s) %%}{%% for i in range(100) %%}%s{%% endfor %%}{{ n.x }}"
+
+ENDLESS = {
+    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "macro": "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+    "two macros": "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "text": GROWING % ("'aaaa'", "{% set n.x = n.x ~ n.x %}"),
+    "sum": GROWING % ("'aaaa'", "{% set n.x = n.x + n.x %}"),
+    "list": GROWING % ("[1]", "{% set n.x = n.x + n.x %}"),
+    "replace": GROWING % ("'aaaa'", "{% set n.x = n.x.replace('a', 'aa') %}"),
+    "output": "{% for i in range(99999) %}{% for m in messages %}{{ '" + "a" * 5000 + "' }}{% endfor %}{% endfor %}",
+    "brackets": "{{" + "(" * 50_000 + "1" + ")" * 50_000 + "}}",
+    "blocks": "{% if 1 %}" * 20_000 + "{% endif %}" * 20_000,
+}
+
+# of Python's jinja2 alone
+PYTHON = {
+    "block set": GROWING % ("'aaaa'", "{% set y %}{{ n.x }}{{ n.x }}{% endset %}{% set n.x = y %}"),
+    "replace filter": GROWING % ("'aaaa'", "{% set n.x = n.x|replace('a', 'aa') %}"),
+    "repeated": "{{ 'a' * 10**9 }}",
+    "power": "{{ 9**(9**9) }}",
+    "percent": "{{ '%1000000000d' % 1 }}",
+    "percent star": "{{ '%*d' % (10**9, 1) }}",
+    "format": "{{ '{:>1000000000}'.format(1) }}",
+    "nested format": "{{ '{:>{}}'.format(1, 10**9) }}",
+    "center": "{{ 'a'|center(10**9) }}",
+    "ljust": "{{ 'a'.ljust(10**9) }}",
+    "indent": "{{ 'a\nb'|indent(10**9) }}",
+    "tojson": "{{ [1]|tojson(indent=10**9) }}",
+    "mapped": "{{ range(99999)|map('center', 9999)|list|length }}",
+    "joined": "{{ ('a' * 9999999).join([''] * 9999) }}",
+    "recursive loop": "{% for a in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}",
+    "lipsum": "{{ lipsum(n=10**7) }}",
+}
+
+BROKEN = {
+    "no condition": "{% if %}",
+    "no end": "{% for m in messages %}",
+    "half": "{{ messages",
+    "unknown tag": "{% nothing %}",
+    "unknown filter": "{{ 1|nothing }}",
+    "undefined": "{{ nothing.at.all }}",
+    "division": "{{ 1 / 0 }}",
+}
