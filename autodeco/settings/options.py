@@ -123,9 +123,9 @@ def _check_text(name: str, text: str, kind: type, ending: str) -> None:
         raise InputError(f"{name} {said(text)}: a path holds no zero byte{ending}")
     if kind is Path and not text.isascii():
         try:
-            text.encode()
+            os.fsencode(text)  # bytes that are no UTF-8 are a path too
         except UnicodeEncodeError:
-            raise InputError(f"{name} {said(text)}: the path is not UTF-8; rename the file or folder{ending}") from None
+            raise InputError(f"{name} {said(text)}: no file can be called that{ending}") from None
 
 
 LONGEST_SHOWN = 200  # characters

@@ -51,15 +51,7 @@ def reports_errors(program: str) -> Callable[[Main], Main]:
     return wrap
 
 
-def _show_question_marks() -> None:
-    """Have a question mark stand for a letter that the terminal cannot show, or that is none, instead of an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-
-
 def _reported(program: str, main: Main, argv: Sequence[str] | None) -> int:
-    _show_question_marks()
     try:
         check_streams()
         with raised_sigterm():

@@ -7,7 +7,7 @@ from autodeco.errors import InputError
 
 
 def check_streams() -> None:
-    """Put the null device in the place of closed standard streams, and let none fail for a letter that it cannot show.
+    """Put the null device in the place of closed standard streams, and a question mark for a letter that one lacks.
 
     Else the next file that is opened would be written to as standard output. Raises InputError for a closed standard
     output: what would be written there would be lost."""
@@ -19,7 +19,7 @@ def check_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) in ("strict", "surrogateescape") and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="replace")
     if is_closed:
         raise InputError("standard output is closed; give it a place, such as > /dev/null")
 

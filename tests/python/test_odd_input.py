@@ -198,26 +198,26 @@ def test_a_terminal_without_a_letter_shows_another(place, environment):
     Path("model.gguf").write_bytes(files.model(name="Modell \u20ac \U0001f600"))
     result = python("-m", "autodeco", "inspect", "model.gguf", environment=environment)
     assert (result.returncode, result.stderr) == (0, b"")
-    assert b"Modell \\u20ac \\U0001f600" in result.stdout
+    assert b"Modell ? ?" in result.stdout
     for verb in VERBS:
         result = python("-m", "autodeco", verb, "--help", environment=environment)
         assert (result.returncode, result.stderr) == (0, b""), verb
 
 
-def test_a_path_that_is_no_utf_8_is_refused_in_one_line(place):
+def test_a_path_that_is_no_utf_8_is_a_path(place):
     name = os.fsdecode(b"\xff\xfe.gguf")
     Path(name).write_bytes(files.model())
+    result = python("-m", "autodeco", "inspect", name)
+    assert (result.returncode, result.stderr) == (0, b"")
     for arguments in (
-        ["inspect", name],
         ["generate", "-m", name, "hello"],
-        ["collect", name, "--data", "data.jsonl", "-o", "out"],
+        ["collect", name, "--data", "data.jsonl", "-o", name + "traces"],
         ["train", name, "-o", "out"],
         ["train", "traces", "-o", name],
     ):
         result = python("-m", "autodeco", *arguments)
-        assert result.returncode == 2
-        assert b"the path is not UTF-8; rename the file or folder" in result.stderr
-        assert result.stderr.count(b"\n") == 1
+        assert result.returncode == 2, result.stderr
+        assert result.stderr.count(b"\n") == 1, result.stderr
 
 
 @pytest.mark.parametrize(
