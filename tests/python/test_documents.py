@@ -21,6 +21,15 @@ def test_links_lead_somewhere(document):
     assert missing == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_files_that_a_page_names_are_there(document):
+    """Those with a folder of the repository in front."""
+    folders = "autodeco|benchmarks|cmake|cpp_ext|docs|examples|export|tests|website"
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    named = re.findall(rf"`((?:{folders})/[\w./-]*\w\.(?:cmake|cpp|h|inl|json|md|py|sh|ya?ml))`", text)
+    assert [path for path in named if not (REPOSITORY / path).exists()] == []
+
+
 def test_the_tests_of_each_layer_are_there():
     named = re.findall(r"test_[\w*]+\.py", (REPOSITORY / "CONTRIBUTING.md").read_text())
     assert len(named) > 30

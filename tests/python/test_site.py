@@ -39,6 +39,14 @@ def test_every_page_is_on_the_site_and_in_its_contents(site):
             assert f'href="{document.stem}/"' in home, document
 
 
+def test_no_list_or_table_is_taken_for_a_paragraph(site):
+    """Which GitHub is laxer about: Python-Markdown wants an empty line before them, and four spaces within them."""
+    for file in site.rglob("index.html"):
+        text = re.sub(r"<pre.*?</pre>", "", file.read_text(), flags=re.DOTALL)
+        swallowed = re.findall(r"<p>(?:(?!</p>).)*?\n\s*(?:[-*] |\d+\. |\||```)(?:(?!</p>).)*</p>", text, re.DOTALL)
+        assert swallowed == [], file
+
+
 def test_every_public_name_is_in_the_reference_with_its_docstring(site):
     text = page(site, "reference/python")
     for module in ("batch", "losses", "traces", "training"):
