@@ -31,6 +31,7 @@ GOOD = {
     "eval": ["model.gguf", "--tasks", "problems.jsonl", "-o", "out"],
     "bench": ["model.gguf"],
     "inspect": ["model.gguf"],
+    "tune": ["model.gguf", "--tasks", "problems.jsonl", "-o", "out"],
 }
 
 
