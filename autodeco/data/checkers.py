@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from autodeco.data.choices import choices_of, named_choice
 from autodeco.data.families import check_entry, family_score
 from autodeco.data.json_lines import place_of
-from autodeco.data.numbers import last_number, whole_number
+from autodeco.data.numbers import last_readings, whole_number
 from autodeco.errors import InputError
 
 Checker = Callable[[dict, str], float]
@@ -100,8 +100,7 @@ def _number(problem: dict, text: str) -> float:
     if expected is None:
         raise InputError(f"a problem's answer {_expected(problem)!r} is no number; choose another checker")
     number, decimal_comma = expected
-    found = last_number(text, decimal_comma)
-    return float(found is not None and found.equals(number))
+    return float(any(found.equals(number) for found in last_readings(text, decimal_comma)))
 
 
 def _choice(problem: dict, text: str) -> float:

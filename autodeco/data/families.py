@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 
-from autodeco.data.numbers import last_number
+from autodeco.data.numbers import last_readings, whole_number
 from autodeco.errors import InputError
 
 _PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -28,10 +28,11 @@ def family_score(problem: dict, text: str) -> float:
     own = entry.get("answer")
     if _PLAIN_NUMBER.fullmatch(str(own)):
         # Its scorers want the bare number; a sentence around it counts against the style, not the sum.
-        found = last_number(text)
-        if found is None:
+        readings = last_readings(text)
+        if not readings:
             return 0.0
-        answer = found.text
+        known, _ = whole_number(str(own))
+        answer = next((found for found in readings if found.equals(known)), readings[0]).text
     task = problem["task"]
     if task == "composite":
         metadata = entry.get("metadata")

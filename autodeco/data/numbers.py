@@ -15,6 +15,7 @@ from autodeco.data import number_forms as forms
 
 # Of numbers that need arithmetic. One that is written out is compared by its digits, however many these are.
 MOST_DIGITS = 1000
+_GROUPED_BY_BLANKS = re.compile(r"(?<=\d) (?=[1-9]\d\d(?!\d))")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,14 @@ def last_number(text: str, decimal_comma: bool = False) -> Number | None:
         if last := deque(numbers(text[start:], decimal_comma), maxlen=1):
             return last[0]
     return None
+
+
+def last_readings(text: str, decimal_comma: bool = False) -> list[Number]:
+    """Return what the last number in ``text`` may be, none if there is none: where blanks part digits in groups of
+    three, as in "100 200 300", it is all of them or the last."""
+    parted = _GROUPED_BY_BLANKS.sub("; ", text)
+    found = [last_number(each, decimal_comma) for each in dict.fromkeys((text, parted))]
+    return [number for number in found if number is not None]
 
 
 def whole_number(text: str) -> tuple[Number, bool] | None:

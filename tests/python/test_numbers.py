@@ -184,6 +184,12 @@ def test_what_has_no_value_or_too_many_digits_equals_nothing(text):
 @pytest.mark.parametrize(
     ("answer", "text", "right"),
     [
+        ("300", "100 200 300", 1),
+        ("100200300", "100 200 300", 1),
+        ("200", "100 200 300", 0),
+        ("0", "1 000 000", 0),
+        ("1000000", "1 000 000", 1),
+        ("345", "scores: 12 345", 1),
         ("70000", "$70,000, which", 1),
         ("0", "$70,000, which", 0),
         ("200", "It is 1,200.", 0),
