@@ -125,6 +125,7 @@ class Llama(ExclusiveLlama):
                 heads.check_fit(native.address(self.model))
             except ValueError as error:
                 raise InputError(f"{path}: {error}; use heads made for this model") from None
+        assert self._attachment is not None, "opening makes it before it uses heads"
         self._attachment.detach()
         self._heads = heads
         self._heads_path = None if path is None else os.fspath(path)
@@ -167,6 +168,8 @@ class Llama(ExclusiveLlama):
 
     def _attach(self, place: Place) -> native.GraphSampler:
         """Have llama.cpp's graph compute temperature and top-p, and draw tokens too if this is the ``place``."""
+        assert self._attachment is not None
+        assert self._heads is not None, "without heads llama.cpp's own chain draws"
         graph, changed = self._attachment.attach(self._heads, place)
         if graph is None:
             raise InputError(f"{self.model_path}: llama.cpp cannot sample in its graph with this split_mode")

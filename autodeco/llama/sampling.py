@@ -243,6 +243,8 @@ class HostDraw:
         return row[0]
 
     def _observe(self, ctx: LlamaContext, idx: int) -> None:
+        assert self.heads is not None, "whoever observes asks with heads and states"
+        assert self.states is not None
         hidden = self.states.rows()[idx]  # counted from the last, as llama.cpp does
         logits = np.ctypeslib.as_array(ctx.get_logits_ith(idx), (self.heads.vocab_size,))
         temperature, top_p = self.heads.predict(hidden[None], logits[None])
