@@ -45,7 +45,7 @@ class GivenAnswers:
         if not right:
             return None
         source = right[0]
-        read = self._read(source, passes.task.test)
+        read = self.read(source, passes.task.test)
         inverse = float(np.mean([1.0 / max(t, 1e-2) for *_, temperatures, _ in read for t in temperatures]))
         top_p = float(np.mean([p for *_, top_ps in read for p in top_ps]))
         tokens: list[GivenToken] = []
@@ -57,7 +57,7 @@ class GivenAnswers:
                 ]
         return {"of": source.method.name, **figures(tokens, self._settings.seed)}
 
-    def _read(self, source: Pass, problems: list[dict]) -> list[tuple[list[int], list[int], list[float], list[float]]]:
+    def read(self, source: Pass, problems: list[dict]) -> list[tuple[list[int], list[int], list[float], list[float]]]:
         """Prompt, answer and the heads' temperatures and top-ps of the chosen answers."""
         random = np.random.default_rng(self._settings.seed)
         right: dict[int, list[dict]] = {}

@@ -37,7 +37,7 @@ def _right(answers: Pass, problems: int) -> np.ndarray:
 def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
     """All figures of one task."""
     n, v = settings.test, settings.validation
-    found = {name: _method_figures(answers, passes.task.test, settings) for name, answers in passes.test.items()}
+    found = {name: method_figures(answers, passes.task.test, settings) for name, answers in passes.test.items()}
     everything = [*passes.validation.values(), *passes.test.values()]
     static = [name for name, answers in passes.validation.items() if answers.method.is_static]
     figures = {
@@ -138,7 +138,7 @@ def _spread(answers: Pass, name: str) -> list[float]:
     return np.percentile([value for row in answers.rows for value in row[name]], [10, 90]).tolist()
 
 
-def _method_figures(answers: Pass, asked: list[dict], settings: Settings) -> dict[str, Any]:
+def method_figures(answers: Pass, asked: list[dict], settings: Settings) -> dict[str, Any]:
     method: Method = answers.method
     problems = len(asked)
     is_of_grid = method.is_static and not method.from_heads and method.name != methods.VENDOR

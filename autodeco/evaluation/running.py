@@ -185,7 +185,7 @@ class Runner:
                 for one in answers:
                     method, sample = divmod(one.sample, samples)
                     right = task.is_right(problems[one.prompt], one.text, one.finished, self._scorer)
-                    row = _row(replace(one, sample=sample), right, self._llm, logs[method].method)
+                    row = answer_row(replace(one, sample=sample), right, self._llm, logs[method].method)
                     logs[method].add(row | spreads.take(one))
                     bar.update()
             finally:
@@ -261,7 +261,7 @@ def _key(of: dict | batch.Request) -> tuple[int, int]:
     return (of["problem"], of["sample"]) if isinstance(of, dict) else (of.index, of.sample)
 
 
-def _row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, Any]:
+def answer_row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, Any]:
     """An answer, JSON-ready, with what heads picked for each of its tokens."""
     decoding = answer.decoding
     row = {

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from autodeco import native
 from autodeco.batch import requests, shared
 from autodeco.evaluation.diagnostics import figures, given_token
 from autodeco.evaluation.given import GivenAnswers
 from autodeco.evaluation.methods import AUTODECO
-from autodeco.evaluation.running import Pass, TaskPasses, _row
+from autodeco.evaluation.running import Pass, TaskPasses, answer_row
 from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.tasks import TaskSpec
 
@@ -110,11 +111,11 @@ def test_given_answers_are_read_again_with_what_the_heads_picked(llm, smollm2, e
     problems = [{"prompt": text, "answer": "?"} for text in ("The capital of France is", "One and two are")]
     settings = Settings((TaskSpec("asked", "chain_sum"),), test=2, validation=1, samples=1)
     wanted = requests(llm, [problem["prompt"] for problem in problems], 1, AUTODECO.sampling, 6)
-    rows = [_row(one, True, llm, AUTODECO) for one in shared.answer(llm, wanted, llm._heads, 2)]
+    rows = [answer_row(one, True, llm, AUTODECO) for one in shared.answer(llm, wanted, native.load_heads(llm.heads), 2)]
     rows.sort(key=lambda row: row["problem"])
     passes = TaskPasses(SimpleNamespace(test=problems), {}, {AUTODECO.name: Pass(AUTODECO, rows, 0.0)})
     with GivenAnswers(smollm2, exported("f32"), settings, 256, n_threads=1, n_threads_batch=1) as given:
-        read = {tuple(ids): (temperatures, top_ps) for _, ids, temperatures, top_ps in given._read(*_test(passes))}
+        read = {tuple(ids): (temperatures, top_ps) for _, ids, temperatures, top_ps in given.read(*_test(passes))}
         found = given.diagnostics(passes)
         assert given.diagnostics(_wrong(passes)) is None
     for row in rows:

@@ -6,7 +6,7 @@ from autodeco.batch import Sampling
 from autodeco.evaluation import plots
 from autodeco.evaluation.final_answers import final_answer, votes_of
 from autodeco.evaluation.methods import AUTODECO, GREEDY, by_rule, static
-from autodeco.evaluation.results import _method_figures
+from autodeco.evaluation.results import method_figures
 from autodeco.evaluation.running import Pass
 from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.tasks import TaskSpec
@@ -54,12 +54,12 @@ PROBLEMS = [{"prompt": "?", "answer": "1"}, {"prompt": "?", "answer": "2"}]
 
 
 def test_majority_and_entropy_of_answers_are_figures_of_a_method():
-    found = _method_figures(answered(static(0.5, 0.9), ["1112", "2345"]), PROBLEMS, SETTINGS)
+    found = method_figures(answered(static(0.5, 0.9), ["1112", "2345"]), PROBLEMS, SETTINGS)
     assert found["pass_at"]["1"]["value"] == pytest.approx((3 / 4 + 1 / 4) / 2)
     assert found["maj_at"]["4"]["value"] == pytest.approx((1 + 1 / 4) / 2)
     assert list(found["maj_at"]) == ["4"]
     assert found["answer_entropy"] == pytest.approx((0.5623351 + 1.3862944) / 2)
-    greedy = _method_figures(answered(GREEDY, ["1", "2"]), PROBLEMS, SETTINGS)
+    greedy = method_figures(answered(GREEDY, ["1", "2"]), PROBLEMS, SETTINGS)
     assert (greedy["maj_at"], greedy["answer_entropy"]) == ({}, None)
 
 
@@ -69,8 +69,7 @@ def test_the_frontier_has_every_method_and_lines_of_static_settings_from_greedy_
     methods += [by_rule(name, rule, "min-p") for name in ("min-p 0.1 T 1", "min-p 0.2 T 1")]
     sampled = ["1112", "2345"]
     figures = {
-        m.name: _method_figures(answered(m, ["1", "3"] if m is GREEDY else sampled), PROBLEMS, SETTINGS)
-        for m in methods
+        m.name: method_figures(answered(m, ["1", "3"] if m is GREEDY else sampled), PROBLEMS, SETTINGS) for m in methods
     }
     assert [m["kind"] for m in figures.values()][:5] == ["greedy", "static", "static", "static", "single"]
     page = plots.frontier({"methods": figures})

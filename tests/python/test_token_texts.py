@@ -113,9 +113,9 @@ def test_a_letter_comes_with_the_last_of_its_tokens(llm):
 def test_an_answer_of_a_hugging_face_model_ends_in_a_whole_letter(llm):
     model = pytest.importorskip("autodeco.hugging_face.model", exc_type=ImportError)
     pieces = TokenBytes(llm.model, special=True)
-    tokenizer = model.HuggingFaceTokenizer.__new__(model.HuggingFaceTokenizer)
-    tokenizer.ends, tokenizer._tokenizer = {END}, Mock()
-    tokenizer._tokenizer.decode = lambda some, **_: b"".join(map(pieces.__getitem__, some)).decode("utf-8", "replace")
+    theirs = Mock(chat_template=None, bos_token=None, eos_token=None, bos_token_id=None)
+    theirs.decode = lambda some, **_: b"".join(map(pieces.__getitem__, some)).decode("utf-8", "replace")
+    tokenizer = model.HuggingFaceTokenizer(theirs, {END})
     tokens = byte_tokens(llm, "né🦙")
     for length in range(1, len(tokens) + 1):
         assert tokenizer.answer_text(tokens[:length]) == "né🦙".encode()[:length].decode("utf-8", "ignore")
@@ -139,7 +139,7 @@ def test_a_users_own_tokenizer_stays(smollm2):
 def test_the_rows_of_an_evaluation_hold_letters_and_long_tokens(llm, long):
     tokens = [*byte_tokens(llm, "字🦙"), long[0], END]
     answer = Answer("", "end", Decoding.from_rows([(token, 0.5, 0.9, 1, 1.0) for token in tokens]))
-    row = running._row(answer, True, llm, AUTODECO)
+    row = running.answer_row(answer, True, llm, AUTODECO)
     assert row["token_texts"] == ["", "", "字", "", "", "", "🦙", piece(llm, long[0]).decode(), "<|im_end|>"]
 
 
