@@ -23,8 +23,8 @@ class Files(Options):
     heads: Path | None = option(None, "heads for the model; none: static settings only", metavar="HEADS.gguf")
     tasks: tuple[str, ...] = option(
         (),
-        "reasoning-gym families NAME[:key=value,...], problems FILE.jsonl[:CHECKER] with the checkers of "
-        "`autodeco rollout` (default: exact), or lists of both FILE.yaml",
+        "families NAME[:key=value,...] of reasoning-gym, humaneval, families of your own python:MODULE:NAME, problems "
+        "FILE.jsonl[:CHECKER] with the checkers of `autodeco rollout` (default: exact), or lists FILE.yaml",
         metavar="TASK",
     )
     trained_on: tuple[Path, ...] = option((), "leave out the questions in these", metavar="DATA.jsonl")

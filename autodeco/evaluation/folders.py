@@ -11,6 +11,7 @@ import llama_cpp
 from autodeco import __version__
 from autodeco.base.identity import model_fingerprint
 from autodeco.errors import InputError
+from autodeco.evaluation.families import digest, family
 from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.tasks import TrainedOn
 from autodeco.runs.atomic import replacing
@@ -29,6 +30,8 @@ def describe(settings: Settings, model: Path, heads: Path | None, excluded: Trai
         if spec["source"].endswith(".jsonl"):
             spec["sha256"] = file_hash(spec["source"])
             spec["source"] = Path(spec["source"]).name
+        elif (own := family(spec["source"])) is not None:
+            spec["sha256"] = digest(own.problems(spec["config"]))
     return {
         **described,
         "model": model.name,

@@ -17,6 +17,7 @@ from autodeco.data.messages import check_messages, text_of
 from autodeco.data.problems import problem_of, read_problems
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
+from autodeco.evaluation.families import OWN, family
 from autodeco.runs.atomic import replacing
 from autodeco.settings.options import bare, said
 from autodeco.settings.yaml_file import read_yaml
@@ -27,9 +28,10 @@ DRAWS_PER_PROBLEM = 50
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A kind of problems: ``source`` is a reasoning-gym family with its ``config``, or a JSON lines file of problems.
+    """A kind of problems: ``source`` is a family of reasoning-gym or of ``autodeco.evaluation.families`` with its
+    ``config``, or a JSON lines file of problems.
 
-    ``checker`` is one of ``autodeco.data.checkers``; empty: reasoning-gym's own, and exact for a file.
+    ``checker`` is one of ``autodeco.data.checkers``; empty: the family's own, and exact for a file.
     """
 
     name: str
@@ -49,10 +51,19 @@ class TaskSpec:
     def is_file(self) -> bool:
         return self.source.endswith(".jsonl")
 
+    @property
+    def checked_by(self) -> str:
+        """The checker that judges answers to these problems."""
+        if self.checker:
+            return self.checker
+        own = None if self.is_file else family(self.source)
+        return "exact" if self.is_file else "reasoning-gym" if own is None else own.checker
+
 
 def parse_specs(texts: list[str]) -> list[TaskSpec]:
-    """Read tasks from ``NAME[:key=value,...]`` (reasoning-gym), ``FILE.jsonl[:CHECKER]`` and ``FILE.yaml`` (a list of
-    the fields of TaskSpec); raises InputError for anything else and for a name that comes twice."""
+    """Read tasks from ``NAME[:key=value,...]``, ``python:MODULE:NAME`` (families), ``FILE.jsonl[:CHECKER]`` and
+    ``FILE.yaml`` (a list of the fields of TaskSpec); raises InputError for anything else and for a name that comes
+    twice."""
     specs: list[TaskSpec] = []
     for text in texts:
         source, _, rest = text.partition(":")
@@ -60,6 +71,8 @@ def parse_specs(texts: list[str]) -> list[TaskSpec]:
             specs += _read_yaml(Path(source))
         elif source.endswith(".jsonl"):
             specs.append(TaskSpec(Path(source).stem, source, checker=rest))
+        elif text.startswith(OWN):
+            specs.append(TaskSpec(text.rpartition(":")[2], text))
         else:
             specs.append(TaskSpec(source, source, dict(_setting(text, part) for part in rest.split(",") if part)))
     names = [spec.name for spec in specs]
@@ -146,7 +159,7 @@ class Task:
         """Draw the problems; ``excluded`` are questions to leave out. Raises InputError for a family, a
         configuration or a file that does not do, and when there are too few different questions."""
         self.spec = spec
-        how = spec.checker or ("exact" if spec.is_file else "reasoning-gym")
+        how = spec.checked_by
         self.checker, self._check = how, checker(how)
         wanted = test + validation + training
         problems, self.left_out = different_problems(spec, seed, wanted, excluded)
@@ -176,7 +189,8 @@ def different_problems(spec: TaskSpec, seed: int, wanted: int, excluded: Trained
     out for being ``excluded``. Raises InputError for a family, a configuration or a file that does not do."""
     found: dict[str, dict] = {}
     left_out = 0
-    for draws, problem in enumerate(_shuffled(spec, seed) if spec.is_file else _drawn(spec, seed)):
+    listed = spec.is_file or family(spec.source) is not None
+    for draws, problem in enumerate(_shuffled(spec, seed) if listed else _drawn(spec, seed)):
         if len(found) == wanted or draws > DRAWS_PER_PROBLEM * (wanted + len(excluded)):
             break
         key = normalized(question_of(problem))
@@ -196,7 +210,7 @@ def _drawn(spec: TaskSpec, seed: int) -> Iterator[dict]:
 
 
 def _shuffled(spec: TaskSpec, seed: int) -> list[dict]:
-    problems = read_problems(spec.source)
+    problems = read_problems(spec.source) if spec.is_file else list(family(spec.source).problems(spec.config))
     random.Random(seed).shuffle(problems)
     return problems
 
