@@ -13,6 +13,7 @@ from autodeco.batch.shared import answer
 from autodeco.errors import InputError
 from autodeco.evaluation import rivals
 from autodeco.evaluation.rivals import adaptive_p, edt, greedy_threshold, inverse_mean, phases, shuffle
+from autodeco.evaluation.rivals.stock_chain import distribution
 from autodeco.evaluation.settings import ALL_RIVALS, RIVALS
 
 LOGITS = np.array([2.0, 1.5, 1.4, 0.3, -0.5, -1.0, -2.5, -6.0], np.float32)
@@ -83,6 +84,8 @@ def agree(tokens, p):
 def test_rules_of_llama_cpp_draw_from_what_its_samplers_leave(name, p):
     assert 2 <= np.count_nonzero(p) < len(p), "tests a cut"
     rule, random, row = named(name), np.random.default_rng(1), Row(LOGITS)
+    tokens, found = distribution(LOGITS, rule.samplers)
+    assert np.bincount(tokens, found, minlength=len(p)) == pytest.approx(p, abs=1e-5)
     assert agree(np.array([rule.choose(row, random) for _ in range(DRAWS)]), p)
 
 

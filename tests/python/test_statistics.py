@@ -36,6 +36,8 @@ def test_the_majority_is_that_of_every_subset():
     assert statistics.majority_at_k([0, 0, 0, 1, 2], [False] * 3 + [True] * 2, 5, random) == 0.0
     assert statistics.majority_at_k([0, 0, 1, 2, 2], [True, True, False, False, False], 5, random) == 0.5
     assert statistics.majority_at_k([-1, -1], [False, False], 2, random) == 0.0
+    without_vote = statistics.majority_at_k([-1, -1, -1, 3], [False] * 3 + [True], 2, random)
+    assert without_vote == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(statistics.SUBSETS)), "none voted: none is right"
     assert statistics.majority_at_k([-1, -1, 3], [False, False, True], 3, random) == 1.0
     with pytest.raises(ValueError, match="k must be from 1"):
         statistics.majority_at_k([0], [True], 2, random)
