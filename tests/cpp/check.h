@@ -7,7 +7,7 @@
 inline int n_passed = 0;
 inline int n_failed = 0;
 
-inline void check(bool ok, const char * claim, double value) {
+inline void check(bool ok, const char * claim, double value = 0) {
     printf("%s: %s (%g)\n", ok ? "ok" : "FAILED", claim, value);
     (ok ? n_passed : n_failed) += 1;
 }
