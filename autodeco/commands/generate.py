@@ -1,8 +1,9 @@
 """Generate text; with heads, temperature and top-p are picked for every token."""
 
 import argparse
+import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autodeco.data.prompt_text import prompt_text
@@ -62,8 +63,9 @@ def run(args: argparse.Namespace) -> None:
     """Stream the answer to standard output, and a summary of the temperatures and top-ps to standard error."""
     asked, sampler, machine = given_settings(args, Prompt, Sampler, Machine)
     piped = asked.prompt in (None, "-")
-    text = prompt_text(sys.stdin.buffer.read(), "standard input") if piped else _checked("the prompt", asked.prompt)
-    _checked("--system", asked.system or "")
+    text = prompt_text(sys.stdin.buffer.read(), "standard input") if piped else _argument("the prompt", asked.prompt)
+    if asked.system:
+        asked = replace(asked, system=_argument("--system", asked.system))
     if not text:
         raise InputError("the prompt is empty; give it as an argument or on standard input")
     if asked.system and not asked.chat:
@@ -81,13 +83,18 @@ def run(args: argparse.Namespace) -> None:
         _sum_up(llm.decoding, asked.show)
 
 
-def _checked(what: str, text: str) -> str:
-    """Return ``text``, an argument; raises InputError where its bytes were no UTF-8."""
+def _argument(what: str, text: str) -> str:
+    """Return ``text``, an argument, as the UTF-8 that its bytes are, in a locale without letters too; raises InputError
+    where they are none."""
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:
+        return text
+    except UnicodeEncodeError:  # bytes that the locale has no letters for
+        pass
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
         raise InputError(f"{what}: holds bytes that are no UTF-8; give it as UTF-8") from None
-    return text
 
 
 def _open(asked: Prompt, context: int, machine: Machine):

@@ -101,3 +101,10 @@ def test_arguments_whose_bytes_are_no_text_are_told():
         assert errors == f"autodeco: error: {what}: holds bytes that are no UTF-8; give it as UTF-8\n"
     code, _, errors = generate("-", stdin=b"a\xff")
     assert (code, errors) == (2, "autodeco: error: standard input: byte 1 is no UTF-8; save it as UTF-8\n")
+
+
+def test_letters_in_arguments_are_read_in_a_locale_without_them():
+    arguments = ("-n", "4", "--chat", "--system", "Sois bref, é è", "naïve 日本")
+    expected = generate(*arguments)
+    assert expected[0] == 0
+    assert generate(*arguments, LC_ALL="C", PYTHONUTF8="0") == expected
