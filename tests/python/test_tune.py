@@ -13,6 +13,7 @@ from autodeco.errors import InputError
 from autodeco.evaluation.tasks import TaskSpec, parse_specs, read_questions
 from autodeco.evaluation.verdict import verdict
 from autodeco.export import cli as export_cli
+from autodeco.settings.durations import parse_duration
 from autodeco.tuning import mixture
 from autodeco.tuning.anchors import write_anchors
 from autodeco.tuning.sizes import MOST, Split, checker_of, divided, split_of, test_size
@@ -215,9 +216,10 @@ def test_a_model_is_tuned(smollm2, tmp_path, capfd):
     tasks = "chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1"
     command = ["tune", str(smollm2), "--tasks", tasks, "--max-tokens", "12", "--threads", "2"]
     assert cli.main([*command, "-o", str(tmp_path / "short"), "--time", "30s"]) == 2
-    least = re.search(r"is too short; the smallest run takes (\d+) min here", capfd.readouterr().err)
+    least = re.search(r"is too short; the smallest run takes ([\w ]+) here", capfd.readouterr().err)
+    seconds = parse_duration("least", least[1].replace("min", "m"))
     out = tmp_path / "out"
-    assert cli.main([*command, "-o", str(out), "--time", f"{2 * int(least[1])}m"]) == 0
+    assert cli.main([*command, "-o", str(out), "--time", f"{2 * seconds:.0f}s"]) == 0
     last = capfd.readouterr().out.rstrip().splitlines()[-1]
     assert any(words in last for words in ("use these heads", "not clearly better", "the heads gain nothing here"))
     assert (out / "heads.gguf").exists()
