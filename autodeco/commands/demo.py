@@ -3,12 +3,12 @@
 import argparse
 import json
 import os
-import shlex
 import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from autodeco.commands.shown_command import show_and_run
 from autodeco.errors import InputError
 from autodeco.evaluation.tasks import Task, TaskSpec, question_of
 from autodeco.settings.given import add_settings, given_settings
@@ -200,9 +200,7 @@ def _autodeco(console, *arguments) -> None:
 
 def _command(console, main, *arguments) -> None:
     """Show a command as a user would type it, and run it; its failure is ours."""
-    words = [str(argument) for argument in arguments]
-    console.print(f"$ {shlex.join(words)}", style="bold", soft_wrap=True)
-    code = main(words[1:])
+    code = show_and_run(console, main, *arguments)
     if code != 0:
         raise SystemExit(code)
 

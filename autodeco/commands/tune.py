@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from autodeco.commands.shown_command import show_and_run
 from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_settings
 from autodeco.settings.machine import Processors
@@ -157,7 +158,8 @@ class _Tuning:
         if written.exists() and written.stat().st_mtime >= made.stat().st_mtime:
             return 0
         begin()
-        return self._run(cli.main, "autodeco-export", self._file("heads"), "--base", self._model, "-o", written)
+        words = "autodeco-export", self._file("heads"), "--base", self._model, "-o", written
+        return show_and_run(self.console, cli.main, *words)
 
     def judge(self, begin: Callable) -> int:
         """Compare the heads with what could be set by hand; keep the report and say the verdict."""
@@ -203,15 +205,7 @@ class _Tuning:
     def _autodeco(self, *words) -> int:
         from autodeco import cli
 
-        return self._run(cli.main, "autodeco", *words)
-
-    def _run(self, main: Callable, *words) -> int:
-        """Show a command as a user would type it, and run it."""
-        import shlex
-
-        texts = [str(word) for word in words]
-        self.console.print(f"$ {shlex.join(texts)}", style="bold", soft_wrap=True)
-        return main(texts[1:])
+        return show_and_run(self.console, cli.main, "autodeco", *words)
 
     def _file(self, name: str) -> Path:
         return self._output / name

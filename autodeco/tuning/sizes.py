@@ -55,7 +55,7 @@ def split_of(specs: Sequence[TaskSpec], seed: int) -> Split:
 
 def checker_of(specs: Sequence[TaskSpec]) -> str:
     """Return the checker that all tasks have in common; raises InputError if they have several."""
-    names = {spec.checker or ("exact" if spec.is_file else "reasoning-gym") for spec in specs}
+    names = {spec.checked_by for spec in specs}
     if len(names) > 1:
         raise InputError(f"the tasks have several checkers, {', '.join(sorted(names))}: tune on tasks of one of them")
     return names.pop()
