@@ -28,7 +28,8 @@ QUESTION = "What is the capital of France?"
 
 
 def cli(*arguments, **options) -> subprocess.CompletedProcess:
-    command = [str(argument) for argument in (compiled("autodeco-cli"), "-t", 1, "-c", 512, *arguments)]
+    """A run of the program with one thread, 512 tokens of context and a fixed seed, which ``arguments`` override."""
+    command = [str(argument) for argument in (compiled("autodeco-cli"), "-t", 1, "-c", 512, "-s", 1, *arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 

@@ -53,7 +53,8 @@ class Parts:
             data += bytes(max(0, place + len(tensor.data) - len(data)))
             data[place : place + len(tensor.data)] = tensor.data
         data += bytes(-len(data) % self.alignment)
-        counts = len(keys) + self.more_keys, len(infos) + self.more_tensors
+        # Several damages can take away the tensors and one more: the header's counts have no sign and wrap around.
+        counts = (len(keys) + self.more_keys) % (1 << 64), (len(infos) + self.more_tensors) % (1 << 64)
         return files.gguf(keys, infos, bytes(data) + self.end, self.version, self.alignment, *counts)
 
     @property
