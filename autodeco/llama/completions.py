@@ -1,7 +1,8 @@
 """Completions of ``autodeco.Llama``: the parameters that ``llama_cpp.Llama`` does not have.
 
-``autodeco=True`` puts the tokens' values into the answer, ``n`` asks for several choices, and the samplers of
-``extra_samplers`` apply to every generation of a completion (chat formats with tools take several).
+``autodeco=True`` puts the tokens' values into the answer, ``heads`` says which heads decide, ``n`` asks for several
+choices, and the samplers of ``extra_samplers`` apply to every generation of a completion (chat formats with tools take
+several).
 """
 
 import contextlib
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # Heads decide: the caller's temperature and top_p multiply what they predict, and nothing else cuts the distribution
 # unless the caller asks.
+BOTH = "both"
+HEADS = (BOTH, "temperature", "top_p", "none")  # which of the heads decide
 DEFAULTS = {"temperature": 1.0, "temp": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}
 
 
@@ -40,10 +43,13 @@ def own_signature(method: Callable, **extra) -> inspect.Signature:
 
 
 class Call:
-    """A completion under way: its extra samplers, its seeds, and the rows of all generations that it has made."""
+    """A completion under way: its extra samplers, the heads that decide, its seeds, and the rows of its generations."""
 
-    def __init__(self, samplers: ExtraSamplers, seed: int, grammar: llama_cpp.LlamaGrammar | None = None):
+    def __init__(
+        self, samplers: ExtraSamplers, seed: int, grammar: llama_cpp.LlamaGrammar | None = None, heads: str = BOTH
+    ):
         self.samplers = samplers
+        self.heads = heads
         self.seed = seed  # of the generation under way
         self._grammar = grammar  # that the answer has to keep to
         self._own = np.random.SeedSequence(seed)
@@ -71,7 +77,7 @@ class Call:
 
 def completing(method: Callable) -> Callable:
     """``method``, which makes completions, with our defaults and our parameters."""
-    signature = own_signature(method, autodeco=False, n=1, **EXTRA)
+    signature = own_signature(method, autodeco=False, heads=BOTH, n=1, **EXTRA)
 
     @functools.wraps(method)
     def complete(*args, **kwargs):
@@ -79,6 +85,7 @@ def completing(method: Callable) -> Callable:
         bound.apply_defaults()
         settings = dict(bound.arguments)
         llm, autodeco, n = settings.pop("self"), settings.pop("autodeco"), settings.pop("n")
+        heads = checked("heads", settings.pop("heads"), str, choices=HEADS)
         samplers = ExtraSamplers(**{name: settings.pop(name) for name in EXTRA})
         with llm._turn:
             llm._check_open()
@@ -97,7 +104,7 @@ def completing(method: Callable) -> Callable:
             def choice(i: int) -> dict | Iterator[dict]:
                 seed = _seed_of_choice(llm, settings["seed"], i)
                 made = functools.partial(method, llm, **settings | {"seed": seed})
-                return _choice(llm, Call(samplers, seed, grammar), made, autodeco)
+                return _choice(llm, Call(samplers, seed, grammar, heads), made, autodeco)
 
             if n == 1:
                 return choice(0)

@@ -18,7 +18,7 @@ from autodeco.export.layout import EMBEDDED, open_layout
 from autodeco.export.split_parts import check_parts
 from autodeco.llama import extra_samplers
 from autodeco.llama.chat import use_own_templates
-from autodeco.llama.completions import Call, completing
+from autodeco.llama.completions import BOTH, Call, completing
 from autodeco.llama.decoding import Decoding, TokenDecoding
 from autodeco.llama.exclusive import ExclusiveLlama
 from autodeco.llama.extra_samplers import ExtraSamplers
@@ -50,10 +50,11 @@ class Llama(ExclusiveLlama):
     multiply the predictions (default 1.0; temperature 0 is greedy), and top_k, min_p and repetition penalty are off
     unless asked for. Without heads they are ordinary settings. With ``autodeco=True`` every choice of a completion, or
     of a streamed chunk, has a field ``autodeco``: lists of the sampled tokens' values, named as in ``Decoding``. The
-    token that ended the text is among them; a chunk has the tokens since the last one. Completions also take ``n``, the
-    number of choices, which are made one after the other with consecutive seeds. Completions, ``generate`` and
-    ``sample`` take the settings of ``ExtraSamplers``. Raises InputError for files that do not fit together and for
-    settings that make no sense.
+    token that ended the text is among them; a chunk has the tokens since the last one. Completions also take ``heads``,
+    which of them decide: ``"both"``, ``"temperature"``, ``"top_p"`` or ``"none"``; ``temperature`` (``top_p``) is an
+    ordinary setting where its head does not. They take ``n``, the number of choices, which are made one after the other
+    with consecutive seeds. Completions, ``generate`` and ``sample`` take the settings of ``ExtraSamplers``. Raises
+    InputError for files that do not fit together and for settings that make no sense.
     """
 
     def __init__(self, model_path: str, heads_path: str | os.PathLike | None = None, **kwargs):
@@ -222,6 +223,8 @@ class Llama(ExclusiveLlama):
         else:
             graph = self._attach(Place.HOST if self._generating else Place.CALLER)
             draw = self._host_draw(graph, settings)
+        decide = self._call.heads if self._call else BOTH
+        draw.graph.set_fixed(decide in ("none", "top_p"), decide in ("none", "temperature"))
         draw.graph.set_params(self._seed & 0xFFFFFFFF, settings["temp"], settings["top_p"])
         return draw
 

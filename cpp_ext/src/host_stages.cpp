@@ -75,8 +75,8 @@ void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     const nucleus_draw draw = nucleus_sample(state.host_logits.data(), (int64_t) cur_p->size, temperature, state.user_top_p(seen.top_p),
                                              state.uniform, state.host_ws);
     cur_p->selected = std::max(draw.token, 0); // a position in cur_p; llama.cpp aborts on -1
-    state.host_last = { cur_p->data[cur_p->selected].id, seen.temperature, seen.top_p, draw.size, draw.prob,
-                        seen.status != 0 ? seen.status : (int32_t) draw.status };
+    state.host_last = { cur_p->data[cur_p->selected].id, state.told_temperature(seen.temperature), state.told_top_p(seen.top_p),
+                        draw.size, draw.prob, seen.status != 0 ? seen.status : (int32_t) draw.status };
     state.host_drawn = true;
 }
 

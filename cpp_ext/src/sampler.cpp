@@ -54,11 +54,10 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     const ggml_tensor * logits = dst->src[0];
     const sampler_state & state = *row.owner;
 
-    // a fixed setting is reported as it is, and multiplied by nothing
-    const float temperature = state.fixed_temperature ? state.params.temperature : scalar(dst->src[1]);
-    const float top_p       = state.fixed_top_p ? state.params.top_p : scalar(dst->src[2]);
-    const float user_temperature = state.fixed_temperature ? temperature : state.user_temperature(temperature);
-    const float user_top_p       = state.fixed_top_p ? top_p : state.user_top_p(top_p);
+    const float temperature      = scalar(dst->src[1]);
+    const float top_p            = scalar(dst->src[2]);
+    const float user_temperature = state.user_temperature(temperature);
+    const float user_top_p       = state.user_top_p(top_p);
 
     const float * z   = (const float *) logits->data;
     if (state.draws_on_host) {
@@ -74,7 +73,7 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
         z = row.logits.data();
     }
     const nucleus_draw draw = nucleus_sample(z, logits->ne[0], user_temperature, user_top_p, row.uniform, row.ws, !cut);
-    row.last = { draw.token, temperature, top_p, draw.size, draw.prob, (int32_t) draw.status };
+    row.last = { draw.token, state.told_temperature(temperature), state.told_top_p(top_p), draw.size, draw.prob, (int32_t) draw.status };
     // -1 would send llama_sampler_sample looking for logits that were never copied to the host
     *(int32_t *) dst->data = std::max(draw.token, 0);
 }
@@ -96,8 +95,8 @@ const char * sampler_name(const llama_sampler * smpl) {
 autodeco_decoding decision(const sampler_state & state, const device_values & values) {
     const bool is_real = std::isfinite(values.temperature) && std::isfinite(values.top_p) && std::isfinite(values.prob) && std::isfinite(values.total);
     const bool  has_top_p   = state.heads && state.heads->has_top_p;
-    const float temperature = state.fixed_temperature ? state.params.temperature : values.temperature;
-    const float top_p       = state.fixed_top_p ? state.params.top_p : has_top_p ? values.top_p : 1.0f;
+    const float temperature = state.told_temperature(values.temperature);
+    const float top_p       = state.told_top_p(has_top_p ? values.top_p : 1.0f);
     return { (int32_t) values.token, temperature, top_p, (int32_t) values.last + 1, values.prob,
              (int32_t) (is_real ? row_status::ok : row_status::not_real) };
 }

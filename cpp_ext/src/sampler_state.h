@@ -125,8 +125,16 @@ struct sampler_state {
 
     void next_uniform() { uniform = std::uniform_real_distribution<double>(0.0, 1.0)(rng); }
 
-    float user_temperature(float predicted) const { return params.temperature == 0.0f ? 0.0f : predicted * params.temperature; }
-    float user_top_p(float predicted) const { return std::min(std::max(predicted * params.top_p, 0.0f), 1.0f); }
+    // a fixed setting is reported as it is, and multiplied by nothing
+    float told_temperature(float predicted) const { return fixed_temperature ? params.temperature : predicted; }
+    float told_top_p(float predicted) const { return fixed_top_p ? params.top_p : predicted; }
+
+    float user_temperature(float predicted) const {
+        return fixed_temperature || params.temperature == 0.0f ? params.temperature : predicted * params.temperature;
+    }
+    float user_top_p(float predicted) const {
+        return std::min(std::max(fixed_top_p ? params.top_p : predicted * params.top_p, 0.0f), 1.0f);
+    }
 };
 
 inline sampler_state & state_of(const llama_sampler * smpl) {

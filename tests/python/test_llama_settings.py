@@ -284,7 +284,8 @@ def test_every_method_of_llama_cpp_has_all_its_parameters_and_ours():
             continue
         theirs = inspect.signature(stock).parameters
         here = inspect.signature(getattr(autodeco.Llama, name)).parameters
-        extra = (own | ({"autodeco", "n"} if name not in ("generate", "sample") else set())) if name in ours else set()
+        completes = {"autodeco", "heads", "n"} if name not in ("generate", "sample") else set()
+        extra = own | completes if name in ours else set()
         assert set(here) - set(theirs) == extra, name
         assert [n for n in here if n in theirs] == list(theirs), name
         for parameter in theirs.values():
