@@ -3,8 +3,11 @@
 import contextlib
 import json
 import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autodeco import batch, native
 from autodeco.base.opening import open_base, open_vocabulary
@@ -25,6 +28,9 @@ from autodeco.runs.provenance import file_hash
 from autodeco.settings.limits import MOST_THREADS
 from autodeco.settings.options import checked
 from autodeco.settings.program import bar
+
+if TYPE_CHECKING:
+    from autodeco.servers.settings import ServerSettings
 
 LEAST_CONTEXT = 512  # tokens
 
@@ -52,13 +58,16 @@ def rollout(
     shard: tuple[int, int] = (1, 1),
     threads: int | None = None,
     progress: bool = True,
+    servers: "ServerSettings | None" = None,
 ) -> RolloutResult:
     """Answer every problem ``settings.n`` times and write the answers that score enough to ``output``, as JSON lines.
 
     The lines are training data (``prompt``, ``completion``, and ``completion_ids``, the tokens that were drawn) with
-    ``problem``, ``sample``, ``seed``, ``score``, ``finish`` and ``setting``. ``shard`` (i, n) takes every n-th problem,
+    ``problem``, ``sample``, ``seed``, ``score``, ``finish`` and ``setting``, and with the ``temperature`` and ``top_p``
+    that heads picked for each token. ``shard`` (i, n) takes every n-th problem,
     beginning with the i-th. A problem's answers are one batch of their own, so they do not depend on the shard or on
-    interruptions: an interrupted run continues from ``output``.partial. Raises InputError for bad input.
+    interruptions: an interrupted run continues from ``output``.partial. With ``servers`` that are some, they draw the
+    answers, with their own heads where ``heads_path`` names the same. Raises InputError for bad input.
     """
     settings, output = settings or RolloutSettings(), Path(output)
     threads = checked("threads", threads, int | None, 1, MOST_THREADS) or os.cpu_count()
@@ -75,21 +84,20 @@ def rollout(
         _refuse_existing(output)  # another process may have written it meanwhile
         log = JsonlLog(beside(output, "", ".partial"), made_by, check=_scores)
         prompts = _prompts(layout, problems, chosen)
-        longest = max(map(len, prompts.values()), default=0) + settings.max_tokens
-        llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)
+        draw = _drawing(settings, layout, heads, prompts, threads, servers)
         setting = _setting(settings, model_path, heads_path)
         with (
             log,
             Scorer(settings.checker) as scorer,
             bar(len(chosen), len(log.rows), "problem", "rollout", progress) as shown,
+            contextlib.ExitStack() as stack,
         ):
             answers = ScoredAnswers(log)
-            for index in chosen:
-                if index not in answers.of_problem:
-                    drawn = _draw(llm, heads, prompts[index], index, settings)
-                    answers.add(index, _rows(problems[index], drawn, scorer, setting))
-                    shown.update()
-                    shown.set_postfix(score=f"{answers.mean_score():.3f}", refresh=False)
+            wanted = [index for index in chosen if index not in answers.of_problem]
+            for index, drawn in stack.enter_context(contextlib.closing(draw(wanted))):
+                answers.add(index, _rows(problems[index], drawn, scorer, setting))
+                shown.update()
+                shown.set_postfix(score=f"{answers.mean_score():.3f}", refresh=False)
         rows = [row for index in chosen for row in answers.of_problem[index]]
         kept = [row for row in rows if row["score"] >= settings.least_score]
         with replacing(output) as part:
@@ -120,16 +128,60 @@ def _setting(settings: RolloutSettings, model_path: str | os.PathLike, heads_pat
     }
 
 
-def _draw(llm, heads: native.Heads | None, prompt: list[int], index: int, settings: RolloutSettings) -> list[Answer]:
-    """The answers to problem ``index``, in order of their samples."""
+Drawing = Callable[[list[int]], Iterator[tuple[int, list[Answer]]]]
+
+
+def _drawing(
+    settings: RolloutSettings,
+    layout: Layout,
+    heads: native.Heads | None,
+    prompts: dict[int, list[int]],
+    threads: int,
+    servers: "ServerSettings | None",
+) -> Drawing:
+    """What yields problems with all their answers, in order of the samples, as they are complete."""
+    if servers is not None and servers.urls:
+        return _draw_at(servers, settings, layout, heads is not None, prompts)
+    longest = max(map(len, prompts.values()), default=0) + settings.max_tokens
+    llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)
+
+    def draw(wanted: list[int]) -> Iterator[tuple[int, list[Answer]]]:
+        for index in wanted:
+            drawn = batch.answer(llm, _requests(prompts[index], index, settings, heads is not None), heads, settings.n)
+            yield index, sorted(drawn, key=lambda answer: answer.sample)
+
+    return draw
+
+
+def _draw_at(
+    settings: "ServerSettings", rollout: RolloutSettings, layout: Layout, heads: bool, prompts: dict[int, list[int]]
+) -> Drawing:
+    from autodeco.servers.drawing import Servers
+
+    vocabulary = open_vocabulary(layout)
+    servers = Servers(settings, vocabulary)
+
+    def draw(wanted: list[int]) -> Iterator[tuple[int, list[Answer]]]:
+        requests = [request for index in wanted for request in _requests(prompts[index], index, rollout, heads)]
+        found: dict[int, list[Answer]] = defaultdict(list)
+        with contextlib.closing(vocabulary), contextlib.closing(servers.answer(requests)) as answers:
+            for answer in answers:
+                found[answer.prompt].append(answer)
+                if len(found[answer.prompt]) == rollout.n:
+                    yield answer.prompt, sorted(found.pop(answer.prompt), key=lambda answer: answer.sample)
+
+    return draw
+
+
+def _requests(prompt: list[int], index: int, settings: RolloutSettings, heads: bool) -> list[batch.Request]:
+    """The requests for all answers to problem ``index``."""
     kind = "both" if heads else "none"
     sampling = batch.Sampling(settings.temperature, settings.top_p, settings.top_k, settings.min_p, kind)
     seeds = [batch.seed_of(settings.seed, index, sample) for sample in range(settings.n)]
-    requests = [
+    return [
         batch.Request(tuple(prompt), sampling, settings.max_tokens, seed, index=index, sample=sample)
         for sample, seed in enumerate(seeds)
     ]
-    return sorted(batch.answer(llm, requests, heads, slots=settings.n), key=lambda answer: answer.sample)
 
 
 class ScoredAnswers:
@@ -182,7 +234,14 @@ def _row(problem: dict, answer: Answer, score: float, setting: dict) -> dict:
         "score": score,
         "finish": answer.finish,
         "setting": setting,
+        **({} if setting["heads"] is None else _picked(answer)),
     }
+
+
+def _picked(answer: Answer) -> dict:
+    """What heads picked for the answer's tokens."""
+    values = {"temperature": answer.decoding.temperature, "top_p": answer.decoding.top_p}
+    return {name: [round(value, 4) for value in of_tokens.tolist()] for name, of_tokens in values.items()}
 
 
 def _ids(tokenizer: Tokenizer, problem: dict) -> list[int]:

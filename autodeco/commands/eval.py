@@ -1,11 +1,12 @@
 """Compare heads with greedy, default and tuned settings, and with their own mean, on problems with known answers."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autodeco.evaluation.settings import Settings
+from autodeco.evaluation.settings import RULES, Settings
+from autodeco.servers.settings import ServerSettings
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Machine
 from autodeco.settings.options import Options, chosen_options, option
@@ -40,15 +41,15 @@ class Files(Options):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``autodeco eval``."""
-    add_settings(parser, Files, Settings, Machine)
+    add_settings(parser, Files, Settings, Machine, ServerSettings)
 
 
 def run(args: argparse.Namespace) -> None:
     """Answer what is not answered yet, write the report, print the comparison."""
     from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
 
-    values = given_values(args, Files, Settings, Machine)
-    files, machine = (chosen_options(kind, values) for kind in (Files, Machine))
+    values = given_values(args, Files, Settings, Machine, ServerSettings)
+    files, machine, servers = (chosen_options(kind, values) for kind in (Files, Machine, ServerSettings))
     settings = chosen_options(Settings, values | {"tasks": tuple(parse_specs(list(files.tasks)))})
     heads = _heads(files)
     excluded = read_questions(files.trained_on)
@@ -58,7 +59,10 @@ def run(args: argparse.Namespace) -> None:
         count = write_training(tasks, files.training_problems)
         say(f"{files.training_problems}: {count} problems")
         return
-    figures, written = _evaluate(files, heads, settings, machine, tasks, excluded)
+    if servers.urls:
+        settings = replace(settings, without=tuple(dict.fromkeys((*settings.without, *RULES))))
+        say("servers give no logits: the rules that draw from them, and the diagnostics, are left out")
+    figures, written = _evaluate(files, heads, settings, machine, servers, tasks, excluded)
     _print(figures)
     if figures["verdict"]:
         print(figures["verdict"])
@@ -77,7 +81,13 @@ def _heads(files: Files) -> Path | None:
 
 
 def _evaluate(
-    files: Files, heads: Path | None, settings: Settings, machine: Machine, tasks: list, excluded: "TrainedOn"
+    files: Files,
+    heads: Path | None,
+    settings: Settings,
+    machine: Machine,
+    servers: ServerSettings,
+    tasks: list,
+    excluded: "TrainedOn",
 ) -> tuple[dict, list[Path]]:
     """Return the figures, and the files of the report that were written of them."""
     from autodeco.data.scoring import given_up
@@ -91,9 +101,19 @@ def _evaluate(
     from autodeco.runs.provenance import provenance
 
     description = describe(settings, files.model, heads, excluded)
-    threads = {"n_threads": machine.threads, "n_threads_batch": machine.threads}
-    llm = open_llama(files.model, heads, n_ctx=files.context, n_gpu_layers=machine.gpu_layers, **threads)
-    runner = Runner(llm, settings, files.output / ANSWERS, description)
+    opening = {"n_threads": machine.threads, "n_threads_batch": machine.threads, "n_gpu_layers": machine.gpu_layers}
+    if servers.urls:
+        from autodeco import native
+        from autodeco.base.opening import open_vocabulary
+        from autodeco.servers.drawing import Servers
+
+        llm = open_vocabulary(files.model)
+        description["drawn_at"] = "servers"
+        own = native.load_heads(heads) if heads else None
+        runner = Runner(llm, settings, files.output / ANSWERS, description, Servers(servers, llm), own)
+    else:
+        llm = open_llama(files.model, heads, n_ctx=files.context, **opening)
+        runner = Runner(llm, settings, files.output / ANSWERS, description)
     runner.check(tasks)
     folder = claim(files.output, description)
     passes = runner.run(tasks)
@@ -101,8 +121,7 @@ def _evaluate(
     if runner.given_up:
         say(given_up(runner.given_up))
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
-    if heads is not None:
-        opening = {"n_gpu_layers": machine.gpu_layers, **threads}
+    if heads is not None and not servers.urls:
         with GivenAnswers(files.model, heads, settings, files.context, **opening) as given:
             for found, of_task in zip(of_tasks, passes, strict=True):
                 found["diagnostics"] = given.diagnostics(of_task)

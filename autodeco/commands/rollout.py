@@ -6,6 +6,7 @@ from pathlib import Path
 
 from autodeco.errors import InputError
 from autodeco.rollout_settings import RolloutSettings
+from autodeco.servers.settings import ServerSettings
 from autodeco.settings.given import add_settings, given_settings
 from autodeco.settings.machine import Processors
 from autodeco.settings.options import Options, option
@@ -27,18 +28,27 @@ class Files(Options):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``autodeco rollout``."""
-    add_settings(parser, Files, RolloutSettings, Processors)
+    add_settings(parser, Files, RolloutSettings, Processors, ServerSettings)
 
 
 def run(args: argparse.Namespace) -> None:
     """Sample, and say how much was right and what to do with it."""
-    files, settings, processors = given_settings(args, Files, RolloutSettings, Processors)
+    files, settings, processors, servers = given_settings(args, Files, RolloutSettings, Processors, ServerSettings)
     shard = parse_shard(files.shard)
 
     from autodeco.data.scoring import given_up
     from autodeco.rollouts import rollout
 
-    result = rollout(files.model, files.problems, files.output, settings, files.heads, shard, processors.threads)
+    result = rollout(
+        files.model,
+        files.problems,
+        files.output,
+        settings,
+        files.heads,
+        shard,
+        processors.threads,
+        servers=servers,
+    )
     say(
         f"{files.output}: {result.kept} of {result.answers} answers to {result.problems} problems, "
         f"mean score {result.score:.3f}"

@@ -62,6 +62,7 @@ def describe_answers(description: dict[str, Any], task: int, heads: bool) -> dic
         "slots",
     )
     described = {
+        **({"drawn_at": description["drawn_at"]} if "drawn_at" in description else {}),
         "rows": ROWS,
         "task": description["tasks"][task],
         **{name: description[name] for name in ("versions", *names)},

@@ -3,15 +3,16 @@
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import llama_cpp
 import numpy as np
 from tqdm import tqdm
 
-from autodeco import batch
+from autodeco import batch, native
 from autodeco.base.token_bytes import TokenBytes
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Answer, shared
@@ -25,11 +26,13 @@ from autodeco.evaluation.folders import claim, describe_answers
 from autodeco.evaluation.methods import Method
 from autodeco.evaluation.settings import OPTIONAL, Settings
 from autodeco.evaluation.tasks import Task
-from autodeco.llama import Llama
 from autodeco.reports.token_texts import texts_of
 from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_folder
 from autodeco.settings.program import bar as progress_bar
+
+if TYPE_CHECKING:
+    from autodeco.servers.drawing import Servers
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,22 @@ class Runner:
     """Asks ``llm`` and keeps the answers in ``folder``, where an interrupted run finds them again.
 
     ``description`` is that of the run; answers lie in a folder for each part of it that decides them, so that another
-    run of which the same is true finds them too.
+    run of which the same is true finds them too. Where ``servers`` are given, they draw the answers, with ``heads``,
+    and ``llm`` may be a vocabulary.
     """
 
-    def __init__(self, llm: Llama, settings: Settings, folder: Path, description: dict[str, Any]):
+    def __init__(
+        self,
+        llm: llama_cpp.Llama,
+        settings: Settings,
+        folder: Path,
+        description: dict[str, Any],
+        servers: "Servers | None" = None,
+        heads: native.Heads | None = None,
+    ):
         self._llm = llm
-        self._heads = llm._heads
+        self._servers = servers
+        self._heads = heads if servers else llm._heads
         self._settings = settings
         self._folder = folder
         self._description = description
@@ -75,10 +88,16 @@ class Runner:
                 try:
                     prompt = tuple(tokenizer.prompt_ids(problem["prompt"], problem.get("tools")))
                     request = batch.Request(prompt, methods.GREEDY.sampling, settings.max_tokens, 0, settings.stop)
-                    check_requests([request], self._llm, None)
+                    self._check(request)
                 except InputError as error:
                     what = str(error).removeprefix("prompt 0: ")
                     raise InputError(f"task {task.spec.name}, {place_of(problem)}{what}") from None
+
+    def _check(self, request: batch.Request) -> None:
+        if self._servers:
+            self._servers.check([request])
+        else:
+            check_requests([request], self._llm, None)
 
     def run(self, tasks: list[Task]) -> list[TaskPasses]:
         """Answer what is not answered yet, and return everything."""
@@ -178,9 +197,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             for log in logs:
                 stack.enter_context(log)
-            model = (self._llm, wanted, self._heads, self._settings.slots)
-            drawn = batch.answer(*model) if cut else shared.answer(*model, spreads.note)
-            answers = stack.enter_context(contextlib.closing(drawn))
+            answers = stack.enter_context(contextlib.closing(self._drawn(wanted, cut, spreads)))
             try:
                 for one in answers:
                     method, sample = divmod(one.sample, samples)
@@ -192,6 +209,12 @@ class Runner:
                 seconds, tokens = time.perf_counter() - start, sum(log.new_tokens for log in logs)
                 for log in logs:
                     log.add_seconds(seconds * log.new_tokens / max(1, tokens))
+
+    def _drawn(self, wanted: list[batch.Request], cut: bool, spreads: "Spreads") -> Iterator[Answer]:
+        if self._servers:
+            return self._servers.answer(wanted)
+        model = (self._llm, wanted, self._heads, self._settings.slots)
+        return batch.answer(*model) if cut else shared.answer(*model, spreads.note)
 
 
 def file_name(method: Method) -> str:
@@ -261,7 +284,7 @@ def _key(of: dict | batch.Request) -> tuple[int, int]:
     return (of["problem"], of["sample"]) if isinstance(of, dict) else (of.index, of.sample)
 
 
-def answer_row(answer: Answer, right: bool, llm: Llama, method: Method) -> dict[str, Any]:
+def answer_row(answer: Answer, right: bool, llm: llama_cpp.Llama, method: Method) -> dict[str, Any]:
     """An answer, JSON-ready, with what heads picked for each of its tokens."""
     decoding = answer.decoding
     row = {

@@ -28,6 +28,7 @@ RIVALS = (
     "shuffle",
     "binned-shuffle",
 )
+RULES = tuple(name for name in RIVALS if name != "inverse-mean")  # which draw from logits; that one is a setting
 WITHOUT = (*OPTIONAL, *RIVALS, ALL_RIVALS)
 USUAL_KS = (1, 4, 16)
 
