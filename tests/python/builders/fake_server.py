@@ -22,7 +22,7 @@ class FakeServer:
         self.posts: list[tuple[str, dict]] = []
         self.keys: set[str | None] = set()
         self.most_at_once = 0
-        self._at_once, self._lock = 0, threading.Lock()
+        self.at_once, self.lock = 0, threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,14 +38,14 @@ class FakeServer:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with outer._lock:
+                with outer.lock:
                     outer.posts.append((self.path, body))
-                    outer._at_once += 1
-                    outer.most_at_once = max(outer.most_at_once, outer._at_once)
+                    outer.at_once += 1
+                    outer.most_at_once = max(outer.most_at_once, outer.at_once)
                 time.sleep(outer.seconds)
                 reply = outer.answering(self.path, body)
-                with outer._lock:
-                    outer._at_once -= 1
+                with outer.lock:
+                    outer.at_once -= 1
                 self._reply(reply)
 
             def _reply(self, reply: Reply):
