@@ -22,6 +22,7 @@ ELSEWHERE = {
     "README.md": "start.md",
     "RELEASING.md": "releasing.md",
     "SECURITY.md": "security.md",
+    "examples/qwen2.5-coder-0.5b/README.md": "examples/qwen2.5-coder-0.5b.md",
     "examples/smollm2/README.md": "examples/smollm2.md",
 }
 # where a page of the site says the same
