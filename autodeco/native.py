@@ -8,7 +8,7 @@ import ctypes
 import importlib.metadata
 import os
 
-import llama_cpp  # loads the one libllama of this process, which the compiled module then binds to
+import llama_cpp  # loads the one libllama of this process, and on Windows adds its folder to those that have DLLs
 import numpy as np
 import numpy.typing as npt
 

@@ -41,7 +41,7 @@ def private_mb() -> float:
     where in the heap something small lies behind a freed buffer of logits (12.6 MB)."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("RssAnon:")[1].split()[0]) / 1000
 
 

@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
 extras = project["project"]["optional-dependencies"]
 requirements = [
     *project["build-system"]["requires"],

@@ -80,7 +80,7 @@ def _add(parts: Path, folder: Path) -> None:
 def _fetch(folder: Path) -> Path:
     # pip itself checks the hash, and follows the user's own settings for indexes, proxies and certificates.
     requirement = folder / "requirement.txt"
-    requirement.write_text(f"llama-cpp-python=={VERSION} --hash=sha256:{SHA256}\n")
+    requirement.write_text(f"llama-cpp-python=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
     command += ["--require-hashes", "--requirement", str(requirement), "--dest", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

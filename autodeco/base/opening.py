@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import io
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,20 +149,36 @@ def _loading_at(path: str | os.PathLike, offset: int) -> Iterator[None]:
 
 
 def _load_at(path: bytes, offset: int, params: llama_cpp_api.llama_model_params):
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.fopen.restype = ctypes.c_void_p
-    libc.fopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
-    libc.fseeko.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
-    libc.fclose.argtypes = [ctypes.c_void_p]
-    file = libc.fopen(path, b"rb")
+    streams = _Streams()
+    file = streams.open(path)
     if not file:
         return None
     try:
-        if libc.fseeko(file, offset, os.SEEK_SET) != 0:
+        if streams.seek(file, offset, os.SEEK_SET) != 0:
             return None
         return llama_cpp_api.llama_model_load_from_file_ptr(file, params)
     finally:
-        libc.fclose(file)  # llama.cpp has mapped or read what it needs, and does not own the stream
+        streams.close(file)  # llama.cpp has mapped or read what it needs, and does not own the stream
+
+
+class _Streams:
+    """Streams of the C library that llama.cpp is linked with."""
+
+    def __init__(self):
+        windows = sys.platform == "win32"
+        library = ctypes.CDLL("ucrtbase" if windows else None, use_errno=True)
+        self._open = library._wfopen if windows else library.fopen
+        self._open.restype = ctypes.c_void_p
+        self._open.argtypes = [ctypes.c_wchar_p if windows else ctypes.c_char_p] * 2
+        self._windows = windows
+        self.seek = library._fseeki64 if windows else library.fseeko
+        self.seek.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+        self.close = library.fclose
+        self.close.argtypes = [ctypes.c_void_p]
+
+    def open(self, path: bytes) -> int | None:
+        """Open a file to be read; None where that fails."""
+        return self._open(os.fsdecode(path), "rb") if self._windows else self._open(path, b"rb")
 
 
 def default_model() -> Path:

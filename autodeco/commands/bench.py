@@ -148,7 +148,11 @@ def versions() -> dict[str, str]:
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     names = (
-        [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        [
+            line.split(":")[1].strip()
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if "model name" in line
+        ]
         if (cpuinfo.exists())
         else []
     )
@@ -169,7 +173,7 @@ def run(args: argparse.Namespace) -> None:
     report(result)
     if files.output:
         with replacing(files.output) as part:
-            part.write_text(json.dumps(result, indent=2) + "\n")
+            part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def report(result: dict) -> None:

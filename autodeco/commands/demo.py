@@ -121,7 +121,7 @@ def _claim(demo: Demo) -> None:
     wanted = {"model": str(demo.model), **asdict(demo.settings)}
     if file.exists():
         try:
-            found = json.loads(file.read_text())
+            found = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
             found = None
         if found != wanted:
@@ -130,7 +130,7 @@ def _claim(demo: Demo) -> None:
             )
         return
     with replacing(file) as part:
-        part.write_text(json.dumps(wanted, indent=2) + "\n")
+        part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
 
 
 def _answer(demo: Demo) -> None:
@@ -164,7 +164,8 @@ def _answer(demo: Demo) -> None:
     if not right:
         raise InputError(f"{demo.model}: not one of {len(rows)} answers was right; try another model")
     with replacing(demo.data) as part:
-        part.write_text("".join(json.dumps({"messages": row["messages"]}) + "\n" for row in rows if row["right"]))
+        lines = [json.dumps({"messages": row["messages"]}) + "\n" for row in rows if row["right"]]
+        part.write_text("".join(lines), encoding="utf-8")
     demo.console.print(f"{right} of {len(rows)} answers were right: {demo.data}")
 
 

@@ -107,7 +107,7 @@ def _prepare(spec: str, memory: int) -> None:
     _worker_checker = checker(spec)
     if spec in _IMPORTED:
         # some scorers evaluate an answer, which may print
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         logging.getLogger("math_verify").setLevel(logging.ERROR)  # warns that it has no limits: ours are around it
         with contextlib.suppress(ImportError):  # told where it is used
             importlib.import_module(_IMPORTED[spec])

@@ -29,7 +29,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     try:
-        part, held = make_held(path, _new_file, "part")
+        part, let_go = make_held(path, _new_file, "part")
     except OSError as error:
         error.filename = os.fspath(path)
         raise
@@ -42,7 +42,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
-        os.close(held)
+        let_go()
 
 
 @contextlib.contextmanager
@@ -51,12 +51,12 @@ def scratch_folder(folder: str | os.PathLike) -> Iterator[Path]:
 
     One that a killed process left is removed by the next. Raises OSError where none can be made.
     """
-    scratch, held = make_held(Path(folder) / "autodeco", os.mkdir, "scratch")
+    scratch, let_go = make_held(Path(folder) / "autodeco", os.mkdir, "scratch")
     try:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        os.close(held)
+        let_go()
 
 
 def _new_file(path: Path) -> None:

@@ -1,11 +1,9 @@
 """What runs leave in a folder when they are killed: unfinished files and folders, which the next run there removes.
 
-Each is locked by the process that writes it. Locks are the operating system's and end with the process, however that
-ends: what no process holds is a leftover.
+Each is held by the process that writes it (``holds``): what no process holds is a leftover.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -14,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from autodeco.runs.holds import hold
 from autodeco.runs.names import beside
 from autodeco.terminal import say
 
@@ -21,9 +20,9 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.(part|scratch)", re.DOTALL)
 _seen: set[str] = set()  # folders that this process has looked through
 
 
-def make_held(path: Path, make: Callable[[Path], None], kind: str) -> tuple[Path, int]:
-    """Make a file or folder for what will become ``path``, ``make`` is given its path; return that, and a descriptor
-    that holds its lock until it is closed.
+def make_held(path: Path, make: Callable[[Path], None], kind: str) -> tuple[Path, Callable[[], None]]:
+    """Make a file or folder for what will become ``path``, ``make`` is given its path; return that, and what lets go
+    of it.
 
     ``kind`` is "part" or "scratch", and ends the name. What killed runs left in the folder is removed first, and named
     on stderr, once a process."""
@@ -31,9 +30,9 @@ def make_held(path: Path, make: Callable[[Path], None], kind: str) -> tuple[Path
     while True:
         made = beside(path, ".", f".{secrets.token_hex(4)}.{kind}")
         make(made)
-        descriptor = _held(made)
-        if descriptor is not None:
-            return made, descriptor
+        let_go = _held(made)
+        if let_go is not None:
+            return made, let_go
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -56,9 +55,8 @@ def remove_leftovers(folder: Path) -> None:
 
 def _removed(path: Path) -> int:
     """Remove a leftover and return its bytes; raises BlockingIOError while a process holds it."""
-    descriptor = os.open(path, os.O_RDONLY)
+    let_go = hold(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if path.is_dir():
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             shutil.rmtree(path)
@@ -67,23 +65,18 @@ def _removed(path: Path) -> int:
             path.unlink()
         return size
     finally:
-        os.close(descriptor)
+        let_go()
 
 
-def _held(path: Path) -> int | None:
-    """Return a descriptor that holds the lock of a new file; None if another process took it for a leftover."""
+def _held(path: Path) -> Callable[[], None] | None:
+    """Hold a new file or folder and return what lets it go; None if another process took it for a leftover."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        let_go = hold(path)
+    except (FileNotFoundError, BlockingIOError):
         return None
     except OSError:  # a file system without locks: nothing there is ever taken for a leftover
-        return descriptor
+        return lambda: None
     if os.path.lexists(path):  # no other process removes it now
-        return descriptor
-    os.close(descriptor)
+        return let_go
+    let_go()
     return None

@@ -25,5 +25,5 @@ def beside(path: Path, before: str, after: str) -> Path:
 def _longest(folder: Path) -> int:
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):  # Windows has no such call
         return _LONGEST

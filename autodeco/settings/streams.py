@@ -19,7 +19,8 @@ def check_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) in ("strict", "surrogateescape") and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            # a pipe or a file has the system's code page on Windows, which no other program of ours reads
+            stream.reconfigure(encoding="utf-8" if sys.platform == "win32" else None, errors="replace")
     if is_closed:
         raise InputError("standard output is closed; give it a place, such as > /dev/null")
 

@@ -61,7 +61,7 @@ def main() -> None:
         "decoding_in_python": python(out),
         **training(out),
     }
-    result.write_text(json.dumps(report, indent=2) + "\n")
+    result.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

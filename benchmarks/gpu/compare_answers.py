@@ -10,7 +10,7 @@ from pathlib import Path
 
 def tokens(path: str) -> list[dict]:
     """Return the tokens of an answer, which ends with a line of its own."""
-    return [json.loads(line) for line in Path(path).read_text().splitlines()][:-1]
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()][:-1]
 
 
 def main() -> int:

@@ -86,7 +86,7 @@ def main() -> None:
             output = folder / "heads" / f"{shape}-{processes}-{sharded}"
             report["runs"].append(train(model, data, output, processes, sharded, 20 if ways else 6))
             print(report["runs"][-1], flush=True)
-            result.write_text(json.dumps(report, indent=2) + "\n")
+            result.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -75,4 +75,4 @@ def write_model(folder: Path, shape: str, tokenizer: Path, memory: int) -> None:
 def write_data(path: Path, n: int) -> None:
     """Write ``n`` records of 200 to 350 tokens or so."""
     rows = [{"prompt": f"{i}:", "completion": SENTENCE * (10 + i % 7)} for i in range(n)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -50,7 +50,7 @@ def main() -> None:
             )
             shutil.rmtree(Path(name) / "heads")
             del source
-    result.write_text(json.dumps(report, indent=2) + "\n")
+    result.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report))
 
 

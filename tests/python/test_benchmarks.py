@@ -13,7 +13,7 @@ SCRIPTS = sorted([*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "examples").rgl
 def imported(script: Path) -> list[tuple[str, str | None]]:
     """The modules of ours that a script imports, anywhere in it, each with a name that it takes, if any."""
     found = []
-    for node in ast.walk(ast.parse(script.read_text())):
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found += [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -141,7 +141,7 @@ def test_what_answered_is_not_called_another_file_if_it_is_the_same(folder, caps
 def test_the_card_shows_it_as_text(folder):
     write_run(folder / "heads", sentence="use | <b> these")
     assert export("heads", "--base", "model.gguf", "--card") == 0
-    text = Path("README.md").read_text()
+    text = Path("README.md").read_text(encoding="utf-8")
     assert "\n## What held-out problems say\n\n| | |\n|---|---|\n| verdict | use \\| \\<b\\> these |\n" in text
     assert "| best static | T 0.4, P 0.95: 50.0%; the heads are +11.5 points (+4.0 to +19.0) |\n" in text
     assert "\n\n\n" not in text
@@ -149,7 +149,7 @@ def test_the_card_shows_it_as_text(folder):
     Path("llama.cpp/preset.ini").unlink()
     (folder / "heads" / "training.json").unlink()
     assert export("heads", "--base", "model.gguf", "--card") == 0
-    assert "held-out" not in Path("README.md").read_text()
+    assert "held-out" not in Path("README.md").read_text(encoding="utf-8")
 
 
 WRONG = {

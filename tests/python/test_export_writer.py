@@ -257,7 +257,7 @@ def logits_of(path, offset=0) -> np.ndarray:
     model = load(file, parameters)
     libc.fclose(file)
     assert model, "llama.cpp refused the model"
-    assert str(path) in Path("/proc/self/maps").read_text(), "the model is not mapped"
+    assert str(path) in Path("/proc/self/maps").read_text(encoding="utf-8"), "the model is not mapped"
     context_parameters = llama_cpp.llama_context_default_params()
     context_parameters.n_ctx, context_parameters.n_threads, context_parameters.n_threads_batch = 64, 1, 1
     context = llama_cpp.llama_init_from_model(model, context_parameters)

@@ -41,9 +41,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("model.gguf").write_bytes(files.model())
     Path("heads.safetensors").write_bytes(files.safetensors(files.head_arrays()))
-    Path("data.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
-    Path("problems.jsonl").write_text(json.dumps({"prompt": "a", "answer": "b"}) + "\n")
-    Path("text.txt").write_text("hello")
+    Path("data.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n", encoding="utf-8")
+    Path("problems.jsonl").write_text(json.dumps({"prompt": "a", "answer": "b"}) + "\n", encoding="utf-8")
+    Path("text.txt").write_text("hello", encoding="utf-8")
     Path("folder").mkdir()
     return tmp_path
 
@@ -187,7 +187,7 @@ def test_closed_streams_are_no_place_for_other_files(place):
     code, err = shell("P -m autodeco generate -m model.gguf <&-")
     assert code == 2
     assert err.count("\n") == 1
-    assert "hello" in Path("text.txt").read_text()
+    assert "hello" in Path("text.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

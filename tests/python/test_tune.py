@@ -152,7 +152,7 @@ def ran(monkeypatch):
             (folder / "training.json").write_text(json.dumps(made | {"result": {"tokens_per_second": 1e4}}))
             (folder / "report.html").touch()
         elif "--training-problems" in given:
-            Path(given["--training-problems"]).write_text('{"prompt": "1 + 1?"}\n')
+            Path(given["--training-problems"]).write_text('{"prompt": "1 + 1?"}\n', encoding="utf-8")
         elif argv[0] == "eval":
             folder = Path(given["-o"]) / "run"
             folder.mkdir(parents=True, exist_ok=True)

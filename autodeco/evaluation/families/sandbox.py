@@ -8,7 +8,6 @@ Python gets around them. Code can still read files, but has no way to pass on wh
 import ctypes
 import os
 import platform
-import resource
 import secrets
 import struct
 import subprocess
@@ -95,6 +94,8 @@ _START = 3.0  # seconds of a slow machine, for Python to begin
 
 def lock(seconds: float, memory: int) -> None:
     """Put this process under the limits, for good; raises OSError if the kernel refuses."""
+    import resource  # which Windows lacks
+
     cpu = int(seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
     _, most = resource.getrlimit(resource.RLIMIT_AS)

@@ -59,7 +59,7 @@ def in_child(use) -> str | None:
         os.write(writing, json.dumps(said).encode())
         os._exit(0)
     os.close(writing)
-    with open(reading) as pipe:
+    with open(reading, encoding="utf-8") as pipe:
         said = pipe.read()
     return json.loads(said) if os.waitpid(child, 0)[1] == 0 else "hung or crashed"
 
