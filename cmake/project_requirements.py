@@ -8,6 +8,6 @@ extras = project["project"]["optional-dependencies"]
 requirements = [
     *project["build-system"]["requires"],
     *project["project"]["dependencies"],
-    *(requirement for extra in extras.values() for requirement in extra if not requirement.startswith("autodeco[")),
+    *(requirement for extra in extras.values() for requirement in extra if not requirement.startswith("autodeco")),
 ]
 print("\n".join(dict.fromkeys(requirements)))

@@ -1,0 +1,31 @@
+# The wheel of packages/programs: whatever programs of ours are built, and the licences of what is linked into them.
+
+# The executables named autodeco-* of a directory and those below it.
+function(autodeco_programs_below directory result)
+    get_property(targets DIRECTORY ${directory} PROPERTY BUILDSYSTEM_TARGETS)
+    get_property(subdirectories DIRECTORY ${directory} PROPERTY SUBDIRECTORIES)
+    set(found "")
+    foreach(target ${targets})
+        get_target_property(type ${target} TYPE)
+        if(type STREQUAL EXECUTABLE AND target MATCHES "^autodeco-")
+            list(APPEND found ${target})
+        endif()
+    endforeach()
+    foreach(subdirectory ${subdirectories})
+        autodeco_programs_below(${subdirectory} below)
+        list(APPEND found ${below})
+    endforeach()
+    set(${result} ${found} PARENT_SCOPE)
+endfunction()
+
+autodeco_programs_below(${PROJECT_SOURCE_DIR} PROGRAMS)
+message(STATUS "autodeco: programs: ${PROGRAMS}")
+add_custom_target(programs DEPENDS ${PROGRAMS})
+foreach(program ${PROGRAMS})
+    install(PROGRAMS $<TARGET_FILE:${program}> DESTINATION ${SKBUILD_SCRIPTS_DIR} COMPONENT programs)
+endforeach()
+
+set(LICENCES ${SKBUILD_METADATA_DIR}/licenses/third_party)
+install(FILES ${LLAMA_CPP_DIR}/LICENSE DESTINATION ${LICENCES}/llama.cpp COMPONENT programs)
+install(DIRECTORY ${LLAMA_CPP_DIR}/licenses DESTINATION ${LICENCES}/llama.cpp COMPONENT programs)
+install(FILES ${PROJECT_SOURCE_DIR}/third_party/LICENSE-cxxopts DESTINATION ${LICENCES} COMPONENT programs)
