@@ -19,6 +19,17 @@ PACKAGE = f"llama_cpp_python-{VERSION}/"
 LLAMA_CPP = PACKAGE + "vendor/llama.cpp/"
 CONVERTER = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
 LIBRARY = ("CMakeLists.txt", "LICENSE", "licenses/", "cmake/", "common/", "ggml/", "include/", "src/", "vendor/")
+# and of its server, less the sources of its web page, which only a network could build
+SERVER = (
+    "tools/server/main.cpp",
+    "tools/server/server",
+    "tools/mtmd/CMakeLists.txt",
+    "tools/mtmd/clip",
+    "tools/mtmd/debug/",
+    "tools/mtmd/models/",
+    "tools/mtmd/mtmd",
+    "tools/ui/ui.",
+)
 # what our tests build of it besides: its generator of tiny models
 GENERATOR = "tests/test-llama-archs.cpp"
 
@@ -37,11 +48,11 @@ def converter_script() -> Path:
 
 
 def library_source(folder: Path) -> Path:
-    """``folder`` with what CMake needs to build llama.cpp of the pinned version and its generator of tiny models,
-    fetched (77 MB) if it is not there.
+    """``folder`` with what CMake needs to build llama.cpp of the pinned version, its server and its generator of tiny
+    models, fetched (77 MB) if it is not there.
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
-    return unpacked(folder, (GENERATOR, *LIBRARY))
+    return unpacked(folder, (SERVER[0], GENERATOR, *LIBRARY, *SERVER[1:]))
 
 
 def unpacked(folder: Path, wanted: tuple[str, ...], root: str = LLAMA_CPP) -> Path:

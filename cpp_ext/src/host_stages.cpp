@@ -52,6 +52,7 @@ void host_accept(llama_sampler * smpl, llama_token token) {
         state.host_last = undecided(AUTODECO_STATUS_NOT_ALONE); // another sampler has drawn after this one
     }
     state.host_drawn = false;
+    state.take(state.host_last);
     state.next_uniform();
 }
 

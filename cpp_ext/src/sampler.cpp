@@ -53,7 +53,7 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     }
     graph_row &        row    = *(graph_row *) userdata;
     const ggml_tensor * logits = dst->src[0];
-    const sampler_state & state = *row.owner;
+    sampler_state &     state  = *row.owner;
 
     const float temperature      = scalar(dst->src[1]);
     const float top_p            = scalar(dst->src[2]);
@@ -63,7 +63,7 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     const float * z   = (const float *) logits->data;
     if (state.draws_on_host) {
         row.logits.assign(z, z + logits->ne[0]);
-        row.last             = { -1, temperature, top_p, 0, 0.0f, 0 };
+        state.decide(row, { -1, temperature, top_p, 0, 0.0f, 0 });
         *(int32_t *) dst->data = 0;
         return;
     }
@@ -74,7 +74,7 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
         z = row.logits.data();
     }
     const nucleus_draw draw = nucleus_sample(z, logits->ne[0], user_temperature, user_top_p, row.uniform, row.ws, !cut);
-    row.last = { draw.token, state.told_temperature(temperature), state.told_top_p(top_p), draw.size, draw.prob, (int32_t) draw.status };
+    state.decide(row, { draw.token, state.told_temperature(temperature), state.told_top_p(top_p), draw.size, draw.prob, (int32_t) draw.status });
     // -1 would send llama_sampler_sample looking for logits that were never copied to the host
     *(int32_t *) dst->data = std::max(draw.token, 0);
 }
@@ -85,7 +85,7 @@ void observer_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
         return;
     }
     graph_row & row = *(graph_row *) userdata;
-    row.last        = { -1, scalar(dst->src[0]), scalar(dst->src[1]), 0, 0.0f, 0 };
+    row.owner->decide(row, { -1, scalar(dst->src[0]), scalar(dst->src[1]), 0, 0.0f, 0 });
     *(float *) dst->data = 0.0f;
 }
 
@@ -105,10 +105,11 @@ autodeco_decoding decision(const sampler_state & state, const device_values & va
 // Hold what was decided on a device as long as the sampler lives: its context may go when the token was taken.
 void keep_decision(sampler_state & state, llama_token token) {
     device_values values;
-    if (state.rows.empty() || !state.rows.front().drawn.rows) {
+    const size_t  at = state.in_order ? state.n_accepted : 0;
+    if (at >= state.rows.size() || !state.rows[at].drawn.rows) {
         return;
     }
-    graph_row & row = state.rows.front();
+    graph_row & row = state.rows[at];
     if (row.drawn.rows->read_drawn(row.drawn.row, token, values)) {
         row.last  = decision(state, values);
         row.drawn = {};
@@ -120,7 +121,7 @@ void sampler_accept(llama_sampler * smpl, llama_token token) {
     // a token drawn on the host is accepted by the host stage
     if (!state.is_observer && !state.draws_on_host) {
         keep_decision(state, token);
-        state.is_taken = true;
+        state.take(observed(state));
         state.next_uniform();
     }
 }
@@ -169,10 +170,17 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     return state.heads_on_host || (bool) state.weights;
 }
 
-void observe(ggml_context * ctx, ggml_cgraph * gf, const predictions & pred, graph_row & row) {
+// Keep what was predicted, and let the logits depend on that: llama.cpp leaves out what it does for a sequence that has no
+// output in a batch, and nothing may be kept of that either.
+void observe(ggml_context * ctx, ggml_cgraph * gf, const predictions & pred, llama_sampler_data & data, graph_row & row) {
     ggml_tensor * kept = host_node(ctx, GGML_TYPE_F32, 1, 1, { or_one(pred.temperature), or_one(pred.top_p) }, observer_node, 1, &row);
     ggml_set_name(kept, "autodeco_observer");
-    ggml_build_forward_expand(gf, kept);
+    if (!data.logits->view_src) { // of a probe
+        ggml_build_forward_expand(gf, kept);
+        return;
+    }
+    data.logits         = ggml_view_1d(ctx, data.logits, data.logits->ne[0], 0);
+    data.logits->src[1] = kept;
 }
 
 ggml_tensor * draw_on_cpu(ggml_context * ctx, ggml_tensor * logits, const predictions & pred, graph_row & row) {
@@ -225,7 +233,7 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
         row.ws.reserve(logits->ne[0]);
         const predictions pred = predict(ctx, gf, state, outputs, logits, row);
         if (state.is_observer) {
-            observe(ctx, gf, pred, row);
+            observe(ctx, gf, pred, *data, row);
             return;
         }
         token = draw_on_cpu(ctx, logits, pred, row);
@@ -260,12 +268,20 @@ device_settings device_settings_of(const sampler_state & state, double uniform) 
 void sampler_backend_set_input(llama_sampler * smpl) {
     sampler_state & state = state_of(smpl);
     state.begin_token();
+    if (state.is_taken) { // the first graph of a decode: what is left of the last one was no token in the end
+        state.decided.clear();
+        state.n_accepted = 0;
+    }
     state.is_taken     = false;
     std::mt19937 ahead = state.rng;
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
-    for (size_t i = 0; i < state.n_rows; ++i) {
+    double uniform_of_row = state.uniform;
+    for (size_t i = 0; i < state.decided.size(); ++i) {
+        uniform_of_row = uniform(ahead);
+    }
+    for (size_t i = 0; i < state.n_rows; ++i, uniform_of_row = uniform(ahead)) {
         graph_row & row = state.rows[i];
-        row.uniform     = i == 0 ? state.uniform : uniform(ahead);
+        row.uniform     = uniform_of_row;
         row.drawn       = row.planned;
         if (row.drawn.rows) {
             row.drawn.rows->prepare(row.drawn.row, device_settings_of(state, row.uniform));
@@ -335,9 +351,17 @@ autodeco_decoding observed(const sampler_state & state) {
     if (state.rows.empty()) {
         return undecided(AUTODECO_STATUS_NOT_ATTACHED);
     }
-    const graph_row & row = state.rows.front();
+    if (!state.decided.empty()) {
+        return state.decided.front();
+    }
+    const size_t at = state.in_order ? state.n_accepted : 0;
+    if (at >= state.rows.size()) {
+        return undecided(AUTODECO_STATUS_LOST);
+    }
+    const graph_row & row = state.rows[at];
     if (!row.drawn.rows) {
-        return row.last;
+        const bool by_nodes = state.is_observer || !state.on_device;
+        return state.in_order && by_nodes ? undecided(AUTODECO_STATUS_LOST) : row.last;
     }
     device_values values;
     if (!row.drawn.rows->read(row.drawn.row, values)) {

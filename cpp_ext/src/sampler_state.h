@@ -53,7 +53,7 @@ private:
 // What one output row of a graph reads and writes. Graphs are kept and run again by llama.cpp, so a row's address must
 // hold for the sampler's life: rows are reused in order by every graph and never freed before the sampler.
 struct graph_row {
-    const sampler_state * owner    = nullptr;
+    sampler_state *       owner    = nullptr;
     double                uniform  = 0.0;
     autodeco_decoding     last     = undecided(AUTODECO_STATUS_NOT_DECODED);
     row_workspace         ws;
@@ -85,6 +85,13 @@ struct sampler_state {
     bool on_device     = false; // what a draw needs is computed by the device that has the logits
     int64_t n_outputs_max = 1;  // of one sequence in one graph
     bool draws_on_host = false; // the node of the CPU keeps the logits for host stages instead of drawing
+
+    // A server's: one decode may have several outputs of the sequence, in one graph or in several, and other sequences in more
+    // graphs after them. What was decided for each is kept in their order until its token is accepted.
+    bool                          in_order = false;
+    std::deque<autodeco_decoding> decided;       // by nodes of the CPU, and not accepted yet
+    size_t                        n_accepted = 0; // since the graph ran
+    autodeco_decoding             accepted = undecided(AUTODECO_STATUS_NOT_DECODED); // of the last token
 
     std::deque<graph_row> rows;
     size_t                n_rows = 0; // of the current graph
@@ -119,8 +126,27 @@ struct sampler_state {
 
     void restart() {
         begin_token();
+        decided.clear();
+        n_accepted = 0;
         rng.seed(params.seed == LLAMA_DEFAULT_SEED ? std::random_device{}() : params.seed);
         next_uniform();
+    }
+
+    void decide(graph_row & row, const autodeco_decoding & decoding) {
+        row.last = decoding;
+        if (in_order) {
+            decided.push_back(decoding);
+        }
+    }
+
+    // The token at hand was taken; `decoding` is what was decided for it.
+    void take(const autodeco_decoding & decoding) {
+        accepted = decoding;
+        is_taken = true;
+        ++n_accepted;
+        if (!decided.empty()) {
+            decided.pop_front();
+        }
     }
 
     void next_uniform() { uniform = std::uniform_real_distribution<double>(0.0, 1.0)(rng); }

@@ -1,0 +1,45 @@
+# Copies of files of llama.cpp with a patch applied: the unpacked source itself stays as it came, for it is everybody's.
+#
+#   autodeco_patched(DESTINATION PATCH FILE...)    files and folders of LLAMA_CPP_DIR, copied to DESTINATION and patched
+function(autodeco_patched destination patch)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${patch})
+    file(SHA256 ${patch} wanted)
+    set(wanted "llama.cpp ${LLAMA_CPP_VERSION} ${wanted}")
+    set(stamp ${destination}/patched.txt)
+    if(EXISTS ${stamp})
+        file(READ ${stamp} found)
+        if(found STREQUAL wanted)
+            return()
+        endif()
+    endif()
+    foreach(file ${ARGN})
+        if(NOT EXISTS ${LLAMA_CPP_DIR}/${file})
+            message(FATAL_ERROR "autodeco: LLAMA_CPP_DIR=${LLAMA_CPP_DIR} lacks ${file}: complete it with python3 cmake/llama_cpp_source.py ${LLAMA_CPP_DIR}")
+        endif()
+    endforeach()
+    find_program(PATCH_PROGRAM patch)
+    if(NOT PATCH_PROGRAM)
+        message(FATAL_ERROR "autodeco: the program patch is needed to change llama.cpp's server: install it, or build with -DAUTODECO_SERVER=OFF")
+    endif()
+    # Beside what is there, and file by file onto it: what has not changed is not compiled again.
+    set(fresh ${destination}.new)
+    file(REMOVE_RECURSE ${fresh})
+    foreach(file ${ARGN})
+        get_filename_component(folder ${file} DIRECTORY)
+        file(COPY ${LLAMA_CPP_DIR}/${file} DESTINATION ${fresh}/${folder})
+    endforeach()
+    execute_process(
+        COMMAND ${PATCH_PROGRAM} --strip=1 --fuzz=0 --batch --silent --no-backup-if-mismatch --input=${patch}
+        WORKING_DIRECTORY ${fresh}
+        OUTPUT_VARIABLE log ERROR_VARIABLE log
+        RESULT_VARIABLE failed)
+    if(failed)
+        message(FATAL_ERROR "autodeco: ${patch} does not apply to ${LLAMA_CPP_DIR}, which should be llama.cpp ${LLAMA_CPP_VERSION} unchanged: unpack it anew with python3 cmake/llama_cpp_source.py\n${log}")
+    endif()
+    file(GLOB_RECURSE files RELATIVE ${fresh} ${fresh}/*)
+    foreach(file ${files})
+        configure_file(${fresh}/${file} ${destination}/${file} COPYONLY)
+    endforeach()
+    file(REMOVE_RECURSE ${fresh})
+    file(WRITE ${stamp} ${wanted})
+endfunction()

@@ -1,0 +1,111 @@
+#include "sequence.h"
+
+#include "request.h"
+#include "sampler_state.h"
+#include "serving.h"
+
+#include "common.h"
+
+#include <stdexcept>
+
+namespace autodeco {
+
+namespace {
+
+llama_sampler * new_chain(llama_sampler * only) {
+    state_of(only).in_order = true;
+    llama_sampler * chain   = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    llama_sampler_chain_add(chain, only);
+    return chain;
+}
+
+} // namespace
+
+sequence::sequence(std::shared_ptr<serving> serving, llama_context * ctx, llama_seq_id id)
+    : from(std::move(serving)), ctx(ctx), id(id),
+      drawing(new_chain(autodeco_sampler_init(from->heads.get(), autodeco_default_params()))),
+      observing(new_chain(autodeco_sampler_init_observer(from->heads.get(), autodeco_default_params()))) {}
+
+void sequence::begin(const common_params_sampling & sampling, bool on_host) {
+    const request & asked = *sampling.heads_request;
+    in_graph              = !on_host && !shares_row;
+    accepted.clear();
+
+    const auto      has         = [&](common_sampler_type sampler) {
+        return std::find(sampling.samplers.begin(), sampling.samplers.end(), sampler) != sampling.samplers.end();
+    };
+    const bool      fixed_t     = asked.fixed_temperature >= 0.0f;
+    const bool      fixed_p     = asked.fixed_top_p >= 0.0f;
+    const float     temperature = asked.is_greedy() ? 0.0f : fixed_t ? asked.fixed_temperature : asked.temperature_scale;
+    autodeco_sampler_set_fixed(smpl(), fixed_t, fixed_p);
+    autodeco_sampler_set_cuts(smpl(), has(COMMON_SAMPLER_TYPE_TOP_K) ? sampling.top_k : 0, has(COMMON_SAMPLER_TYPE_MIN_P) ? sampling.min_p : 0.0f);
+    autodeco_sampler_set_params(smpl(), { sampling.seed, temperature, fixed_p ? asked.fixed_top_p : asked.top_p_scale });
+
+    if (attached == chain()) {
+        return; // attaching anew would have llama.cpp measure its graphs again
+    }
+    attached = llama_set_sampler(ctx, id, chain()) ? chain() : nullptr;
+    if (!attached) {
+        throw std::runtime_error("the context takes no sampler, so heads cannot work");
+    }
+}
+
+void sequence::leave() {
+    if (attached) {
+        llama_set_sampler(ctx, id, nullptr);
+        attached = nullptr;
+    }
+}
+
+llama_sampler * sequence::host_temperature() const {
+    return autodeco_sampler_init_host_temperature(smpl());
+}
+
+llama_sampler * sequence::host_draw() const {
+    return autodeco_sampler_init_host(smpl());
+}
+
+void sequence::restart() {
+    accepted.clear();
+    llama_sampler_reset(smpl());
+}
+
+void sequence::accept(llama_token token) {
+    if (in_graph) { // else by the host's stage
+        llama_sampler_accept(chain(), token);
+    }
+    accepted.push_back(state_of(smpl()).accepted);
+    if (accepted.back().token != token) { // drawn in a graph whose values were overwritten since, or by another sampler
+        accepted.back() = undecided(AUTODECO_STATUS_LOST);
+        accepted.back().token = token;
+    }
+}
+
+autodeco_decoding sequence::next() {
+    if (accepted.empty()) {
+        return undecided(AUTODECO_STATUS_NOT_DECODED);
+    }
+    const autodeco_decoding decoding = accepted.front();
+    accepted.pop_front();
+    if (decoding.status == 0) {
+        from->count(decoding);
+    }
+    return decoding;
+}
+
+void sequence::take_prediction(const sequence & other) {
+    sampler_state & state = state_of(smpl());
+    state.is_taken        = false;
+    state.decide(state.row(0), observed(state_of(other.smpl())));
+}
+
+std::unique_ptr<sequence::saved> sequence::save() const {
+    return std::unique_ptr<saved>(new saved{ { llama_sampler_clone(chain()), llama_sampler_free }, accepted.size() });
+}
+
+void sequence::restore(const saved & from_then) {
+    llama_sampler_copy(from_then.graph.get(), chain());
+    accepted.resize(std::min(accepted.size(), from_then.n_accepted));
+}
+
+} // namespace autodeco
