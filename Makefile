@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads edge edge-arm edge-cuda edge-bench bench wheel wheel-programs clean
+.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server edge edge-arm edge-cuda edge-bench bench wheel wheel-programs clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -48,14 +48,14 @@ docs: setup
 
 # llama.cpp's source, of the version that is installed: for the standalone program, its chat templates, and tiny models.
 LLAMA_CPP := build/llama.cpp
-LLAMA_CPP_SOURCE := $(LLAMA_CPP)/tests/test-llama-archs.cpp
+LLAMA_CPP_SOURCE := $(LLAMA_CPP)/tools/server/main.cpp
 $(LLAMA_CPP_SOURCE):
 	$(PYTHON) cmake/llama_cpp_source.py $(LLAMA_CPP)
 
 # The C++ and its tests compiled once more, every warning an error.
 strict: setup $(LLAMA_CPP_SOURCE)
 	mkdir -p build
-	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON \
+	$(BIN)/cmake -S . -B build/strict -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON -DAUTODECO_SERVER=ON \
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/strict.log
 	$(BIN)/cmake --build build/strict
 
@@ -86,6 +86,11 @@ fuzz-heads: clang
 	mkdir -p build/fuzz-corpus
 	build/clang/fuzz_heads -max_total_time=600 -max_len=65536 -timeout=10 -rss_limit_mb=1024 build/fuzz-corpus tests/fuzz/corpus tests/corpus
 	build/clang/fuzz_heads -merge=1 -use_counters=0 -max_len=65536 tests/fuzz/corpus build/fuzz-corpus
+
+# llama.cpp's server with heads: build/x86-64/autodeco-server. Wants OpenSSL's headers for HTTPS (-hf).
+server: setup $(LLAMA_CPP_SOURCE)
+	$(BIN)/cmake --preset x86-64 -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_SERVER=ON > build/server.log
+	$(BIN)/cmake --build build/x86-64 --target autodeco-server
 
 # The standalone program for this machine, and for ARM: one file each. No Python is in them.
 EDGE_OPTIONS := -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON -DAUTODECO_BENCHMARKS=ON

@@ -18,8 +18,13 @@ function(autodeco_patched destination patch)
         endif()
     endforeach()
     find_program(PATCH_PROGRAM patch)
-    if(NOT PATCH_PROGRAM)
-        message(FATAL_ERROR "autodeco: the program patch is needed to change llama.cpp's server: install it, or build with -DAUTODECO_SERVER=OFF")
+    find_program(GIT_PROGRAM git)
+    if(PATCH_PROGRAM)
+        set(apply ${PATCH_PROGRAM} --strip=1 --fuzz=0 --batch --silent --no-backup-if-mismatch --input=${patch})
+    elseif(GIT_PROGRAM) # as outside of a repository
+        set(apply ${CMAKE_COMMAND} -E env GIT_CEILING_DIRECTORIES=${destination}/.. ${GIT_PROGRAM} apply ${patch})
+    else()
+        message(FATAL_ERROR "autodeco: neither patch nor git is installed, which change llama.cpp's server: install one, or build with -DAUTODECO_SERVER=OFF")
     endif()
     # Beside what is there, and file by file onto it: what has not changed is not compiled again.
     set(fresh ${destination}.new)
@@ -29,7 +34,7 @@ function(autodeco_patched destination patch)
         file(COPY ${LLAMA_CPP_DIR}/${file} DESTINATION ${fresh}/${folder})
     endforeach()
     execute_process(
-        COMMAND ${PATCH_PROGRAM} --strip=1 --fuzz=0 --batch --silent --no-backup-if-mismatch --input=${patch}
+        COMMAND ${apply}
         WORKING_DIRECTORY ${fresh}
         OUTPUT_VARIABLE log ERROR_VARIABLE log
         RESULT_VARIABLE failed)

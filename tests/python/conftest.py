@@ -46,6 +46,29 @@ def exported(smollm2, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def other_heads(tmp_path_factory):
+    """Heads of a model of another width."""
+    import gguf
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("other") / "heads.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_string("adapter.type", "autodeco")
+    writer.add_uint32("autodeco.version", 1)
+    writer.add_uint32("autodeco.embedding_length", 64)
+    writer.add_uint32("autodeco.vocab_size", 100)
+    writer.add_float32("autodeco.temperature.scale", 2.0)
+    shapes = {"0.weight": (256, 64), "0.bias": 256, "2.weight": (1, 256), "2.bias": 1}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"autodeco.temp_head.{name}", np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="session")
 def llm(smollm2, exported):
     """SmolLM2 with the golden heads; every generation starts from its own prompt and seed, so tests may share it."""
     model = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)

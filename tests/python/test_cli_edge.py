@@ -294,29 +294,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, smollm2, expo
     assert result.stderr.count("\n") == 1
 
 
-@pytest.fixture(scope="module")
-def other_heads(tmp_path_factory):
-    """Heads of a model of another width."""
-    import gguf
-    import numpy as np
-
-    path = tmp_path_factory.mktemp("other") / "heads.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_string("adapter.type", "autodeco")
-    writer.add_uint32("autodeco.version", 1)
-    writer.add_uint32("autodeco.embedding_length", 64)
-    writer.add_uint32("autodeco.vocab_size", 100)
-    writer.add_float32("autodeco.temperature.scale", 2.0)
-    shapes = {"0.weight": (256, 64), "0.bias": 256, "2.weight": (1, 256), "2.bias": 1}
-    for name, shape in shapes.items():
-        writer.add_tensor(f"autodeco.temp_head.{name}", np.zeros(shape, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
 LIMITS = {"address space": resource.RLIMIT_AS, "data": resource.RLIMIT_DATA}
 
 

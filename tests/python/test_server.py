@@ -1,6 +1,7 @@
-"""autodeco-server against autodeco.Llama: the same values and tokens, in the graph and on the host, and what clients may ask."""
+"""autodeco-server against autodeco.Llama: the same values and tokens, in the graph and on the host; what clients may ask."""
 
 import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -131,7 +132,9 @@ def test_slots_in_parallel_give_what_they_give_alone(server):
     with ThreadPoolExecutor(4) as pool:
         wheres = [{}, {"n_probs": 1}, {}, {"backend_sampling": False}]
         together = list(
-            pool.map(lambda at: server.post("/completion", prompt=prompts[at], temperature=0, **body, **wheres[at]), range(4))
+            pool.map(
+                lambda at: server.post("/completion", prompt=prompts[at], temperature=0, **body, **wheres[at]), range(4)
+            )
         )
     for one, other in zip(alone, together, strict=True):
         assert one["content"] == other["content"]
@@ -155,7 +158,7 @@ def test_a_long_prompt_beside_an_answer_leaves_its_values_alone(server, smollm2)
 
 
 def test_a_grammar_goes_with_heads(server):
-    answer = server.post("/completion", prompt=STORY, n_predict=8, grammar='root ::= [0-9]+', seed=2, autodeco=True)
+    answer = server.post("/completion", prompt=STORY, n_predict=8, grammar="root ::= [0-9]+", seed=2, autodeco=True)
     assert answer["content"].isdigit()
     assert all(0 < temperature < 2 for temperature in values(answer)["temperature"])
 
@@ -271,3 +274,27 @@ def figures(server) -> dict[str, float]:
 
 def test_the_page_is_in_the_program(server):
     assert server.get("/autodeco").lower().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--autodeco", "missing.gguf"], "missing.gguf"),
+        (["--client-sampling", "maybe"], "must be ignore, multiply or override"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_line(smollm2, tmp_path, arguments, line):
+    done = subprocess.run(
+        command("-m", smollm2, *arguments), capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert sum(line in said for said in (done.stdout + done.stderr).splitlines()) == 1
+
+
+def test_heads_of_another_model_stop_the_server(smollm2, other_heads):
+    done = subprocess.run(
+        command("-m", smollm2, "--autodeco", other_heads), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    line = f"{other_heads}: heads are made for hidden states of width 64, the model's have 576"
+    assert line in done.stdout + done.stderr
