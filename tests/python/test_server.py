@@ -1,4 +1,4 @@
-"""autodeco-server against autodeco.Llama: the same values and tokens, in the graph and on the host; what clients may ask."""
+"""autodeco-server against autodeco.Llama: the same values and tokens, in the graph and on the host."""
 
 import json
 import subprocess
