@@ -12,7 +12,9 @@ namespace autodeco {
 
 namespace {
 
-llama_sampler * new_chain(llama_sampler * only) {
+llama_sampler * new_chain(const serving & from, bool in_graph) {
+    llama_sampler * only    = in_graph ? autodeco_sampler_init(from.heads.get(), autodeco_default_params())
+                                       : autodeco_sampler_init_observer(from.heads.get(), autodeco_default_params());
     state_of(only).in_order = true;
     llama_sampler * chain   = llama_sampler_chain_init(llama_sampler_chain_default_params());
     llama_sampler_chain_add(chain, only);
@@ -22,13 +24,11 @@ llama_sampler * new_chain(llama_sampler * only) {
 } // namespace
 
 sequence::sequence(std::shared_ptr<serving> serving, llama_context * ctx, llama_seq_id id)
-    : from(std::move(serving)), ctx(ctx), id(id),
-      drawing(new_chain(autodeco_sampler_init(from->heads.get(), autodeco_default_params()))),
-      observing(new_chain(autodeco_sampler_init_observer(from->heads.get(), autodeco_default_params()))) {}
+    : from(std::move(serving)), ctx(ctx), id(id) {}
 
 void sequence::begin(const common_params_sampling & sampling, bool on_host) {
     const request & asked = *sampling.heads_request;
-    in_graph              = !on_host && !shares_row;
+    attach(!on_host && !shares_row);
     accepted.clear();
 
     const auto      has         = [&](common_sampler_type sampler) {
@@ -40,20 +40,25 @@ void sequence::begin(const common_params_sampling & sampling, bool on_host) {
     autodeco_sampler_set_fixed(smpl(), fixed_t, fixed_p);
     autodeco_sampler_set_cuts(smpl(), has(COMMON_SAMPLER_TYPE_TOP_K) ? sampling.top_k : 0, has(COMMON_SAMPLER_TYPE_MIN_P) ? sampling.min_p : 0.0f);
     autodeco_sampler_set_params(smpl(), { sampling.seed, temperature, fixed_p ? asked.fixed_top_p : asked.top_p_scale });
+}
 
-    if (attached == chain()) {
-        return; // attaching anew would have llama.cpp measure its graphs again
+void sequence::attach(bool wanted_in_graph) {
+    if (chain && in_graph == wanted_in_graph) {
+        return; // attaching anew has llama.cpp measure its graphs again
     }
-    attached = llama_set_sampler(ctx, id, chain()) ? chain() : nullptr;
-    if (!attached) {
+    chain_ptr made(new_chain(*from, wanted_in_graph));
+    if (!llama_set_sampler(ctx, id, made.get())) {
+        chain.reset();
         throw std::runtime_error("the context takes no sampler, so heads cannot work");
     }
+    chain    = std::move(made);
+    in_graph = wanted_in_graph;
 }
 
 void sequence::leave() {
-    if (attached) {
+    if (chain) {
         llama_set_sampler(ctx, id, nullptr);
-        attached = nullptr;
+        chain.reset();
     }
 }
 
@@ -72,7 +77,7 @@ void sequence::restart() {
 
 void sequence::accept(llama_token token) {
     if (in_graph) { // else by the host's stage
-        llama_sampler_accept(chain(), token);
+        llama_sampler_accept(chain.get(), token);
     }
     accepted.push_back(state_of(smpl()).accepted);
     if (accepted.back().token != token) { // drawn in a graph whose values were overwritten since, or by another sampler
@@ -100,11 +105,11 @@ void sequence::take_prediction(const sequence & other) {
 }
 
 std::unique_ptr<sequence::saved> sequence::save() const {
-    return std::unique_ptr<saved>(new saved{ { llama_sampler_clone(chain()), llama_sampler_free }, accepted.size() });
+    return std::unique_ptr<saved>(new saved{ { llama_sampler_clone(chain.get()), llama_sampler_free }, accepted.size() });
 }
 
 void sequence::restore(const saved & from_then) {
-    llama_sampler_copy(from_then.graph.get(), chain());
+    llama_sampler_copy(from_then.graph.get(), chain.get());
     accepted.resize(std::min(accepted.size(), from_then.n_accepted));
 }
 

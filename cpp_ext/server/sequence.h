@@ -24,7 +24,7 @@ public:
     // It goes on without the heads: the context has no sampler of ours for this slot.
     void leave();
 
-    bool is_attached() const { return attached; }
+    bool is_attached() const { return chain != nullptr; }
     bool draws_in_graph() const { return in_graph; }
 
     // Several answers to one prompt draw their first tokens from one row.
@@ -57,15 +57,13 @@ private:
     };
     using chain_ptr = std::unique_ptr<llama_sampler, chain_free>;
 
-    llama_sampler * smpl() const { return llama_sampler_chain_get(chain(), 0); }
-    llama_sampler * chain() const { return in_graph ? drawing.get() : observing.get(); }
+    void            attach(bool wanted_in_graph);
+    llama_sampler * smpl() const { return llama_sampler_chain_get(chain.get(), 0); }
 
     std::shared_ptr<serving> from;
     llama_context *          ctx;
     llama_seq_id             id;
-    chain_ptr                drawing;
-    chain_ptr                observing;
-    llama_sampler *          attached = nullptr;
+    chain_ptr                chain; // in the graph; llama.cpp attaches a chain once only
     bool                     in_graph = true;
 
     std::deque<autodeco_decoding> accepted;

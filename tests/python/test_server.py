@@ -31,7 +31,7 @@ def llm(smollm2, exported):
 @pytest.fixture(scope="module")
 def server(smollm2, exported, tmp_path_factory):
     log = tmp_path_factory.mktemp("server") / "log"
-    with running(log, "-m", smollm2, "--autodeco", exported("f32"), "-c", 2048, "-np", 4) as started:
+    with running(log, "-m", smollm2, "--autodeco", exported("f32"), "-c", 2048, "-np", 4, "-ub", 64) as started:
         yield started
 
 
@@ -144,7 +144,7 @@ def test_slots_in_parallel_give_what_they_give_alone(server):
 def test_a_long_prompt_beside_an_answer_leaves_its_values_alone(server, smollm2):
     """The prompt of one slot takes several graphs; in all but the first the other slot has no output."""
     alone = server.post("/completion", prompt=STORY, n_predict=24, temperature=0, n_probs=1, autodeco=True)
-    long = " ".join(str(number) for number in range(400))
+    long = " ".join(str(number) for number in range(100))
     for where in ({"n_probs": 1}, {}):
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(

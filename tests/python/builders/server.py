@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import time
@@ -52,7 +53,9 @@ class Server:
 
 
 def program() -> Path:
-    return built("autodeco-server")
+    """The program that AUTODECO_SERVER names, of a wheel or another build; without it, that of `make strict`'s build."""
+    asked = os.environ.get("AUTODECO_SERVER")
+    return Path(asked) if asked else built("autodeco-server")
 
 
 def command(*arguments) -> list[str]:
