@@ -199,19 +199,23 @@ def test_several_answers_to_one_prompt(server, llm):
 
 
 @pytest.mark.parametrize("where", [{}, {"n_probs": 1}])
-def test_speculation_leaves_greedy_answers_and_their_values_as_they_are(smollm2, exported, tmp_path, where):
-    body = {"prompt": "one two three one two three one two three one two", "n_predict": 32, "temperature": 0}
-    body |= {"autodeco": True, **where}
+def test_speculation_leaves_answers_and_their_values_as_they_are(smollm2, exported, tmp_path, where):
+    prompt = "one two three one two three one two three one two"
+    bodies = [
+        {"prompt": prompt, "n_predict": 32, "autodeco": True, **where, **how}
+        for how in ({"temperature": 0}, {"seed": 5})
+    ]
     arguments = ["-m", smollm2, "--autodeco", exported("f32"), "-c", 1024, "-np", 2]
     with running(tmp_path / "plain", *arguments) as server:
-        plain = server.post("/completion", **body)
-    speculation = ["--spec-type", "ngram-simple", "--spec-draft-n-max", 4]
+        plain = [server.post("/completion", **body) for body in bodies]
+    speculation = ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", 3, "--spec-ngram-simple-size-m", 6]
     with running(tmp_path / "speculative", *arguments, *speculation) as server:
-        drafted = server.post("/completion", **body)
+        drafted = [server.post("/completion", **body) for body in bodies]
         metrics = server.get("/metrics")
     accepted = next(line for line in metrics.splitlines() if line.startswith("llamacpp:spec_decode_num_accepted"))
     assert float(accepted.split()[1]) > 0
-    assert_same(values(drafted), values(plain))
+    for one, other in zip(plain, drafted, strict=True):
+        assert_same(values(other), values(one))
 
 
 @pytest.mark.parametrize("layout", ["merged", "embedded"])

@@ -53,7 +53,7 @@ class Server:
 
 
 def program() -> Path:
-    """The program that AUTODECO_SERVER names, of a wheel or another build; without it, that of `make strict`'s build."""
+    """The program that AUTODECO_SERVER names, of another build; without it, that of the build of `make strict`."""
     asked = os.environ.get("AUTODECO_SERVER")
     return Path(asked) if asked else built("autodeco-server")
 
