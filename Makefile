@@ -1,4 +1,4 @@
-# make demo     set up, then the whole way once: heads for a small model, exported, generating
+# make demo     set up, then a small model tuned in minutes: heads from rewards, judged on problems they never saw
 # make test     set up, then every check but the slow ones; make test SLOW=1: every check
 PYTHON ?= python3
 VENV   ?= .venv

@@ -8,7 +8,7 @@ from autodeco.settings.program import Parser, one_line_warnings, reports_errors
 
 VERBS = {
     "tune": "heads for a model and problems, judged: all of it in one command, with a verdict",
-    "demo": "train heads on a small model, export them and generate: the whole way in one command",
+    "demo": "tune a small model in minutes, and show what its heads gain on problems that no training saw",
     "rollout": "sample a model's own answers to problems and keep those that a checker finds right",
     "collect": "run a GGUF model over completions and keep its hidden states",
     "train": "train heads on likelihood, from collected hidden states or a Hugging Face model",

@@ -1,22 +1,21 @@
-"""The whole way once, on a small model: its own right answers, hidden states, heads, GGUF, generation."""
+"""A tuning of a small model in some minutes: heads from rewards, judged on problems that no training saw."""
 
 import argparse
-import json
 import os
 import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from autodeco.commands.shown_command import show_and_run
 from autodeco.errors import InputError
-from autodeco.evaluation.tasks import Task, TaskSpec, question_of
 from autodeco.settings.given import add_settings, given_settings
 from autodeco.settings.machine import Processors
 from autodeco.settings.options import Options, option
 
-TASK = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
-MAX_TOKENS = 24  # the model's right answers have about 12
+# Problems that the model answers in a word, where its likeliest word is often not the right one.
+TASKS = ("course_schedule:min_num_courses=3,max_num_courses=4", "ransom_note")
+MAX_TOKENS = 8  # the model's answers have two
+CHAT = "Is the sum of two odd numbers even? Answer yes or no."
 
 
 @dataclass(frozen=True)
@@ -33,50 +32,15 @@ class Files(Options):
 class Settings(Options):
     """Everything that decides the outcome of the demo, beside the model."""
 
-    questions: int = option(100, "trained on", least=4)
-    samples: int = option(6, "answers to each of them", least=1)
-    # the model is right more often than at 1, and still varied
-    sampling_temperature: float = option(0.6, "of these answers", least=0.0, flag=False)
-    held_out: int = option(40, "questions compared on", least=1)
-    compared_samples: int = option(4, "answers to each of them, a method", least=1)
-    steps: int = option(300, "updates of the heads", least=1)
-    seed: int = option(0, "of questions, answers and training", least=0)
-
-
-@dataclass(frozen=True)
-class Demo:
-    """One demo: its files by name, and what all its stages need."""
-
-    model: Path
-    output: Path
-    settings: Settings
-    threads: int
-    task: Task
-    console: object
-
-    @property
-    def data(self) -> Path:
-        return self.output / "right-answers.jsonl"
-
-    @property
-    def traces(self) -> Path:
-        return self.output / "traces"
-
-    @property
-    def heads(self) -> Path:
-        return self.output / "heads"
-
-    @property
-    def sidecar(self) -> Path:
-        return self.output / "heads.gguf"
-
-    @property
-    def merged(self) -> Path:
-        return self.output / "model-with-heads.gguf"
-
-    @property
-    def picture(self) -> Path:
-        return self.output / "comparison.svg"
+    training: int = option(240, "problems of each of two kinds to learn from", least=16)
+    rounds: int = option(20, "times that answers are drawn and learned from", least=1)
+    batch_problems: int = option(24, "in a round", least=1, flag=False)
+    samples: int = option(16, "answers to each of them", least=2)
+    held_out: int = option(40, "problems of the training that measure the heads", least=2, flag=False)
+    test: int = option(120, "problems of each kind to judge the heads on", least=4)
+    validation: int = option(16, "others of each kind, for the mean of what the heads predict", least=1, flag=False)
+    judged_samples: int = option(8, "answers to each of them, a method", least=1)
+    seed: int = option(0, "of problems, answers and training", least=0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,161 +48,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, Files, Settings, Processors)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run every stage that is not done yet, then compare and say what to type next."""
+def run(args: argparse.Namespace) -> int:
+    """Run every stage that is not done yet, then show what came of it; return the exit code of the first that ends
+    otherwise than well."""
     from rich.console import Console
 
-    from autodeco.base.opening import default_model
+    from autodeco.base.identity import model_fingerprint
+    from autodeco.base.opening import check_gguf, default_model
+    from autodeco.commands.demo_comparison import compare
+    from autodeco.commands.tuning import Tuning, Wanted, take_folder
     from autodeco.runs.locks import locked_folder
+    from autodeco.tuning.sizes import Given, Split
 
     files, settings, processors = given_settings(args, Files, Settings, Processors)
     if files.output.exists() and not files.output.is_dir():
         raise InputError(f"{files.output}: is a file; choose a folder with -o")
-    model, threads = files.model or Path(default_model()), processors.threads or os.cpu_count() or 1
+    model = files.model or Path(default_model())
+    check_gguf(model)
     console = Console(highlight=False, soft_wrap=True)
-    task = Task(TASK, settings.seed, test=settings.held_out, training=settings.questions)
-    demo = Demo(model, files.output, settings, threads, task, console)
-    with locked_folder(demo.output):
-        _claim(demo)
-        stages = (
-            ("the model's own right answers", _answer),
-            ("the hidden states behind them", _collect),
-            ("heads trained on them", _train),
-            ("heads as GGUF", _export),
-            ("side by side, on questions not trained on", _compare),
-        )
-        for number, (title, stage) in enumerate(stages, start=1):
-            console.rule(f"{number}/{len(stages)}  {title}", align="left")
-            stage(demo)
-        _say_what_was_made(demo)
+    wanted = Wanted(
+        model, files.output, TASKS, "pass@1", settings.judged_samples, settings.seed, MAX_TOKENS, processors.threads
+    )
+    problems = Split(settings.test, settings.validation, settings.training)
+    with locked_folder(files.output):
+        described = {"model": model_fingerprint(model), **asdict(settings)}
+        take_folder(files.output, "demo.json", "demo", described)
+        tuning = Tuning(wanted, Given(problems, _learning(settings)), console)
+        if not tuning.file("report.html").exists():
+            console.print(_how_long(model, settings, processors.threads))
+        if code := tuning.run():
+            return code
+        picture = tuning.file("comparison.svg")
+        recorder = Console(highlight=False, soft_wrap=True, record=True, width=max(console.width, 120))
+        compare(recorder, tuning.figures())
+        recorder.save_svg(str(picture), title="autodeco demo: temperature and top-p for every token")
+        _say_what_was_made(console, model, tuning, picture)
+    return 0
 
 
-def _claim(demo: Demo) -> None:
-    """Take the folder for these settings; what an interrupted run of the same settings left there is used again."""
-    from autodeco.runs.atomic import replacing
+def _learning(settings: Settings) -> list:
+    """The sizes of the training, as flags of ``autodeco reward``."""
+    from autodeco.tuning.sizes import NO_VERDICT
 
-    file = demo.output / "demo.json"
-    wanted = {"model": str(demo.model), **asdict(demo.settings)}
-    if file.exists():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            found = None
-        if found != wanted:
-            raise InputError(
-                f"{demo.output}: holds a demo of other settings; remove the folder or choose another with -o"
-            )
-        return
-    with replacing(file) as part:
-        part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    flags = ["--rounds", settings.rounds, "--batch-problems", settings.batch_problems, "--samples", settings.samples]
+    flags += ["--screening-problems", min(96, settings.training), "--validation-problems", settings.held_out]
+    return [*flags, "--validation-samples", 4, "--evaluate-every", -(-settings.rounds // 2), NO_VERDICT]
 
 
-def _answer(demo: Demo) -> None:
-    """Write right answers to ``right-answers.jsonl``; continues after an interrupt with the answers that are not in
-    ``answers.jsonl``."""
-    from autodeco import batch
+def _how_long(model: Path, settings: Settings, threads: int | None) -> str:
+    """How long it takes here, from how long the model takes to read some tokens."""
+    import time
+
     from autodeco.llama.opening import open_llama
-    from autodeco.runs.atomic import replacing
-    from autodeco.runs.jsonl_log import JsonlLog
-    from autodeco.settings.program import bar
+    from autodeco.settings.durations import duration
 
-    task, settings = demo.task, demo.settings
-    log = JsonlLog(demo.output / "answers.jsonl", check=lambda row: (row["problem"], row["sample"], row["right"]))
-    done = {(row["problem"], row["sample"]) for row in log.rows}
-    right = sum(row["right"] for row in log.rows)
-    llm = open_llama(demo.model, n_ctx=512, n_threads=demo.threads, n_threads_batch=demo.threads)
-    questions = [problem["prompt"] for problem in task.training]
-    sampling = batch.Sampling(settings.sampling_temperature, heads="none")
-    wanted = batch.requests(llm, questions, settings.samples, sampling, MAX_TOKENS, seed=settings.seed)
-    left = [request for request in wanted if (request.index, request.sample) not in done]
-    with log, bar(len(wanted), len(done), "answer", "") as shown:
-        for answer in batch.answer(llm, left):
-            is_right = task.is_right(task.training[answer.prompt], answer.text, answer.finished)
-            messages = [*questions[answer.prompt], {"role": "assistant", "content": answer.text}]
-            log.add({"problem": answer.prompt, "sample": answer.sample, "messages": messages, "right": is_right})
-            right += is_right
-            shown.update()
-            shown.set_postfix(right=right, refresh=False)
+    llm = open_llama(model, None, n_ctx=512, n_threads=threads, n_threads_batch=threads)
+    tokens = llm.tokenize(b"one two three four " * 64)[:READ]
+    llm.eval(tokens[:32])  # what is done once
+    began = time.perf_counter()
+    llm.eval(tokens[32:])
+    a_token = (time.perf_counter() - began) / len(tokens[32:])
     llm.close()
-    rows = sorted(log.rows, key=lambda row: (row["problem"], row["sample"]))
-    if not right:
-        raise InputError(f"{demo.model}: not one of {len(rows)} answers was right; try another model")
-    with replacing(demo.data) as part:
-        lines = [json.dumps({"messages": row["messages"]}) + "\n" for row in rows if row["right"]]
-        part.write_text("".join(lines), encoding="utf-8")
-    demo.console.print(f"{right} of {len(rows)} answers were right: {demo.data}")
+    learned = settings.rounds * settings.batch_problems * settings.samples
+    judged = len(TASKS) * (settings.test + settings.validation) * settings.judged_samples
+    seconds = START + a_token * (LEARNED * learned + JUDGED * judged)
+    return f"all of it takes about {duration(seconds)} here; Ctrl-C stops it, and the same command goes on"
 
 
-def _collect(demo: Demo) -> None:
-    flags = ["--data", demo.data, "-o", demo.traces, "--threads", demo.threads]
-    _autodeco(demo.console, "collect", demo.model, *flags)
+READ = 256  # tokens
+# What the demo took: seconds whatever the sizes are, and for an answer as many tokens as are read in that time.
+START, LEARNED, JUDGED = 30.0, 7.0, 25.0
 
 
-def _train(demo: Demo) -> None:
-    from autodeco.training.state import RESUME_FILE
-
-    unfinished = (demo.heads / RESUME_FILE).exists()
-    if (demo.heads / "config.json").exists() and not unfinished:
-        demo.console.print(f"{demo.heads}: trained before")
-        return
-    flags = ["--steps", demo.settings.steps, "--seed", demo.settings.seed, *(["--resume"] if unfinished else [])]
-    _autodeco(demo.console, "train", demo.traces, "-o", demo.heads, *flags)
-
-
-def _export(demo: Demo) -> None:
-    from autodeco.export import cli
-
-    for path, layout in ((demo.sidecar, "sidecar"), (demo.merged, "merged")):
-        arguments = [demo.heads, "--base", demo.model, "--layout", layout, "-o", path]
-        _command(demo.console, cli.main, "autodeco-export", *arguments)
-
-
-def _autodeco(console, *arguments) -> None:
-    from autodeco import cli
-
-    _command(console, cli.main, "autodeco", *arguments)
-
-
-def _command(console, main, *arguments) -> None:
-    """Show a command as a user would type it, and run it; its failure is ours."""
-    code = show_and_run(console, main, *arguments)
-    if code != 0:
-        raise SystemExit(code)
-
-
-def _compare(demo: Demo) -> None:
-    from rich.console import Console
-
-    from autodeco.commands.demo_comparison import compare
-
-    recorder = Console(highlight=False, soft_wrap=True, record=True, width=max(demo.console.width, 132))
-    compare(recorder, demo)
-    recorder.save_svg(str(demo.picture), title="AutoDeco: temperature and top-p for every token")
-
-
-def _say_what_was_made(demo: Demo) -> None:
-    console = demo.console
+def _say_what_was_made(console, model: Path, tuning, picture: Path) -> None:
     console.rule("what this made", align="left")
     for path, what in (
-        (demo.data, "the training data"),
-        (demo.traces, "hidden states and next tokens"),
-        (demo.heads, "heads for PyTorch (safetensors)"),
-        (demo.sidecar, "heads for the model's GGUF, beside it"),
-        (demo.merged, "model and heads in one file"),
-        (demo.picture, "the comparison as a picture"),
+        (tuning.file("report.html"), "the report: every figure, and answers coloured by temperature"),
+        (tuning.file("heads.gguf"), "the heads, for these two kinds of problems alone"),
+        (picture, "the comparison as a picture"),
     ):
-        console.print(f"  {path!s:<40} {what}")
-    console.print("next, try:")
-    program, python, merged = _program("autodeco"), _program("python"), demo.merged
-    example = question_of(demo.task.test[0])
-    console.print(f'  {program} generate -m {merged} --chat --show temperature "{example}"')
-    console.print(f"  {program} inspect {merged}")
-    console.print(f"  {python} -c \"import autodeco; print(autodeco.Llama('{merged}', verbose=False)('1 + 1 ='))\"")
-    console.print(
-        "\nThis was a demo: a tiny model, one kind of question, a few thousand tokens. Heads for real use want "
-        "thousands of right answers\nto varied problems, of the length you will generate, and a comparison with "
-        "settings tuned on held-out problems: docs/training.md."
-    )
+        console.print(f"  {path!s:<32} {what}")
+    committed = Path(__file__).parents[2] / "examples" / "smollm2" / "results" / "reward.gguf"
+    heads = Path(os.path.relpath(committed)) if committed.exists() else tuning.file("heads.gguf")
+    of = "heads of a longer training" if committed.exists() else "these heads"
+    console.print(f"chat with {of}:")
+    console.print(f"  {_program('autodeco')} generate -m {model} --heads {heads} --chat --show temperature '{CHAT}'")
+    console.print(tuning.figures()["verdict"], style="bold")
 
 
 def _program(name: str) -> str:

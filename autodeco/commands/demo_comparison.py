@@ -1,99 +1,92 @@
-"""The last stage of ``autodeco demo``: answers with heads beside those with settings that a user could fix."""
+"""What ``autodeco demo`` shows of an evaluation: heads beside their rivals, and the first answers."""
 
-import numpy as np
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
 from rich.table import Table
 from rich.text import Text
 
-from autodeco import batch
-from autodeco.base.token_bytes import TokenBytes
-from autodeco.commands.demo import MAX_TOKENS, Demo
-from autodeco.evaluation.methods import AUTODECO, DEFAULT, GREEDY, Method, mean_shift
-from autodeco.evaluation.tasks import Task, question_of
-from autodeco.llama.opening import open_llama
+from autodeco.evaluation.methods import AUTODECO, GREEDY, MEAN_SHIFT
+from autodeco.evaluation.results import FIRST, ONE_FOR_ALL, ORACLE
 from autodeco.reports.colors import SCALES, colored
-from autodeco.reports.token_texts import texts_of
-from autodeco.settings.program import bar
-
-SHOWN = 3  # questions whose answers are printed
+from autodeco.terminal import one_line
 
 
-def compare(console, demo: Demo) -> None:
-    """Answer the held-out questions with each method and print the shares, the means and coloured answers."""
-    threads = {"n_threads": demo.threads, "n_threads_batch": demo.threads}
-    llm = open_llama(demo.model, demo.sidecar, n_ctx=512, **threads)
-    answers = {AUTODECO.name: _ask(llm, demo, AUTODECO)}
-    guided = answers[AUTODECO.name]
-    mean = mean_shift(
-        float(np.concatenate([answer.decoding.temperature for answer in guided]).mean()),
-        float(np.concatenate([answer.decoding.top_p for answer in guided]).mean()),
+def compare(console, figures: dict[str, Any]) -> None:
+    """Print the share of right answers of the heads and their rivals, and answers to the first test problems of each
+    task, each token of the heads coloured by its temperature."""
+    problems, samples = figures["settings"]["test"], figures["settings"]["samples"]
+    console.print(f"right answers in %, of {samples} to each of {problems} problems of a kind that no training saw")
+    console.print(_shares(figures))
+    console.print(
+        f"\nThe first {FIRST} test problems of each kind, and the first answer of each method; tokens of AutoDeco have "
+        "the colour of their temperature:"
     )
-    answers |= {method.name: _ask(llm, demo, method) for method in (DEFAULT, mean, GREEDY)}
-    for index in range(min(SHOWN, len(demo.task.test))):
-        first = [next(answer for answer in answers[m.name] if answer.prompt == index) for m in (DEFAULT, AUTODECO)]
-        marked = ((answer, _is_right(demo.task, answer)) for answer in first)
-        show_pair(console, question_of(demo.task.test[index]), *marked, llm)
-    console.print(_shares(demo.task, answers, mean))
-    console.print(_positions(guided))
+    for task in figures["tasks"]:
+        _show_first(console, task)
 
 
-def _ask(llm, demo: Demo, method: Method) -> list[batch.Answer]:
-    samples = 1 if method.is_greedy else demo.settings.compared_samples
-    questions = [problem["prompt"] for problem in demo.task.test]
-    seed, answers = demo.settings.seed, []
-    with bar(samples * len(questions), 0, "answer", f"{method.name:<22}") as shown:
-        for answer in batch.generate(llm, questions, samples, method.sampling, max_tokens=MAX_TOKENS, seed=seed):
-            answers.append(answer)
-            shown.update()
-    return sorted(answers, key=lambda answer: (answer.prompt, answer.sample))
-
-
-def _is_right(task: Task, answer: batch.Answer) -> bool:
-    return task.is_right(task.test[answer.prompt], answer.text, answer.finished)
-
-
-def _shares(task: Task, answers: dict[str, list[batch.Answer]], mean: Method) -> Table:
-    table = Table(title="share of right answers", title_justify="left")
-    for column, justify in (("method", "left"), ("setting", "left"), ("answers", "right"), ("right", "right")):
-        table.add_column(column, justify=justify)
-    settings = {
-        AUTODECO.name: "picked for each token",
-        DEFAULT.name: "T 1, P 1",
-        mean.name: f"T {mean.sampling.temperature:.2f}, P {mean.sampling.top_p:.2f}",
-        GREEDY.name: "T 0",
-    }
-    names = {DEFAULT.name: "default sampling", mean.name: "fixed at heads' mean"}
-    for name, setting in settings.items():
-        share = sum(_is_right(task, answer) for answer in answers[name]) / len(answers[name])
-        error = (share * (1 - share) / len(answers[name])) ** 0.5
-        table.add_row(names.get(name, name), setting, str(len(answers[name])), f"{share:.0%} +-{error:.0%}")
+def _shares(figures: dict[str, Any]) -> Table:
+    tasks, whole = figures["tasks"], figures["together"]
+    table = Table()
+    table.add_column("method")
+    for task in tasks:
+        table.add_column(task["task"], justify="right")
+    table.add_column("all", justify="right")
+    table.add_column("AutoDeco is better by", justify="right")
+    best = whole["against"][ONE_FOR_ALL]["methods"][0]
+    rows = (
+        ("AutoDeco, for every token", None),
+        ("greedy", GREEDY.name),
+        (f"best static setting here: {best}", ONE_FOR_ALL),
+        ("best static setting of each kind", ORACLE),
+        ("fixed at the heads' mean", MEAN_SHIFT),
+    )
+    for name, rival in rows:
+        names = whole["against"][rival]["methods"] if rival else [AUTODECO.name] * len(tasks)
+        shares = [task["methods"][of]["pass_at"]["1"]["value"] for task, of in zip(tasks, names, strict=True)]
+        cells = [f"{100 * share:.1f}" for share in (*shares, sum(shares) / len(shares))]
+        table.add_row(name, *cells, _points(whole["against"][rival]) if rival else "")
     return table
 
 
-def show_pair(console, question: str, default: tuple, guided: tuple, llm) -> None:
-    """Print one question with the answers (and whether each is right) of default sampling and of the heads, the latter
-    coloured by temperature."""
-    marks = {True: "right", False: "wrong"}
-    console.print(Text(question, style="bold"))
-    console.print(Text(f"  default   {marks[default[1]]}  {' '.join(default[0].text.split())}"))
-    line = Text(f"  AutoDeco  {marks[guided[1]]}  ")
-    values = Text("  temperature      ", style="dim")
-    decoding = guided[0].decoding
-    pieces, tokens = TokenBytes(llm.model, special=False), decoding.token.tolist()
-    texts = texts_of(pieces[token] for token in tokens)
-    for token, text, temperature in zip(tokens, texts, decoding.temperature.tolist(), strict=True):
-        line.append_text(colored(text, temperature, SCALES["temperature"]))
-        name = "end" if pieces.is_end(token) else text.strip() or repr(text)
-        values.append(f" {name} ", style="dim")
-        values.append_text(colored(f"{temperature:.2f}", temperature, SCALES["temperature"]))
+def _points(d: dict[str, float]) -> str:
+    return f"{100 * d['difference']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
+
+
+def _show_first(console, task: dict[str, Any]) -> None:
+    questions = [first["question"] for first in task["first"]]
+    console.print(Text(f"\n{task['task']}: {one_line(questions[0])}", style="dim"))
+    names = {AUTODECO.name: "AutoDeco", GREEDY.name: "greedy", task[ORACLE]: "best static"}
+    for first, part in zip(task["first"], differing(questions), strict=True):
+        console.print(Text(f"  {one_line(part)}  ({one_line(first['answer'])} is right)", style="bold"))
+        for name, answer in reversed(first["answers"].items()):
+            show_answer(console, names[name], answer)
+
+
+def show_answer(console, name: str, answer: dict[str, Any]) -> None:
+    """Print one answer and whether it is right; each token of one of heads coloured by its temperature."""
+    line = Text(f"    {name:<12} {'right' if answer['right'] else 'wrong'}  ")
+    if "temperature" not in answer:
+        cut = " ..." if answer["finish"] == "length" else ""
+        console.print(line.append(one_line(answer["text"]) + cut))
+        return
+    for text, temperature in zip(answer["token_texts"], answer["temperature"], strict=True):
+        line.append_text(colored(one_line(text), temperature, SCALES["temperature"]))
+        line.append(f" {temperature:.2f}  ", style="dim")
     console.print(line)
-    console.print(values)
 
 
-def _positions(answers) -> str:
-    """Mean temperature of the heads at each position of their answers."""
-    longest = max(len(answer.decoding) for answer in answers)
-    means = []
-    for position in range(min(longest, 16)):
-        here = [a.decoding.temperature[position] for a in answers if len(a.decoding) > position]
-        means.append(f"{np.mean(here):.2f}")
-    return "mean temperature at token 1, 2, ...: " + " ".join(means)
+def differing(texts: Sequence[str]) -> list[str]:
+    """Return ``texts`` without the words that all of them begin and end with, which "..." stands for."""
+    words = [text.split() for text in texts]
+    begin = _alike(words)
+    end = _alike([row[begin:][::-1] for row in words])
+    dots = ("... " if begin else "", " ..." if end else "")
+    return [dots[0] + " ".join(row[begin : len(row) - end]) + dots[1] for row in words]
+
+
+def _alike(rows: Sequence[Sequence[str]]) -> int:
+    """How many words all of ``rows`` begin with."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))

@@ -16,6 +16,7 @@ BEST = "best on validation"
 ORACLE = "best on test (oracle)"
 ONE_FOR_ALL = "best for all tasks on test (oracle)"
 EXAMPLES = 6
+FIRST = 3
 LEAST_ANSWERS = 10  # at a position, for its mean to be shown
 
 
@@ -79,6 +80,7 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
         figures["spread"] = {name: _spread(predicted, name) for name in ("temperature", "top_p")}
         figures["positions"] = _positions(guided)
         figures["examples"] = _examples(passes, figures[BEST], settings.seed)
+        figures["first"] = _first(passes, figures[ORACLE])
     return figures
 
 
@@ -247,6 +249,25 @@ def _examples(passes: TaskPasses, rival: str, seed: int) -> list[dict[str, Any]]
             }
         )
     return examples
+
+
+def _first(passes: TaskPasses, rival: str) -> list[dict[str, Any]]:
+    """The first test problems, each with the first answer of the heads, of greedy decoding and of the best static
+    setting: typical ones, since nothing chooses them."""
+    names = dict.fromkeys((methods.AUTODECO.name, methods.GREEDY.name, rival))
+    rows = {name: _by_problem(passes.test[name]) for name in names}
+    keys = ("right", "finish", "text", "token_texts", "temperature", "top_p")
+    return [
+        {
+            "question": question_of(problem),
+            "answer": "" if problem.get("answer") is None else str(problem["answer"]),
+            "answers": {
+                name: {key: of_one[index][0][key] for key in keys if key in of_one[index][0]}
+                for name, of_one in rows.items()
+            },
+        }
+        for index, problem in enumerate(passes.task.test[:FIRST])
+    ]
 
 
 def _by_problem(answers: Pass) -> dict[int, list[dict]]:

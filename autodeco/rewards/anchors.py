@@ -30,21 +30,18 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Anchors:
-    """n positions of ``answers`` answers under ``setting``."""
+    """n positions of answers under ``setting``."""
 
     hidden: Tensor  # [n, H]
     distributions: Distributions
     weight: Tensor  # [n], how many positions each stands for
     setting: Static
-    answers: int
 
     def __len__(self) -> int:
         return len(self.weight)
 
     def __getitem__(self, indices) -> "Anchors":
-        return Anchors(
-            self.hidden[indices], self.distributions[indices], self.weight[indices], self.setting, self.answers
-        )
+        return Anchors(self.hidden[indices], self.distributions[indices], self.weight[indices], self.setting)
 
     def costs(self, heads: Heads) -> Tensor:
         """Return KL(mu, pi) [n] of the setting and ``heads``, in nats, with gradients to ``heads``."""
@@ -88,4 +85,4 @@ def draw_anchors(
     tokens = torch.as_tensor(columns["tokens"][chosen]).to(source.device, torch.long)
     hidden, distributions, _ = read_states(source, columns["states"][chosen], tokens)
     weight = torch.as_tensor(position_weights(uncertain)).to(source.device, torch.float32)
-    return Anchors(hidden, distributions, weight, setting, len(sampled))
+    return Anchors(hidden, distributions, weight, setting)

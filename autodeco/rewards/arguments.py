@@ -57,6 +57,9 @@ class RewardArguments(OptimizerArguments):
     )
     validation_problems: int = option(100, "held out, and answered to measure", least=2)
     validation_samples: int = option(8, "answers to each of these", 1, MOST_SAMPLES)
+    verdict: bool = option(
+        True, "judge the heads beside static settings at the end; without it the best measured ones are kept"
+    )
     screening_problems: int | None = option(
         None, "answered before the first round, to find those that teach something (default: all)", least=1
     )

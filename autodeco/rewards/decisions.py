@@ -90,12 +90,20 @@ def position_weights(uncertain: np.ndarray) -> np.ndarray:
 def read_states(
     policy: Policy, states: np.ndarray, tokens: torch.Tensor
 ) -> tuple[torch.Tensor, Distributions, torch.Tensor]:
-    """Return hidden states [n, H], compressed distributions and the atoms of ``tokens`` [n]."""
+    """Return hidden states [n, H], compressed distributions and the atoms of ``tokens`` [n].
+
+    A state that several of ``states`` [n] name, as answers do that begin alike, is read once.
+    """
     chunk = CPU_CHUNK_BYTES if torch.device(policy.device).type == "cpu" else CHUNK_BYTES
     size = max(64, chunk // (4 * policy.identity.vocab_size))
-    parts = []
-    for begin in range(0, max(1, len(states)), size):  # none are nevertheless of a shape
-        hidden = policy.states(states[begin : begin + size])
+    different, place = np.unique(states, return_inverse=True)
+    by_state = np.argsort(place, kind="stable")
+    number = max(1, -(-len(different) // size))  # no states are nevertheless of a shape
+    ends = np.searchsorted(place[by_state], size * np.arange(number + 1))
+    of_state = torch.as_tensor(place).to(policy.device)
+    parts, gap = [], torch.zeros(len(states), device=policy.device)
+    for part in range(number):
+        hidden = policy.states(different[part * size : (part + 1) * size])
         logits = policy.logits(hidden)
         if not logits.isfinite().all():
             raise InputError(
@@ -103,8 +111,10 @@ def read_states(
                 "quantization or --device cpu, or --dtype float32 with transformers"
             )
         found = compress(logits)
-        largest = logits.amax(-1)
-        gap = largest - logits.gather(1, tokens[begin : begin + size, None]).squeeze(-1)
-        parts.append((hidden, found.gaps, found.counts, token_atoms(found, gap)))
-    hidden, gaps, counts, atoms = (torch.cat(part) for part in zip(*parts, strict=True))
-    return hidden, Distributions(gaps, counts, policy.identity.vocab_size), atoms
+        parts.append((hidden, found.gaps, found.counts))
+        here = torch.as_tensor(by_state[ends[part] : ends[part + 1]]).to(policy.device)
+        rows = of_state[here] - part * size
+        gap[here] = logits.amax(-1)[rows] - logits[rows, tokens[here]]
+    hidden, gaps, counts = (torch.cat(part)[of_state] for part in zip(*parts, strict=True))
+    distributions = Distributions(gaps, counts, policy.identity.vocab_size)
+    return hidden, distributions, token_atoms(distributions, gap)

@@ -65,6 +65,11 @@ def judge(run: TrainingState, problems: Problems, target: Target) -> tuple[Verdi
     return verdict(target, ours, greedy, theirs, setting, arguments.seed), answers
 
 
+def kept_answers(run: TrainingState, problems: Problems) -> list[list[Sampled]]:
+    """Return an answer to each held-out problem of the best measured heads, which are kept without a verdict."""
+    return held_out_answers(problems, run.arguments, run.best_heads(), 1, 100)[0]
+
+
 def spread(answers: list[Sampled]) -> dict[str, float]:
     """Return means and deviations of what was predicted for the tokens of ``answers``."""
     figures = {}

@@ -22,7 +22,7 @@ from autodeco.heads import TEMPERATURE_SCALE, Heads
 from autodeco.rewards.anchors import Anchors, draw_anchors
 from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.decisions import decisions
-from autodeco.rewards.judging import CANDIDATES, held_out_answers, judge, predictions, spread
+from autodeco.rewards.judging import CANDIDATES, held_out_answers, judge, kept_answers, predictions, spread
 from autodeco.rewards.measuring import Static
 from autodeco.rewards.objective import Decisions, add_gradient
 from autodeco.rewards.plan import SCREENING_SAMPLES, Pace, paced, plan_of
@@ -64,7 +64,8 @@ def train_on_rewards(
     progress: bool = True,
     anchors: str | os.PathLike | None = None,
 ) -> TrainingResult:
-    """Train heads with which ``policy`` answers the problems right; write the best ones, a report and the verdict.
+    """Train heads with which ``policy`` answers the problems right; write the best ones, a report and, where
+    ``arguments`` want one, the verdict.
 
     At the prompts of ``anchors``, which nobody scores, heads are held to the setting that ``arguments`` say. Heads
     start from a static setting, or from ``init``. An interrupt keeps the best heads so far; ``resume`` goes on after
@@ -113,9 +114,13 @@ class _Training:
             self._progress.tell_plan(run.arguments, **self._done())
             self._rounds()
             done = sum(np.size(rewards) for rewards in run.extra.get("judged", {}).values())
-            with self._progress.drawing("verdict", self._plan.judging, done):
-                found, answers = judge(run, problems, self._target)
-            run.extra |= {"verdict": found.as_dict(), "answers_given_up": problems.given_up}
+            with self._progress.drawing("verdict" if run.arguments.verdict else "report", self._plan.judging, done):
+                if run.arguments.verdict:
+                    found, answers = judge(run, problems, self._target)
+                    run.extra["verdict"] = found.as_dict()
+                else:
+                    answers = kept_answers(run, problems)
+            run.extra["answers_given_up"] = problems.given_up
         except KeyboardInterrupt as error:
             # Only drawing is cut short, and that of a whole round begins again with the same random numbers.
             if not run.history:
@@ -127,7 +132,7 @@ class _Training:
         seconds, tokens = run.extra["seconds"], run.extra["tokens"]
         result = run.finish(*sizes, "problems", seconds, tokens / seconds if seconds else 0.0, interrupted)
         if not interrupted:
-            result.verdict, result.given_up = found.sentence, problems.given_up
+            result.verdict, result.given_up = found.sentence if found else "", problems.given_up
             if self._policy.rank == 0:
                 write_report(run, predictions(answers))
                 shutil.rmtree(run.directory / CANDIDATES, ignore_errors=True)

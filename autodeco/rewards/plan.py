@@ -29,7 +29,7 @@ PILOT_ANSWERS, PILOT_TOKENS = 16, 16
 LEAST = (10, 16, 8, 4)  # held-out problems, screened ones, problems in a round, rounds
 MOST_HELD_OUT, MOST_IN_A_ROUND, MOST_ROUNDS = 200, 160, 100
 ROUNDS = 24  # before a round grows
-VERDICT_SHARE, SCREENING_SHARE = 0.3, 0.15
+VERDICT_SHARE, MEASURING_SHARE, SCREENING_SHARE = 0.3, 0.15, 0.15  # the second: of a run without a verdict
 MEASUREMENTS = 4  # after the first
 RESERVE = 0.9  # of the time is given out: answers become longer and shorter while heads learn
 
@@ -82,8 +82,11 @@ class Plan:
             f"{self.rounds} rounds: each {problems} problems x {arguments.samples} answers, "
             f"then {arguments.updates_in_a_round} updates of the heads",
             f"measuring: {self.in_a_measurement} answers to held-out problems, {self.measurements} times",
-            f"verdict: {self.judging} answers of the best heads, of static settings and of greedy decoding",
         ]
+        if arguments.verdict:
+            lines.append(
+                f"verdict: {self.judging} answers of the best heads, of static settings and of greedy decoding"
+            )
         if self.anchors:
             setting = Static(arguments.anchor_temperature, arguments.anchor_top_p)
             lines.insert(1, f"anchors: {self.anchors} answers to prompts that nobody scores, at {setting}")
@@ -102,6 +105,7 @@ def plan_of(arguments: RewardArguments, training: int, held_out: int, anchors: i
     measurements = len({*range(0, arguments.rounds, arguments.evaluate_every), arguments.rounds})
     first = halving_samples(parse_target(arguments.target))
     finals = halving_answers(min(FINALISTS, measurements), first) + halving_answers(len(GRID), first)
+    in_the_end = finals + 4 * arguments.validation_samples + 1 if arguments.verdict else 1
     return Plan(
         training,
         held_out,
@@ -111,7 +115,7 @@ def plan_of(arguments: RewardArguments, training: int, held_out: int, anchors: i
         min(arguments.batch_problems, training) * arguments.samples,
         measurements,
         held_out * arguments.validation_samples,
-        held_out * (finals + 4 * arguments.validation_samples + 1),
+        held_out * in_the_end,
     )
 
 
@@ -197,7 +201,7 @@ def fitted(arguments: RewardArguments, problems: int, pace: Pace, seconds: float
     a_problem = arguments.samples * (pace.drawing + pace.learning)
     of_one_held_out = (cost(3, *LEAST[1:]) - cost(2, *LEAST[1:])) if problems > 6 else spent
     wished = (
-        int(VERDICT_SHARE * spent / of_one_held_out),
+        int((VERDICT_SHARE if arguments.verdict else MEASURING_SHARE) * spent / of_one_held_out),
         int(SCREENING_SHARE * spent / pace.drawing / SCREENING_SAMPLES),
     )
     wished = max(held_out, min(MOST_HELD_OUT, wished[0])), max(screened, wished[1])

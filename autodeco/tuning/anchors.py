@@ -1,4 +1,4 @@
-"""Prompts that nobody scores, at which a tuning holds heads to a cold setting."""
+"""Prompts that nobody scores, at which a training holds heads to a cold setting."""
 
 import json
 import random
@@ -7,23 +7,31 @@ from pathlib import Path
 
 from autodeco.runs.atomic import replacing
 
-PROMPTS = 160
 DRAWN, LONGEST = 6, 600  # of a family; characters
 
 
-def write_anchors(without: Iterable[str], seed: int, path: Path) -> int:
-    """Write chats of reasoning-gym's families but those in ``without`` to ``path``; return how many."""
+def other_prompts(without: Iterable[str], seed: int, drawn: int, longest: int, most: int) -> list[list[dict]]:
+    """Return chats of reasoning-gym's families but those in ``without``.
+
+    Of ``drawn`` problems of a family, up to ``most`` stay that have no more than ``longest`` characters.
+    """
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
-    rows = []
+    chats = []
     for family in sorted(DATASETS.keys() - set(without) - {"composite"}):
-        entries = reasoning_gym.create_dataset(family, size=DRAWN, seed=seed)
-        questions = (entries[index]["question"].strip() for index in range(DRAWN))
-        rows += [question for question in questions if len(question) <= LONGEST]
-    random.Random(seed).shuffle(rows)
-    rows = rows[:PROMPTS]
+        entries = reasoning_gym.create_dataset(family, size=drawn, seed=seed)
+        questions = (entries[index]["question"].strip() for index in range(drawn))
+        short = [question for question in questions if len(question) <= longest]
+        chats += [[{"role": "user", "content": question}] for question in short[:most]]
+    return chats
+
+
+def write_anchors(without: Iterable[str], seed: int, most: int, path: Path) -> int:
+    """Write up to ``most`` chats of reasoning-gym's families but those in ``without`` to ``path``; return how many."""
+    chats = other_prompts(without, seed, DRAWN, LONGEST, DRAWN)
+    random.Random(seed).shuffle(chats)
+    chats = chats[:most]
     with replacing(path) as part:
-        lines = (json.dumps({"prompt": [{"role": "user", "content": row}]}) + "\n" for row in rows)
-        part.write_text("".join(lines), encoding="utf-8")
-    return len(rows)
+        part.write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in chats), encoding="utf-8")
+    return len(chats)

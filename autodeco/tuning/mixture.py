@@ -12,6 +12,7 @@ from autodeco.batch import Sampling
 from autodeco.errors import InputError
 from autodeco.evaluation.tasks import Task, parse_specs
 from autodeco.llama.opening import open_llama
+from autodeco.tuning.sizes import PROMPT_TOKENS
 
 LOOKED_AT = 6  # problems of each family
 FAMILIES = 4  # that are chosen at most
@@ -38,7 +39,7 @@ def write_mixture(model: Path, max_tokens: int, seed: int, threads: int | None, 
     source = resources.files(__package__) / "mixture.yaml"
     with resources.as_file(source) as file:
         specs = parse_specs([str(file)])
-    llm = open_llama(model, None, n_ctx=max_tokens + 1024, n_threads=threads, n_threads_batch=threads)
+    llm = open_llama(model, None, n_ctx=max_tokens + PROMPT_TOKENS, n_threads=threads, n_threads_batch=threads)
     if not llm.metadata.get("tokenizer.chat_template"):
         llm.close()
         raise InputError(

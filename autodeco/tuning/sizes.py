@@ -1,20 +1,28 @@
-"""How many problems a tuning takes, and how its time is divided."""
+"""How many problems and answers a tuning takes: what fits into a time, or what is given."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from autodeco.errors import InputError
 from autodeco.evaluation.tasks import TaskSpec, different_problems
+from autodeco.settings.durations import duration
 
 JUDGING_SHARE = 0.35
 WARM_SHARE = 0.4  # of learning
 WARM_FROM = 900.0  # seconds of learning: with less, a second run's measuring costs more than a warm start gains
 MOST, LEAST = (300, 60, 600), 48  # problems of a task: test, validation, training; of all three
 LEAST_TEST, VALIDATION_SHARE = 10, 5
+ANCHORS = 160  # prompts
 # static settings that the heads are judged against, beside greedy decoding
 TEMPERATURES, TOP_PS = (0.1, 0.3, 0.6, 1.0), (0.95, 1.0)
+NO_VERDICT = "--no-verdict"  # of autodeco reward: the heads are judged afterwards
+PROMPT_TOKENS = 1024  # a context's room for a prompt
+# Answers judged at a time: as many as these tokens hold. All answers to a problem together share what they begin with.
+TOKENS_AT_A_TIME, SLOTS = 8192, (16, 128)
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,101 @@ class Times:
     judging: float
 
 
+class Sizes(Protocol):
+    """How many problems and answers a tuning takes."""
+
+    anchors: int  # prompts at which heads are held; 0: none
+
+    @property
+    def warm(self) -> list:
+        """Flags of ``autodeco reward`` for a warm start; empty: none."""
+
+    @property
+    def learning(self) -> list:
+        """Flags of ``autodeco reward``."""
+
+    def how_long(self) -> str:
+        """Return what to say of it before it begins."""
+
+    def split(self, specs: Sequence[TaskSpec], seed: int) -> Split:
+        """Return how many problems of each of ``specs`` there are."""
+
+    def judged(self, heads: Path, split: Split, tasks: int, samples: int) -> tuple[int, int]:
+        """Return how many test and validation problems of each of ``tasks`` the training in ``heads`` is judged on."""
+
+    def slots(self, max_tokens: int) -> int:
+        """Return how many answers of ``max_tokens`` are judged at a time."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What fits into so many seconds on this machine."""
+
+    seconds: float
+    anchors = ANCHORS
+
+    @cached_property
+    def _times(self) -> Times:
+        return divided(self.seconds)
+
+    @property
+    def warm(self) -> list:
+        return [*_time(self._times.warm), NO_VERDICT] if self._times.warm else []
+
+    @property
+    def learning(self) -> list:
+        # a verdict, which the file of the heads would tell, takes a third of the time
+        return [*_time(self._times.learning), *([] if self._times.warm else [NO_VERDICT])]
+
+    def how_long(self) -> str:
+        times = self._times
+        learning = duration(times.warm + times.learning)
+        return f"about {learning} of learning and {duration(times.judging)} of judging, each shown as it goes"
+
+    def split(self, specs: Sequence[TaskSpec], seed: int) -> Split:
+        return split_of(specs, seed)
+
+    def judged(self, heads: Path, split: Split, tasks: int, samples: int) -> tuple[int, int]:
+        test = test_size(heads, split, tasks, samples, self._times.judging)
+        return test, max(1, test // VALIDATION_SHARE)
+
+    def slots(self, max_tokens: int) -> int:
+        return slots_for(max_tokens)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Sizes that are the same on every machine."""
+
+    problems: Split
+    learning: list
+    anchors = 0
+    warm = ()
+
+    def how_long(self) -> str:
+        return ""
+
+    def split(self, specs: Sequence[TaskSpec], seed: int) -> Split:
+        return self.problems
+
+    def judged(self, heads: Path, split: Split, tasks: int, samples: int) -> tuple[int, int]:
+        return split.test, split.validation
+
+    def slots(self, max_tokens: int) -> int:
+        return slots_for(max_tokens)
+
+
 def divided(seconds: float) -> Times:
     """Return how ``seconds`` are divided."""
     learning = (1 - JUDGING_SHARE) * seconds
     warm = WARM_SHARE * learning if learning >= WARM_FROM else 0.0
     return Times(warm, learning - warm, JUDGING_SHARE * seconds)
+
+
+def slots_for(max_tokens: int) -> int:
+    """Return how many answers of ``max_tokens`` are judged at a time."""
+    fewest, most = SLOTS
+    return max(fewest, min(most, TOKENS_AT_A_TIME // max_tokens))
 
 
 def split_of(specs: Sequence[TaskSpec], seed: int) -> Split:
@@ -72,3 +170,7 @@ def test_size(heads: Path, split: Split, tasks: int, samples: int, seconds: floa
     on_test, on_validation = (settings + 2) * samples + 1, (settings + 1) * samples + 1
     a_problem = (on_test + on_validation / VALIDATION_SHARE) * tasks * an_answer
     return max(LEAST_TEST, min(split.test, int(seconds / a_problem)))
+
+
+def _time(seconds: float) -> list:
+    return ["--time", f"{max(1, round(seconds))}s"]

@@ -9,10 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
-import reasoning_gym
-from reasoning_gym.factory import DATASETS
-
 from autodeco.evaluation.tasks import Task, parse_specs, write_training
+from autodeco.tuning.anchors import other_prompts
 
 HERE = Path(__file__).parent
 SMOLLM2 = HERE.parents[1] / "examples" / "smollm2" / "trained.yaml"
@@ -20,18 +18,7 @@ SMOLLM2 = HERE.parents[1] / "examples" / "smollm2" / "trained.yaml"
 SETS = {"smollm2": (SMOLLM2, None, 700, 300), "reasoning": (HERE / "reasoning.yaml", HERE / "unseen.yaml", 400, 200)}
 
 
-ANCHORS_EACH, LONGEST = 24, 1200  # prompts of a family, characters
-
-
-def anchors(without: set[str]) -> list[dict]:
-    """Return prompts of all families but those in ``without``."""
-    rows = []
-    for family in sorted(DATASETS.keys() - without - {"composite"}):
-        entries = reasoning_gym.create_dataset(family, size=60, seed=1234)
-        questions = (entries[index]["question"].strip() for index in range(60))
-        short = [question for question in questions if len(question) < LONGEST]
-        rows += [{"prompt": [{"role": "user", "content": question}]} for question in short[:ANCHORS_EACH]]
-    return rows
+DRAWN, ANCHORS_EACH, LONGEST = 60, 24, 1200  # problems of a family, prompts of them, characters
 
 
 def main() -> None:
@@ -45,8 +32,8 @@ def main() -> None:
     write_training(tasks, args.folder / "training.jsonl")
     if unseen:
         tasks += [Task(spec, 0, test=test, validation=0, training=0) for spec in parse_specs([str(unseen)])]
-    held = anchors({task.spec.source for task in tasks})
-    (args.folder / "anchors.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
+    held = other_prompts({task.spec.source for task in tasks}, 1234, DRAWN, LONGEST, ANCHORS_EACH)
+    (args.folder / "anchors.jsonl").write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in held))
     rows = [problem | {"family": task.spec.name} for task in tasks for problem in task.test]
     (args.folder / "test.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
 

@@ -156,26 +156,3 @@ def test_bench_measures_in_turn_and_writes_json(smollm2, exported, tmp_path):
     assert "rounds 0" in refused("bench", smollm2, "--heads", exported(), "--rounds", 0)
     assert "threads -1" in refused("bench", smollm2, "--heads", exported(), "--threads", -1)
     assert "cannot be written" in refused("bench", smollm2, "--heads", exported(), "-o", tmp_path / "none" / "x.json")
-
-
-@pytest.mark.slow
-def test_the_demo_goes_the_whole_way_and_continues(tmp_path):
-    arguments = ["demo", "-o", tmp_path / "demo", "--questions", 6, "--samples", 3, "--held-out", 2]
-    arguments += ["--compared-samples", 1, "--steps", 5, "--threads", 2]
-    first = autodeco(*arguments)
-    assert first.returncode == 0, first.stderr
-    for file in (
-        "right-answers.jsonl",
-        "traces/traces.json",
-        "heads/config.json",
-        "heads.gguf",
-        "model-with-heads.gguf",
-    ):
-        assert (tmp_path / "demo" / file).exists()
-    assert "share of right answers" in first.stdout
-    assert "next, try:" in first.stdout
-    again = autodeco(*arguments)
-    assert again.returncode == 0, again.stderr
-    table = first.stdout[first.stdout.index("share of right answers") :]
-    assert table in again.stdout, "seeded: the same answers again"
-    assert "other settings" in refused(*arguments, "--seed", 1)

@@ -76,7 +76,6 @@ def test_heads_at_the_setting_cost_nothing_and_others_the_divergence():
 
 def test_positions_are_those_of_all_answers():
     found = drawn(40)
-    assert found.answers == 40
     # a few sure positions stand for all of them
     assert found.weight.sum().item() == pytest.approx(40 * world.LENGTH, rel=0.1)
     assert (found.weight > 1).sum() < 0.2 * len(found)

@@ -72,7 +72,10 @@ def clock(monkeypatch):
     return clock
 
 
-@pytest.mark.parametrize("changes", [{}, {"target": "pass@4", "validation_samples": 4}, {"screening_problems": 10}])
+CHANGES = [{}, {"target": "pass@4", "validation_samples": 4}, {"screening_problems": 10}, {"verdict": False}]
+
+
+@pytest.mark.parametrize("changes", CHANGES)
 def test_the_plan_counts_every_answer_of_the_run(problems, tmp_path, changes):
     arguments, policy = replace(SHORT, **changes), SlowPolicy(Clock())
     train_on_rewards(policy, problems, tmp_path / "heads", arguments, progress=False)
@@ -109,6 +112,14 @@ def test_rounds_and_sizes_fit_into_the_time(problems, minutes):
     assert taken > 0.7 * 60 * minutes or at_its_most
     assert found.rounds >= 4
     assert found.samples == 16
+
+
+def test_time_that_no_verdict_takes_is_for_learning():
+    pace, arguments = Pace(100.0, 1.0, 0.2), replace(SHORT, time="2h", samples=16)
+    judged, plain = (fitted(replace(arguments, verdict=verdict), 400, pace, 7200.0) for verdict in (True, False))
+    assert plain.rounds * plain.batch_problems > 1.1 * judged.rounds * judged.batch_problems
+    assert plain.validation_problems >= judged.validation_problems
+    assert plan_of(plain, 400 - plain.validation_problems, plain.validation_problems).seconds(pace) <= 0.9 * 7200
 
 
 def test_too_short_a_time_is_told_with_one_that_is_enough():

@@ -107,6 +107,20 @@ def test_heads_that_gain_nothing_say_which_setting_to_use(tmp_path):
     assert "the heads gain nothing here" in found["sentence"]
 
 
+def test_without_a_verdict_the_best_measured_heads_are_kept(problems, tmp_path):
+    result = train_on_rewards(
+        world.WorldPolicy(), problems, tmp_path / "heads", replace(SHORT, verdict=False), progress=False
+    )
+    made = json.loads((tmp_path / "heads" / "training.json").read_text())
+    assert "verdict" not in made
+    assert result.verdict == ""
+    assert result.best_step == min(result.history, key=lambda row: row["loss"])["step"] > 0
+    assert read_run(tmp_path / "heads") is None
+    rows = json.loads((tmp_path / "heads" / "predictions.json").read_text())["record"]
+    assert sorted(set(rows)) == list(range(SHORT.validation_problems))
+    assert not (tmp_path / "heads" / "candidates").exists()
+
+
 def one(problem, text):  # named by python:test_rewards:one
     return 1.0
 

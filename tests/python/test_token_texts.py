@@ -14,7 +14,7 @@ from autodeco.base.opening import open_base
 from autodeco.base.token_bytes import TokenBytes, WholeTokenizer
 from autodeco.batch import Answer, Sampling, generate, shared
 from autodeco.batch.request import requests
-from autodeco.commands.demo_comparison import show_pair
+from autodeco.commands.demo_comparison import show_answer
 from autodeco.errors import InputError
 from autodeco.evaluation import running
 from autodeco.evaluation.methods import AUTODECO
@@ -168,6 +168,5 @@ def test_a_comparison_shows_letters(llm):
     tokens = [*byte_tokens(llm, "字"), END]
     answer = Answer("字", "end", Decoding.from_rows([(token, 0.5, 0.9, 1, 1.0) for token in tokens]))
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    show_pair(console, "?", (answer, True), (answer, True), llm)
-    assert "AutoDeco  right  字\n" in console.file.getvalue()
-    assert "''0.50  ''0.50  字0.50  end0.50".replace(" ", "") in console.file.getvalue().replace(" ", "")
+    show_answer(console, "AutoDeco", running.answer_row(answer, True, llm, AUTODECO))
+    assert console.file.getvalue().split() == ["AutoDeco", "right", "0.50", "0.50", "字", "0.50", "<|im_end|>", "0.50"]

@@ -106,7 +106,7 @@ def test_as_many_problems_are_judged_as_the_time_allows(tmp_path):
 
 
 def test_anchors_are_prompts_of_other_families(tmp_path):
-    assert write_anchors(["chain_sum", "letter_counting"], 0, tmp_path / "anchors.jsonl") == 160
+    assert write_anchors(["chain_sum", "letter_counting"], 0, 160, tmp_path / "anchors.jsonl") == 160
     rows = [json.loads(line)["prompt"][0]["content"] for line in (tmp_path / "anchors.jsonl").read_text().splitlines()]
     assert len(set(rows)) == 160
     assert max(map(len, rows)) <= 600
@@ -177,6 +177,8 @@ def test_the_commands_are_those_that_one_would_type(smollm2, tmp_path, capsys, r
     assert (warm["--target"], main["--target"]) == ("pass@1+pass@8", "pass@8")
     assert main["--init"] == warm["-o"]
     assert main["--time"] == "1404s"
+    assert ["--no-verdict" in argv for argv in words[1:3]] == [True, False]
+    assert words[4][words[4].index("--slots") + 1] == "128"
     assert words[4][0] == "eval"
     judged = words[4]
     assert judged[judged.index("--ks") + 1 : judged.index("--temperatures")] == ["1", "8"]
@@ -208,6 +210,7 @@ def test_a_stage_that_fails_ends_it_and_an_unfinished_one_goes_on(smollm2, tmp_p
     assert words[0][0] == "reward"
     assert words[0][-1] == "--resume"
     assert "--init" not in words[0]
+    assert "--no-verdict" in words[0]
 
 
 @pytest.mark.slow
