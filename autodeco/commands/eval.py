@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autodeco.evaluation.settings import RULES, Settings
+from autodeco.evaluation.settings import DIAGNOSTICS, RULES, Settings
 from autodeco.servers.settings import ServerSettings
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Machine
@@ -121,7 +121,7 @@ def _evaluate(
     if runner.given_up:
         say(given_up(runner.given_up))
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
-    if heads is not None and not servers.urls:
+    if heads is not None and not servers.urls and DIAGNOSTICS not in settings.without:
         with GivenAnswers(files.model, heads, settings, files.context, **opening) as given:
             for found, of_task in zip(of_tasks, passes, strict=True):
                 found["diagnostics"] = given.diagnostics(of_task)

@@ -29,7 +29,8 @@ RIVALS = (
     "binned-shuffle",
 )
 RULES = tuple(name for name in RIVALS if name != "inverse-mean")  # which draw from logits; that one is a setting
-WITHOUT = (*OPTIONAL, *RIVALS, ALL_RIVALS)
+DIAGNOSTICS = "diagnostics"  # of given answers, which the model reads twice for them
+WITHOUT = (*OPTIONAL, *RIVALS, ALL_RIVALS, DIAGNOSTICS)
 USUAL_KS = (1, 4, 16)
 
 

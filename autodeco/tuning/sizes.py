@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autodeco.errors import InputError
+from autodeco.evaluation.settings import DIAGNOSTICS
 from autodeco.evaluation.tasks import TaskSpec, different_problems
 from autodeco.settings.durations import duration
 
@@ -47,6 +48,7 @@ class Sizes(Protocol):
     """How many problems and answers a tuning takes."""
 
     anchors: int  # prompts at which heads are held; 0: none
+    without: tuple[str, ...]  # what judging leaves out
 
     @property
     def warm(self) -> list:
@@ -65,16 +67,13 @@ class Sizes(Protocol):
     def judged(self, heads: Path, split: Split, tasks: int, samples: int) -> tuple[int, int]:
         """Return how many test and validation problems of each of ``tasks`` the training in ``heads`` is judged on."""
 
-    def slots(self, max_tokens: int) -> int:
-        """Return how many answers of ``max_tokens`` are judged at a time."""
-
 
 @dataclass(frozen=True)
 class Timed:
     """What fits into so many seconds on this machine."""
 
     seconds: float
-    anchors = ANCHORS
+    anchors, without = ANCHORS, ()
 
     @cached_property
     def _times(self) -> Times:
@@ -101,9 +100,6 @@ class Timed:
         test = test_size(heads, split, tasks, samples, self._times.judging)
         return test, max(1, test // VALIDATION_SHARE)
 
-    def slots(self, max_tokens: int) -> int:
-        return slots_for(max_tokens)
-
 
 @dataclass(frozen=True)
 class Given:
@@ -111,8 +107,7 @@ class Given:
 
     problems: Split
     learning: list
-    anchors = 0
-    warm = ()
+    anchors, warm, without = 0, (), (DIAGNOSTICS,)
 
     def how_long(self) -> str:
         return ""
@@ -122,9 +117,6 @@ class Given:
 
     def judged(self, heads: Path, split: Split, tasks: int, samples: int) -> tuple[int, int]:
         return split.test, split.validation
-
-    def slots(self, max_tokens: int) -> int:
-        return slots_for(max_tokens)
 
 
 def divided(seconds: float) -> Times:

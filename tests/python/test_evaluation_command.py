@@ -200,7 +200,7 @@ def test_methods_that_are_left_out_are_not_asked_and_other_answers_are_shared(ev
         next((tmp_path / "output").glob(f"answers/*/{name}")).unlink()
     before = {file: file.read_bytes() for file in (tmp_path / "output").glob("answers/*/*.jsonl")}
     result = subprocess.run(
-        command(*arguments[:-1], tmp_path / "output", "--without", "default", "top-p-head", "rivals"),
+        command(*arguments[:-1], tmp_path / "output", "--without", "default", "top-p-head", "rivals", "diagnostics"),
         capture_output=True,
         text=True,
         check=False,
@@ -210,6 +210,13 @@ def test_methods_that_are_left_out_are_not_asked_and_other_answers_are_shared(ev
     (other,) = (f.parent for f in tmp_path.glob("output/*/report.json") if f.parent.name != folder.name)
     (task,) = json.loads((other / "report.json").read_text())["tasks"]
     assert list(task["methods"]) == ["greedy", "T 0.5 P 0.9", "AutoDeco", "temperature head alone", "mean shift"]
+    assert "diagnostics" not in task
+    shown = task["first"][0]["answers"]
+    assert list(shown) == list(dict.fromkeys(("AutoDeco", "greedy", task["best on test (oracle)"])))
+    rows = answers_of(other)["test.AutoDeco.jsonl"]
+    first = next(row for row in rows if (row["problem"], row["sample"]) == (0, 0))
+    assert shown["AutoDeco"]["text"] == first["text"]
+    assert len(shown["AutoDeco"]["temperature"]) == first["tokens"]
     assert list(task["against"]) == [
         "greedy",
         "best on validation",
