@@ -14,6 +14,7 @@ VERBS = {
     "train": "train heads on likelihood, from collected hidden states or a Hugging Face model",
     "reward": "train heads on rewards: a model's own answers to problems, scored by a checker",
     "generate": "generate text with heads, optionally coloured by temperature or top-p",
+    "serve": "serve a model with its heads: OpenAI's API, and a page that shows what was picked",
     "eval": "compare heads with greedy, default and tuned settings, and with their own mean, on problems with answers",
     "bench": "tokens per second of heads against stock static sampling",
     "inspect": "say what is in a GGUF file: a model, heads, or both",
