@@ -177,27 +177,35 @@ def test_each_setting_draws_the_token_of_the_method(llm, letters, case):
     assert len(set(history)) > 5, "the text is too repetitive to test anything"
 
 
+def steps(llm, **settings):
+    """(170 tokens that ``settings`` draw, their values)"""
+    llm.reset()
+    llm.set_seed(8)
+    generator = llm.generate(llm.tokenize(PROMPT.encode()), temp=4.0, top_p=2.0, **settings)
+    tokens = [next(generator) for _ in range(170)]
+    generator.close()
+    return tokens, llm.decoding
+
+
+@pytest.fixture(scope="module")
+def steps_in_graph(llm):
+    return steps(llm)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"min_p": 1e-30}, {"top_k": 49152}, {"typical_p": 0.9999999}, {"repeat_penalty": 1.0 + 1e-7},
      {"xtc_probability": 1.0, "xtc_threshold": 1.0}, {"top_n_sigma": 1e5}],
     ids=lambda settings: next(iter(settings)),
 )  # fmt: skip
-def test_settings_that_change_nothing_draw_the_tokens_of_the_graph(llm, settings):
+def test_settings_that_change_nothing_draw_the_tokens_of_the_graph(llm, steps_in_graph, settings):
     """170 steps each, a thousand in all, past the one of a logits processor in test_llama.py."""
-    tokens = llm.tokenize(PROMPT.encode())
-    runs = []
-    for extra in ({}, settings):
-        llm.reset()
-        llm.set_seed(8)
-        generator = llm.generate(tokens, temp=4.0, top_p=2.0, **extra)
-        runs.append([next(generator) for _ in range(170)])
-        generator.close()
-        runs.append(llm.decoding)
-    assert runs[0] == runs[2]
-    np.testing.assert_allclose(runs[1].temperature, runs[3].temperature, atol=1e-3)
-    np.testing.assert_allclose(runs[1].top_p, runs[3].top_p, atol=1e-3)
-    assert len(set(runs[0])) > 20, "the text is too repetitive to test anything"
+    wanted, values = steps_in_graph
+    tokens, found = steps(llm, **settings)
+    assert tokens == wanted
+    np.testing.assert_allclose(found.temperature, values.temperature, atol=1e-3)
+    np.testing.assert_allclose(found.top_p, values.top_p, atol=1e-3)
+    assert len(set(tokens)) > 20, "the text is too repetitive to test anything"
 
 
 @pytest.mark.parametrize("option", ["logits_all", "embedding"])

@@ -125,9 +125,16 @@ def one(problem, text):  # named by python:test_rewards:one
     return 1.0
 
 
+@pytest.fixture(scope="module")
+def short(problems, tmp_path_factory):
+    """(what a run by SHORT that nobody interrupts returns, its folder)"""
+    folder = tmp_path_factory.mktemp("short") / "heads"
+    return train_on_rewards(world.WorldPolicy(), problems, folder, SHORT, progress=False), folder
+
+
 @pytest.mark.parametrize("at", [3, 4, 6, 12], ids=["first round", "second round", "measuring", "judging"])
-def test_an_interrupted_run_resumes_to_the_same_heads(problems, tmp_path, at):
-    whole = train_on_rewards(world.WorldPolicy(), problems, tmp_path / "whole", SHORT, progress=False)
+def test_an_interrupted_run_resumes_to_the_same_heads(problems, short, tmp_path, at):
+    whole, folder = short
     interrupted = train_on_rewards(Pressed(at), problems, tmp_path / "part", SHORT, progress=False)
     assert interrupted.interrupted == signal.SIGINT
     with pytest.raises(InputError, match="holds an unfinished run"):
@@ -135,7 +142,7 @@ def test_an_interrupted_run_resumes_to_the_same_heads(problems, tmp_path, at):
     resumed = train_on_rewards(world.WorldPolicy(), problems, tmp_path / "part", SHORT, resume=True, progress=False)
     assert resumed.history == whole.history
     assert resumed.verdict == whole.verdict
-    for name, tensor in weights(tmp_path / "whole").items():
+    for name, tensor in weights(folder).items():
         assert torch.equal(weights(tmp_path / "part")[name], tensor), name
 
 
@@ -147,19 +154,29 @@ def test_an_interrupt_before_there_are_heads_is_continued_too(problems, tmp_path
     assert resumed.steps == SHORT.updates
 
 
+IN_PARTS = replace(SHORT, rounds=1, slots=1)  # 49 parts of eight problems
+
+
+@pytest.fixture(scope="module")
+def in_parts(problems, tmp_path_factory):
+    """(what a run by IN_PARTS that nobody interrupts returns, how often it draws)"""
+    counted = Pressed(0)
+    folder = tmp_path_factory.mktemp("in parts") / "heads"
+    return train_on_rewards(counted, problems, folder, IN_PARTS, progress=False), counted.times
+
+
 @pytest.mark.parametrize(("at", "again"), [(5, 1), (56, 1), (76, 2)], ids=["screening", "judging", "at last"])
-def test_what_was_screened_and_judged_before_an_interrupt_is_not_drawn_again(problems, tmp_path, at, again):
+def test_what_was_screened_and_judged_before_an_interrupt_is_not_drawn_again(problems, in_parts, tmp_path, at, again):
     """What was being drawn begins again, and at last the fresh answers do, of which the heads' had been drawn."""
-    arguments = replace(SHORT, rounds=1, slots=1)  # 49 parts of eight problems
-    counted, pressed, resumed = Pressed(0), Pressed(at), Pressed(0)
-    whole = train_on_rewards(counted, problems, tmp_path / "whole", arguments, progress=False)
+    whole, times = in_parts
+    pressed, resumed = Pressed(at), Pressed(0)
     try:
-        train_on_rewards(pressed, problems, tmp_path / "part", arguments, progress=False)
+        train_on_rewards(pressed, problems, tmp_path / "part", IN_PARTS, progress=False)
     except KeyboardInterrupt:
         assert at == 5  # nothing was measured yet
-    found = train_on_rewards(resumed, problems, tmp_path / "part", arguments, resume=True, progress=False)
+    found = train_on_rewards(resumed, problems, tmp_path / "part", IN_PARTS, resume=True, progress=False)
     assert (found.history, found.verdict) == (whole.history, whole.verdict)
-    assert pressed.times + resumed.times - counted.times == again
+    assert pressed.times + resumed.times - times == again
     assert not {"screened", "judged"} & json.loads((tmp_path / "part" / "training.json").read_text()).keys()
 
 
