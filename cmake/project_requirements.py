@@ -1,13 +1,20 @@
-"""Print what pyproject.toml requires to build, run and develop, one requirement a line, for pip."""
+"""Print what pyproject.toml requires, one requirement a line, for pip.
 
+python cmake/project_requirements.py          to build, run, train and test
+python cmake/project_requirements.py --all    for every check and the site too
+"""
+
+import sys
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
-extras = project["project"]["optional-dependencies"]
+pyproject = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+everything = sys.argv[1:] == ["--all"]
+extras = pyproject["project"]["optional-dependencies"]
 requirements = [
-    *project["build-system"]["requires"],
-    *project["project"]["dependencies"],
-    *(requirement for extra in extras.values() for requirement in extra if not requirement.startswith("autodeco")),
+    *pyproject["build-system"]["requires"],
+    *pyproject["project"]["dependencies"],
+    *(each for name, extra in extras.items() if everything or name != "docs" for each in extra),
+    *(pyproject["dependency-groups"]["kernels"] if everything else ()),
 ]
-print("\n".join(dict.fromkeys(requirements)))
+print("\n".join(dict.fromkeys(each for each in requirements if not each.startswith("autodeco"))))
