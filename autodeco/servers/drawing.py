@@ -49,6 +49,8 @@ class Servers:
                 raise InputError(f"{where}: rules draw from logits here, which servers do not give")
             if request.sampling.heads != "none":
                 self._check_heads()
+                if request.sampling.top_k or request.sampling.min_p:
+                    raise InputError(f"{where}: heads at a server take neither top_k nor min_p; leave them out")
             if self.n_ctx is not None and len(request.prompt) + request.max_tokens > self.n_ctx:
                 raise InputError(
                     f"{where}: {len(request.prompt)} tokens and an answer of {request.max_tokens} exceed the "

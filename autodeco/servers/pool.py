@@ -22,7 +22,7 @@ CONNECT_SECONDS = 10.0
 LARGEST = 1 << 26  # bytes of one answer
 MOST_TRIES = 8  # of one request: a server that it ends would else be started for nothing again and again
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds before a server is tried again that gave no answer
-PATIENCE = 180.0  # seconds without an answer of any server while all fail
+PATIENCE = 180.0  # seconds that all servers may fail
 SAID = 300  # characters of what a server says
 
 Wanted = TypeVar("Wanted")
@@ -47,9 +47,10 @@ class Job(Generic[Wanted]):
 @dataclass
 class State:
     """How a server does: after a failure it is left alone ``until`` a time, for a longer ``pause`` each time; then one
-    request at a time, which holds ``probing``, finds out whether it answers."""
+    request at a time, which holds ``probing``, finds out whether it answers. It has failed ``since``, if it does."""
 
     server: Server
+    since: float | None = None
     pause: float = 0.0
     until: float = 0.0
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -152,7 +153,7 @@ class Pool(Generic[Wanted]):
 
         ``of`` gives the path and body that a server is sent. What a server leaves unanswered goes to the next one that
         is free. Closing the iterator ends what is under way. Raises InputError for a request that a server refuses, and
-        when no server has answered for three minutes.
+        when all servers have failed for three minutes.
         """
         results: queue.SimpleQueue = queue.SimpleQueue()
         run = _Run([Job(one) for one in wanted], of, self, results)
@@ -213,14 +214,13 @@ class _Run:
         for job in self._jobs:
             waiting.put_nowait(job)
         self._left, self._done = len(self._jobs), asyncio.Event()
-        self._answered = self._loop.time()
         if not self._left:
             return
+        self._states = [State(server) for server in self._pool._servers]
         async with client(self._pool._seconds) as http, asyncio.TaskGroup() as group:
             workers = []
-            for server in self._pool._servers:
-                state = State(server)
-                count = min(self._pool.slots(server), self._left)
+            for state in self._states:
+                count = min(self._pool.slots(state.server), self._left)
                 workers += [group.create_task(self._work(http, state, waiting)) for _ in range(count)]
             await self._done.wait()
             for worker in workers:
@@ -247,10 +247,10 @@ class _Run:
             waiting.put_nowait(job)
             self._failed(state, job, error)
             return
+        state.since = None
         if state.pause and sent >= state.until:  # not one that was under way when another failed
             warnings.warn(f"{server.url}: answers again", stacklevel=1)
             state.pause = 0.0
-        self._answered = self._now()
         self._results.put((job.wanted, server, answer))
         self._left -= 1
         if not self._left:
@@ -262,7 +262,10 @@ class _Run:
             raise InputError(f"{url}: gives no answer to a request, asked {job.tries} times: {error}")
         if now < state.until:  # another request has told so already
             return
-        if now - self._answered > PATIENCE:
+        if state.since is None:
+            state.since = now
+        since = [state.since for state in self._states]
+        if None not in since and now - max(since) > PATIENCE:
             raise InputError(f"{url}: no server has answered for {PATIENCE:.0f} s ({error}); start one and go on")
         if not state.pause:
             warnings.warn(f"{url}: gives no answer ({error}); others are asked, and it again later", stacklevel=1)

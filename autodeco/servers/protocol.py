@@ -12,7 +12,7 @@ from typing import Any
 import llama_cpp
 
 from autodeco.base.token_bytes import TokenBytes
-from autodeco.batch import Answer, Request
+from autodeco.batch import Answer, Request, Sampling
 from autodeco.batch.answers import PartialAnswer
 from autodeco.errors import InputError
 from autodeco.llama.decoding import Decoding
@@ -64,6 +64,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e30
 
 
+def _is_probability(value: Any) -> bool:
+    return _is_number(value) or (isinstance(value, float) and math.isnan(value))
+
+
 def asked(request: Request, server: Server) -> tuple[str, dict[str, Any]]:
     """The path to post to, and the body."""
     sampling = request.sampling
@@ -81,8 +85,11 @@ def asked(request: Request, server: Server) -> tuple[str, dict[str, Any]]:
     if sampling.heads == "none":
         cuts = {name: value for name, value in cuts.items() if value}  # not every server knows them
         return "/v1/completions", body | fixed | cuts | {"return_token_ids": True, "autodeco": False}
-    scales = {"temperature_scale": sampling.temperature, "top_p_scale": sampling.top_p}
-    return "/v1/completions", body | cuts | {"autodeco": scales | {"heads": sampling.heads, "values": True}}
+    # what heads choose has a scale; the other value is the client's setting
+    values = ("temperature", "top_p")
+    scales = {f"{name}_scale": fixed[name] for name in values if sampling.heads in ("both", name)}
+    own = {name: fixed[name] for name in values if sampling.heads not in ("both", name)}
+    return "/v1/completions", body | own | {"autodeco": scales | {"heads": sampling.heads, "values": True}}
 
 
 class Reader:
@@ -109,7 +116,7 @@ class Reader:
         if not isinstance(text, str):
             raise InputError("its text is no text")
         if request.sampling.heads != "none":
-            rows = self._values(choice.get("autodeco"))
+            rows = self._values(choice.get("autodeco"), request.sampling)
         else:
             tokens = choice["tokens"] if "tokens" in choice else choice.get("token_ids")
             sampling = request.sampling
@@ -123,8 +130,8 @@ class Reader:
             raise InputError(f"token {token!r} is none of the vocabulary of {self._size}; it runs another model")
         return token
 
-    def _values(self, values: Any) -> list[tuple]:
-        """The rows of what heads picked for each token."""
+    def _values(self, values: Any, sampling: Sampling) -> list[tuple]:
+        """The rows of what heads picked for each token; null is what a server does not know, or what is fixed."""
         if not isinstance(values, dict):
             raise InputError("it picked without heads; start it with --autodeco HEADS.gguf")
         names = ("token", "temperature", "top_p", "nucleus", "prob")
@@ -132,8 +139,10 @@ class Reader:
         if not all(isinstance(column, list) for column in columns) or len(set(map(len, columns))) != 1:
             raise InputError(f"its {', '.join(names)} are no lists of one length")
         rows = []
+        unknown = (sampling.temperature, sampling.top_p, 0, math.nan)
         for token, *numbers in zip(*columns, strict=True):
-            if not all(map(_is_number, numbers)) or numbers[2] > self._size:
+            numbers = [other if n is None else n for n, other in zip(numbers, unknown, strict=True)]
+            if not all(map(_is_number, numbers[:3])) or not _is_probability(numbers[3]) or numbers[2] > self._size:
                 raise InputError("a value of a token is no number, or none that it can be")
             rows.append((self._token(token), *numbers))
         return rows

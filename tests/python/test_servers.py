@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -19,6 +20,7 @@ from autodeco.servers import pool
 from autodeco.servers.drawing import Servers
 from autodeco.servers.settings import ServerSettings
 from builders.fake_server import FakeServer, pages_of_llama_cpp
+from builders.server import running
 
 N_VOCAB = 49152
 END = 2  # <|im_end|>
@@ -87,13 +89,27 @@ def test_heads_are_asked_for_with_their_scales_and_their_values_come_back(vocabu
         (answer,) = drawn(vocabulary, requests(1, batch.Sampling(1.5, 0.8, heads="temperature")), server)
     path, body = server.posts[0]
     assert path == "/v1/completions"
-    scales = {"temperature_scale": 1.5, "top_p_scale": 0.8}
-    assert body["autodeco"] == scales | {"heads": "temperature", "values": True}
+    assert body["autodeco"] == {"temperature_scale": 1.5, "heads": "temperature", "values": True}
     assert "temperature" not in body
-    assert "top_p" not in body
+    assert body["top_p"] == 0.8  # that no head picks
     assert answer.decoding.temperature.tolist() == [0.5] * 5
     assert answer.decoding.top_p.tolist() == [0.75] * 5
     assert answer.decoding.nucleus.tolist() == [3] * 5
+
+
+def test_both_heads_have_scales_and_what_a_server_does_not_know_is_none(vocabulary):
+    def without_nucleus(path, body):
+        status, answer = with_heads(path, body)
+        answer["choices"][0]["autodeco"] |= {"nucleus": [None] * 5, "prob": [None] * 5, "top_p": [None] * 5}
+        return status, answer
+
+    with fake(without_nucleus, autodeco={}) as server:
+        (answer,) = drawn(vocabulary, requests(1, batch.Sampling(1.5, 0.8)), server)
+    asked = {"temperature_scale": 1.5, "top_p_scale": 0.8, "heads": "both", "values": True}
+    assert server.posts[0][1]["autodeco"] == asked
+    assert answer.decoding.nucleus.tolist() == [0] * 5
+    assert answer.decoding.top_p.tolist() == [pytest.approx(0.8)] * 5
+    assert all(math.isnan(p) for p in answer.decoding.prob.tolist())
 
 
 def test_an_answer_ends_where_it_would_end_here(vocabulary):
@@ -277,6 +293,8 @@ def test_what_servers_cannot_do_is_refused_before_they_are_asked(vocabulary):
         with pytest.raises(InputError, match="503 tokens and an answer of 10 exceed the 512"):
             servers.check([batch.Request((5,) * 503, FIXED, 10, 0)])
         assert server.posts == []
+    with fake(autodeco={}) as server, pytest.raises(InputError, match="take neither top_k nor min_p"):
+        Servers(ServerSettings(server.url), vocabulary).check(requests(1, batch.Sampling(top_k=5)))
 
 
 def test_a_server_of_another_model_or_of_nothing_is_refused(vocabulary):
@@ -376,3 +394,30 @@ def test_without_servers_their_client_is_not_imported():
     modules = "autodeco.commands.eval, autodeco.evaluation.running, autodeco.rollouts"
     code = f"import sys, {modules}; print('httpx2' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+@pytest.mark.slow  # the server is compiled first
+def test_two_real_servers_draw_what_is_drawn_here_and_losing_one_loses_nothing(smollm2, exported, problems, tmp_path):
+    heads = exported("f32")
+    settings = RolloutSettings(checker="number", n=4, max_tokens=12, least_score=0.0, seed=5)
+    here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
+    rollout(smollm2, problems, here, settings, heads, threads=1, progress=False)
+    serving = ("-m", smollm2, "--autodeco", heads, "-c", 1024, "-np", 2)
+    with running(tmp_path / "one", *serving) as one, running(tmp_path / "other", *serving) as other:
+        threading.Timer(1.0, one.process.kill).start()
+        servers = ServerSettings(f"{one.address},{other.address}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = rollout(smollm2, problems, there, settings, heads, progress=False, servers=servers)
+    assert (result.problems, result.answers) == (5, 20)
+    ours, theirs = ([json.loads(line) for line in path.read_text().splitlines()] for path in (here, there))
+    assert [(row["problem"], row["sample"], row["seed"]) for row in theirs] == [
+        (row["problem"], row["sample"], row["seed"]) for row in ours
+    ]
+    # batches of another size round differently, so a few texts part
+    same = [(a, b) for a, b in zip(ours, theirs, strict=True) if a["completion_ids"] == b["completion_ids"]]
+    assert len(same) >= 14
+    for a, b in same:
+        assert a["finish"] == b["finish"]
+        np.testing.assert_allclose(a["temperature"], b["temperature"], atol=0.02)
+        np.testing.assert_allclose(a["top_p"], b["top_p"], atol=0.02)
