@@ -7,8 +7,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import filelock
-
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows
@@ -36,6 +34,8 @@ def _hold_itself(path: Path) -> Callable[[], None]:
 
 def _hold_beside(path: Path) -> Callable[[], None]:
     """The same by a lock file among this machine's temporary ones: what is open cannot be renamed on Windows."""
+    import filelock  # here: cmake/llama_cpp_source.py, which runs before anything is installed, imports this module
+
     name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
     lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"autodeco-{name}.lock")
     try:

@@ -1,6 +1,7 @@
 """llama.cpp's source is unpacked whole, into a folder of an older release too."""
 
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -55,3 +56,9 @@ def test_a_folder_of_an_older_release_is_completed(tmp_path):
         "src/models/lfm2.cpp": "new src/models/lfm2.cpp",
         "tests/test-llama-archs.cpp": "new tests/test-llama-archs.cpp",
     }
+
+
+def test_the_source_is_fetched_before_anything_is_installed():
+    root = Path(__file__).parents[2]
+    code = f"import sys; sys.path[:0] = [{str(root)!r}]; from export.llama_cpp_source import library_source"
+    subprocess.check_call([sys.executable, "-S", "-c", code])  # -S: no installed packages
