@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include "devices.h"
 #include "output.h"
 
 // a value is one text, whatever it holds
@@ -61,6 +62,7 @@ cxxopts::Options declare_options() {
         ("json", "one JSON object a line: each token with what was picked for it, then a summary")
         ("stats", "tokens per second, time to the first token and memory, on standard error")
         ("verbose", "show llama.cpp's log")
+        ("devices", "show the devices of this machine, and which operations of heads and draws each has")
         ("h,help", "show this")
         ("version", "show the version");
     return made;
@@ -186,6 +188,11 @@ options parse_options(int argc, char ** argv) {
         }
         if (args.count("version")) {
             printf("autodeco-cli %s, llama.cpp %s\n", AUTODECO_VERSION, AUTODECO_LLAMA_CPP_VERSION);
+            flush_output();
+            exit(0);
+        }
+        if (args.count("devices")) {
+            print_devices(args.count("verbose"));
             flush_output();
             exit(0);
         }

@@ -111,6 +111,20 @@ AUTODECO_API struct llama_model * autodeco_model_load(const char * path, struct 
 AUTODECO_API bool autodeco_model_writes(const struct llama_model * model, struct autodeco_error * error);
 
 //
+// Devices
+//
+
+// Called for each operation that a device is asked for: `node` has shapes and types and no memory, and lives during the call.
+typedef void (*autodeco_node_visitor)(const struct ggml_tensor * node, bool supported, void * user_data);
+
+// Whether a device has all operations that predict with heads of weights of `type` from hidden states [n_embd], or that draw
+// from logits [n_vocab]. What it lacks the CPU does, to which the scheduler then brings what is read. Asks the device, and
+// allocates nothing there. `visit` may be NULL. A CPU predicts and draws by nodes of its own, whatever it says. A server of
+// RPC says yes to everything.
+AUTODECO_API bool autodeco_device_predicts(ggml_backend_dev_t device, int32_t n_embd, enum ggml_type type, autodeco_node_visitor visit, void * user_data);
+AUTODECO_API bool autodeco_device_draws   (ggml_backend_dev_t device, int32_t n_vocab, autodeco_node_visitor visit, void * user_data);
+
+//
 // Samplers
 //
 

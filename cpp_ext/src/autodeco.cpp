@@ -1,5 +1,6 @@
 // The C interface.
 
+#include "device_nodes.h"
 #include "guarded.h"
 #include "language_model.h"
 #include "merged_file.h"
@@ -32,6 +33,20 @@ std::string short_name(const std::string & name) {
     return name.substr(0, n) + "...";
 }
 
+constexpr int32_t MOST_TOKENS = 1 << 24; // a float tells so many ids apart
+
+// Asks for every node, and tells of each.
+node_question telling(ggml_backend_dev_t device, autodeco_node_visitor visit, void * user_data, bool & all) {
+    return [=, &all](const ggml_tensor * node) {
+        const bool has = ggml_backend_dev_supports_op(device, node);
+        all            = all && has;
+        if (visit) {
+            visit(node, has, user_data);
+        }
+        return visit || has;
+    };
+}
+
 autodeco_heads * new_heads(std::shared_ptr<const heads_data> data) {
     return data ? new autodeco_heads{ std::move(data) } : nullptr;
 }
@@ -48,6 +63,28 @@ autodeco_heads * autodeco_heads_load_from_memory(const void * data, size_t size,
 
 llama_model * autodeco_model_load(const char * path, llama_model_params params, autodeco_error * error) {
     return guarded(error, { path }, [&](failure & what) { return load_model(path, params, what); });
+}
+
+bool autodeco_device_predicts(ggml_backend_dev_t device, int32_t n_embd, ggml_type type, autodeco_node_visitor visit, void * user_data) {
+    return guarded(nullptr, { device }, [&](failure &) {
+        bool       all = n_embd > 0 && type >= 0 && type < GGML_TYPE_COUNT && ggml_blck_size(type) > 0 && n_embd % ggml_blck_size(type) == 0;
+        heads_data heads;
+        if (all) {
+            shape_heads(heads, n_embd, type);
+            all = has_head_nodes(heads, telling(device, visit, user_data, all)) && all;
+        }
+        return all;
+    });
+}
+
+bool autodeco_device_draws(ggml_backend_dev_t device, int32_t n_vocab, autodeco_node_visitor visit, void * user_data) {
+    return guarded(nullptr, { device }, [&](failure &) {
+        bool all = n_vocab > 0 && n_vocab < MOST_TOKENS;
+        if (all) {
+            all = has_draw_nodes(n_vocab, telling(device, visit, user_data, all)) && all;
+        }
+        return all;
+    });
 }
 
 void autodeco_heads_free(autodeco_heads * heads) {

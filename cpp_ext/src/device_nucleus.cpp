@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cfloat>
 #include <cstddef>
-#include <cstdlib>
-#include <cstring>
 
 namespace autodeco {
 
@@ -14,9 +12,6 @@ namespace {
 
 // as on the CPU, in what a device computes with: a mass that reaches top-p but for rounding reaches it
 constexpr auto ROUNDING = (float) TOP_P_ROUNDING;
-
-// forces one way or the other, for tests and for devices whose operations turn out to be broken
-constexpr const char * FORCE = "AUTODECO_NUCLEUS"; // "device" or "cpu"
 
 // one number of each row, as all operations here take them
 ggml_tensor * scalars(ggml_context * ctx, ggml_tensor * tensor) {
@@ -187,38 +182,6 @@ void write_settings(ggml_tensor * settings, int64_t row, const device_settings &
     for (int64_t i = 0; i < settings->ne[1]; ++i) {
         ggml_backend_tensor_set(settings, value + i, i * settings->nb[1] + row * settings->nb[0], sizeof(float));
     }
-}
-
-bool device_can_draw(ggml_backend_buffer_type_t buft, int64_t n_vocab) {
-    const char *             forced = std::getenv(FORCE);
-    const ggml_backend_dev_t device = ggml_backend_buft_get_device(buft);
-    if (forced && std::strcmp(forced, "device") == 0) {
-        return true;
-    }
-    if ((forced && std::strcmp(forced, "cpu") == 0) || !device || ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU ||
-        ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_ACCEL) {
-        return false;
-    }
-
-    constexpr size_t MAX_NODES = 512;
-    ggml_context *   ctx       = ggml_init({ /* .mem_size = */ MAX_NODES * ggml_tensor_overhead() + ggml_graph_overhead_custom(MAX_NODES, false),
-                                             /* .mem_buffer = */ nullptr, /* .no_alloc = */ true });
-    if (!ctx) {
-        return false;
-    }
-    ggml_cgraph * gf = ggml_new_graph_custom(ctx, MAX_NODES, false);
-    for (const int64_t n : { (int64_t) 1, (int64_t) 2, SORTED_AT_ONCE }) { // each takes other operations
-        ggml_tensor *     ones = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, n);
-        const sorted_rows rows = sort_rows(ctx, ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_vocab, n));
-        ggml_build_forward_expand(gf, device_stats(ctx, rows, ones));
-        ggml_build_forward_expand(gf, build_device_draw(ctx, rows, { ones, ones }).token);
-    }
-    bool can = true;
-    for (int i = 0; can && i < ggml_graph_n_nodes(gf); ++i) {
-        can = ggml_backend_dev_supports_op(device, ggml_graph_node(gf, i));
-    }
-    ggml_free(ctx);
-    return can;
 }
 
 } // namespace autodeco

@@ -8,6 +8,8 @@
 
 #include "heads_graph.h"
 
+#include <algorithm>
+
 namespace autodeco {
 
 // What the draw of one row depends on beside logits and heads.
@@ -42,6 +44,14 @@ struct sorted_rows {
 // of threads, and that of one row to the whole device: eighteen times faster at 152k logits (benchmarks/gpu/operations.cpp).
 constexpr int64_t SORTED_AT_ONCE = 16;
 
+// How many rows one chain of operations draws from at most. So many numbers in one tensor over all rows, of which a graph
+// holds half a dozen at a time: 32 MB each; and so many rows, which is how many sequences llama.cpp knows.
+inline int64_t most_rows(int64_t n_vocab) {
+    constexpr int64_t MOST_NUMBERS = 1 << 23;
+    constexpr int64_t MOST_ROWS    = 256;
+    return std::max<int64_t>(1, std::min(MOST_NUMBERS / n_vocab, MOST_ROWS));
+}
+
 sorted_rows sort_rows(ggml_context * ctx, ggml_tensor * logits);
 
 // the inputs [N_PROB_STATS, n] of the top-p head, at temperature [1, n]
@@ -57,8 +67,5 @@ struct device_draw {
 device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, predictions pred);
 
 void write_settings(ggml_tensor * settings, int64_t row, const device_settings & values);
-
-// Whether the device of `buft` has all that is needed for vocabularies of this size; false for CPUs, which have better.
-bool device_can_draw(ggml_backend_buffer_type_t buft, int64_t n_vocab);
 
 } // namespace autodeco

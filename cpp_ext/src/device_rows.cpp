@@ -10,9 +10,6 @@ namespace autodeco {
 
 namespace {
 
-// Numbers in one tensor over all rows, of which a graph holds half a dozen at a time: 32 MB each.
-constexpr int64_t MOST_NUMBERS = 1 << 23;
-
 device_draw build_draw(ggml_context * ctx, const heads_data * heads, const device_weights * weights, ggml_tensor * logits, ggml_tensor * hidden) {
     const sorted_rows rows = sort_rows(ctx, logits);
     predictions       pred = { nullptr, nullptr };
@@ -35,7 +32,7 @@ void count_rows(ggml_context * ctx, const heads_data * heads, const device_weigh
 std::shared_ptr<device_rows> device_rows::in_graph(ggml_context * ctx, ggml_cgraph * gf, const heads_data * heads, const device_weights * weights,
                                                    const output_rows & outputs, int64_t at_once) {
     const int64_t n_vocab = outputs.logits->ne[0];
-    at_once               = std::max<int64_t>(1, std::min(at_once, MOST_NUMBERS / n_vocab));
+    at_once               = std::max<int64_t>(1, std::min(at_once, most_rows(n_vocab)));
     // the rows fall into groups of `at_once`
     const int64_t begin = std::max(outputs.row / at_once * at_once, outputs.first);
     const int64_t end   = std::min(outputs.row / at_once * at_once + at_once, outputs.first + outputs.logits->ne[1]);

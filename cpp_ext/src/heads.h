@@ -33,6 +33,16 @@ struct head_tensors {
     ggml_tensor * one = nullptr; // [1], the temperature where there is no temperature head
 };
 
+// what the names of their tensors begin with
+inline const std::string TEMPERATURE_HEAD = "autodeco.temp_head";
+inline const std::string TOP_P_HEAD       = "autodeco.top_p_head";
+
+// Tensors of heads in a context of ggml, which has no memory for what they hold.
+struct placed_heads {
+    head_tensors                         tensors;
+    std::map<std::string, ggml_tensor *> by_name;
+};
+
 // A tensor as it was read.
 struct tensor_data {
     ggml_type            type;
@@ -82,6 +92,8 @@ struct heads_data {
     mlp_values top_p;
 
     void take_values();
+
+    placed_heads place(ggml_context * ctx) const;
 
     // Weights in buffers of type `buft`, shared by all who ask for the same type; null when memory cannot be had.
     std::shared_ptr<const device_weights> weights(ggml_backend_buffer_type_t buft) const;

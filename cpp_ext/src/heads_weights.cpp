@@ -10,9 +10,6 @@ namespace autodeco {
 
 namespace {
 
-const std::string TEMPERATURE = "autodeco.temp_head";
-const std::string TOP_P       = "autodeco.top_p_head";
-
 std::vector<float> in_float32(const tensor_data & tensor) {
     std::vector<float> values(tensor.ne[0] * tensor.ne[1]);
     if (tensor.type == GGML_TYPE_F32) {
@@ -37,11 +34,34 @@ void heads_data::take_values() {
         mlp.b2 = in_float32(tensors.at(head + ".2.bias"))[0];
     };
     if (has_temp) {
-        take(temperature, TEMPERATURE);
+        take(temperature, TEMPERATURE_HEAD);
     }
     if (has_top_p) {
-        take(top_p, TOP_P);
+        take(top_p, TOP_P_HEAD);
     }
+}
+
+placed_heads heads_data::place(ggml_context * ctx) const {
+    placed_heads result;
+    for (const auto & [name, data] : tensors) {
+        result.by_name[name] = data.ne[1] == 1 ? ggml_new_tensor_1d(ctx, data.type, data.ne[0]) : ggml_new_tensor_2d(ctx, data.type, data.ne[0], data.ne[1]);
+    }
+    result.tensors.one = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1);
+
+    const auto take = [&](mlp_tensors & mlp, const std::string & head) {
+        const auto find = [&](const std::string & suffix) {
+            const auto it = result.by_name.find(head + suffix);
+            return it == result.by_name.end() ? nullptr : it->second;
+        };
+        mlp.w1       = find(".0.weight");
+        mlp.w1_extra = find(".0.extra.weight");
+        mlp.b1       = find(".0.bias");
+        mlp.w2       = find(".2.weight");
+        mlp.b2       = find(".2.bias");
+    };
+    take(result.tensors.temperature, TEMPERATURE_HEAD);
+    take(result.tensors.top_p, TOP_P_HEAD);
+    return result;
 }
 
 device_weights::~device_weights() {
@@ -60,37 +80,18 @@ std::shared_ptr<const device_weights> heads_data::weights(ggml_backend_buffer_ty
     if (!result->ctx) {
         return nullptr;
     }
-    std::map<std::string, ggml_tensor *> placed;
-    for (const auto & [name, data] : tensors) {
-        ggml_tensor * tensor = data.ne[1] == 1 ? ggml_new_tensor_1d(result->ctx, data.type, data.ne[0])
-                                               : ggml_new_tensor_2d(result->ctx, data.type, data.ne[0], data.ne[1]);
-        placed[name] = tensor;
-    }
-    result->tensors.one = ggml_new_tensor_1d(result->ctx, GGML_TYPE_F32, 1);
-    result->buffer      = ggml_backend_alloc_ctx_tensors_from_buft(result->ctx, buft);
+    const placed_heads placed = place(result->ctx);
+    result->tensors           = placed.tensors;
+    result->buffer            = ggml_backend_alloc_ctx_tensors_from_buft(result->ctx, buft);
     if (!result->buffer) {
         return nullptr;
     }
     ggml_backend_buffer_set_usage(result->buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     for (const auto & [name, data] : tensors) {
-        ggml_backend_tensor_set(placed[name], data.bytes.data(), 0, data.bytes.size());
+        ggml_backend_tensor_set(placed.by_name.at(name), data.bytes.data(), 0, data.bytes.size());
     }
     const float one = 1.0f;
     ggml_backend_tensor_set(result->tensors.one, &one, 0, sizeof(one));
-
-    const auto take = [&](mlp_tensors & mlp, const std::string & head) {
-        const auto find = [&](const std::string & suffix) {
-            const auto it = placed.find(head + suffix);
-            return it == placed.end() ? nullptr : it->second;
-        };
-        mlp.w1       = find(".0.weight");
-        mlp.w1_extra = find(".0.extra.weight");
-        mlp.b1       = find(".0.bias");
-        mlp.w2       = find(".2.weight");
-        mlp.b2       = find(".2.bias");
-    };
-    take(result->tensors.temperature, TEMPERATURE);
-    take(result->tensors.top_p, TOP_P);
 
     cache[buft] = result;
     return result;

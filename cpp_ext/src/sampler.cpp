@@ -1,5 +1,6 @@
 // The llama_sampler: builds the heads and the nucleus into llama.cpp's graph.
 
+#include "device_nodes.h"
 #include "host_node.h"
 #include "sampler_state.h"
 
@@ -159,11 +160,12 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
         return false;
     }
     state.n_outputs_max   = std::max<int64_t>(n_outputs_max_per_seq, 1);
-    state.on_device       = device_can_draw(buft, state.heads ? state.heads->n_vocab : LARGEST_VOCAB);
+    const node_places where = places(buft, state.heads.get(), state.heads ? state.heads->n_vocab : LARGEST_VOCAB);
+    state.on_device         = where.draw_on_device;
     if (!state.heads) {
         return true;
     }
-    state.heads_on_host = !state.on_device && ggml_backend_buft_is_host(buft);
+    state.heads_on_host = where.heads_on_host;
     state.weights       = counted_weights(state.heads_on_host ? nullptr : state.heads->weights(buft));
     return state.heads_on_host || (bool) state.weights;
 }

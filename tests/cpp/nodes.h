@@ -24,7 +24,10 @@ inline std::vector<float> random_row(int64_t n, float deviation) {
     return row;
 }
 
-// A graph over rows of logits, one after the other in `z`, and a scalar for each on the CPU, computed by some threads.
+// where graphs are computed; null for the CPU
+inline ggml_backend_dev_t node_device = nullptr;
+
+// A graph over rows of logits, one after the other in `z`, and a scalar for each, computed by some threads of a CPU.
 class row_graph {
 public:
     explicit row_graph(const std::vector<float> & z, int64_t n = 1) : z(z) {
@@ -60,7 +63,9 @@ public:
         }
         const auto registry    = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
         const auto set_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(registry, "ggml_backend_set_n_threads");
-        set_threads(backend, n_threads);
+        if (set_threads) { // of a CPU
+            set_threads(backend, n_threads);
+        }
         run();
     }
 
@@ -79,7 +84,7 @@ public:
     std::vector<ggml_tensor *> planned;
 
 private:
-    ggml_backend_t backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+    ggml_backend_t backend = node_device ? ggml_backend_dev_init(node_device, nullptr) : ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
     ggml_gallocr_t alloc   = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend));
     ggml_cgraph *  gf      = ggml_new_graph(ctx);
 };

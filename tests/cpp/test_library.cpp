@@ -177,6 +177,21 @@ static void test_models(const char * model_path, const char * heads_path, const 
     llama_model_free(plain);
 }
 
+// what a device is asked, and what is no question
+static void test_devices() {
+    const ggml_backend_dev_t cpu   = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    const auto               count = [](const ggml_tensor * node, bool supported, void * n) {
+        *(int *) n += node->op == GGML_OP_MUL_MAT && supported && node->src[0]->type == GGML_TYPE_Q8_0;
+    };
+    int products = 0;
+    check(autodeco_device_predicts(cpu, 576, GGML_TYPE_Q8_0, count, &products) && products > 0, "a CPU has the products of the heads, and tells of each");
+    check(autodeco_device_draws(cpu, 49152, nullptr, nullptr), "and the operations of a draw, unless asked for each");
+    check(!autodeco_device_predicts(nullptr, 576, GGML_TYPE_F16, nullptr, nullptr) && !autodeco_device_draws(nullptr, 49152, nullptr, nullptr), "no device has none");
+    check(!autodeco_device_predicts(cpu, 580, GGML_TYPE_Q8_0, nullptr, nullptr) && !autodeco_device_predicts(cpu, 0, GGML_TYPE_F16, nullptr, nullptr) &&
+              !autodeco_device_predicts(cpu, 576, GGML_TYPE_COUNT, nullptr, nullptr), "nobody predicts with weights that cannot be");
+    check(!autodeco_device_draws(cpu, 0, nullptr, nullptr) && !autodeco_device_draws(cpu, INT32_MAX, nullptr, nullptr), "or draws from a vocabulary that cannot be");
+}
+
 int main(int argc, char ** argv) {
     if (argc != 5) {
         fprintf(stderr, "usage: %s MODEL.gguf HEADS.gguf MERGED.gguf TEXT\n", argv[0]);
@@ -185,6 +200,7 @@ int main(int argc, char ** argv) {
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
     test_heads(argv[1], argv[2], argv[3]);
     test_models(argv[1], argv[2], argv[3], argv[4]);
+    test_devices();
     printf("%d passed, %d failed\n", n_passed, n_failed);
     return n_failed > 0;
 }

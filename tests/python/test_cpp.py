@@ -65,6 +65,10 @@ def test_graph_nodes():
     passes("test_nodes")
 
 
+def test_places_of_a_samplers_parts():
+    passes("test_places")
+
+
 def test_what_the_program_says_of_memory():
     passes("test_memory")
 
