@@ -11,6 +11,7 @@ from autodeco.base.forks import check_threads
 from autodeco.base.opening import FilePath
 from autodeco.errors import InputError
 from autodeco.llama.completions import own_signature
+from autodeco.llama.drafting import Drafting, most_outputs
 from autodeco.llama.extra_samplers import DEFAULTS as EXTRA
 
 GENERATE = own_signature(llama_cpp.Llama.generate, **EXTRA)
@@ -28,13 +29,25 @@ class ExclusiveLlama(llama_cpp.Llama):
         self._generation: object | None = None  # the generation under way
         self._in_generation = False  # while that one runs, instead of its caller
         self._outputs = 0  # tokens at the end of the last batch whose logits the context has
+        self._prompt_read = False  # by the generation under way, whose next tokens come with drafts
+        self._text_end = 0  # of its text in the context; what is behind it was drafted
+        self._hidden = 0  # drafted tokens at the end of the context, which a token that is sampled does not follow
+        self._drafted = self._accepted = 0
+        draft_model = kwargs.get("draft_model")
+        if not kwargs.get("logits_all") and not kwargs.get("embedding"):
+            # for which llama_cpp copies the logits of every token; those of the last one and its draft are enough
+            kwargs["draft_model"] = None
+        self._most_outputs = most_outputs(draft_model, kwargs.get("n_ubatch") or 512)
         super().__init__(FilePath(os.fspath(model_path)), **kwargs)
+        self.draft_model = draft_model
+        self._most_outputs = min(self._most_outputs, self.n_batch)
         self._make_room()
 
     def _make_room(self) -> None:
         """Hold as many tokens as the context, which llama.cpp rounds up to 256 at least, and ``llama_cpp`` does not."""
-        if len(self.input_ids) < self._n_ctx:
-            self.input_ids = np.zeros(self._n_ctx, np.intc)
+        room = self._n_ctx + (self.draft_model is not None)  # it gets the next token, even where that finds no place
+        if len(self.input_ids) < room:
+            self.input_ids = np.zeros(room, np.intc)
             if self._logits_all:
                 self.scores = np.zeros((self._n_ctx, self._n_vocab), np.single)
 
@@ -50,10 +63,34 @@ class ExclusiveLlama(llama_cpp.Llama):
     def _end_generation(self) -> None:
         """What the caller does with the context by hand ends a generation that was left alone."""
         if not self._in_generation:
+            if self._generation is not None:
+                self._drop_draft()
             self._generation = self._sampler = None
+
+    def _drop_draft(self) -> None:
+        """End the context where the text of the generation under way does, as it is without drafts.
+
+        The next decode removes what lies behind."""
+        if self._prompt_read and self.n_tokens > self._text_end:
+            self.n_tokens = self._text_end
+            self._outputs = 1
+            self._requires_eval = True
+
+    @property
+    def drafting(self) -> Drafting:
+        """Tokens that the last generation's drafts had, and those that were accepted."""
+        return Drafting(self._drafted, self._accepted)
+
+    @property
+    def _input_ids(self):  # logits processors are given it
+        return self.input_ids[: self.n_tokens - self._hidden]
 
     def _prepare_decode(self) -> None:
         """For subclasses: called before tokens are decoded."""
+
+    def _begin_outputs(self, draft: Sequence[int] = ()) -> None:
+        """For subclasses: called before a batch is decoded that ends in ``draft``, whose outputs alone count from then
+        on."""
 
     def eval(self, tokens: Sequence[int]) -> None:
         with self._turn:
@@ -64,17 +101,38 @@ class ExclusiveLlama(llama_cpp.Llama):
                     raise InputError("there are no tokens to evaluate, and nothing predicts a first one")
                 if self._in_generation and self._requires_eval:
                     self._decode_again()
+                self._prompt_read = self._in_generation
                 return
             for token in (min(tokens), max(tokens)):
                 if not 0 <= token < self._n_vocab:
                     raise InputError(f"token {token} is outside the vocabulary of {self._n_vocab}")
             self._prepare_decode()
+            has_draft = self._in_generation and self._prompt_read and len(tokens) > 1
             try:
-                super().eval(tokens)
+                if has_draft and not self._logits_all:
+                    tokens = tokens[: self._most_outputs]
+                    self._decode_outputs(tokens)
+                else:
+                    for start in range(0, len(tokens), self.n_batch):
+                        self._begin_outputs()
+                        super().eval(tokens[start : start + self.n_batch])
             except BaseException:
                 self._requires_eval = True  # what the context has is not of these tokens
                 raise
-            self._outputs = (len(tokens) - 1) % self.n_batch + 1 if self._logits_all else 1
+            self._drafted += len(tokens) - 1 if has_draft else 0
+            all_outputs = self._logits_all or has_draft
+            self._outputs = (len(tokens) - 1) % self.n_batch + 1 if all_outputs else 1
+            self._prompt_read = self._in_generation
+
+    def _decode_outputs(self, tokens: Sequence[int]) -> None:
+        """Decode tokens so that one can be sampled behind each."""
+        self._begin_outputs(tokens[1:])
+        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
+        self._batch.set_batch(batch=tokens, n_past=self.n_tokens, logits_all=True)
+        self._ctx.decode(self._batch)
+        self.input_ids[self.n_tokens : self.n_tokens + len(tokens)] = tokens
+        self.n_tokens += len(tokens)
+        self._requires_eval = False
 
     def _decode_again(self) -> None:
         """Decode the last outputs once more: the context's logits are of another use, or of another sampler's graph."""
@@ -110,8 +168,16 @@ class ExclusiveLlama(llama_cpp.Llama):
                     f"idx {idx}: the last batch has logits of {self._outputs} tokens before {self.n_tokens} only; "
                     "open the model with logits_all=True for more, and a larger n_batch"
                 )
-            with self._turn.sampling():
-                return sampler.sample(self._ctx, place)
+            self._hidden = -1 - place
+            try:
+                with self._turn.sampling():
+                    token = sampler.sample(self._ctx, place)
+            finally:
+                self._hidden = 0
+            self._text_end = self.n_tokens + place + 1
+            if place < -1 and self._in_generation and token == self.input_ids[self._text_end]:
+                self._accepted += 1
+            return token
 
     def _sampler_by_hand(self, settings: dict):
         """A sampler for a token that the caller asks for between decodes, whose logits the context then has."""
@@ -148,6 +214,7 @@ class ExclusiveLlama(llama_cpp.Llama):
         finally:
             tokens.close()
             if self._generation is generation:
+                self._drop_draft()
                 self._generation = None
                 self._sampler = None  # sample() by hand has settings of its own
 
@@ -156,6 +223,8 @@ class ExclusiveLlama(llama_cpp.Llama):
         if not settings["tokens"] and (settings["reset"] or self.n_tokens == 0):
             raise InputError("the prompt has no tokens, and nothing predicts a first one; give some text")
         self._generation = generation
+        self._prompt_read = False
+        self._drafted = self._accepted = 0
 
     def _go_on(self, generation: object, tokens: Generator, more: Sequence[int] | None) -> int:
         """The next token of ``generation``, which must still be the one under way."""
@@ -179,19 +248,25 @@ class ExclusiveLlama(llama_cpp.Llama):
                 if not self.tokenize(text.encode("utf-8")):
                     raise InputError(f"text {index} has no tokens, so that there is nothing to embed")
             # a generation under way goes on afterwards
-            left = self._generation, self._sampler
-            state = self.save_state() if self._generating and self.context_params.embeddings else None
+            left = self._generation, self._sampler, self._outputs
+            state = super().save_state() if self._generating and self.context_params.embeddings else None
             try:
                 return super().embed(input, *args, **kwargs)
             finally:
                 if state is not None:
                     super().load_state(state)
-                    self._generation, self._sampler = left
+                    self._generation, self._sampler, self._outputs = left
 
     def save_state(self):
         with self._turn:
             self._check_open()
-            return super().save_state()
+            drafted = self._generating and self._prompt_read and not self._in_generation
+            tokens = self.n_tokens
+            self.n_tokens = self._text_end if drafted else tokens  # of the text only; llama_cpp drops what is behind it
+            try:
+                return super().save_state()
+            finally:
+                self.n_tokens = tokens
 
     def load_state(self, state) -> None:
         with self._turn:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import llama_cpp
 
@@ -69,7 +69,7 @@ class Llama(ExclusiveLlama):
         self._samplers = extra_samplers.OFF
         self._seeds = Seeds(None)  # of completions that are given none
         # of contexts whose every token is an output; the others' heads see them in the graph
-        all_outputs = any(kwargs.get(name) for name in ("logits_all", "draft_model", "embedding"))
+        all_outputs = any(kwargs.get(name) for name in ("logits_all", "embedding"))
         self._states = native.HiddenStates() if all_outputs else None
 
         self._layout = open_layout(model_path)
@@ -152,7 +152,7 @@ class Llama(ExclusiveLlama):
 
     @context_params.setter
     def context_params(self, params: llama_cpp.llama_context_params) -> None:
-        params.n_outputs_max_per_seq = 1
+        params.n_outputs_max_per_seq = self._most_outputs
         if self._states is not None:
             native.watch(self._states, params)
         self._context_params = params
@@ -247,6 +247,10 @@ class Llama(ExclusiveLlama):
             llama_cpp.llama_set_embeddings(self.ctx, self.context_params.embeddings and by_hand)
         elif self._heads is not None and not self._generating:
             self._attach(Place.CALLER)  # the caller will sample by itself, with settings not known yet
+
+    def _begin_outputs(self, draft: Sequence[int] = ()) -> None:
+        if self._attachment is not None:
+            self._attachment.begin(draft)
 
     def _sampler_by_hand(self, settings: dict):
         self._take_extra_samplers(settings)

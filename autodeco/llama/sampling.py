@@ -4,7 +4,7 @@ Both have the one sampler method that ``llama_cpp.Llama`` calls, and append a ro
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llama_cpp
@@ -120,6 +120,12 @@ class Attachment:
             self._graph = graph
         return self._graph
 
+    def begin(self, draft: Sequence[int]) -> None:
+        """Before a decode that checks ``draft``: what was decoded until then will not be sampled any more."""
+        if self._graph is not None:
+            self._graph.discard()
+            self._graph.expect([int(token) for token in draft])
+
     def detach(self) -> None:
         """Take the sampler out of the graph; the next decode runs without it."""
         graph, self._graph = self._graph, None
@@ -132,7 +138,7 @@ class Attachment:
 
 
 class GraphDraw:
-    """Reads the token that the graph sampled."""
+    """Reads the tokens that the graph sampled, of a batch's outputs one after the other."""
 
     def __init__(self, graph: native.GraphSampler, rows: list[tuple]):
         self.graph = graph

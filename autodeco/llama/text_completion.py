@@ -48,7 +48,9 @@ def complete(
     if len(tokens) >= n_ctx:
         raise InputError(f"Requested tokens ({len(tokens)}) exceed context window of {n_ctx}; raise n_ctx")
     if logprobs is not None and not llm._logits_all:
-        raise InputError("logprobs is not supported for models created with logits_all=False")
+        raise InputError(
+            "logprobs is not supported for models created with logits_all=False; open it with logits_all=True"
+        )
     if tokens[:2] == [llm.token_bos()] * 2:
         warnings.warn(
             f'the prompt begins with two "{llm._model.token_get_text(llm.token_bos())}", which makes answers worse: '

@@ -184,6 +184,20 @@ AUTODECO_API struct llama_sampler * autodeco_sampler_init_host            (struc
 // output, where temperature and top-p are computed from hidden states and logits on the host.
 AUTODECO_API void autodeco_sampler_observe(struct llama_sampler * observer, float temperature, float top_p);
 
+// Several outputs of a sequence in one decode, as when a draft is checked: set llama_context_params.n_outputs_max_per_seq. Each
+// output has its own temperature, top-p and random number. Tokens are sampled and accepted in the order of the outputs, from the
+// first on, as long as they are those of the draft; of the outputs behind, nothing counts. Random number i is that of accepted
+// token i, whatever was drafted: drafts change no text, as far as the logits are the same. After llama_sampler_copy() from a copy
+// made before, the same tokens are drawn again.
+//
+// Where more than one output is allowed, tell the sampler before the next decode if no token was accepted from the last one:
+// llama.cpp may cut one decode into several graphs, and a sampler takes the two for one.
+AUTODECO_API void autodeco_sampler_discard(struct llama_sampler * smpl);
+
+// Before a decode whose outputs are those of a token and of the `n` drafted ones behind it, the draft: on a CPU the graph then
+// computes no output behind the first token that it draws otherwise. Nothing may be sampled from those. It is optional.
+AUTODECO_API void autodeco_sampler_expect(struct llama_sampler * smpl, const llama_token * draft, size_t n);
+
 // Change the settings of autodeco_sampler_init or _observer and restart its random numbers.
 AUTODECO_API void autodeco_sampler_set_params(struct llama_sampler * smpl, struct autodeco_params params);
 
@@ -194,7 +208,8 @@ AUTODECO_API void autodeco_sampler_set_fixed(struct llama_sampler * smpl, bool t
 // top_k (0: all) tokens. For graph sampling; on the host, llama.cpp's own samplers do it.
 AUTODECO_API void autodeco_sampler_set_cuts(struct llama_sampler * smpl, int32_t top_k, float min_p);
 
-// The decision of the last decode (autodeco_sampler_init) or of the last host draw (observer). For graph sampling call it
+// The decision of the last decode (autodeco_sampler_init) or of the last host draw (observer); of several outputs, that of the
+// token that was accepted last, or of the first output before that. For graph sampling call it
 // after llama_sampler_sample, or after llama_get_sampled_token_ith and llama_sampler_accept: then the sampler holds the
 // decision itself, whatever becomes of the context. Before the token is accepted it lies in the context's memory on a
 // device: wait with llama_synchronize, and ask before the chain is detached or the context freed, which llama.cpp does not

@@ -199,12 +199,13 @@ public:
     void set_fixed(bool temperature, bool top_p) { autodeco_sampler_set_fixed(smpl, temperature, top_p); }
     void set_cuts(int32_t top_k, float min_p) { autodeco_sampler_set_cuts(smpl, top_k, min_p); }
 
-    // what the graph drew for output `idx` of the last decode, as last() returns it
+    // what the graph drew for output `idx` of the last decode, as last() returns it; outputs are sampled in their order
     py::tuple sample(int32_t idx) {
         if (!attached) {
             throw std::logic_error("the sampler is not attached");
         }
-        if (autodeco::state_of(smpl).is_taken) { // what the context has was sampled before, or is of another sampler
+        const autodeco::sampler_state & state = autodeco::state_of(smpl);
+        if (state.next_output >= state.n_outputs()) { // what the context has was sampled before, or is of another sampler
             throw std::logic_error("nothing was decoded since the last token was sampled");
         }
         llama_token token;
@@ -219,6 +220,12 @@ public:
         llama_sampler_accept(chain, token);
         return last();
     }
+
+    // the outputs of the last decode will not be sampled any more
+    void discard() { autodeco_sampler_discard(smpl); }
+
+    // the draft that the next decode checks: what is behind the first token that is drawn otherwise is not sampled
+    void expect(const std::vector<llama_token> & draft) { autodeco_sampler_expect(smpl, draft.data(), draft.size()); }
 
     // whether the graph draws where the host cannot read the logits, so that only an observer can leave the draw to the host
     bool draws_on_device() const { return autodeco::state_of(smpl).on_device; }
@@ -323,6 +330,8 @@ PYBIND11_MODULE(_native, m) {
         .def("set_fixed", &graph_sampler::set_fixed)
         .def("set_cuts", &graph_sampler::set_cuts)
         .def("sample", &graph_sampler::sample)
+        .def("discard", &graph_sampler::discard)
+        .def("expect", &graph_sampler::expect)
         .def_property_readonly("draws_on_device", &graph_sampler::draws_on_device)
         .def_property("draws_on_host", &graph_sampler::draws_on_host, &graph_sampler::set_draws_on_host)
         .def("sample_on_host", &graph_sampler::sample_on_host)

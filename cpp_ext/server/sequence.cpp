@@ -13,10 +13,9 @@ namespace autodeco {
 namespace {
 
 llama_sampler * new_chain(const serving & from, bool in_graph) {
-    llama_sampler * only    = in_graph ? autodeco_sampler_init(from.heads.get(), autodeco_default_params())
-                                       : autodeco_sampler_init_observer(from.heads.get(), autodeco_default_params());
-    state_of(only).in_order = true;
-    llama_sampler * chain   = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    llama_sampler * only  = in_graph ? autodeco_sampler_init(from.heads.get(), autodeco_default_params())
+                                     : autodeco_sampler_init_observer(from.heads.get(), autodeco_default_params());
+    llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
     llama_sampler_chain_add(chain, only);
     return chain;
 }
@@ -79,8 +78,8 @@ void sequence::accept(llama_token token) {
     if (in_graph) { // else by the host's stage
         llama_sampler_accept(chain.get(), token);
     }
-    accepted.push_back(state_of(smpl()).accepted);
-    if (accepted.back().token != token) { // drawn in a graph whose values were overwritten since, or by another sampler
+    accepted.push_back(autodeco_sampler_last(smpl()));
+    if (accepted.back().token != token) { // drawn by another sampler, or in an earlier graph on a device
         accepted.back() = undecided(AUTODECO_STATUS_LOST);
         accepted.back().token = token;
     }
@@ -99,9 +98,7 @@ autodeco_decoding sequence::next() {
 }
 
 void sequence::take_prediction(const sequence & other) {
-    sampler_state & state = state_of(smpl());
-    state.is_taken        = false;
-    state.decide(state.row(0), observed(state_of(other.smpl())));
+    set_only_output(state_of(smpl()), observed(state_of(other.smpl())));
 }
 
 std::unique_ptr<sequence::saved> sequence::save() const {

@@ -199,7 +199,7 @@ llama_sampler * autodeco_sampler_init_host(llama_sampler * observer) {
 void autodeco_sampler_observe(llama_sampler * observer, float temperature, float top_p) {
     with_state(observer, [&](sampler_state & state) {
         state.begin_token();
-        state.row(0).last = { -1, temperature, top_p, 0, 0.0f, 0 };
+        set_only_output(state, { -1, temperature, top_p, 0, 0.0f, 0 });
     });
 }
 
@@ -207,6 +207,18 @@ void autodeco_sampler_set_params(llama_sampler * smpl, autodeco_params params) {
     with_state(smpl, [&](sampler_state & state) {
         state.params = params;
         state.restart();
+    });
+}
+
+void autodeco_sampler_discard(llama_sampler * smpl) {
+    with_state(smpl, [](sampler_state & state) { state.discard_outputs(); });
+}
+
+void autodeco_sampler_expect(llama_sampler * smpl, const llama_token * draft, size_t n) {
+    with_state(smpl, [&](sampler_state & state) {
+        if (draft || n == 0) {
+            state.next_draft.assign(draft, draft + n);
+        }
     });
 }
 

@@ -82,19 +82,28 @@ void predict(const heads_data & heads, const float * first, const float * logits
 }
 
 void first_layers_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    const int64_t n = dst->ne[0];
-    first_layers(*((cpu_heads_row *) userdata)->heads, (const float *) dst->src[0]->data, n * ith / nth, n * (ith + 1) / nth, (float *) dst->data);
+    const cpu_heads_row & row = *(cpu_heads_row *) userdata;
+    const int64_t         n   = dst->ne[0];
+    if (!row.is_skipped) {
+        first_layers(*row.heads, (const float *) dst->src[0]->data, n * ith / nth, n * (ith + 1) / nth, (float *) dst->data);
+    }
 }
 
 // sources of the other nodes: logits, then the first layers
 void maxima_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    const ggml_tensor * logits = dst->src[0];
-    row_maxima((const float *) logits->data, logits->ne[0], ith, nth, *((cpu_heads_row *) userdata)->ws);
+    const cpu_heads_row & row    = *(cpu_heads_row *) userdata;
+    const ggml_tensor *   logits = dst->src[0];
+    if (!row.is_skipped) {
+        row_maxima((const float *) logits->data, logits->ne[0], ith, nth, *row.ws);
+    }
 }
 
 void exponentials_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const cpu_heads_row & row    = *(cpu_heads_row *) userdata;
     const ggml_tensor *   logits = dst->src[0];
+    if (row.is_skipped) {
+        return;
+    }
     // every thread computes the temperature, rather than wait for one that does
     const float temperature = temperature_of(*row.heads, (const float *) dst->src[1]->data);
     row_exponentials((const float *) logits->data, logits->ne[0], temperature, ith, nth, *row.ws);
@@ -102,11 +111,11 @@ void exponentials_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
 // temperature and top-p [2]
 void predict_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
-    if (ith != 0) {
+    const cpu_heads_row & row = *(cpu_heads_row *) userdata;
+    if (ith != 0 || row.is_skipped) {
         return;
     }
-    const cpu_heads_row & row = *(cpu_heads_row *) userdata;
-    float *               out = (float *) dst->data;
+    float * out = (float *) dst->data;
     predict(*row.heads, (const float *) dst->src[1]->data, (const float *) dst->src[0]->data, *row.ws, out[0], out[1]);
 }
 

@@ -12,6 +12,7 @@ namespace autodeco {
 struct cpu_heads_row {
     const heads_data * heads = nullptr;
     row_workspace *    ws    = nullptr; // keeps what the statistics found, for a draw from the same row
+    bool               is_skipped = false; // no token will be taken from this row; changes between two nodes only
 };
 
 // Nodes that compute temperature [1] and top-p [1] (null where there is no top-p head) from hidden [n_embd] and raw logits

@@ -52,8 +52,7 @@ void host_accept(llama_sampler * smpl, llama_token token) {
         state.host_last = undecided(AUTODECO_STATUS_NOT_ALONE); // another sampler has drawn after this one
     }
     state.host_drawn = false;
-    state.take(state.host_last);
-    state.next_uniform();
+    state.take_output(state.next_output);
 }
 
 void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
@@ -115,10 +114,11 @@ llama_sampler * new_host_draw(sampler_state & observer) {
 }
 
 llama_token sample_on_host(sampler_state & state, llama_sampler * chain) {
-    if (state.rows.empty() || state.rows.front().logits.empty()) {
+    const size_t row = state.next_output - std::min(state.next_output, state.earlier.size());
+    if (row >= state.n_run || state.next_output < state.earlier.size() || state.rows[row].logits.empty()) {
         return LLAMA_TOKEN_NULL;
     }
-    const std::vector<float> & logits = state.rows.front().logits;
+    const std::vector<float> & logits = state.rows[row].logits;
     state.candidates.resize(logits.size());
     for (size_t i = 0; i < logits.size(); ++i) {
         state.candidates[i] = { (llama_token) i, logits[i], 0.0f };

@@ -46,14 +46,26 @@ void cut_row(const float * logits, int64_t n, float temperature, int32_t top_k, 
     }
 }
 
+// Compute no output of the running graph from `first` on: their nodes come behind those of the ones before.
+void skip_rows(sampler_state & state, size_t first) {
+    for (size_t i = 0; i < state.n_run; ++i) {
+        state.rows[i].heads.is_skipped |= state.rows[i].output >= first;
+    }
+}
+
 // CPU node: draw a token from logits [n_vocab] at temperature [1] and top-p [1]; userdata is the graph_row
 void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     if (ith != 0) {
         return;
     }
-    graph_row &        row    = *(graph_row *) userdata;
+    graph_row &         row    = *(graph_row *) userdata;
     const ggml_tensor * logits = dst->src[0];
     sampler_state &     state  = *row.owner;
+    if (row.heads.is_skipped) {
+        row.last               = undecided(AUTODECO_STATUS_NOT_DECODED);
+        *(int32_t *) dst->data = 0;
+        return;
+    }
 
     const float temperature      = scalar(dst->src[1]);
     const float top_p            = scalar(dst->src[2]);
@@ -63,7 +75,7 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     const float * z   = (const float *) logits->data;
     if (state.draws_on_host) {
         row.logits.assign(z, z + logits->ne[0]);
-        state.decide(row, { -1, temperature, top_p, 0, 0.0f, 0 });
+        row.last               = { -1, temperature, top_p, 0, 0.0f, 0 };
         *(int32_t *) dst->data = 0;
         return;
     }
@@ -74,7 +86,10 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
         z = row.logits.data();
     }
     const nucleus_draw draw = nucleus_sample(z, logits->ne[0], user_temperature, user_top_p, row.uniform, row.ws, !cut);
-    state.decide(row, { draw.token, state.told_temperature(temperature), state.told_top_p(top_p), draw.size, draw.prob, (int32_t) draw.status });
+    row.last = { draw.token, state.told_temperature(temperature), state.told_top_p(top_p), draw.size, draw.prob, (int32_t) draw.status };
+    if (state.ends_draft(row.output, draw.token)) {
+        skip_rows(state, row.output + 1);
+    }
     // -1 would send llama_sampler_sample looking for logits that were never copied to the host
     *(int32_t *) dst->data = std::max(draw.token, 0);
 }
@@ -85,7 +100,7 @@ void observer_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
         return;
     }
     graph_row & row = *(graph_row *) userdata;
-    row.owner->decide(row, { -1, scalar(dst->src[0]), scalar(dst->src[1]), 0, 0.0f, 0 });
+    row.last        = { -1, scalar(dst->src[0]), scalar(dst->src[1]), 0, 0.0f, 0 };
     *(float *) dst->data = 0.0f;
 }
 
@@ -102,27 +117,49 @@ autodeco_decoding decision(const sampler_state & state, const device_values & va
              (int32_t) (is_real ? row_status::ok : row_status::not_real) };
 }
 
-// Hold what was decided on a device as long as the sampler lives: its context may go when the token was taken.
-void keep_decision(sampler_state & state, llama_token token) {
+// Whether `token` was drawn from an output. What was decided on a device is then held as long as the sampler lives: its
+// context may go when the token was taken.
+bool was_drawn(sampler_state & state, size_t output, llama_token token) {
+    if (output < state.earlier.size()) {
+        return state.earlier[output].token == token;
+    }
+    graph_row & row = state.rows[output - state.earlier.size()];
+    if (!row.drawn.rows) {
+        return row.last.token == token;
+    }
     device_values values;
-    const size_t  at = state.in_order ? state.n_accepted : 0;
-    if (at >= state.rows.size() || !state.rows[at].drawn.rows) {
-        return;
+    if (!row.drawn.rows->read_drawn(row.drawn.row, token, values)) {
+        return false;
     }
-    graph_row & row = state.rows[at];
-    if (row.drawn.rows->read_drawn(row.drawn.row, token, values)) {
-        row.last  = decision(state, values);
-        row.drawn = {};
+    row.last  = decision(state, values);
+    row.drawn = {};
+    return true;
+}
+
+// of an output whose decision the host has; logits that cannot be drawn from give a token of no meaning
+int32_t status_of(const sampler_state & state, size_t output) {
+    if (output < state.earlier.size()) {
+        return state.earlier[output].status;
     }
+    const graph_row & row = state.rows[output - state.earlier.size()];
+    return row.drawn.rows ? 0 : row.last.status;
+}
+
+// The output that an accepted token was taken from: the next one, unless that has another token and one behind it this one.
+size_t taken_output(sampler_state & state, llama_token token) {
+    for (size_t i = state.next_output; i < state.n_outputs(); ++i) {
+        if (was_drawn(state, i, token) || status_of(state, i) != 0) {
+            return i;
+        }
+    }
+    return state.next_output;
 }
 
 void sampler_accept(llama_sampler * smpl, llama_token token) {
     sampler_state & state = state_of(smpl);
     // a token drawn on the host is accepted by the host stage
     if (!state.is_observer && !state.draws_on_host) {
-        keep_decision(state, token);
-        state.take(observed(state));
-        state.next_uniform();
+        state.take_output(taken_output(state, token));
     }
 }
 
@@ -135,8 +172,7 @@ void sampler_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
             const auto less = [](const llama_token_data & a, const llama_token_data & b) { return a.logit < b.logit; };
             cur_p->selected = std::max_element(cur_p->data, cur_p->data + cur_p->size, less) - cur_p->data;
         }
-        state.row(0).drawn = {};
-        state.row(0).last  = undecided(AUTODECO_STATUS_NOT_ATTACHED);
+        set_only_output(state, undecided(AUTODECO_STATUS_NOT_ATTACHED));
     }
 }
 
@@ -155,6 +191,10 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
         row.drawn   = {};
         row.last    = undecided(AUTODECO_STATUS_NOT_DECODED);
     }
+    state.earlier.clear();
+    state.n_run           = 0;
+    state.next_output     = 0;
+    state.begins          = true;
     state.is_followed     = false;
     if (!host_one()) {
         return false;
@@ -205,7 +245,8 @@ predictions predict(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & 
     }
     ggml_tensor * hidden = hidden_of(ctx, gf, outputs, state.heads->n_embd, outputs.row, 1);
     if (state.heads_on_host) {
-        row.heads = { state.heads.get(), &row.ws };
+        row.heads.heads = state.heads.get();
+        row.heads.ws    = &row.ws;
         return build_cpu_heads(ctx, hidden, logits, row.heads);
     }
     return build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
@@ -265,24 +306,39 @@ device_settings device_settings_of(const sampler_state & state, double uniform) 
     };
 }
 
+// Before a graph runs: its outputs follow those of the graphs before it in the same decode. Nothing says where one ends, but
+// whoever decodes takes tokens from it, or more outputs came than one may have.
+void begin_outputs(sampler_state & state) {
+    if (state.begins || state.n_outputs() + state.n_rows > (size_t) state.n_outputs_max) {
+        state.earlier.clear();
+        state.next_output = 0;
+        state.draft       = std::move(state.next_draft);
+        state.next_draft.clear();
+    } else {
+        for (size_t i = 0; i < state.n_run; ++i) { // a row's memory is used again
+            state.earlier.push_back(state.rows[i].drawn.rows ? undecided(AUTODECO_STATUS_LOST) : state.rows[i].last);
+        }
+    }
+    state.begins = false;
+    state.n_run  = state.n_rows;
+}
+
 void sampler_backend_set_input(llama_sampler * smpl) {
     sampler_state & state = state_of(smpl);
     state.begin_token();
-    if (state.is_taken) { // the first graph of a decode: what is left of the last one was no token in the end
-        state.decided.clear();
-        state.n_accepted = 0;
-    }
-    state.is_taken     = false;
+    begin_outputs(state);
     std::mt19937 ahead = state.rng;
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
-    double uniform_of_row = state.uniform;
-    for (size_t i = 0; i < state.decided.size(); ++i) {
-        uniform_of_row = uniform(ahead);
+    for (size_t i = 1; i < state.earlier.size(); ++i) {
+        uniform(ahead);
     }
-    for (size_t i = 0; i < state.n_rows; ++i, uniform_of_row = uniform(ahead)) {
+    const bool is_over = !state.earlier.empty() && state.ends_draft(state.earlier.size() - 1, state.earlier.back().token);
+    for (size_t i = 0; i < state.n_rows; ++i) {
         graph_row & row = state.rows[i];
-        row.uniform     = uniform_of_row;
+        row.uniform     = i == 0 && state.earlier.empty() ? state.uniform : uniform(ahead);
+        row.output      = state.earlier.size() + i;
         row.drawn       = row.planned;
+        row.heads.is_skipped = is_over;
         if (row.drawn.rows) {
             row.drawn.rows->prepare(row.drawn.row, device_settings_of(state, row.uniform));
         }
@@ -312,6 +368,8 @@ void sampler_copy_state(const llama_sampler * src, llama_sampler * dst) {
     to.rng               = from.rng;
     to.uniform           = from.uniform;
     to.host_last         = from.host_last;
+    to.next_output       = from.next_output; // of the same decode, where there is one
+    to.begins            = true;             // or of the next
 }
 
 llama_sampler * sampler_clone(const llama_sampler * smpl);
@@ -351,17 +409,15 @@ autodeco_decoding observed(const sampler_state & state) {
     if (state.rows.empty()) {
         return undecided(AUTODECO_STATUS_NOT_ATTACHED);
     }
-    if (!state.decided.empty()) {
-        return state.decided.front();
+    const bool   is_next = state.is_observer || state.draws_on_host;
+    const size_t last    = std::max<size_t>(state.n_outputs(), 1) - 1;
+    const size_t output  = std::min(is_next || state.next_output == 0 ? state.next_output : state.next_output - 1, last);
+    if (output < state.earlier.size()) {
+        return state.earlier[output];
     }
-    const size_t at = state.in_order ? state.n_accepted : 0;
-    if (at >= state.rows.size()) {
-        return undecided(AUTODECO_STATUS_LOST);
-    }
-    const graph_row & row = state.rows[at];
+    const graph_row & row = state.rows[output - state.earlier.size()];
     if (!row.drawn.rows) {
-        const bool by_nodes = state.is_observer || !state.on_device;
-        return state.in_order && by_nodes ? undecided(AUTODECO_STATUS_LOST) : row.last;
+        return row.last;
     }
     device_values values;
     if (!row.drawn.rows->read(row.drawn.row, values)) {
@@ -371,11 +427,22 @@ autodeco_decoding observed(const sampler_state & state) {
 }
 
 void let_go(sampler_state & state, bool context_lives) {
-    if (!state.rows.empty() && state.rows.front().drawn.rows) {
-        graph_row & row = state.rows.front();
-        row.last        = context_lives ? observed(state) : undecided(AUTODECO_STATUS_LOST);
-        row.drawn       = {};
+    for (graph_row & row : state.rows) {
+        if (row.drawn.rows) {
+            device_values values;
+            const bool    is_held = context_lives && row.drawn.rows->read(row.drawn.row, values);
+            row.last              = is_held ? decision(state, values) : undecided(AUTODECO_STATUS_LOST);
+            row.drawn             = {};
+        }
     }
+}
+
+void set_only_output(sampler_state & state, const autodeco_decoding & decided) {
+    state.earlier.clear();
+    state.n_run        = 1;
+    state.next_output  = 0;
+    state.row(0).drawn = {};
+    state.row(0).last  = decided;
 }
 
 namespace {

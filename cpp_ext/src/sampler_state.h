@@ -54,6 +54,7 @@ private:
 // hold for the sampler's life: rows are reused in order by every graph and never freed before the sampler.
 struct graph_row {
     sampler_state *       owner    = nullptr;
+    size_t                output   = 0; // of its decode, counted from 0
     double                uniform  = 0.0;
     autodeco_decoding     last     = undecided(AUTODECO_STATUS_NOT_DECODED);
     row_workspace         ws;
@@ -86,17 +87,15 @@ struct sampler_state {
     int64_t n_outputs_max = 1;  // of one sequence in one graph
     bool draws_on_host = false; // the node of the CPU keeps the logits for host stages instead of drawing
 
-    // A server's: one decode may have several outputs of the sequence, in one graph or in several, and other sequences in more
-    // graphs after them. What was decided for each is kept in their order until its token is accepted.
-    bool                          in_order = false;
-    std::deque<autodeco_decoding> decided;       // by nodes of the CPU, and not accepted yet
-    size_t                        n_accepted = 0; // since the graph ran
-    autodeco_decoding             accepted = undecided(AUTODECO_STATUS_NOT_DECODED); // of the last token
-
     std::deque<graph_row> rows;
     size_t                n_rows = 0; // of the current graph
 
-    bool                  is_taken = true; // a token was accepted since the last decode, or there was none
+    // Outputs of this sequence in the last decode, in their order, from which tokens are taken one after the other. Those of
+    // the graph that ran last are its rows; llama.cpp may cut a decode into several.
+    std::vector<autodeco_decoding> earlier;          // those of the graphs before
+    size_t                         n_run       = 0;  // rows of the graph that ran last
+    size_t                         next_output = 0;  // whose token is accepted next
+    bool                           begins      = true; // with the next run they are those of another decode
 
     chain_probe probe;
     bool        is_followed = false; // another sampler of the chain works in the graph behind this one
@@ -118,6 +117,25 @@ struct sampler_state {
         return rows[i];
     }
 
+    // Tokens of which one behind the other must be drawn, for outputs behind them to count; see autodeco_sampler_expect.
+    std::vector<llama_token> draft;      // in the last decode
+    std::vector<llama_token> next_draft; // in the next one
+
+    bool ends_draft(size_t output, llama_token token) const { return output < draft.size() && token != draft[output]; }
+
+    size_t n_outputs() const { return earlier.size() + n_run; }
+
+    // What was decoded will not be sampled any more.
+    void discard_outputs() { begins = true; }
+
+    // A token was taken from output `i`, and those before it from theirs or never.
+    void take_output(size_t i) {
+        for (; next_output <= i; ++next_output) {
+            next_uniform();
+        }
+        begins = true;
+    }
+
     // A temperature stage that no draw followed, because a sampler between them failed, says nothing of the next token.
     void begin_token() {
         divided    = false;
@@ -126,27 +144,9 @@ struct sampler_state {
 
     void restart() {
         begin_token();
-        decided.clear();
-        n_accepted = 0;
+        discard_outputs();
         rng.seed(params.seed == LLAMA_DEFAULT_SEED ? std::random_device{}() : params.seed);
         next_uniform();
-    }
-
-    void decide(graph_row & row, const autodeco_decoding & decoding) {
-        row.last = decoding;
-        if (in_order) {
-            decided.push_back(decoding);
-        }
-    }
-
-    // The token at hand was taken; `decoding` is what was decided for it.
-    void take(const autodeco_decoding & decoding) {
-        accepted = decoding;
-        is_taken = true;
-        ++n_accepted;
-        if (!decided.empty()) {
-            decided.pop_front();
-        }
     }
 
     void next_uniform() { uniform = std::uniform_real_distribution<double>(0.0, 1.0)(rng); }
@@ -172,9 +172,12 @@ sampler_state * sampler_state_or_null(const llama_sampler * smpl);
 
 // sampler.cpp
 
-// What the graph decided, or an observer saw, for the token at hand; or a status that says why that is not known. After the
-// decode is done (llama_synchronize).
+// What the graph decided, or an observer saw, for the token at hand: the one that was accepted last, or of an observer the one
+// that is accepted next; or a status that says why that is not known. After the decode is done (llama_synchronize).
 autodeco_decoding observed(const sampler_state & state);
+
+// The only output of an observer that no graph tells of its outputs.
+void set_only_output(sampler_state & state, const autodeco_decoding & decided);
 
 // Hold the decision without the context, which is left: it still lives, and has done its work, or the decision is lost.
 void let_go(sampler_state & state, bool context_lives);
@@ -189,7 +192,8 @@ llama_sampler * new_host_temperature(sampler_state & observer);
 llama_sampler * new_host_draw       (sampler_state & observer);
 
 // Draw by a chain that ends in host stages of this sampler from the logits that its graph kept, as llama_sampler_sample does
-// from those of the context; while `draws_on_host`, after the decode is done. LLAMA_TOKEN_NULL if the graph kept none, or the chain drew none.
+// from those of the context, for the outputs in their order; while `draws_on_host`, after the decode is done. LLAMA_TOKEN_NULL if
+// the graph kept none, or the chain drew none.
 llama_token sample_on_host(sampler_state & state, llama_sampler * chain);
 
 } // namespace autodeco

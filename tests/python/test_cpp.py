@@ -44,7 +44,8 @@ def test_the_sampler_on_a_generated_model(tmp_path, nucleus):
         tmp_path,
     ]
     subprocess.run(generate, check=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
-    passes("test_sampler", tmp_path / "tiny-peaked.gguf", tmp_path / "tiny-peaked.heads.gguf", AUTODECO_NUCLEUS=nucleus)
+    for program in ("test_sampler", "test_drafts"):
+        passes(program, tmp_path / "tiny-peaked.gguf", tmp_path / "tiny-peaked.heads.gguf", AUTODECO_NUCLEUS=nucleus)
 
 
 @pytest.mark.parametrize("nucleus", ["cpu", "device"])
