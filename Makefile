@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server edge edge-arm edge-cuda edge-bench bench wheel wheel-programs clean
+.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server edge edge-arm edge-windows edge-cuda edge-bench bench wheel wheel-programs clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -99,17 +99,24 @@ server: setup $(LLAMA_CPP_SOURCE)
 	$(BIN)/cmake --preset x86-64 -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_SERVER=ON > build/server.log
 	$(BIN)/cmake --build build/x86-64 --target autodeco-server
 
-# The standalone program for this machine, and for ARM: one file each. No Python is in them.
+# The standalone program for this machine, for ARM and for Windows: one file each. No Python is in them.
 EDGE_OPTIONS := -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON -DAUTODECO_BENCHMARKS=ON
 edge: setup $(LLAMA_CPP_SOURCE)
 	$(BIN)/cmake --preset x86-64 $(EDGE_OPTIONS) > build/x86-64.log
 	$(BIN)/cmake --build build/x86-64
 
-# Wants g++-aarch64-linux-gnu and qemu-user; then the C++ tests and a generation run on the emulated processor (minutes).
-edge-arm: edge
+# Wants g++-aarch64-linux-gnu and qemu-user; then the C++ tests and a generation run on the emulated processor (minutes),
+# against the program of `make strict`.
+edge-arm: strict
 	$(BIN)/cmake --preset aarch64 $(EDGE_OPTIONS) > build/aarch64.log
 	$(BIN)/cmake --build build/aarch64
-	$(BIN)/python -m pytest -rA -s tests/arm
+	$(BIN)/python -m pytest -rA -s tests/emulated -k aarch64
+
+# The same for Windows. Wants g++-mingw-w64-x86-64-posix and wine64. Wine is no Windows, but runs its programs.
+edge-windows: strict
+	$(BIN)/cmake --preset windows $(EDGE_OPTIONS) -DAUTODECO_BENCHMARKS=OFF > build/windows.log
+	$(BIN)/cmake --build build/windows
+	$(BIN)/python -m pytest -rA -s tests/emulated -k windows
 
 # The program for CUDA, compiled and linked; only running it wants a GPU. Wants nvcc of CUDA 13.0; cuBLAS comes from PyPI
 # (570 MB), for toolkits without it. As code for the driver to finish, and without flash attention, which is most of the

@@ -24,6 +24,7 @@ endif()
 install(TARGETS autodeco
     ARCHIVE       COMPONENT autodeco
     LIBRARY       COMPONENT autodeco
+    RUNTIME       COMPONENT autodeco
     PUBLIC_HEADER COMPONENT autodeco)
 
 get_target_property(AUTODECO_LIBRARY_TYPE autodeco TYPE)

@@ -37,11 +37,15 @@ if(AUTODECO_PYTHON)
     list(GET LLAMA_CPP_PYTHON 1 LLAMA_INCLUDE_DIR)
     list(GET LLAMA_CPP_PYTHON 2 LLAMA_LIB_DIR)
     message(STATUS "llama-cpp-python ${LLAMA_CPP_PYTHON_VERSION} in ${LLAMA_LIB_DIR}")
+    set(linked IMPORTED_LOCATION)
+    if(WIN32) # what is found there stands for a DLL
+        set(linked IMPORTED_IMPLIB)
+    endif()
     foreach(lib llama ggml ggml-base)
         find_library(${lib}_LIBRARY NAMES ${lib} PATHS ${LLAMA_LIB_DIR} NO_DEFAULT_PATH NO_CACHE REQUIRED)
         add_library(llama_cpp::${lib} SHARED IMPORTED)
         set_target_properties(llama_cpp::${lib} PROPERTIES
-            IMPORTED_LOCATION ${${lib}_LIBRARY}
+            ${linked} ${${lib}_LIBRARY}
             INTERFACE_INCLUDE_DIRECTORIES ${LLAMA_INCLUDE_DIR})
     endforeach()
     set(LLAMA_CPP_LIBRARIES llama_cpp::llama llama_cpp::ggml llama_cpp::ggml-base)
@@ -51,6 +55,16 @@ elseif(LLAMA_CPP_DIR)
     option(GGML_NATIVE "ggml: optimize for this machine" OFF)
     option(GGML_OPENMP "ggml: use OpenMP" OFF)
     add_subdirectory(${LLAMA_CPP_DIR} llama.cpp)
+    if(MINGW)
+        include(CheckSymbolExists)
+        check_symbol_exists(THREAD_POWER_THROTTLING_CURRENT_VERSION windows.h HAVE_THREAD_POWER_THROTTLING)
+        if(NOT HAVE_THREAD_POWER_THROTTLING) # headers before mingw-w64 11 have the same for processes alone
+            target_compile_definitions(ggml-cpu PRIVATE
+                THREAD_POWER_THROTTLING_STATE=PROCESS_POWER_THROTTLING_STATE
+                THREAD_POWER_THROTTLING_CURRENT_VERSION=PROCESS_POWER_THROTTLING_CURRENT_VERSION
+                THREAD_POWER_THROTTLING_EXECUTION_SPEED=PROCESS_POWER_THROTTLING_EXECUTION_SPEED)
+        endif()
+    endif()
     set(LLAMA_CPP_LIBRARIES llama)
 else()
     find_package(llama CONFIG)
@@ -65,17 +79,21 @@ endif()
 
 # Let a program find the shared llama.cpp that lies elsewhere, and the linker the libraries that lie beside it.
 function(autodeco_run_path target)
-    if(LLAMA_LIB_DIR)
+    if(LLAMA_LIB_DIR AND NOT WIN32) # which has no paths in programs: PATH, or the folder of the program
         set_target_properties(${target} PROPERTIES BUILD_RPATH ${LLAMA_LIB_DIR})
         target_link_options(${target} PRIVATE -Wl,-rpath-link,${LLAMA_LIB_DIR})
     endif()
 endfunction()
 
-# Link a program into one file that needs no other, not even the C library, where that can be: Linux on a CPU.
+# Link a program into one file that needs no other, not even the C library (on Windows: no DLL but the system's), where that can
+# be: Linux and MinGW on a CPU.
 option(AUTODECO_ONE_FILE "Link autodeco-cli statically, the C library too" ON)
 function(autodeco_one_file target)
-    if(AUTODECO_ONE_FILE AND CMAKE_SYSTEM_NAME STREQUAL Linux AND LLAMA_CPP_DIR
+    if(AUTODECO_ONE_FILE AND (CMAKE_SYSTEM_NAME STREQUAL Linux OR MINGW) AND LLAMA_CPP_DIR
        AND NOT AUTODECO_PYTHON AND NOT BUILD_SHARED_LIBS AND NOT GGML_CUDA AND NOT GGML_VULKAN)
         target_link_options(${target} PRIVATE -static -Wl,--gc-sections)
+    endif()
+    if(MINGW) # as much stack as on Linux: tokenizers' regular expressions and chat templates call themselves
+        target_link_options(${target} PRIVATE -Wl,--stack,8388608)
     endif()
 endfunction()

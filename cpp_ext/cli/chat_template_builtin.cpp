@@ -24,4 +24,8 @@ std::string apply_chat_template(const llama_model * model, const std::vector<mes
     return text;
 }
 
+std::optional<int> template_process(const std::vector<std::string> & /*arguments*/) {
+    return {};
+}
+
 } // namespace cli

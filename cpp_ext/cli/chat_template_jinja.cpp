@@ -19,10 +19,14 @@ std::string token_text(const llama_vocab * vocab, llama_token token) {
     return token == LLAMA_TOKEN_NULL ? "" : llama_vocab_get_text(vocab, token);
 }
 
-std::string render(const char * source, const std::string & bos, const std::string & eos, const std::vector<message> & messages) {
-    common_json list = common_json::array();
-    for (const message & m : messages) {
-        list.push_back(common_json{ { "role", m.role }, { "content", m.content } });
+// `texts`: the source, the tokens that begin and end a text, then role and content of each message.
+std::string render(const template_texts & texts) {
+    const std::string & source = texts.at(0);
+    const std::string & bos    = texts.at(1);
+    const std::string & eos    = texts.at(2);
+    common_json         list   = common_json::array();
+    for (size_t i = 3; i + 1 < texts.size(); i += 2) {
+        list.push_back(common_json{ { "role", texts[i] }, { "content", texts[i + 1] } });
     }
     common_json values = common_json{
         { "messages", list },
@@ -48,12 +52,21 @@ std::string apply_chat_template(const llama_model * model, const std::vector<mes
     const llama_vocab * vocab = llama_model_get_vocab(model);
     const std::string   bos   = token_text(vocab, llama_vocab_bos(vocab));
     const std::string   eos   = token_text(vocab, llama_vocab_eos(vocab));
-    std::string         text  = in_limits([&] { return render(source, bos, eos, messages); });
+    template_texts      texts = { source, bos, eos };
+    for (const message & m : messages) {
+        texts.push_back(m.role);
+        texts.push_back(m.content);
+    }
+    std::string text = in_limits(render, texts);
     // the tokenizer adds it
     if (llama_vocab_get_add_bos(vocab) && !bos.empty() && text.compare(0, bos.size(), bos) == 0) {
         text.erase(0, bos.size());
     }
     return text;
+}
+
+std::optional<int> template_process(const std::vector<std::string> & arguments) {
+    return template_process(render, arguments);
 }
 
 } // namespace cli

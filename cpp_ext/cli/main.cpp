@@ -1,6 +1,7 @@
 // autodeco-cli: a model that picks temperature and top-p for every token, in one program.
 
 #include "chat_template.h"
+#include "console.h"
 #include "interrupt.h"
 #include "memory.h"
 #include "options.h"
@@ -9,10 +10,7 @@
 #include "session.h"
 
 #include <cstdio>
-#include <iostream>
 #include <new>
-
-#include <unistd.h>
 
 using namespace cli;
 
@@ -34,12 +32,16 @@ std::string answer(session & s, const options & o, const std::vector<llama_token
 
 // A line from the user; false at the end of the input.
 bool read_line(std::string & line) {
-    const bool terminal = isatty(STDIN_FILENO);
+    const bool terminal = input_is_terminal();
     for (;;) {
         if (terminal) {
             fprintf(stderr, "> ");
         }
-        if (std::getline(std::cin, line)) {
+        const input_end end = read_input_line(line);
+        if (end == input_end::end) {
+            return false;
+        }
+        if (end == input_end::line) {
             if (!line.empty() && line.back() == '\r') {
                 line.pop_back();
             }
@@ -49,12 +51,7 @@ bool read_line(std::string & line) {
             clear_interrupt();
             return true;
         }
-        if (!interrupted() || std::cin.eof()) {
-            return false;
-        }
         fprintf(stderr, "\n(Ctrl-C again leaves)\n");
-        std::cin.clear();
-        clearerr(stdin);
     }
 }
 
@@ -114,8 +111,12 @@ int run(const options & o) {
 int main(int argc, char ** argv) {
     std::string what;
     try {
-        check_streams();
-        return run(parse_options(argc, argv));
+        const std::vector<std::string> arguments = utf8_arguments(argc, argv);
+        if (const std::optional<int> exit_code = template_process(arguments)) {
+            return *exit_code;
+        }
+        open_streams();
+        return run(parse_options(arguments));
     } catch (const input_error & e) {
         what = e.what();
     } catch (const std::bad_alloc &) {

@@ -4,8 +4,15 @@
 
 #include "ggml-backend.h"
 
-#include <sys/resource.h>
-#include <unistd.h>
+#if defined(_WIN32)
+#    define PSAPI_VERSION 2 // in the kernel's library
+#    include "windows_text.h"
+#    include <psapi.h>
+#    include <io.h>
+#else
+#    include <sys/resource.h>
+#    include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <cstdlib>
@@ -19,6 +26,7 @@ namespace {
 
 constexpr uint64_t UNKNOWN = UINT64_MAX;
 
+#if !defined(_WIN32)
 // The number in a file of /proc or /sys: the first one, or the one behind `key`.
 uint64_t number_in(const char * path, const char * key) {
     std::ifstream file(path);
@@ -28,6 +36,7 @@ uint64_t number_in(const char * path, const char * key) {
     uint64_t value;
     return file >> value ? value : UNKNOWN;
 }
+#endif
 
 std::string megabytes(uint64_t bytes) {
     return std::to_string(bytes / 1000000) + " MB";
@@ -36,14 +45,34 @@ std::string megabytes(uint64_t bytes) {
 [[noreturn]] void end_with(const char * what, const char * why = "") {
     // nothing that needs memory, and no destructors: the library may be in any state
     for (const char * part : { "autodeco-cli: error: ", what, why, ": take a smaller --ctx-size or model\n" }) {
+#if defined(_WIN32)
+        if (_write(2, part, (unsigned) std::strlen(part)) < 0) {
+#else
         if (write(STDERR_FILENO, part, std::strlen(part)) < 0) {
+#endif
             break;
         }
     }
-    _exit(2);
+    std::_Exit(2);
 }
 
 } // namespace
+
+#if defined(_WIN32)
+
+uint64_t peak_memory() {
+    PROCESS_MEMORY_COUNTERS counters = {};
+    GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof(counters));
+    return counters.PeakWorkingSetSize;
+}
+
+uint64_t memory_left() {
+    MEMORYSTATUSEX status = {};
+    status.dwLength       = sizeof(status);
+    return GlobalMemoryStatusEx(&status) ? status.ullAvailPhys : UNKNOWN;
+}
+
+#else
 
 uint64_t peak_memory() {
     rusage usage;
@@ -64,6 +93,8 @@ uint64_t memory_left() {
     // version 2, as a container sees its own; mapped models are counted there and given back, so the whole limit counts
     return std::min(bytes, number_in("/sys/fs/cgroup/memory.max", nullptr));
 }
+
+#endif
 
 uint64_t memory_in_all() {
     size_t free, total;

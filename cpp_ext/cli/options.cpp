@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -90,7 +91,7 @@ std::string read_text(const std::string & path) {
     std::ifstream  file;
     std::istream & from = path == "-" ? std::cin : file;
     if (path != "-") {
-        file.open(path, std::ios::binary);
+        file.open(std::filesystem::u8path(path), std::ios::binary);
     }
     std::string text;
     char        part[1 << 16];
@@ -177,10 +178,14 @@ options to_options(const cxxopts::ParseResult & args) {
 
 } // namespace
 
-options parse_options(int argc, char ** argv) {
+options parse_options(const std::vector<std::string> & arguments) {
     cxxopts::Options made = declare_options();
     try {
-        const cxxopts::ParseResult args = made.parse(argc, argv);
+        std::vector<const char *> words;
+        for (const std::string & argument : arguments) {
+            words.push_back(argument.c_str());
+        }
+        const cxxopts::ParseResult args = made.parse((int) words.size(), words.data());
         if (args.count("help")) {
             printf("%s%s", made.help().c_str(), EXAMPLES);
             flush_output();

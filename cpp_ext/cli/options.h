@@ -49,7 +49,7 @@ struct options {
     bool                     verbose = false;
 };
 
-// Read the command line. Help and version are printed, and end the program.
-options parse_options(int argc, char ** argv);
+// Read the command line, of which the first argument is the program. Help and version are printed, and end the program.
+options parse_options(const std::vector<std::string> & arguments);
 
 } // namespace cli

@@ -9,9 +9,6 @@
 #include <cstdio>
 #include <cstring>
 
-#include <fcntl.h>
-#include <unistd.h>
-
 namespace cli {
 
 namespace {
@@ -51,18 +48,6 @@ void print_json(const nlohmann::ordered_json & line) {
 }
 
 } // namespace
-
-void check_streams() {
-    const bool is_closed = fcntl(STDOUT_FILENO, F_GETFD) == -1;
-    for (const int number : { STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO }) {
-        if (fcntl(number, F_GETFD) == -1 && open("/dev/null", O_RDWR) != number) { // the lowest number that is free
-            throw input_error("standard streams are closed, and /dev/null cannot be opened");
-        }
-    }
-    if (is_closed) {
-        throw input_error("standard output is closed; give it a place, such as > /dev/null");
-    }
-}
 
 void flush_output() {
     if (fflush(stdout) != 0 || ferror(stdout)) {

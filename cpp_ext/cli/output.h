@@ -19,10 +19,6 @@ struct answer_stats {
     end_reason reason         = end_reason::end_of_text;
 };
 
-// Put the null device in the place of closed standard streams, which files would else be opened in; throws input_error
-// where standard output is closed.
-void check_streams();
-
 // Write what standard output still holds; throws input_error where it cannot be written.
 void flush_output();
 

@@ -7,6 +7,7 @@
 #include "ggml-backend.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -15,6 +16,11 @@
 namespace cli {
 
 namespace {
+
+// By a clock of our own: ggml's, on Windows, does not run before ggml is used.
+int64_t now_us() {
+    return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // The first error that llama.cpp logged: its functions return null, and say why there only.
 std::string first_error;
@@ -68,7 +74,7 @@ llama_sampler * new_static_chain(const options & o) {
 
 } // namespace
 
-session::session(const options & o) : o(o), started_us(ggml_time_us()) {
+session::session(const options & o) : o(o), started_us(now_us()) {
     llama_log_set(on_log, o.verbose ? (void *) &o : nullptr);
     load_model();
     load_heads();
@@ -79,7 +85,7 @@ session::session(const options & o) : o(o), started_us(ggml_time_us()) {
 void session::load_model() {
     const bool      all_on_cpu = o.n_gpu_layers == 0 || !llama_supports_gpu_offload();
     std::error_code no_size;
-    const auto      size = std::filesystem::file_size(o.model, no_size);
+    const auto      size = std::filesystem::file_size(std::filesystem::u8path(o.model), no_size);
     if (all_on_cpu && !no_size) {
         warn(model_warning(o.model, size, memory_left()));
     }
@@ -238,12 +244,12 @@ answer_stats session::answer(const std::vector<llama_token> & prompt, text_strea
         throw input_error("the prompt has " + std::to_string(prompt.size()) + " tokens, the context holds " + std::to_string(n_ctx()) + ": raise --ctx-size");
     }
     const llama_vocab * vocab = llama_model_get_vocab(llama.get());
-    const int64_t       begin = ggml_time_us();
+    const int64_t       begin = now_us();
 
     answer_stats stats;
     stats.reason  = end_reason::interrupted;
     bool decoded  = decode_prompt(prompt, stats);
-    int64_t first = ggml_time_us();
+    int64_t first = now_us();
     stats.prompt_s = (double) (first - begin) / 1e6;
 
     while (decoded && !interrupted()) {
@@ -262,7 +268,7 @@ answer_stats session::answer(const std::vector<llama_token> & prompt, text_strea
         }
         const bool goes_on = stream.push(decoding, token_text(vocab, decoding.token));
         if (stats.n_generated++ == 0) {
-            first               = ggml_time_us();
+            first               = now_us();
             stats.first_token_s = (double) (first - started_us) / 1e6;
         }
         if (!goes_on) {
@@ -272,7 +278,7 @@ answer_stats session::answer(const std::vector<llama_token> & prompt, text_strea
         // the token of the limit is shown and need not be decoded
         decoded = stats.n_generated == o.n_predict || decode(&decoding.token, 1);
     }
-    stats.generation_s = (double) (ggml_time_us() - first) / 1e6;
+    stats.generation_s = (double) (now_us() - first) / 1e6;
     stream.finish();
     return stats;
 }

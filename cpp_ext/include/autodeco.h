@@ -14,6 +14,8 @@
 // belongs to one sequence of one context, and is used by one thread at a time, the one that drives that context. Different
 // samplers may be used by different threads at once, and everything about heads and models by any.
 //
+// Paths are UTF-8, on Windows too, as llama.cpp's are.
+//
 // Language. C99 and C++11, as far as this header goes; llama.h, which it includes, is C11 and C++11.
 //
 // Stability. The version is that of the package. Below 1.0 each minor version may change functions, fields and the binary
@@ -27,10 +29,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef AUTODECO_SHARED
-#    define AUTODECO_API __attribute__((visibility("default")))
-#else
+#if !defined(AUTODECO_SHARED)
 #    define AUTODECO_API
+#elif !defined(_WIN32)
+#    define AUTODECO_API __attribute__((visibility("default")))
+#elif defined(AUTODECO_BUILD)
+#    define AUTODECO_API __declspec(dllexport)
+#else
+#    define AUTODECO_API __declspec(dllimport)
 #endif
 
 #define AUTODECO_VERSION_MAJOR 0

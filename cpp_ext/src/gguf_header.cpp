@@ -1,5 +1,7 @@
 #include "gguf_header.h"
 
+#include "file.h"
+
 #include "ggml.h"
 #include "gguf.h"
 
@@ -272,7 +274,7 @@ bool gguf_bytes::read(void * dst, uint64_t offset, uint64_t n) const {
         std::memcpy(dst, data + offset, n);
         return true;
     }
-    return fseeko(file, (off_t) (start + offset), SEEK_SET) == 0 && fread(dst, 1, n, file) == n;
+    return seek_in(file, start + offset) && fread(dst, 1, n, file) == n;
 }
 
 gguf_bytes gguf_bytes::part(uint64_t offset, uint64_t n) const {
@@ -280,8 +282,7 @@ gguf_bytes gguf_bytes::part(uint64_t offset, uint64_t n) const {
 }
 
 gguf_bytes gguf_bytes_of(FILE * file) {
-    const off_t size = fseeko(file, 0, SEEK_END) == 0 ? ftello(file) : 0;
-    return { file, nullptr, (uint64_t) std::max<off_t>(size, 0) };
+    return { file, nullptr, size_of(file) };
 }
 
 const gguf_value * gguf_header::value(const std::string & key) const {

@@ -62,7 +62,7 @@ llama_model * load_model(const std::string & path, llama_model_params params, fa
     llama_model * model = nullptr;
     if (layout.kind == file_kind::plain || layout.kind == file_kind::embedded) {
         model = llama_model_load_from_file(path.c_str(), params); // by its name, which a split file's parts are found by
-    } else if (fseeko(file.get(), (off_t) layout.base_offset, SEEK_SET) == 0) {
+    } else if (seek_in(file.get(), layout.base_offset)) {
         model = llama_model_load_from_file_ptr(file.get(), params);
     }
     if (!model) {

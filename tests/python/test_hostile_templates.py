@@ -11,9 +11,8 @@ import pytest
 import autodeco
 from autodeco.base.chat_template import ChatTemplate, Renderer
 from autodeco.errors import InputError
-from autodeco.export.layout import open_layout
 from builders.compiled import compiled
-from builders.hostile_templates import BROKEN, ENDLESS, PYTHON
+from builders.hostile_templates import BROKEN, ENDLESS, PYTHON, with_template
 
 MESSAGES = [{"role": "user", "content": " hi "}]
 LINE = "the model's chat template refuses the messages ("
@@ -86,15 +85,6 @@ def test_a_long_chat_is_no_endless_one_and_what_traces_goes_on():
     finally:
         sys.settrace(before)
     assert text == "user: hi\n" * 5000 + "00007   1"
-
-
-def with_template(path, model, source: str):
-    """A copy of ``model`` with another chat template, of the same length in the file."""
-    own = open_layout(model).gguf.get("tokenizer.chat_template").encode()
-    assert len(source) <= len(own) - 4
-    filled = source + "{#" + "#}".rjust(len(own) - len(source) - 2)
-    path.write_bytes(model.read_bytes().replace(own, filled.encode(), 1))
-    return path
 
 
 SHORT = {

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,28 +23,47 @@ class EdgeBuild:
     emulator: tuple[str, ...] = ()
     options: tuple[str, ...] = ()  # of autodeco-cli
     environment: dict[str, str] = field(default_factory=dict)
+    suffix: str = ""  # of a program's file
 
-    def run(self, program: str, *arguments, **environment: str) -> subprocess.CompletedProcess:
-        command = [str(part) for part in (*self.emulator, self.folder / program, *arguments)]
-        environment = os.environ | self.environment | environment
-        return subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=SECONDS, env=environment
-        )
+    def command(self, program: str, *arguments) -> list[str]:
+        """The command that runs ``program``."""
+        return [*self.emulator, str(self.folder / f"{program}{self.suffix}"), *map(str, arguments)]
+
+    def run(self, program: str, *arguments, input: str = "", **environment: str) -> subprocess.CompletedProcess:
+        """Run ``program`` to its end, whatever that is; no line break of its input and output is translated."""
+        # into files: Wine's own processes, which stay for a while, would keep a pipe open
+        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as wrong:
+            result = subprocess.run(
+                self.command(program, *arguments),
+                input=input.encode(),
+                stdout=told,
+                stderr=wrong,
+                check=False,
+                timeout=SECONDS,
+                env=os.environ | self.environment | environment,
+            )
+            for file in (told, wrong):
+                file.seek(0)
+            result.stdout, result.stderr = (file.read().decode(errors="replace") for file in (told, wrong))
+        return result
+
+    def output(self, program: str, *arguments, **options) -> str:
+        """What ``program`` prints; it must end well."""
+        result = self.run(program, *arguments, **options)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
 
     def claims(self, program: str, *arguments, **environment: str) -> str:
         """What a C++ test prints, none of whose claims fails."""
-        result = self.run(program, *arguments, **environment)
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert ", 0 failed" in result.stdout
-        return result.stdout
+        told = self.output(program, *arguments, **environment)
+        assert ", 0 failed" in told
+        return told
 
     def generated(self, model: Path, heads: Path, *options, **environment: str) -> list[dict]:
         """The tokens of a short text, greedy unless ``options`` say otherwise, each with what was picked for it."""
         command = ["-m", model, "--heads", heads, "-p", "The capital of France is", "-n", TOKENS, "-t", 1, "-c", 256]
         command += ["--temp", 0, "--ignore-eos", "--json", *self.options, *options]
-        result = self.run("autodeco-cli", *command, **environment)
-        assert result.returncode == 0, result.stderr
-        return [json.loads(line) for line in result.stdout.splitlines()][:-1]
+        return [json.loads(line) for line in self.output("autodeco-cli", *command, **environment).splitlines()][:-1]
 
 
 def exported_heads(folder: Path, layout: str) -> Path:

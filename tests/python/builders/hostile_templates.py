@@ -1,5 +1,7 @@
 """Chat templates that do not end, nest without end, make too much text, or are broken."""
 
+from autodeco.export.layout import open_layout
+
 GROWING = "{%% set n = namespace(x=%s) %%}{%% for i in range(100) %%}%s{%% endfor %%}{{ n.x }}"
 
 ENDLESS = {
@@ -44,3 +46,12 @@ BROKEN = {
     "undefined": "{{ nothing.at.all }}",
     "division": "{{ 1 / 0 }}",
 }
+
+
+def with_template(path, model, source: str):
+    """A copy of ``model`` with another chat template, of the same length in the file."""
+    own = open_layout(model).gguf.get("tokenizer.chat_template").encode()
+    assert len(source) <= len(own) - 4
+    filled = source + "{#" + "#}".rjust(len(own) - len(source) - 2)
+    path.write_bytes(model.read_bytes().replace(own, filled.encode(), 1))
+    return path
