@@ -90,7 +90,7 @@ endfunction()
 option(AUTODECO_ONE_FILE "Link autodeco-cli statically, the C library too" ON)
 function(autodeco_one_file target)
     if(AUTODECO_ONE_FILE AND (CMAKE_SYSTEM_NAME STREQUAL Linux OR MINGW) AND LLAMA_CPP_DIR
-       AND NOT AUTODECO_PYTHON AND NOT BUILD_SHARED_LIBS AND NOT GGML_CUDA AND NOT GGML_VULKAN)
+       AND NOT AUTODECO_PYTHON AND NOT BUILD_SHARED_LIBS AND NOT GGML_CUDA AND NOT GGML_VULKAN AND NOT GGML_RPC)
         target_link_options(${target} PRIVATE -static -Wl,--gc-sections)
     endif()
     if(MINGW) # as much stack as on Linux: tokenizers' regular expressions and chat templates call themselves

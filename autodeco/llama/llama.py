@@ -11,6 +11,7 @@ import llama_cpp
 from autodeco import native
 from autodeco.base.memory import can_cut
 from autodeco.base.opening import opened_at
+from autodeco.base.rpc import add_servers
 from autodeco.base.token_bytes import WholeTokenizer
 from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
@@ -53,11 +54,20 @@ class Llama(ExclusiveLlama):
     token that ended the text is among them; a chunk has the tokens since the last one. Completions also take ``heads``,
     which of them decide: ``"both"``, ``"temperature"``, ``"top_p"`` or ``"none"``; ``temperature`` (``top_p``) is an
     ordinary setting where its head does not. They take ``n``, the number of choices, which are made one after the other
-    with consecutive seeds. Completions, ``generate`` and ``sample`` take the settings of ``ExtraSamplers``. Raises
-    InputError for files that do not fit together and for settings that make no sense.
+    with consecutive seeds. Completions, ``generate`` and ``sample`` take the settings of ``ExtraSamplers``.
+    ``rpc_servers`` are those of llama.cpp's RPC ("host:port,..."), whose devices count as GPUs for every model that the
+    process opens from then on; all layers are theirs unless ``n_gpu_layers`` says otherwise. Raises InputError for
+    files that do not fit together, for settings that make no sense, and where no server answers.
     """
 
-    def __init__(self, model_path: str, heads_path: str | os.PathLike | None = None, **kwargs):
+    def __init__(
+        self,
+        model_path: str,
+        heads_path: str | os.PathLike | None = None,
+        *,
+        rpc_servers: str | None = None,
+        **kwargs,
+    ):
         # what close() closes, should opening fail before llama_cpp.Llama makes its own
         self._stack = contextlib.ExitStack()
         self._turn = Turn(model_path)
@@ -85,6 +95,10 @@ class Llama(ExclusiveLlama):
             heads_path = model_path
         heads = None if heads_path is None else self._read_heads(heads_path)
 
+        self._rpc_servers = rpc_servers
+        if rpc_servers is not None:
+            add_servers(rpc_servers)
+            kwargs.setdefault("n_gpu_layers", -1)
         with opened_at(model_path, self._layout.base_offset):
             super().__init__(model_path, **kwargs)
         use_own_templates(self, kwargs.get("chat_format"))
@@ -280,7 +294,7 @@ class Llama(ExclusiveLlama):
         return WholeTokenizer(self)
 
     def __getstate__(self):
-        return {**super().__getstate__(), "heads_path": self.heads}
+        return {**super().__getstate__(), "heads_path": self.heads, "rpc_servers": self._rpc_servers}
 
     create_completion = completing(llama_cpp.Llama.create_completion)
     __call__ = completing(llama_cpp.Llama.__call__)

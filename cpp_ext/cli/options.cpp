@@ -45,7 +45,8 @@ cxxopts::Options declare_options() {
         ("b,batch-size", "decode a prompt in pieces of so many tokens; small ones take less memory", cxxopts::value<int32_t>()->default_value(std::to_string(DEFAULT_PROMPT_BATCH)), "N")
         ("kv-type", "what keys and values of the context are kept in: f32, f16, or q8_0 for half the memory", cxxopts::value<std::string>()->default_value("f16"), "TYPE")
         ("t,threads", "CPU threads, 0: one a processor, at most 4", cxxopts::value<int32_t>()->default_value("0"), "N")
-        ("g,gpu-layers", "layers on the GPU, -1: all", cxxopts::value<int32_t>()->default_value("0"), "N");
+        ("g,gpu-layers", "layers on the GPU, -1: all (default: 0, with --rpc: -1)", cxxopts::value<int32_t>(), "N")
+        ("rpc", "HOST:PORT,... of llama.cpp's RPC servers, whose devices count as GPUs; anyone who reaches a server commands it", cxxopts::value<std::string>(), "SERVERS");
     made.add_options("text")
         ("p,prompt", "the prompt", cxxopts::value<std::string>(), "TEXT")
         ("f,file", "read the prompt from a file, without the line break at its end; - is standard input", cxxopts::value<std::string>(), "FILE")
@@ -152,7 +153,11 @@ options to_options(const cxxopts::ParseResult & args) {
     if (o.n_threads == 0) {
         o.n_threads = (int32_t) std::min(std::max(std::thread::hardware_concurrency(), 1u), DEFAULT_THREADS);
     }
-    o.n_gpu_layers = args["gpu-layers"].as<int32_t>();
+    if (args.count("rpc")) {
+        o.rpc = args["rpc"].as<std::string>();
+        require(!o.rpc.empty(), "--rpc is empty");
+    }
+    o.n_gpu_layers = args.count("gpu-layers") ? args["gpu-layers"].as<int32_t>() : o.rpc.empty() ? 0 : -1;
     require(o.n_gpu_layers >= -1, "--gpu-layers must be -1 or more");
     o.n_predict = args["n-predict"].as<int32_t>();
     require(o.n_predict >= -1, "--n-predict must be -1 or more");

@@ -38,6 +38,7 @@ struct options {
     ggml_type                kv_type   = GGML_TYPE_F16;
     int32_t                  n_threads = 0;
     int32_t                  n_gpu_layers = 0;
+    std::string              rpc; // servers: HOST:PORT,HOST:PORT; empty: none
     uint32_t                 seed = 0;
     float                    temperature = 1.0f;
     float                    top_p       = 1.0f;

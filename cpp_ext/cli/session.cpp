@@ -3,6 +3,7 @@
 #include "interrupt.h"
 #include "memory.h"
 #include "one_line.h"
+#include "rpc.h"
 
 #include "ggml-backend.h"
 
@@ -83,6 +84,9 @@ session::session(const options & o) : o(o), started_us(now_us()) {
 }
 
 void session::load_model() {
+    if (!o.rpc.empty()) {
+        use_rpc_servers(o.rpc);
+    }
     const bool      all_on_cpu = o.n_gpu_layers == 0 || !llama_supports_gpu_offload();
     std::error_code no_size;
     const auto      size = std::filesystem::file_size(std::filesystem::u8path(o.model), no_size);

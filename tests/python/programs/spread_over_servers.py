@@ -1,0 +1,26 @@
+"""Greedy tokens, temperatures and top-p as JSON: python spread_over_servers.py MODEL HEADS TOKENS [HOST:PORT,HOST:PORT]
+
+With servers, each has half of the layers.
+"""
+
+import json
+import sys
+import time
+from itertools import islice
+
+import autodeco
+
+if __name__ == "__main__":
+    model, heads, tokens, *servers = sys.argv[1:]
+    options = (
+        {"rpc_servers": servers[0], "tensor_split": [1.0, 1.0], "verbose": True} if servers else {"verbose": False}
+    )
+    llm = autodeco.Llama(model, heads, n_ctx=256, n_threads=1, n_threads_batch=1, **options)
+    generation = llm.generate(llm.tokenize(b"The capital of France is"), temp=0.0)
+    next(generation)
+    begin = time.perf_counter()
+    list(islice(generation, int(tokens) - 1))
+    seconds = time.perf_counter() - begin
+    generation.close()
+    print(json.dumps({**llm.decoding.to_dict(), "tokens_per_second": (int(tokens) - 1) / seconds}))
+    llm.close()
