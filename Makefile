@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server edge edge-arm edge-windows edge-cuda edge-bench bench wheel wheel-programs clean
+.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server edge edge-arm edge-windows edge-cuda edge-vulkan edge-metal edge-bench bench wheel wheel-programs clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -131,6 +131,22 @@ edge-cuda: setup $(LLAMA_CPP_SOURCE) $(CUBLAS)/include/cublas_v2.h
 		-DCUDA_cublas_LIBRARY=$(abspath $(CUBLAS))/lib/libcublas.so.13 > build/cuda.log
 	CPLUS_INCLUDE_PATH=$(abspath $(CUBLAS))/include $(BIN)/cmake --build build/cuda
 	build/cuda/autodeco-cli --version
+
+# The program for Vulkan, then the C++ tests and a generation on the first device: on a machine without a GPU, Mesa's driver
+# for CPUs. Wants libvulkan-dev of 1.3.275 or newer (VULKAN_HEADERS names headers elsewhere), glslc, spirv-headers, and a
+# driver, as in mesa-vulkan-drivers. 1,100 shaders are most of the compiling: ten minutes on two cores.
+VULKAN_HEADERS ?=
+edge-vulkan: setup $(LLAMA_CPP_SOURCE)
+	$(BIN)/cmake --preset vulkan $(EDGE_OPTIONS) $(if $(VULKAN_HEADERS),-DVulkan_INCLUDE_DIR=$(abspath $(VULKAN_HEADERS))) > build/vulkan.log
+	$(BIN)/cmake --build build/vulkan
+	AUTODECO_BUILD=build/vulkan $(BIN)/python -m pytest -rA -s tests/devices
+
+# The same on a Mac, for Metal.
+edge-metal: setup $(LLAMA_CPP_SOURCE)
+	$(BIN)/cmake --preset macos-metal $(EDGE_OPTIONS) > build/macos-metal.log
+	$(BIN)/cmake --build build/macos-metal
+	build/macos-metal/autodeco-cli --devices
+	AUTODECO_BUILD=build/macos-metal $(BIN)/python -m pytest -rA -s tests/devices
 
 # Figures of benchmarks/results/edge.json; wants a machine that does nothing else.
 edge-bench: edge

@@ -1,0 +1,125 @@
+"""A build for a GPU on the first one that its backend finds, against the same build on the CPU: `make edge-vulkan`.
+
+AUTODECO_BUILD names the build. Not part of `make test`: where there is no GPU, the device is a driver for CPUs, which
+takes a second a token.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import llama_cpp
+import pytest
+
+from autodeco.base.opening import default_model
+from builders.edge_build import ROOT, TOKENS, EdgeBuild, exported_heads, largest_difference, same_tokens
+from builders.stock_llama import requantize
+
+FOLDER = ROOT / os.environ.get("AUTODECO_BUILD", "build/vulkan")
+# llama.cpp passes drivers for CPUs by, unless told which device of Vulkan to take
+VISIBLE = "GGML_VK_VISIBLE_DEVICES"
+GPU = EdgeBuild(FOLDER, options=("-g", "99"), environment={VISIBLE: os.environ.get(VISIBLE, "0")})
+CPU = EdgeBuild(FOLDER, environment={VISIBLE: ""})
+PLACES = {
+    "all on the device": {},
+    "the draw on the CPU": {"AUTODECO_NUCLEUS": "cpu"},
+    "heads and draw on the CPU": {"AUTODECO_HEADS": "cpu"},
+}
+CPU_NODES = {  # of one token: statistics and draw, or first layers, predictions and draw
+    "all on the device": 0,
+    "the draw on the CPU": 2,
+    "heads and draw on the CPU": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> tuple[Path, Path]:
+    """A model of two layers with a vocabulary of full size, and its heads."""
+    folder = tmp_path_factory.mktemp("tiny")
+    generate = [sys.executable, ROOT / "benchmarks" / "gpu" / "generate_model.py", "tiny", "peaked", "-o", folder]
+    subprocess.run(generate, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return folder / "tiny-peaked.gguf", folder / "tiny-peaked.heads.gguf"
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory) -> Path:
+    return exported_heads(tmp_path_factory.mktemp("heads"), "sidecar")
+
+
+@pytest.fixture(scope="module")
+def unquantized(tmp_path_factory) -> Path:
+    """SmolLM2 with float32 weights: llama.cpp then rounds no activations to 8 bits, which each device does its way."""
+    path = tmp_path_factory.mktemp("f32") / "model.gguf"
+    assert requantize(default_model(), path, llama_cpp.LLAMA_FTYPE_ALL_F32)
+    return path
+
+
+@pytest.fixture(scope="module")
+def device() -> tuple[str, str]:
+    """The name of the GPU, and the table that the program shows of it."""
+    result = GPU.run("autodeco-cli", "--devices")
+    assert result.returncode == 0, result.stderr
+    found = re.search(r"^(\S+): .*, GPU[^\n]*\n((?:  .*\n)+)", result.stdout, re.MULTILINE)
+    assert found, f"no GPU: {result.stdout}"
+    print(f"\n{found[0]}")
+    return found[1], found[2]
+
+
+def test_the_device_has_every_operation(device):
+    name, table = device
+    if name.startswith("MTL"):  # a GPU before Metal 3 has less, and is known
+        assert table in (ROOT / "tests" / "golden" / "metal_nodes.txt").read_text()
+    else:
+        assert "heads on the device: f32 f16 bf16 q8_0; on the CPU: none" in table
+        assert "draws on the device: 49152 151936 262144; on the CPU: none" in table
+
+
+def test_operations_on_the_device(device):
+    GPU.claims("test_nodes", device[0])
+
+
+@pytest.mark.parametrize("places", PLACES)
+def test_the_sampler(tiny, places):
+    GPU.claims("test_sampler", *tiny, 99, **PLACES[places])
+
+
+@pytest.mark.parametrize("places", PLACES)
+def test_what_leaves_the_device(heads, places):
+    """The graph of one token as the scheduler divides it. The CPU always looks the embedding up, in split 0."""
+    environment = PLACES[places] | {"GGML_SCHED_DEBUG": "2"}
+    command = ["-m", default_model(), "--heads", heads, "-p", "The", "-n", 1, "-c", 256, "-t", 1, "--verbose"]
+    log = GPU.run("autodeco-cli", *command, *GPU.options, **environment).stderr
+    graph = log[log.rindex("## SPLIT #0") :].splitlines()
+    on_cpu = [
+        found[1] for line in graph if (found := re.match(r"node #[ \d]+\( *(\w+)\): .{20} \(.{5}\) \[ *CPU ", line))
+    ]
+    read = [
+        re.sub(r" \( *(\w+)\)", r" \1", line.split("inputs: ")[1])
+        for line in graph
+        if re.match(r"## SPLIT #[1-9]\d*: CPU", line)
+    ]
+    print(f"\n{places}: the CPU computes {on_cpu}, and reads {read or 'nothing'} of the device")
+    assert on_cpu == ["GET_ROWS"] + ["CUSTOM"] * CPU_NODES[places]
+    assert any("[result_output 192K]" in names for names in read) == (CPU_NODES[places] > 0)
+
+
+@pytest.mark.parametrize("places", PLACES)
+def test_generation_is_that_of_the_cpu(heads, unquantized, places):
+    options = ["--kv-type", "f32"]
+    gpu = GPU.generated(unquantized, heads, *options, **PLACES[places])
+    cpu = CPU.generated(unquantized, heads, *options)
+    n = same_tokens(gpu, cpu)
+    difference = largest_difference(gpu, cpu, n)
+    print(f"\n{places}: {n} of {TOKENS} tokens the same, to {difference:.1e}")
+    assert n == TOKENS
+    assert difference < 2e-3
+
+
+def test_tokens_drawn_on_the_device_are_those_of_the_host(heads, unquantized):
+    options = ["--kv-type", "f32", "--temp", 1, "-s", 7]
+    gpu, cpu = (build.generated(unquantized, heads, *options) for build in (GPU, CPU))
+    n = same_tokens(gpu, cpu)
+    assert n == TOKENS
+    assert largest_difference(gpu, cpu, n) < 2e-3
