@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import autodeco
 from autodeco.serve.answers import Answer
-from autodeco.serve.errors import described, error_object, install
+from autodeco.serve.errors import described, error_object, error_response, install
 from autodeco.serve.gate import Gate
 from autodeco.serve.metrics import Metrics
 from autodeco.serve.options import Listening
@@ -89,6 +89,9 @@ def create_app(
             first = await work.first(request)
         except Stopped:
             return Response(status_code=CLIENT_GONE)
+        except Exception as error:
+            status, message, code = described(error)
+            return error_response(status, message, None, code)
         return Events(first, work) if body.stream else JSONResponse(first)
 
     @app.post("/v1/chat/completions")

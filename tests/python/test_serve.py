@@ -1,5 +1,7 @@
 """Answers of `autodeco serve`: those of `autodeco.Llama`, with what was picked, whole and streamed."""
 
+import itertools
+import json
 import math
 import threading
 import time
@@ -8,6 +10,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
+import autodeco
 from autodeco.serve.options import IGNORE, MULTIPLY, OVERRIDE
 from autodeco.serve.policy import Decision, Wishes, decide
 from autodeco.serve.served_llama import ServedLlama
@@ -236,6 +239,29 @@ def test_what_is_no_request_is_refused(client):
     assert client.error("/v2/nothing") == (404, "/v2/nothing: there is no such address")
     assert client.error(TEXT, {"prompt": ["a", "b"]}) == (400, "prompt: holds 2 texts; send one request for each")
     assert client.error(CHAT)[0] == 405
+
+
+@pytest.mark.parametrize("tokens", [0, 2], ids=["at once", "later"])
+def test_a_failure_of_the_server_is_told_in_the_form_of_errors(client, served, monkeypatch, tokens):
+    """Before the first chunk with status 500, and then as the last event; the server goes on."""
+    stock = autodeco.Llama.generate
+
+    def broken(*args, **settings):
+        yield from itertools.islice(stock(*args, **settings), tokens)
+        raise RuntimeError("the device is gone")
+
+    with monkeypatch.context() as context:
+        context.setattr(autodeco.Llama, "generate", broken)
+        line = "the server failed at this request (RuntimeError: the device is gone)"
+        assert client.error(CHAT, ASKED) == (500, line)
+        if tokens == 0:
+            assert client.error(CHAT, ASKED | {"stream": True}) == (500, line)
+        else:
+            _, _, text = client.ask(CHAT, ASKED | {"stream": True})
+            events = [json.loads(event.removeprefix("data: ")) for event in text.split("\n\n") if event]
+            assert events.pop()["error"] == {"message": line, "type": "server_error", "param": None, "code": None}
+            assert all("choices" in event for event in events)
+    assert answered(client)["choices"][0]["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

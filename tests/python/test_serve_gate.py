@@ -13,6 +13,7 @@ from typing import ClassVar
 import pytest
 
 from autodeco.errors import InputError
+from autodeco.serve import page as served_page
 from autodeco.serve.options import Listening
 from builders.serving import CHAT, serving
 
@@ -53,6 +54,14 @@ def test_pages_of_other_origins_drive_no_server_by_default(gate, origin):
 def test_the_server_s_own_page_and_programs_are_let_in(gate):
     for headers in ({"Origin": gate.url}, {}, {"Host": f"localhost:{gate.port}"}, {"Host": "[::1]:1"}):
         assert gate.json("/props", **headers)["autodeco"] is None
+
+
+def test_the_page_is_served_with_its_policy(gate):
+    status, found, text = gate.ask("/autodeco")
+    assert (status, text) == (200, served_page.page())
+    assert {name: found[name.lower()] for name in served_page.headers()} == served_page.headers()
+    status, found, _ = gate.ask("/")
+    assert (status, found["location"]) == (307, "/autodeco")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[::1"])

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from autodeco.serve.page import headers, page
+from autodeco.serve.served_llama import ServedLlama
 from builders.browser import browser_or_skip
+from builders.serving import CHAT, serving
 
 MOST_BYTES = 64_000
 
@@ -366,6 +368,38 @@ def test_every_control_has_a_name(opened):
         assert found.count() == tab.get_by_role(role, name=re.compile(r"\S")).count(), role
     assert tab.get_by_role("region", name="Conversation").count() == 1
     assert tab.get_by_role("article", name="With heads").count() == 1
+
+
+@pytest.mark.slow
+def test_it_shows_what_a_model_picked(browser, smollm2, exported):
+    """At the server itself, whose seed gives the same answer again."""
+    llm = ServedLlama(str(smollm2), exported("f32"), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
+    with serving(llm) as client, contextlib.closing(browser.new_page()) as tab:
+        raised: list[str] = []
+        tab.on("pageerror", lambda error: raised.append(str(error)))
+        tab.goto(client.url)
+        assert tab.locator("#state.on").inner_text() == "heads on"
+        for name, value in (
+            ("#seed", "5"),
+            ("#max_tokens", "12"),
+            ("#temperature_scale", "1.5"),
+            ("#top_p_scale", "2"),
+        ):
+            tab.fill(name, value)
+        asked = {"messages": [{"role": "user", "content": "Hello"}], "seed": 5, "max_tokens": 12}
+        asked["autodeco"] = {"temperature_scale": 1.5, "top_p_scale": 2}
+        client.json(CHAT, asked)  # so that what follows has read the prompt, in the same batches
+        send(tab)
+        (choice,) = client.json(CHAT, asked)["choices"]
+        values = choice["autodeco"]
+        assert raised == []
+        mean = sum(values["temperature"]) / len(values["temperature"])
+        assert (
+            tab.locator(".sum").first.inner_text().startswith(f"{len(values['token'])} tokens · temperature {mean:.2f}")
+        )
+        tab.hover(".t >> nth=0")
+        assert f"Temperature {values['temperature'][0]:.3f}" in " ".join(tab.locator("#tip").inner_text().split())
+    llm.close()
 
 
 def test_the_screenshots_of_the_documentation_are_small():
