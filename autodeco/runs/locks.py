@@ -5,6 +5,7 @@ Locks are the operating system's, on files of their own: they end with the proce
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import filelock
 
 from autodeco.errors import InputError
 from autodeco.runs.names import beside
+
+OPEN_FILES_STAY = sys.platform == "win32"  # there a held lock's file cannot be removed
 
 
 @contextlib.contextmanager
@@ -37,7 +40,11 @@ def locked_file(path: str | os.PathLike) -> Iterator[None]:
     place = beside(path, ".", ".lock")
     with _held(place, path):
         yield
-        place.unlink()
+        if not OPEN_FILES_STAY:
+            place.unlink()
+    if OPEN_FILES_STAY:
+        with contextlib.suppress(OSError):  # another process holds it already
+            place.unlink()
 
 
 @contextlib.contextmanager

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
+from autodeco.runs import locks
 from builders.golden import GOLDEN
 
 PROGRAM = Path(__file__).parent / "programs" / "as_on_windows.py"
@@ -54,3 +56,17 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
     assert "removed what killed runs had left" in third.stderr
     assert part.name in third.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["second", "third"]
+
+
+def test_the_file_of_a_lock_is_removed_when_the_lock_is_free(monkeypatch, tmp_path):
+    removed = []
+
+    def unlink(path, **options):
+        with filelock.FileLock(path).acquire(timeout=0):
+            removed.append(path.name)
+
+    monkeypatch.setattr(locks, "OPEN_FILES_STAY", True)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with locks.locked_file(tmp_path / "result"):
+        assert removed == []
+    assert removed == [".result.lock"]
