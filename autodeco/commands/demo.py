@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         if code := tuning.run():
             return code
         picture = tuning.file("comparison.svg")
-        recorder = Console(highlight=False, soft_wrap=True, record=True, width=max(console.width, 120))
+        recorder = Console(highlight=False, record=True, width=max(console.width, 120))
         compare(recorder, tuning.figures())
         recorder.save_svg(str(picture), title="autodeco demo: temperature and top-p for every token")
         _say_what_was_made(console, model, tuning, picture)

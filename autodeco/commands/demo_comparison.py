@@ -1,7 +1,6 @@
 """What ``autodeco demo`` shows of an evaluation: heads beside their rivals, and the first answers."""
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import Any
 
 from rich.table import Table
@@ -79,14 +78,7 @@ def show_answer(console, name: str, answer: dict[str, Any]) -> None:
 
 
 def differing(texts: Sequence[str]) -> list[str]:
-    """Return ``texts`` without the words that all of them begin and end with, which "..." stands for."""
-    words = [text.split() for text in texts]
-    begin = _alike(words)
-    end = _alike([row[begin:][::-1] for row in words])
-    dots = ("... " if begin else "", " ..." if end else "")
-    return [dots[0] + " ".join(row[begin : len(row) - end]) + dots[1] for row in words]
-
-
-def _alike(rows: Sequence[Sequence[str]]) -> int:
-    """How many words all of ``rows`` begin with."""
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))
+    """Return of each of ``texts`` the lines that not all of them have, or its last where there is none."""
+    lines = [[line.strip() for line in text.splitlines() if line.strip()] for text in texts]
+    common = set.intersection(*map(set, lines))
+    return [" ... ".join([line for line in row if line not in common] or row[-1:]) for row in lines]

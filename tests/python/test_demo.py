@@ -73,7 +73,7 @@ def test_the_table_has_each_rival_beside_the_heads_and_the_first_answers_follow(
     assert any(line.startswith("The first 3 test problems of each kind") for line in lines)
     shown = [line for line in lines if line.startswith("  ")]
     assert shown[:4] == [
-        "  ... 1 ...  (yes is right)",
+        "  Is 1 odd?  (yes is right)",
         "    best static  wrong  no",
         "    greedy       wrong  no",
         "    AutoDeco     right  yes 0.52  <|im_end|> 0.03  ",
@@ -84,9 +84,10 @@ def test_the_table_has_each_rival_beside_the_heads_and_the_first_answers_follow(
 @pytest.mark.parametrize(
     ("texts", "parts"),
     [
-        (["a b\n1 2 c", "a b 3 c", "a b 1 c"], ["... 1 2 ...", "... 3 ...", "... 1 ..."]),
-        (["x 1", "x 1 1"], ["... ", "... 1"]),
-        (["one", "two"], ["one", "two"]),
+        (["Of 2.\n\nAll alike:\n 1 2\n", "Of 3.\n\nAll alike:\n 1 2 3\n"], ["Of 2. ... 1 2", "Of 3. ... 1 2 3"]),
+        (["x\ny", "x\nz"], ["y", "z"]),
+        (["x\ny", "x\ny"], ["y", "y"]),
+        (["one"], ["one"]),
     ],
 )
 def test_of_questions_what_differs_is_shown(texts, parts):
