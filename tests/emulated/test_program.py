@@ -21,7 +21,7 @@ def test_the_kernel_is_the_scalar_one(machine):
     assert f"({vectors}" in claims(machine, "test_distribution")
 
 
-@pytest.mark.parametrize("program", ["test_nodes", "test_text_stream", "test_memory"])
+@pytest.mark.parametrize("program", ["test_nodes", "test_places", "test_text_stream", "test_memory"])
 def test_without_a_model(machine, program):
     claims(machine, program)
 
