@@ -3,12 +3,17 @@
 The programs take turns, a round each, in another order every round; ratios are of medians over the rounds. Tokens per
 second are the programs' own; the start to the first token is measured here, from the program's start to its first byte.
 A machine that is quiet only for a minute at a time measures in pieces: --rounds 10 --add, several times.
+
+--board MB takes a board with that much memory left for the program: a control group of the kernel holds each run to it,
+the mapped model's pages included. Heads are random there, in the model's own file (the embedded layout). Wants root.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,23 +21,50 @@ import tempfile
 import time
 from pathlib import Path
 
+from random_heads import write_random_heads
 from tqdm import tqdm
 
 from autodeco.base.opening import default_model
 from autodeco.commands.bench import PROMPT, STATIC, _processor
 from autodeco.export import cli as export_cli
+from autodeco.export.layout import open_layout
 from autodeco.runs.atomic import replacing
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "smollm2.heads.safetensors"
 CONTEXT = 512
 FIGURES = ("tokens_per_second", "start_seconds", "peak_memory_bytes")
+IN_A_FILE = {"f16": ("f16", "sidecar"), "q8_0": ("q8_0", "sidecar")}  # type and layout of heads
+IN_THE_MODEL = {"embedded_q8_0": ("q8_0", "embedded")}
+CONTROL_GROUPS = {  # where the kernel keeps them, and a group's file for the limit, by version
+    Path("/sys/fs/cgroup/memory"): "memory.limit_in_bytes",
+    Path("/sys/fs/cgroup"): "memory.max",
+}
 
 
-def run(command: list, summary_on_stdout: bool) -> dict:
+@contextlib.contextmanager
+def board(megabytes: int | None):
+    """What a process calls to enter a control group with so much memory; nothing where there is no limit."""
+    if megabytes is None:
+        yield None
+        return
+    parent = next((path for path in CONTROL_GROUPS if (path / "cgroup.procs").exists()), None)
+    if parent is None or os.geteuid() != 0:
+        sys.exit("--board wants root, and control groups of memory in /sys/fs/cgroup")
+    group = parent / f"autodeco-board-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / CONTROL_GROUPS[parent]).write_text(str(megabytes * 1_000_000))
+        yield lambda: (group / "cgroup.procs").write_text(str(os.getpid()))
+    finally:
+        group.rmdir()
+
+
+def run(command: list, summary_on_stdout: bool, enter=None) -> dict:
     """Run one program to its end; its own figures, and the seconds until its first byte of text."""
     start = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [str(part) for part in command]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=enter)
     first = os.read(process.stdout.fileno(), 1)
     seconds = time.perf_counter() - start
     out, errors = process.communicate()
@@ -42,14 +74,61 @@ def run(command: list, summary_on_stdout: bool) -> dict:
     return {**json.loads(lines[-1]), "start_seconds": seconds, "lines": lines}
 
 
-def multipliers(cli: Path, model: Path, heads: Path) -> dict:
-    """What brings the heads' mean temperature and top-p to those of the static setting."""
-    command = [cli, "-m", model, "--heads", heads, "-p", PROMPT, "-n", 200, "-s", 0, "--ignore-eos", "--json"]
-    tokens = [json.loads(line) for line in run(command, True)["lines"][:-1]]
-    return {
-        "temp": STATIC["temp"] / statistics.mean(token["temperature"] for token in tokens),
-        "top-p": STATIC["top_p"] / statistics.mean(token["top_p"] for token in tokens),
-    }
+def forget(path: Path) -> None:
+    """Have the next run read the file anew: pages that are in the machine's cache count for no control group."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+class Bench:
+    """The programs that take turns, and the files that they run."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path):
+        self.args, self.model = args, args.model
+        self.cli, self.stock = args.build / "autodeco-cli", args.build / "stock"
+        source = GOLDEN
+        if args.board:
+            self.model, source = folder / args.model.name, folder / "heads.safetensors"
+            shutil.copyfile(args.model, self.model)  # whose pages nobody else has mapped
+            write_random_heads(source, open_layout(args.model).embedding_length)
+        self.heads = IN_THE_MODEL if args.board else IN_A_FILE
+        self.files = {name: folder / f"{name}.gguf" for name in self.heads}
+        for name, (weight_type, layout) in self.heads.items():
+            export = [source, "--base", self.model, "--type", weight_type, "--layout", layout, "-o", self.files[name]]
+            export += ["--sampling", "none"]
+            if export_cli.main([str(argument) for argument in export]) != 0:
+                sys.exit(2)
+        # heads of random weights have no mean to bring to the static setting, and the draw is little of a large model
+        self.scaled = {} if args.board else self.multipliers(next(iter(self.heads)))
+
+    def ours(self, name: str) -> list:
+        """The program with heads, in a file of their own or in the model's."""
+        file = self.files[name]
+        inside = self.heads[name][1] == "embedded"
+        return [self.cli, "-m", file if inside else self.model, *([] if inside else ["--heads", file]), "-p", PROMPT]
+
+    def multipliers(self, name: str) -> dict:
+        """What brings the heads' mean temperature and top-p to those of the static setting."""
+        command = [*self.ours(name), "-n", 200, "-s", 0, "-c", CONTEXT, "--ignore-eos", "--json"]
+        tokens = [json.loads(line) for line in run(command, True)["lines"][:-1]]
+        return {
+            "temp": STATIC["temp"] / statistics.mean(token["temperature"] for token in tokens),
+            "top-p": STATIC["top_p"] / statistics.mean(token["top_p"] for token in tokens),
+        }
+
+    def measure(self, name: str, seed: int) -> dict:
+        """One run of a program."""
+        with board(self.args.board) as enter:
+            if self.args.board:
+                for file in (self.model, *self.files.values()):
+                    forget(file)
+            if not name.startswith("stock"):
+                command = [*self.ours(name.removeprefix("autodeco_")), "-n", self.args.tokens, "-c", CONTEXT]
+                command += ["-t", self.args.threads, "-s", seed, "--ignore-eos", "--json"]
+                return run(command + [f"--{key}={value}" for key, value in self.scaled.items()], True, enter)
+            command = [self.stock, self.model, PROMPT, self.args.tokens, CONTEXT, self.args.threads, seed]
+            return run([*command, "pool"] if name == "stock_kept_threads" else command, False, enter)
 
 
 def stripped_size(program: Path) -> int:
@@ -62,42 +141,26 @@ def stripped_size(program: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "x86-64", help="(default: %(default)s)")
+    parser.add_argument("--model", type=Path, default=default_model(), help="with --board (default: SmolLM2)")
+    parser.add_argument("--board", type=int, metavar="MB", help="memory of the board that is left for the program")
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="a run (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=50, help="(default: %(default)s)")
     parser.add_argument("--add", action="store_true", help="add the rounds to those that the output holds")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "edge.json")
+    parser.add_argument("-o", "--output", type=Path, help="(default: benchmarks/results/edge.json, or board.json)")
     args = parser.parse_args()
+    args.output = args.output or ROOT / "benchmarks" / "results" / ("board.json" if args.board else "edge.json")
 
-    cli, stock, model = args.build / "autodeco-cli", args.build / "stock", default_model()
     with tempfile.TemporaryDirectory() as folder:
-        heads = {}
-        for weight_type in ("f16", "q8_0"):
-            heads[weight_type] = Path(folder) / f"{weight_type}.gguf"
-            export = [GOLDEN, "--base", model, "--type", weight_type, "-o", heads[weight_type]]
-            if export_cli.main([str(argument) for argument in export]) != 0:
-                sys.exit(2)
-        sizes = {name: path.stat().st_size for name, path in heads.items()}
-        scaled = multipliers(cli, model, heads["f16"])
-
-        def ours(weight_type: str, seed: int) -> dict:
-            command = [cli, "-m", model, "--heads", heads[weight_type], "-p", PROMPT, "-n", args.tokens, "-c", CONTEXT]
-            command += ["-t", args.threads, "-s", seed, "--ignore-eos", "--json"]
-            return run(command + [f"--{name}={value}" for name, value in scaled.items()], True)
-
-        def stock_loop(seed: int, *pool: str) -> dict:
-            return run([stock, model, PROMPT, args.tokens, CONTEXT, args.threads, seed, *pool], False)
-
-        programs = {
-            "stock": lambda seed: stock_loop(seed),
-            "stock_kept_threads": lambda seed: stock_loop(seed, "pool"),
-            "autodeco_f16": lambda seed: ours("f16", seed),
-            "autodeco_q8_0": lambda seed: ours("q8_0", seed),
-        }
-        settings = {"static": STATIC, "multipliers": scaled, "context": CONTEXT}
+        bench = Bench(args, Path(folder))
+        rest = bench.model.stat().st_size if args.board else 0  # of a file that holds the model too
+        sizes = {name: path.stat().st_size - rest for name, path in bench.files.items()}
+        settings = {"static": STATIC, "multipliers": bench.scaled, "context": CONTEXT}
         settings |= {"threads": args.threads, "tokens": args.tokens}
+        if args.board:
+            settings["board_megabytes"] = args.board
         machine = {"processor": _processor(), "system": platform.platform(terse=True)}
-        names = list(programs)
+        names = ["stock", "stock_kept_threads", *(f"autodeco_{name}" for name in bench.heads)]
         figures = {key: {name: [] for name in names} for key in FIGURES}
         if args.add and args.output.exists():
             before = json.loads(args.output.read_text())
@@ -106,8 +169,9 @@ def main() -> None:
             figures = before["rounds"]
         n_before = len(figures[FIGURES[0]][names[0]])
         for seed in tqdm(range(n_before, n_before + args.rounds + 1), desc="edge", unit="round", disable=None):
-            for name in names[seed % 4 :] + names[: seed % 4]:
-                result = programs[name](seed)
+            first = seed % len(names)
+            for name in names[first:] + names[:first]:
+                result = bench.measure(name, seed)
                 for key in FIGURES if seed > n_before else ():  # the first round warms up
                     figures[key][name].append(round(result[key], 4))
 
@@ -116,16 +180,17 @@ def main() -> None:
     def ratio(key: str, name: str, rival: str = "stock") -> float:
         return round(medians[key][name] / medians[key][rival], 4)
 
+    ours = names[2]
     result = {
-        "model": model.name,
+        "model": args.model.name,
         "settings": settings,
-        "size_stripped_bytes": stripped_size(cli),
+        **({} if args.board else {"size_stripped_bytes": stripped_size(bench.cli)}),
         "heads_bytes": sizes,
         "median": medians,
-        "speed_over_stock": ratio("tokens_per_second", "autodeco_f16"),
-        "speed_over_stock_with_kept_threads": ratio("tokens_per_second", "autodeco_f16", "stock_kept_threads"),
-        "start_over_stock": ratio("start_seconds", "autodeco_f16"),
-        "peak_memory_over_stock": {name: ratio("peak_memory_bytes", f"autodeco_{name}") for name in heads},
+        "speed_over_stock": ratio("tokens_per_second", ours),
+        "speed_over_stock_with_kept_threads": ratio("tokens_per_second", ours, "stock_kept_threads"),
+        "start_over_stock": ratio("start_seconds", ours),
+        "peak_memory_over_stock": {name: ratio("peak_memory_bytes", f"autodeco_{name}") for name in bench.heads},
         "machine": machine,
         "rounds": figures,
     }
