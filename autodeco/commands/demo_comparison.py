@@ -15,8 +15,11 @@ from autodeco.terminal import one_line
 def compare(console, figures: dict[str, Any]) -> None:
     """Print the share of right answers of the heads and their rivals, and answers to the first test problems of each
     task, each token of the heads coloured by its temperature."""
-    problems, samples = figures["settings"]["test"], figures["settings"]["samples"]
-    console.print(f"right answers in %, of {samples} to each of {problems} problems of a kind that no training saw")
+    problems, samples, tokens = (figures["settings"][name] for name in ("test", "samples", "max_tokens"))
+    console.print(
+        f"right answers in %, of {samples} to each of {problems} problems of a kind that no training saw; "
+        f"at most {tokens} tokens each"
+    )
     console.print(_shares(figures))
     console.print(
         f"\nThe first {FIRST} test problems of each kind, and the first answer of each method; tokens of AutoDeco have "
