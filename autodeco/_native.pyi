@@ -4,10 +4,14 @@ import numpy as np
 import numpy.typing as npt
 
 LLAMA_CPP_PYTHON_VERSION: str
+GGML_VERSION: str
+LAYOUT: dict[str, int]
 ISA: str
 
 _Row = tuple[int, float, float, int, float]  # token, temperature, top-p, size of the nucleus, probability
 _Floats = npt.NDArray[np.float32]
+
+def loaded_ggml() -> str: ...
 
 class Heads:
     def __init__(self, path: str | bytes, /) -> None: ...

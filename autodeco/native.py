@@ -1,11 +1,10 @@
 """The compiled code: heads and nucleus as the sampler inside llama.cpp's graph runs them, on given arrays.
 
 It is compiled against one release of llama-cpp-python, whose structures change between releases; another one installed
-is an ImportError that names both.
+is an ImportError that names both (``autodeco.release``).
 """
 
 import ctypes
-import importlib.metadata
 import os
 
 import llama_cpp  # loads the one libllama of this process, and on Windows adds its folder to those that have DLLs
@@ -13,30 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from autodeco.errors import InputError
-
-
-def check_versions(built: str, installed: str) -> None:
-    """Raise ImportError for another release of llama-cpp-python than the one compiled against."""
-    if built != installed:
-        raise ImportError(
-            f"autodeco was built against llama-cpp-python {built}, but {installed} is installed: "
-            f"run `pip install llama-cpp-python=={built}`, or build autodeco again for {installed}"
-        )
-
+from autodeco.release import check_layout, check_library, check_version, not_loaded
 
 try:
     from autodeco import _native
 except ImportError as error:
-    installed = importlib.metadata.version("llama-cpp-python")
-    pinned = [r for r in importlib.metadata.requires("autodeco") or [] if r.startswith("llama-cpp-python==")]
-    raise ImportError(
-        f"autodeco's compiled module does not load with llama-cpp-python {installed} "
-        f"(built for {', '.join(pinned) or 'an unknown version'}): {error}"
-    ) from error
+    raise not_loaded(error) from error
 
 #: the release of llama-cpp-python that it was compiled against
 BUILT_AGAINST: str = _native.LLAMA_CPP_PYTHON_VERSION
-check_versions(BUILT_AGAINST, llama_cpp.__version__)
+check_version(BUILT_AGAINST, llama_cpp.__version__)
+check_library(_native.GGML_VERSION, _native.loaded_ggml())
+check_layout(_native.LAYOUT)
 
 GraphSampler = _native.GraphSampler
 Heads = _native.Heads

@@ -1,26 +1,31 @@
-# The llama.cpp to link: sets LLAMA_CPP_LIBRARIES and LLAMA_CPP_VERSION.
+# The llama.cpp to link: sets LLAMA_CPP_LIBRARIES, LLAMA_CPP_VERSION and LLAMA_CPP_GGML_VERSION.
 #
 #   AUTODECO_PYTHON=ON    the libraries of the installed llama-cpp-python, which Python loads
 #   LLAMA_CPP_DIR=DIR     a source tree, compiled with us
 #   else                  an installed llama.cpp, by find_package(llama)
 #
-# Structures of llama.cpp's samplers change between releases while its library's name does not: the version is pinned.
-set(LLAMA_CPP_VERSION 0.5.0)
+# Structures of llama.cpp's samplers change between releases while its library's name does not: these are known, by the
+# version of their ggml, which all of them have. `RELEASES` of export/llama_cpp_source.py are the same.
+set(LLAMA_CPP_GGML_VERSIONS 0.20.0 0.25.3)
+list(JOIN LLAMA_CPP_GGML_VERSIONS ", " LLAMA_CPP_KNOWN)
 if(AUTODECO_PROGRAMS)
     set(LLAMA_CPP_DIR ${PROJECT_SOURCE_DIR}/build/llama.cpp)
 endif()
-set(LLAMA_CPP_DIR "" CACHE PATH "llama.cpp's source tree, of the pinned version: cmake/llama_cpp_source.py unpacks it")
+set(LLAMA_CPP_DIR "" CACHE PATH "llama.cpp's source tree, of a known version: cmake/llama_cpp_source.py unpacks it")
 
 if(LLAMA_CPP_DIR)
     if(NOT EXISTS ${LLAMA_CPP_DIR}/include/llama.h)
         message(FATAL_ERROR "autodeco: LLAMA_CPP_DIR=${LLAMA_CPP_DIR} is no source tree of llama.cpp: unpack one with cmake/llama_cpp_source.py")
     endif()
-    file(STRINGS ${LLAMA_CPP_DIR}/CMakeLists.txt version_lines REGEX "set\\(LLAMA_VERSION_(MAJOR|MINOR|PATCH) ")
-    string(REGEX REPLACE "[^0-9;]" "" version_found "${version_lines}")
-    string(REPLACE ";" "." version_found "${version_found}")
-    if(NOT version_found STREQUAL LLAMA_CPP_VERSION)
-        message(FATAL_ERROR "autodeco: LLAMA_CPP_DIR=${LLAMA_CPP_DIR} is llama.cpp ${version_found}, this release is made for ${LLAMA_CPP_VERSION}: unpack that with cmake/llama_cpp_source.py")
+    file(STRINGS ${LLAMA_CPP_DIR}/ggml/CMakeLists.txt version_lines REGEX "set\\(GGML_VERSION_(MAJOR|MINOR|PATCH) ")
+    string(REGEX REPLACE "[^0-9;]" "" LLAMA_CPP_GGML_VERSION "${version_lines}")
+    string(REPLACE ";" "." LLAMA_CPP_GGML_VERSION "${LLAMA_CPP_GGML_VERSION}")
+    if(NOT LLAMA_CPP_GGML_VERSION IN_LIST LLAMA_CPP_GGML_VERSIONS)
+        message(FATAL_ERROR "autodeco: LLAMA_CPP_DIR=${LLAMA_CPP_DIR} has ggml ${LLAMA_CPP_GGML_VERSION}, this release knows ${LLAMA_CPP_KNOWN}: unpack one with cmake/llama_cpp_source.py")
     endif()
+    file(STRINGS ${LLAMA_CPP_DIR}/CMakeLists.txt version_lines REGEX "set\\(LLAMA_VERSION_(MAJOR|MINOR|PATCH) ")
+    string(REGEX REPLACE "[^0-9;]" "" LLAMA_CPP_VERSION "${version_lines}")
+    string(REPLACE ";" "." LLAMA_CPP_VERSION "${LLAMA_CPP_VERSION}")
 endif()
 
 if(AUTODECO_PYTHON)
@@ -31,12 +36,16 @@ if(AUTODECO_PYTHON)
         OUTPUT_STRIP_TRAILING_WHITESPACE
         RESULT_VARIABLE LLAMA_CPP_PYTHON_MISSING)
     if(LLAMA_CPP_PYTHON_MISSING)
-        message(FATAL_ERROR "autodeco: llama-cpp-python is not installed for ${Python_EXECUTABLE}: install the version that pyproject.toml pins")
+        message(FATAL_ERROR "autodeco: llama-cpp-python is not installed for ${Python_EXECUTABLE}: install a release that pyproject.toml names")
     endif()
     list(GET LLAMA_CPP_PYTHON 0 LLAMA_CPP_PYTHON_VERSION)
     list(GET LLAMA_CPP_PYTHON 1 LLAMA_INCLUDE_DIR)
     list(GET LLAMA_CPP_PYTHON 2 LLAMA_LIB_DIR)
-    message(STATUS "llama-cpp-python ${LLAMA_CPP_PYTHON_VERSION} in ${LLAMA_LIB_DIR}")
+    list(GET LLAMA_CPP_PYTHON 3 LLAMA_CPP_PYTHON_GGML_VERSION)
+    message(STATUS "llama-cpp-python ${LLAMA_CPP_PYTHON_VERSION} in ${LLAMA_LIB_DIR}, with ggml ${LLAMA_CPP_PYTHON_GGML_VERSION}")
+    if(LLAMA_CPP_PYTHON_GGML_VERSION AND NOT LLAMA_CPP_PYTHON_GGML_VERSION IN_LIST LLAMA_CPP_GGML_VERSIONS)
+        message(FATAL_ERROR "autodeco: llama-cpp-python ${LLAMA_CPP_PYTHON_VERSION} has ggml ${LLAMA_CPP_PYTHON_GGML_VERSION}, this release knows ${LLAMA_CPP_KNOWN}: install a release that pyproject.toml names")
+    endif()
     set(linked IMPORTED_LOCATION)
     if(WIN32) # what is found there stands for a DLL
         set(linked IMPORTED_IMPLIB)
@@ -71,9 +80,12 @@ else()
     if(NOT llama_FOUND)
         message(FATAL_ERROR "autodeco: no llama.cpp: give its source with -DLLAMA_CPP_DIR=DIR (cmake/llama_cpp_source.py unpacks it), or where it is installed with -DCMAKE_PREFIX_PATH=DIR")
     endif()
-    if(NOT llama_VERSION VERSION_EQUAL LLAMA_CPP_VERSION)
-        message(FATAL_ERROR "autodeco: llama.cpp ${llama_VERSION} is installed, this release is made for ${LLAMA_CPP_VERSION}: build with -DLLAMA_CPP_DIR=DIR (cmake/llama_cpp_source.py unpacks it)")
+    find_package(ggml CONFIG REQUIRED)
+    if(NOT ggml_VERSION IN_LIST LLAMA_CPP_GGML_VERSIONS)
+        message(FATAL_ERROR "autodeco: llama.cpp ${llama_VERSION} is installed, with ggml ${ggml_VERSION}; this release knows ggml ${LLAMA_CPP_KNOWN}: build with -DLLAMA_CPP_DIR=DIR (cmake/llama_cpp_source.py unpacks it)")
     endif()
+    set(LLAMA_CPP_GGML_VERSION ${ggml_VERSION})
+    set(LLAMA_CPP_VERSION ${llama_VERSION})
     set(LLAMA_CPP_LIBRARIES llama)
 endif()
 

@@ -1,4 +1,4 @@
-"""llama.cpp's own converter and C++ source, of exactly the version that runs here, from the pinned source package.
+"""llama.cpp's own converter and C++ source, of exactly a version that we know, from a pinned source package.
 
 The wheel holds the library only; the source package of llama-cpp-python holds the whole llama.cpp tree.
 """
@@ -12,8 +12,13 @@ from pathlib import Path
 from autodeco.errors import InputError
 from autodeco.runs.atomic import scratch_folder
 
+# The releases that autodeco builds with, and the SHA-256 of their source packages; pyproject.toml has the same window.
+RELEASES = {
+    "0.3.35": "1139dbb54509074b70893fab8554e3b079aa9f4d312058ce4018ef0019e3de12",
+    "0.3.36": "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
+}
+# What the documents and most tests are of, and the converter.
 VERSION = "0.3.36"
-SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 # Folders of the package: its own, and llama.cpp's in it.
 PACKAGE = f"llama_cpp_python-{VERSION}/"
 LLAMA_CPP = PACKAGE + "vendor/llama.cpp/"
@@ -47,15 +52,18 @@ def converter_script() -> Path:
     return unpacked(folder, CONVERTER) / "convert_hf_to_gguf.py"
 
 
-def library_source(folder: Path) -> Path:
-    """``folder`` with what CMake needs to build llama.cpp of the pinned version, its server and its generator of tiny
-    models, fetched (77 MB) if it is not there.
+def library_source(folder: Path, version: str = VERSION) -> Path:
+    """``folder`` with what CMake needs to build llama.cpp of llama-cpp-python ``version``, its server and its generator
+    of tiny models, fetched (77 MB) if it is not there.
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
-    return unpacked(folder, (SERVER[0], GENERATOR, *LIBRARY, *SERVER[1:]))
+    if version not in RELEASES:
+        raise InputError(f"llama-cpp-python {version}: is not known here; give one of {', '.join(RELEASES)}")
+    wanted = (SERVER[0], GENERATOR, *LIBRARY, *SERVER[1:])
+    return unpacked(folder, wanted, LLAMA_CPP.replace(VERSION, version), version)
 
 
-def unpacked(folder: Path, wanted: tuple[str, ...], root: str = LLAMA_CPP) -> Path:
+def unpacked(folder: Path, wanted: tuple[str, ...], root: str = LLAMA_CPP, version: str = VERSION) -> Path:
     """``folder`` with the files of the package that begin with ``root`` and one of ``wanted``, less ``root``; fetched
     (77 MB) unless ``wanted[0]`` is there.
 
@@ -67,7 +75,7 @@ def unpacked(folder: Path, wanted: tuple[str, ...], root: str = LLAMA_CPP) -> Pa
         folder.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(folder.parent) as scratch:
             parts = scratch / "parts"
-            _unpack(_fetch(scratch), parts, wanted, root)
+            _unpack(_fetch(scratch, version), parts, wanted, root)
             if folder.exists():  # of an older release, which wanted less
                 _add(parts, folder)
             else:
@@ -88,10 +96,10 @@ def _add(parts: Path, folder: Path) -> None:
             file.rename(target)
 
 
-def _fetch(folder: Path) -> Path:
+def _fetch(folder: Path, version: str) -> Path:
     # pip itself checks the hash, and follows the user's own settings for indexes, proxies and certificates.
     requirement = folder / "requirement.txt"
-    requirement.write_text(f"llama-cpp-python=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
+    requirement.write_text(f"llama-cpp-python=={version} --hash=sha256:{RELEASES[version]}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
     command += ["--require-hashes", "--requirement", str(requirement), "--dest", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -99,7 +107,7 @@ def _fetch(folder: Path) -> Path:
     if result.returncode or len(archives) != 1:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
         raise InputError(
-            f"llama-cpp-python {VERSION}: its source package, which holds llama.cpp, cannot be fetched ({lines[-1]}); "
+            f"llama-cpp-python {version}: its source package, which holds llama.cpp, cannot be fetched ({lines[-1]}); "
             "check the network. To export without it, convert the model yourself and give the GGUF with --base"
         )
     return archives[0]

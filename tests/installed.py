@@ -48,6 +48,8 @@ def environment(folder: Path) -> Path:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         venv.create(folder, with_pip=True)
+        # an old pip does not find the wheels that a new one has kept
+        call(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip")
     return python
 
 

@@ -15,6 +15,7 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -299,11 +300,31 @@ py::array_t<float> rows_of(const autodeco::hidden_states & states) {
     return py::array_t<float>({ rows.empty() ? 0 : (py::ssize_t) rows.size() / width, width }, rows.data());
 }
 
+// Sizes of the structures that llama-cpp-python and this module hand to each other and to llama.cpp, and the places of the
+// fields that are set in one and read in the other.
+py::dict layout() {
+    py::dict result;
+    result["llama_model_params"]                     = sizeof(llama_model_params);
+    result["llama_context_params"]                   = sizeof(llama_context_params);
+    result["llama_context_params.n_seq_max"]         = offsetof(llama_context_params, n_seq_max);
+    result["llama_context_params.cb_eval"]           = offsetof(llama_context_params, cb_eval);
+    result["llama_context_params.cb_eval_user_data"] = offsetof(llama_context_params, cb_eval_user_data);
+    result["llama_context_params.embeddings"]        = offsetof(llama_context_params, embeddings);
+    result["llama_batch"]                            = sizeof(llama_batch);
+    result["llama_token_data"]                       = sizeof(llama_token_data);
+    result["llama_token_data_array"]                 = sizeof(llama_token_data_array);
+    result["llama_sampler"]                          = sizeof(llama_sampler);
+    return result;
+}
+
 } // namespace
 
 PYBIND11_MODULE(_native, m) {
     m.attr("LLAMA_CPP_PYTHON_VERSION") = AUTODECO_LLAMA_CPP_PYTHON_VERSION;
+    m.attr("GGML_VERSION")             = AUTODECO_GGML_VERSION;
+    m.attr("LAYOUT")                   = layout();
     m.attr("ISA")                      = autodeco::distribution_isa();
+    m.def("loaded_ggml", &ggml_version);
 
     py::class_<heads>(m, "Heads")
         .def(py::init<const std::string &>())

@@ -1,6 +1,7 @@
 #include "heads_graph.h"
 
 #include "host_node.h"
+#include "llama_releases.h"
 
 namespace autodeco {
 
@@ -33,7 +34,7 @@ void stats_node(ggml_tensor * dst, int ith, int nth, void * /*userdata*/) {
 ggml_tensor * mul_columns(ggml_context * ctx, ggml_tensor * matrix, ggml_tensor * columns) {
     const int64_t n       = columns->ne[1];
     ggml_tensor * product = ggml_mul_mat(ctx, matrix, ggml_reshape_3d(ctx, columns, columns->ne[0], 1, n));
-    ggml_prec_set_acc(product, GGML_PREC_F32);
+    add_up_in_f32(product, 0);
     return ggml_reshape_2d(ctx, product, matrix->ne[1], n);
 }
 

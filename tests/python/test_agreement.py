@@ -97,7 +97,15 @@ def test_one_window_of_llama_cpp_python():
     required = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *extras["serve"]]
     windows = {SpecifierSet(re.sub(r"^[\w-]+(\[\w+\])?", "", name)) for name in required if "llama-cpp" in name}
     assert len(windows) == 1
-    assert llama_cpp_source.VERSION in windows.pop()  # what the Makefile installs, and most tests run on
+    window = windows.pop()
+    known = list(llama_cpp_source.RELEASES)
+    assert [version for version in (f"0.3.{patch}" for patch in range(100)) if version in window] == known
+    assert known[-1] == llama_cpp_source.VERSION  # what the Makefile installs, and most tests run on
+    cmake = (REPOSITORY / "cmake" / "llama_cpp.cmake").read_text(encoding="utf-8")
+    ggml = re.search(r"set\(LLAMA_CPP_GGML_VERSIONS ([\d. ]+)\)", cmake)[1].split()
+    page = (REPOSITORY / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (0\.3\.\d+) \| ([\d.]+) \|", page, re.MULTILINE)
+    assert rows == list(zip(reversed(known), reversed(ggml), strict=True))
     pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
     assert f"llama-cpp-python=={llama_cpp_source.VERSION}\n" in pins
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from autodeco.export import llama_cpp_source
+
 REPOSITORY = Path(__file__).parents[2]
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
@@ -50,3 +52,9 @@ def test_every_check_of_the_makefile_has_a_job():
     called = set(re.findall(r"(?:- run: make|target:) ([a-z-]+)", "".join(path.read_text() for path in WORKFLOWS)))
     checks = {"lint", "workflows", "docs", "test", "sanitize", "clang", "fuzz", "fuzz-heads"}
     assert called >= checks | {"edge", "edge-arm", "edge-windows"}
+
+
+def test_every_release_of_the_window_has_a_job():
+    ci = next(path for path in WORKFLOWS if path.name == "ci.yml").read_text(encoding="utf-8")
+    tried = json.loads(re.search(r"release: (\[.*\])", ci)[1])
+    assert [*tried, llama_cpp_source.VERSION] == list(llama_cpp_source.RELEASES)
