@@ -58,7 +58,7 @@ EVIL = [
     "&lt;b&gt;",
 ]
 PROPS = {
-    "model_alias": "<b>small</b>",
+    "model_alias": "/models/<b>small<b>.gguf",
     "autodeco": {"file": "heads.gguf", "fits": True, "warning": None, "verdict": "The heads win."},
 }
 
@@ -306,7 +306,7 @@ def test_what_a_model_says_is_text(opened, browser, tmp_path):
     send(tab, "<img src=x onerror=alert(1)>")
     said = "".join(EVIL)
     assert tab.locator(".answer .text").text_content() == said
-    assert tab.locator("#model").inner_text() == "<b>small</b>"
+    assert tab.locator("#model").inner_text() == "<b>small<b>.gguf"
     assert tab.locator("#talk img, #talk b, #talk script, header b").count() == 0
     assert tab.title() == "AutoDeco: what was picked"
     with tab.expect_download() as download:
