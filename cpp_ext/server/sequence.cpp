@@ -13,9 +13,10 @@ namespace autodeco {
 namespace {
 
 llama_sampler * new_chain(const serving & from, bool in_graph) {
-    llama_sampler * only  = in_graph ? autodeco_sampler_init(from.heads.get(), autodeco_default_params())
-                                     : autodeco_sampler_init_observer(from.heads.get(), autodeco_default_params());
-    llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    llama_sampler * only     = in_graph ? autodeco_sampler_init(from.heads.get(), autodeco_default_params())
+                                        : autodeco_sampler_init_observer(from.heads.get(), autodeco_default_params());
+    state_of(only).is_served = true;
+    llama_sampler * chain    = llama_sampler_chain_init(llama_sampler_chain_default_params());
     llama_sampler_chain_add(chain, only);
     return chain;
 }

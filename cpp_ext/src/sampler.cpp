@@ -61,6 +61,7 @@ void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     graph_row &         row    = *(graph_row *) userdata;
     const ggml_tensor * logits = dst->src[0];
     sampler_state &     state  = *row.owner;
+    row.has_run                = true;
     if (row.heads.is_skipped) {
         row.last               = undecided(AUTODECO_STATUS_NOT_DECODED);
         *(int32_t *) dst->data = 0;
@@ -100,6 +101,7 @@ void observer_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
         return;
     }
     graph_row & row = *(graph_row *) userdata;
+    row.has_run     = true;
     row.last        = { -1, scalar(dst->src[0]), scalar(dst->src[1]), 0, 0.0f, 0 };
     *(float *) dst->data = 0.0f;
 }
@@ -309,13 +311,16 @@ device_settings device_settings_of(const sampler_state & state, double uniform) 
 // Before a graph runs: its outputs follow those of the graphs before it in the same decode. Nothing says where one ends, but
 // whoever decodes takes tokens from it, or more outputs came than one may have.
 void begin_outputs(sampler_state & state) {
-    if (state.begins || state.n_outputs() + state.n_rows > (size_t) state.n_outputs_max) {
+    if (state.begins || (!state.is_served && state.n_outputs() + state.n_rows > (size_t) state.n_outputs_max)) {
         state.earlier.clear();
         state.next_output = 0;
         state.draft       = std::move(state.next_draft);
         state.next_draft.clear();
     } else {
         for (size_t i = 0; i < state.n_run; ++i) { // a row's memory is used again
+            if (state.is_served && !state.rows[i].drawn.rows && !state.rows[i].has_run) {
+                continue;
+            }
             state.earlier.push_back(state.rows[i].drawn.rows ? undecided(AUTODECO_STATUS_LOST) : state.rows[i].last);
         }
     }
@@ -337,6 +342,7 @@ void sampler_backend_set_input(llama_sampler * smpl) {
         graph_row & row = state.rows[i];
         row.uniform     = i == 0 && state.earlier.empty() ? state.uniform : uniform(ahead);
         row.output      = state.earlier.size() + i;
+        row.has_run     = false;
         row.drawn       = row.planned;
         row.heads.is_skipped = is_over;
         if (row.drawn.rows) {

@@ -57,6 +57,7 @@ struct graph_row {
     size_t                output   = 0; // of its decode, counted from 0
     double                uniform  = 0.0;
     autodeco_decoding     last     = undecided(AUTODECO_STATUS_NOT_DECODED);
+    bool                  has_run  = false; // its node, in the graph at hand: llama.cpp leaves out those of sequences without an output
     row_workspace         ws;
     cpu_heads_row         heads;
     std::vector<float>    logits; // a copy: what min_p and top_k leave, or all of them for a draw on the host
@@ -92,6 +93,8 @@ struct sampler_state {
 
     // Outputs of this sequence in the last decode, in their order, from which tokens are taken one after the other. Those of
     // the graph that ran last are its rows; llama.cpp may cut a decode into several.
+    bool                           is_served   = false; // by a server: one decode may have graphs before and behind those with outputs, and
+                                                        // every output is accepted or discarded before the next decode
     std::vector<autodeco_decoding> earlier;          // those of the graphs before
     size_t                         n_run       = 0;  // rows of the graph that ran last
     size_t                         next_output = 0;  // whose token is accepted next

@@ -218,6 +218,24 @@ def test_speculation_leaves_answers_and_their_values_as_they_are(smollm2, export
         assert_same(values(other), values(one))
 
 
+def test_a_long_prompt_beside_speculation_leaves_its_values_alone(smollm2, exported, tmp_path):
+    """A decode has graphs before and behind those with the outputs of a draft."""
+    body = {"prompt": "one two three one two three one two three one two", "n_predict": 32, "temperature": 0}
+    body |= {"autodeco": True, "n_probs": 1, "cache_prompt": False}
+    long = " ".join(str(number) for number in range(100))
+    arguments = ["-m", smollm2, "--autodeco", exported("f32"), "-c", 1024, "-np", 2, "-ub", 32]
+    arguments += ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", 3, "--spec-ngram-simple-size-m", 6]
+    with running(tmp_path / "log", *arguments) as server:
+        alone = server.post("/completion", **body)
+        for slot in (0, 1):  # its graphs come first, or last
+            with ThreadPoolExecutor(2) as pool:
+                first = pool.submit(server.post, "/completion", id_slot=slot, **body)
+                for _ in range(3):
+                    settings = {"n_predict": 1, "cache_prompt": False, "id_slot": 1 - slot}
+                    server.post("/completion", prompt=long, **settings)
+                assert_same(values(first.result()), values(alone))
+
+
 @pytest.mark.parametrize("layout", ["merged", "embedded"])
 def test_a_model_brings_its_own_heads(exported, smollm2, server, tmp_path, layout):
     body = {"prompt": STORY, "n_predict": N, "seed": 6, "autodeco": True}
