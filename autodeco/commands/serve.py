@@ -4,6 +4,7 @@ import argparse
 import socket
 import sys
 import warnings
+from dataclasses import replace
 
 from autodeco.errors import InputError
 from autodeco.serve.options import IGNORE, MULTIPLY, OVERRIDE, Listening, Served
@@ -26,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Serve until an interrupt or SIGTERM."""
     served, listening, machine = given_settings(args, Served, Listening, Machine)
+    if served.model is None:
+        from autodeco.base.opening import default_model
+
+        served = replace(served, model=default_model())
     has_keys, _ = bool(listening.api_keys()), listening.origins
     import uvicorn
 

