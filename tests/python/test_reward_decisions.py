@@ -19,13 +19,13 @@ class Rows:
 
     def __init__(self, states: int):
         random = np.random.default_rng(0)
-        self._hidden = torch.as_tensor(random.normal(size=(states, HIDDEN)), dtype=torch.float32)
+        self.hidden = torch.as_tensor(random.normal(size=(states, HIDDEN)), dtype=torch.float32)
         self._matrix = torch.as_tensor(random.normal(size=(HIDDEN, VOCABULARY)), dtype=torch.float32)
         self.read = 0
 
     def states(self, rows: np.ndarray) -> torch.Tensor:
         self.read += len(rows)
-        return self._hidden[rows]
+        return self.hidden[rows]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return hidden @ self._matrix
@@ -40,7 +40,7 @@ def test_a_state_that_answers_share_is_read_once(monkeypatch, size):
     tokens = torch.as_tensor(random.integers(0, VOCABULARY, 900))
     hidden, found, atoms = decisions.read_states(policy, states, tokens)
     assert policy.read == len(set(states.tolist())) < 200
-    assert torch.equal(hidden, policy._hidden[states])
+    assert torch.equal(hidden, policy.hidden[states])
     for index in range(0, 900, 50):
         alone = decisions.read_states(policy, states[index : index + 1], tokens[index : index + 1])
         torch.testing.assert_close(found.gaps[index], alone[1].gaps[0], atol=2e-3, rtol=1e-3)
