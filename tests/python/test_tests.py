@@ -20,6 +20,7 @@ PRIVATE = {
     "_logits_all": "llama-cpp-python: whether a model keeps the logits of all tokens",
     "_logger": "llama-cpp-python: says whether llama.cpp's log is printed",
     "_model": "llama-cpp-python: the model itself, with its vocabulary",
+    "_native": "the compiled module: what it says of the llama.cpp that it was built for",
 }
 SOURCES = sorted(path for path in TESTS.rglob("*.py") if "corpus" not in path.parts)
 
