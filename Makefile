@@ -168,6 +168,7 @@ bench: strict
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/shared_batch.py
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/speculation.py
 
 # What is published, in dist/: the source package, and from it the wheel of the module for this Python and this system.
 # llama.cpp's libraries stay out of it, for llama-cpp-python brings them. Then the tests of what runs models, on the wheel,

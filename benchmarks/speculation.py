@@ -1,8 +1,9 @@
 """Drafts by prompt lookup: heads in the graph against stock speculation, and both against decoding without drafts.
 
-    python benchmarks/speculation.py [-o benchmarks/results/speculation.json]
+    python benchmarks/speculation.py [--text copy ...] [-o benchmarks/results/speculation.json]
 
-SmolLM2 copies a text, where drafts are right, and tells a story, where few are. Stock is llama_cpp.Llama with
+SmolLM2 copies a text, where drafts are right, and tells a story, where few are. How many are drafted there depends on
+the story that each tells; so a third text has a wrong draft for every token. Stock is llama_cpp.Llama with
 LlamaPromptLookupDecoding at a fixed temperature and top-p. Multipliers bring the mean of the heads to them. All take
 turns, once a round, with the same seed; a figure is the median over rounds of the ratio within one round. Time is that
 of the processor on one thread, from the first token on, and by the clock.
@@ -17,7 +18,8 @@ from itertools import islice
 from pathlib import Path
 
 import llama_cpp
-from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+import numpy as np
+from llama_cpp.llama_speculative import LlamaDraftModel, LlamaPromptLookupDecoding
 
 import autodeco
 from autodeco.base.opening import default_model
@@ -34,9 +36,11 @@ LINES = (
     "At noon he walks to the village, buys bread and salt, and asks the baker about the weather.",
     "In the evening he writes down the wind, the tide and the names of all ships that went by.",
 )
+STORY = "Once upon a time, in a small village by the sea, there lived"
 PROMPTS = {
     "copy": "\n".join(LINES * 3) + "\n" + LINES[0] + "\n",
-    "story": "Once upon a time, in a small village by the sea, there lived",
+    "story": STORY,
+    "wrong drafts": STORY,
 }
 RATIOS = (
     ("heads, drafts", "stock, drafts"),
@@ -46,19 +50,28 @@ RATIOS = (
 )
 
 
+class Drafts(LlamaDraftModel):
+    """Those of prompt lookup, or always the same tokens, which no text has."""
+
+    def __init__(self):
+        self.num_pred_tokens = DRAFTED
+        self.wrong = False
+        self._lookup = LlamaPromptLookupDecoding(num_pred_tokens=DRAFTED)
+
+    def __call__(self, input_ids, /, **kwargs):
+        return np.full(DRAFTED, 5, np.intc) if self.wrong else self._lookup(input_ids)
+
+
 def open_all(heads: Path) -> dict[str, llama_cpp.Llama]:
     """Open the model in every way."""
     model = str(default_model())
     options = {"n_ctx": 1024, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
 
-    def draft() -> LlamaPromptLookupDecoding:
-        return LlamaPromptLookupDecoding(num_pred_tokens=DRAFTED)
-
     return {
         "stock": llama_cpp.Llama(model, **options),
-        "stock, drafts": llama_cpp.Llama(model, draft_model=draft(), **options),
+        "stock, drafts": llama_cpp.Llama(model, draft_model=Drafts(), **options),
         "heads": autodeco.Llama(model, heads, **options),
-        "heads, drafts": autodeco.Llama(model, heads, draft_model=draft(), **options),
+        "heads, drafts": autodeco.Llama(model, heads, draft_model=Drafts(), **options),
     }
 
 
@@ -98,7 +111,7 @@ def compare(models: dict[str, llama_cpp.Llama], prompt: str, tokens: int, rounds
                 seconds[name].append(found)
         if i > 0:
             accepted.append(models["heads, drafts"].drafting)
-    result: dict = {"multipliers": multiplied}
+    result: dict = {"tokens": tokens, "rounds": rounds, "multipliers": multiplied}
     result["accepted"] = sum(d.accepted for d in accepted) / max(1, sum(d.drafted for d in accepted))
     for kind in ("processor", "clock"):
         result[kind] = {
@@ -119,19 +132,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--text", choices=PROMPTS, action="append", help="measure this one (default: all)")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "speculation.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         heads = Path(folder) / "heads.gguf"
         export_cli.main([str(GOLDEN), "--base", str(default_model()), "--sampling", "none", "-o", str(heads)])
         models = open_all(heads)
-        texts = {name: compare(models, prompt, args.tokens, args.rounds) for name, prompt in PROMPTS.items()}
+        texts = {}
+        for name in args.text or PROMPTS:
+            for model in (models["stock, drafts"], models["heads, drafts"]):
+                model.draft_model.wrong = name == "wrong drafts"
+            texts[name] = compare(models, PROMPTS[name], args.tokens, args.rounds)
     result = {
         "model": default_model().name,
         "static": STATIC,
         "drafted": DRAFTED,
-        "tokens": args.tokens,
-        "rounds": args.rounds,
         "threads": 1,
         "texts": texts,
         "machine": machine(),
@@ -143,6 +159,8 @@ def main() -> None:
             for ratio, value in text[kind]["ratio"].items():
                 print(f"  {kind:9} {ratio}: {value}")
     args.output.parent.mkdir(exist_ok=True)
+    if args.text and args.output.exists():  # the other texts keep their figures
+        result["texts"] = json.loads(args.output.read_text())["texts"] | texts
     with replacing(args.output) as part:
         part.write_text(json.dumps(result, indent=2) + "\n")
 
