@@ -20,14 +20,14 @@ PROGRAMS = tomllib.loads((REPOSITORY / "packages" / "programs" / "pyproject.toml
 INSTALLED = importlib.metadata.version("llama-cpp-python")
 
 
-def backend(hook: str, folder: Path) -> Path:
-    """What a hook of the build backend writes to ``folder``, as pip calls it."""
+def backend(hook: str, folder: Path, source: Path = REPOSITORY, objects: Path | None = None) -> Path:
+    """What a hook of the build backend writes to ``folder``, as pip calls it in ``source``."""
     pytest.importorskip("scikit_build_core", minversion="1.1")
     code = f"import sys, scikit_build_core.build as b; print(b.{hook}(sys.argv[1], {{'build-dir': sys.argv[2]}}))"
-    command = [sys.executable, "-c", code, folder, folder / "objects"]
+    command = [sys.executable, "-c", code, folder, objects or folder / "objects"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where cmake and ninja are
     done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+        command, cwd=source, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return folder / done.stdout.split()[-1]
@@ -121,3 +121,40 @@ def test_a_wheel_names_no_place_of_the_machine_that_built_it(tmp_path):
         dynamic = subprocess.run(["readelf", "-d", tmp_path / "module.so"], capture_output=True, text=True, check=True)
         assert "libllama.so.0" in dynamic.stdout
         assert not re.search(r"R(UN)?PATH", dynamic.stdout)
+
+
+@pytest.mark.slow
+def test_the_programs_of_their_wheel_need_no_library_and_their_licences_are_with_them(tmp_path, smollm2):
+    """Compiles llama.cpp, once: the objects stay in build/programs."""
+    if sys.platform != "linux" or not (REPOSITORY / "build" / "llama.cpp").exists():
+        pytest.skip("wants Linux, and the source that `make strict` unpacks")
+    with zipfile.ZipFile(
+        backend("build_wheel", tmp_path, REPOSITORY / "packages" / "programs", REPOSITORY / "build" / "programs")
+    ) as wheel:
+        wheel.extractall(tmp_path / "wheel")
+    names = {path.name for path in (tmp_path / "wheel").rglob("*") if path.is_file()}
+    assert names >= {"autodeco-cli", "LICENSE", "LICENSE-cxxopts", "LICENSE-jsonhpp"}
+    for program in (tmp_path / "wheel").glob("*.data/scripts/*"):
+        assert not re.search(
+            r"NEEDED", subprocess.run(["readelf", "-d", program], capture_output=True, text=True).stdout
+        )
+        program.chmod(0o755)
+    program = next((tmp_path / "wheel").glob("*.data/scripts/autodeco-cli"))
+    heads = REPOSITORY / "examples" / "smollm2" / "results" / "reward.gguf"
+    command = [
+        program,
+        "-m",
+        smollm2,
+        "--heads",
+        heads,
+        "-p",
+        "The capital of France is",
+        "-n",
+        "3",
+        "-s",
+        "1",
+        "-t",
+        "1",
+    ]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout
+    assert "Paris" in said
