@@ -170,7 +170,6 @@ def test_heads_that_are_off_leave_the_settings_to_the_request(client):
 
 
 def test_policies_reach_the_draw(served):
-    served.create_chat_completion(**ASKED)
     for policy, multiplied in ((MULTIPLY, True), (OVERRIDE, False)):
         with serving(served, policy) as client:
             answer = answered(client, temperature=0.5, top_p=0.9, autodeco=True)
