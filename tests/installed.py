@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests" / "python"
 #: tests that need neither torch nor the programs of `make strict`
 FILES = (
+    "test_release.py",
     "test_native.py",
     "test_nucleus.py",
     "test_llama.py",
