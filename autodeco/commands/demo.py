@@ -15,6 +15,7 @@ from autodeco.settings.options import Options, option
 # Problems that the model answers in a word, where its likeliest word is often not the right one.
 TASKS = ("course_schedule:min_num_courses=3,max_num_courses=4", "ransom_note")
 MAX_TOKENS = 8  # the model's answers have two
+TEMPERATURES = (0.1, 0.3, 0.6)  # beside greedy; T 1 is right for 9% of these problems, T 0.3 for 32%
 CHAT = "Is the sum of two odd numbers even? Answer yes or no."
 
 
@@ -37,7 +38,7 @@ class Settings(Options):
     batch_problems: int = option(24, "in a round", least=1, flag=False)
     samples: int = option(16, "answers to each of them", least=2)
     held_out: int = option(40, "problems of the training that measure the heads", least=2, flag=False)
-    test: int = option(120, "problems of each kind to judge the heads on", least=4)
+    test: int = option(100, "problems of each kind to judge the heads on", least=4)
     validation: int = option(16, "others of each kind, for the mean of what the heads predict", least=1, flag=False)
     judged_samples: int = option(8, "answers to each of them, a method", least=1)
     seed: int = option(0, "of problems, answers and training", least=0)
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     with locked_folder(files.output):
         described = {"model": model_fingerprint(model), **asdict(settings)}
         take_folder(files.output, "demo.json", "demo", described)
-        tuning = Tuning(wanted, Given(problems, _learning(settings)), console)
+        tuning = Tuning(wanted, Given(problems, _learning(settings), TEMPERATURES), console)
         if not tuning.file("report.html").exists():
             console.print(_how_long(model, settings, processors.threads))
         if code := tuning.run():

@@ -134,7 +134,7 @@ class Tuning:
         """Compare the heads with what could be set by hand, and keep the report."""
         from autodeco.evaluation.tasks import parse_specs
         from autodeco.rewards.targets import parse_target
-        from autodeco.tuning.sizes import PROMPT_TOKENS, TEMPERATURES, TOP_PS, slots_for
+        from autodeco.tuning.sizes import PROMPT_TOKENS, TOP_PS, slots_for
 
         begin()
         wanted, k = self._wanted, parse_target(self._wanted.target).k
@@ -142,7 +142,8 @@ class Tuning:
         test, validation = self._sizes.judged(self.file("heads"), self._split, tasks, wanted.samples)
         flags = ["--tasks", *self._tasks, "--trained-on", self.file("problems.jsonl"), "--seed", wanted.seed]
         flags += ["--test", test, "--validation", validation, "--samples", wanted.samples]
-        flags += ["--ks", *sorted({1, k, wanted.samples}), "--temperatures", *TEMPERATURES, "--top-ps", *TOP_PS]
+        flags += ["--ks", *sorted({1, k, wanted.samples})]
+        flags += ["--temperatures", *self._sizes.temperatures, "--top-ps", *TOP_PS]
         flags += ["--without", "temperature-head", "top-p-head", "rivals", *self._sizes.without]
         flags += ["--max-tokens", wanted.max_tokens, "--slots", slots_for(wanted.max_tokens)]
         flags += ["--context", wanted.max_tokens + PROMPT_TOKENS, "-o", self.file("evaluations")]

@@ -49,6 +49,7 @@ class Sizes(Protocol):
 
     anchors: int  # prompts at which heads are held; 0: none
     without: tuple[str, ...]  # what judging leaves out
+    temperatures: tuple[float, ...]  # of the static settings that heads are judged against
 
     @property
     def warm(self) -> list:
@@ -73,7 +74,7 @@ class Timed:
     """What fits into so many seconds on this machine."""
 
     seconds: float
-    anchors, without = ANCHORS, ()
+    anchors, without, temperatures = ANCHORS, (), TEMPERATURES
 
     @cached_property
     def _times(self) -> Times:
@@ -107,7 +108,8 @@ class Given:
 
     problems: Split
     learning: list
-    anchors, warm, without = 0, (), (DIAGNOSTICS,)
+    temperatures: tuple[float, ...]
+    anchors, warm, without = 0, (), (DIAGNOSTICS, "default")
 
     def how_long(self) -> str:
         return ""
