@@ -320,3 +320,10 @@ def test_heads_of_another_model_stop_the_server(smollm2, other_heads):
     assert done.returncode == 1
     line = f"{other_heads}: heads are made for hidden states of width 64, the model's have 576"
     assert line in done.stdout + done.stderr
+
+
+def test_the_page_wants_no_key_and_all_else_does(smollm2, tmp_path):
+    with running(tmp_path / "log", "-m", smollm2, "-c", 256, "-np", 1, "--api-key", "secret") as server:
+        assert server.get("/autodeco").lower().startswith("<!doctype html>")
+        status, line = server.refusal("/completion", prompt=STORY, n_predict=1)
+        assert (status, "API Key" in line) == (401, True)
