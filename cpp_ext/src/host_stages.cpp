@@ -114,7 +114,9 @@ llama_sampler * new_host_draw(sampler_state & observer) {
 }
 
 llama_token sample_on_host(sampler_state & state, llama_sampler * chain) {
-    const size_t row = state.next_output - std::min(state.next_output, state.earlier.size());
+    // Where all are taken, the last one is drawn from once more: another text may begin there.
+    state.next_output = std::min(state.next_output, std::max<size_t>(state.n_outputs(), 1) - 1);
+    const size_t row  = state.next_output - std::min(state.next_output, state.earlier.size());
     if (row >= state.n_run || state.next_output < state.earlier.size() || state.rows[row].logits.empty()) {
         return LLAMA_TOKEN_NULL;
     }
