@@ -58,9 +58,10 @@ def _listen(listening: Listening) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: letters that no name of a machine has
+        why = error.strerror if isinstance(error, OSError) else "is no name of a machine"
         raise InputError(
-            f"{listening.host}:{listening.port}: {error.strerror}; give another --port, or an address of this machine"
+            f"{listening.host}:{listening.port}: {why}; give another --port, or an address of this machine"
         ) from None
     return listener
 

@@ -77,6 +77,8 @@ class Listening(Options):
         if self.api_key is not None and not keys:
             raise InputError("api-key: is empty; give a key, or leave it out")
         if self.api_key_file is not None:
+            if not self.api_key_file.is_file():  # a device may have no end
+                raise InputError(f"{self.api_key_file}: no such file; write one key a line")
             try:
                 lines = self.api_key_file.read_text(encoding="utf-8").splitlines()
             except UnicodeDecodeError:

@@ -28,6 +28,7 @@ GOOD = {
     "train": ["traces", "-o", "out"],
     "reward": ["model.gguf", "--problems", "problems.jsonl", "-o", "out"],
     "generate": ["hello", "-m", "model.gguf"],
+    "serve": ["model.gguf", "--port", "0"],
     "eval": ["model.gguf", "--tasks", "problems.jsonl", "-o", "out"],
     "bench": ["model.gguf"],
     "inspect": ["model.gguf"],
