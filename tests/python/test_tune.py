@@ -218,11 +218,16 @@ def test_a_model_is_tuned(smollm2, tmp_path, capfd):
     """The real thing, in about twice the least time that this machine needs for it."""
     tasks = "chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1"
     command = ["tune", str(smollm2), "--tasks", tasks, "--max-tokens", "12", "--threads", "2"]
-    assert cli.main([*command, "-o", str(tmp_path / "short"), "--time", "30s"]) == 2
-    least = re.search(r"is too short; the smallest run takes ([\w ]+) here", capfd.readouterr().err)
-    seconds = parse_duration("least", least[1].replace("min", "m"))
-    out = tmp_path / "out"
-    assert cli.main([*command, "-o", str(out), "--time", f"{2 * seconds:.0f}s"]) == 0
+    seconds = 15
+    for attempt in range(4):  # a machine with other work may be slower when it is asked again
+        out = tmp_path / f"out {attempt}"
+        code = cli.main([*command, "-o", str(out), "--time", f"{2 * seconds:.0f}s"])
+        if code == 0:
+            break
+        least = re.search(r"is too short; the smallest run takes ([\w ]+) here", capfd.readouterr().err)
+        seconds = parse_duration("least", least[1].replace("min", "m"))
+    assert code == 0
+    assert attempt > 0
     last = capfd.readouterr().out.rstrip().splitlines()[-1]
     assert any(words in last for words in ("use these heads", "not clearly better", "the heads gain nothing here"))
     assert (out / "heads.gguf").exists()
