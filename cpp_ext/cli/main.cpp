@@ -42,12 +42,7 @@ bool read_line(std::string & line) {
             return false;
         }
         if (end == input_end::line) {
-            if (!line.empty() && line.back() == '\r') {
-                line.pop_back();
-            }
-            if (line.compare(0, BYTE_ORDER_MARK.size(), BYTE_ORDER_MARK) == 0) {
-                line.erase(0, BYTE_ORDER_MARK.size());
-            }
+            line = prompt_text(line + "\n", "standard input");
             clear_interrupt();
             return true;
         }

@@ -2,6 +2,7 @@
 
 #include "devices.h"
 #include "output.h"
+#include "utf8.h"
 
 // a value is one text, whatever it holds
 #define CXXOPTS_VECTOR_DELIMITER '\0'
@@ -31,6 +32,9 @@ examples:
 
 // more threads than this seldom help a small model, and a phone's other cores are slow ones
 constexpr unsigned DEFAULT_THREADS = 4;
+
+// what some editors begin a text in UTF-8 with
+const std::string BYTE_ORDER_MARK = "\xEF\xBB\xBF";
 
 constexpr size_t MAX_PROMPT_BYTES = 1u << 28; // llama.cpp counts bytes and tokens in 32 bits
 
@@ -68,24 +72,6 @@ cxxopts::Options declare_options() {
         ("h,help", "show this")
         ("version", "show the version");
     return made;
-}
-
-// What is read from a file or a pipe, as everyone reads it who is no program: without a byte order mark and the line break
-// at its end, and with lines that end alike. autodeco/data/prompt_text.py does the same.
-std::string prompt_text(std::string text, const std::string & name) {
-    if (text.compare(0, 2, "\xFF\xFE") == 0 || text.compare(0, 2, "\xFE\xFF") == 0) {
-        throw input_error(name + ": is UTF-16; save it as UTF-8");
-    }
-    if (text.compare(0, BYTE_ORDER_MARK.size(), BYTE_ORDER_MARK) == 0) {
-        text.erase(0, BYTE_ORDER_MARK.size());
-    }
-    for (size_t at = 0; (at = text.find("\r\n", at)) != std::string::npos;) {
-        text.erase(at, 1);
-    }
-    if (!text.empty() && text.back() == '\n') {
-        text.pop_back();
-    }
-    return text;
 }
 
 std::string read_text(const std::string & path) {
@@ -182,6 +168,25 @@ options to_options(const cxxopts::ParseResult & args) {
 }
 
 } // namespace
+
+std::string prompt_text(std::string text, const std::string & name) {
+    if (text.compare(0, 2, "\xFF\xFE") == 0 || text.compare(0, 2, "\xFE\xFF") == 0) {
+        throw input_error(name + ": is UTF-16; save it as UTF-8");
+    }
+    if (text.compare(0, BYTE_ORDER_MARK.size(), BYTE_ORDER_MARK) == 0) {
+        text.erase(0, BYTE_ORDER_MARK.size());
+    }
+    if (const size_t at = autodeco::not_utf8_at(text); at != std::string::npos) {
+        throw input_error(name + ": byte " + std::to_string(at) + " is no UTF-8; save it as UTF-8");
+    }
+    for (size_t at = 0; (at = text.find("\r\n", at)) != std::string::npos;) {
+        text.erase(at, 1);
+    }
+    if (!text.empty() && text.back() == '\n') {
+        text.pop_back();
+    }
+    return text;
+}
 
 options parse_options(const std::vector<std::string> & arguments) {
     cxxopts::Options made = declare_options();

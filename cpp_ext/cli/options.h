@@ -22,9 +22,6 @@ constexpr int64_t DEFAULT_CONTEXT      = -1;
 constexpr int64_t MAX_DEFAULT_CONTEXT  = 4096;
 constexpr int32_t DEFAULT_PROMPT_BATCH = 512;
 
-// what some editors begin a text in UTF-8 with
-const std::string BYTE_ORDER_MARK = "\xEF\xBB\xBF";
-
 struct options {
     std::string              model;
     std::string              heads; // empty: those in the model's file, if there are any
@@ -52,5 +49,10 @@ struct options {
 
 // Read the command line, of which the first argument is the program. Help and version are printed, and end the program.
 options parse_options(const std::vector<std::string> & arguments);
+
+// What is read from a file or a pipe, as everyone reads it who is no program: without a byte order mark and the line break
+// at its end, and with lines that end alike. Throws input_error, which names it, where it is no UTF-8.
+// autodeco/data/prompt_text.py does the same.
+std::string prompt_text(std::string text, const std::string & name);
 
 } // namespace cli

@@ -1,6 +1,7 @@
 #include "gguf_header.h"
 
 #include "file.h"
+#include "utf8.h"
 
 #include "ggml.h"
 #include "gguf.h"
@@ -28,27 +29,6 @@ static_assert(GGUF_TYPE_STRING == 8 && GGUF_TYPE_ARRAY == 9 && GGUF_TYPE_FLOAT64
 
 bool begins_with(const std::string & text, const char * prefix) {
     return text.compare(0, std::strlen(prefix), prefix) == 0;
-}
-
-bool is_utf8(const std::string & text) {
-    const auto * at  = (const uint8_t *) text.data();
-    const auto * end = at + text.size();
-    while (at < end) {
-        const uint8_t first = *at++;
-        const int     more  = first < 0x80 ? 0 : first < 0xc2 ? -1 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : first < 0xf5 ? 3 : -1;
-        if (more < 0 || end - at < more) {
-            return false;
-        }
-        // the second byte rules out what is too long, half a surrogate pair, or beyond Unicode
-        const uint8_t least = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-        const uint8_t most  = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-        for (int i = 0; i < more; ++i, ++at) {
-            if (*at < (i == 0 ? least : 0x80) || *at > (i == 0 ? most : 0xbf)) {
-                return false;
-            }
-        }
-    }
-    return true;
 }
 
 // Reads from the front to the back, in pieces that are larger than what is asked for.
@@ -145,7 +125,7 @@ struct header_reader {
         if (!from.read_text(key, MAX_KEY_BYTES) || !from.read(value.type)) {
             return fail_cut();
         }
-        if (key.empty() || !is_utf8(key)) {
+        if (key.empty() || not_utf8_at(key) != std::string::npos) {
             return fail("has a key without a name, or one that is not UTF-8");
         }
         if (value.type >= GGUF_TYPE_COUNT) {
@@ -185,7 +165,7 @@ struct header_reader {
         if (!from.read_text(tensor.name, MAX_NAME_BYTES) || !from.read(n_dims) || n_dims > 4) {
             return fail_cut();
         }
-        if (!is_utf8(tensor.name)) {
+        if (not_utf8_at(tensor.name) != std::string::npos) {
             return fail("has a tensor whose name is not UTF-8");
         }
         for (uint32_t i = 0; i < n_dims; ++i) {

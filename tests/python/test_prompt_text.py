@@ -75,6 +75,24 @@ def test_a_piped_prompt_is_the_one_that_is_typed(smollm2, chat):
     assert b"standard input: byte 1 is no UTF-8" in refused.stderr
 
 
+NO_UTF_8 = [b"a\xff", b"\xef\xbb\xbfab\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\xe2\x80x"]
+
+
+@pytest.mark.parametrize("content", NO_UTF_8, ids=ascii)
+@pytest.mark.parametrize("how", ["file", "standard input", "talk"])
+def test_the_standalone_program_refuses_it_in_the_same_words(smollm2, tmp_path, content, how):
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(content)
+    name = str(file) if how == "file" else "standard input"
+    with pytest.raises(InputError) as told:
+        prompt_text(content, name)
+    options = {"file": ["-f", file], "standard input": ["-f", "-"], "talk": ["--chat"]}[how]
+    command = [compiled("autodeco-cli"), "-m", smollm2, "-c", "256", *options]
+    result = subprocess.run(command, input=content + b"\n", capture_output=True, check=False)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.decode() == f"autodeco-cli: error: {told.value}\n"
+
+
 @pytest.fixture(scope="module")
 def ending(smollm2, tmp_path_factory):
     """SmolLM2 with a vocabulary that ends every text with a token: the key of another one, as long, renamed."""
