@@ -23,6 +23,7 @@ class Stream(enum.IntEnum):
     UPDATES = 10  # whatever else an update draws
     BOOTSTRAP = 11  # resampling in statistics
     ANCHORS = 12  # the answers to prompts that nobody scores, and which of their positions are kept
+    PROMPTS = 13  # which prompts commands are given to, and what quotes them
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:

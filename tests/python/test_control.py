@@ -227,7 +227,7 @@ def test_a_manifest_with_damaged_commands_is_refused(tmp_path, change):
 def test_commands_outside_the_set_are_refused(tmp_path):
     folder = write_control_traces(tmp_path / "traces")
     shard = load_file(folder / "shard-0.safetensors")
-    shard["command"][7] = 99
+    shard["command"][7] = 999
     write_shard(folder / "shard-0.safetensors", shard.pop("hidden"), **shard)
     with pytest.raises(InputError, match="commands outside the set"):
         train(folder, tmp_path / "heads", CONTROL, progress=False)

@@ -104,7 +104,7 @@ def test_our_commands_are_enough_to_learn_from_and_to_be_tested_with():
     commands = read_commands()
     for direction in ("low", "high"):
         counts = [sum(c.direction == direction and c.held_out == use for c in commands) for use in (False, True)]
-        assert counts == [12, 4]
+        assert counts == [34, 17]
 
 
 def test_a_record_gets_the_same_wordings_every_time_and_held_out_ones_only_where_it_is_held_out():
@@ -121,8 +121,8 @@ def test_a_record_gets_the_same_wordings_every_time_and_held_out_ones_only_where
     assert directions(5) == training
     assert directions(3) == [*training, ("low", True), ("high", True)]
     low = [control.variants(index, record)[1] for index in range(4, 404)]
-    counts = np.bincount([place - 1 for place, _ in low])[:12]
-    assert ((counts - 400 / 12) ** 2 / (400 / 12)).sum() < 24.7  # chi-square, 11 degrees of freedom, 1%
+    counts = np.bincount([place - 1 for place, _ in low])[:34]
+    assert ((counts - 400 / 34) ** 2 / (400 / 34)).sum() < 54.8  # chi-square, 33 degrees of freedom, 1%
     assert all(changed.prompt == f"{control.commands[place - 1].text}\nWhy?" for place, changed in low)
 
 
@@ -152,6 +152,14 @@ SET = {name: {"training": [f"{name} 1"], "held_out": [f"{name} 2"]} for name in 
         (json.dumps(SET | {"high": ["h"]}), "high must hold training and held_out"),
         (json.dumps(SET | {"high": {"training": [], "held_out": ["h"]}}), "training of high must be a list with at"),
         (json.dumps(SET | {"low": {"training": ["l"], "held_out": [" "]}}), "held_out of low must be a list"),
+        (
+            json.dumps(SET | {"low": {"training": {"curt": ["l"]}, "held_out": ["h"]}}),
+            "training of low holds 'curt'; reg",
+        ),
+        (
+            json.dumps(SET | {"low": {"training": {}, "held_out": ["h"]}}),
+            "training of low must be a list with at least",
+        ),
         (json.dumps(SET | {"low": SET["high"]}), "'high 1' is there twice"),
     ],
 )
