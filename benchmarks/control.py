@@ -1,78 +1,89 @@
-"""Whether commands are followed in answers that the model draws itself, with heads of `autodeco train --control`.
+"""Whether commands are followed in answers that the model draws itself: answers drawn, heads trained, heads measured.
 
-Training measures control on given answers. Here each prompt is answered without a command, behind a training wording
-and behind a held-out one of each direction, with the heads at work, and the means of T and P over these answers are
-compared. Figures of the training run go into the same file.
+Prompts and wordings of the measurement are in no training. transformers draws the answers; MODEL is a folder, a name on
+the hub or a GGUF. The heads begin as HEADS and are written beside the figures.
 
-python examples/control/prompts.py 100 --new > new.jsonl
-python benchmarks/control.py MODEL.gguf HEADS HEADS.gguf new.jsonl
+python benchmarks/control.py MODEL HEADS -o FOLDER --device cuda --dtype bfloat16 --slots 1536
+python benchmarks/control.py --table benchmarks/results/control.json         # the figures as Markdown, no more
 """
 
 import argparse
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from autodeco import batch
-from autodeco.base.opening import open_base
-from autodeco.data.control import Control, read_commands, share_names, share_rows
-from autodeco.data.problems import read_problems
-from autodeco.data.records import Record
 from autodeco.runs.atomic import replacing
-from autodeco.training.control import Predicted
+from autodeco.steering.arguments import MeasuringArguments, SteeringArguments
+from autodeco.steering.table import share_lines
 
-RESULT = Path(__file__).parent / "results" / "control.json"
+PROBLEM_TOKENS = 400
+
+
+def run(policy, heads, options: argparse.Namespace) -> dict:
+    """Return all figures of ``heads`` that learn with a loaded ``policy``; write them and the heads to options.output.
+
+    ``options`` are those of ``parse``.
+    """
+    from autodeco.steering.steering import steer
+
+    steering, measured = settings(options)
+
+    def say(figures: dict) -> None:
+        print(json.dumps(figures)[:1500], flush=True)
+
+    trained, measuring, figures = steer(policy, heads, steering, measured, say)
+    trained.save_pretrained(options.output)
+    if options.problems:
+        figures["measured"]["problems"] = measuring.problems(options.problems, options.checker, options.samples)
+        say({"problems": figures["measured"]["problems"]})
+    with replacing(options.output / "control.json") as part:
+        part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def settings(options: argparse.Namespace) -> tuple[SteeringArguments, MeasuringArguments]:
+    """Return the settings that --set gives as NAME=VALUE, and the defaults of the others."""
+    found = SteeringArguments(), MeasuringArguments()
+    for given in options.set:
+        name, _, value = given.partition("=")
+        if not any(hasattr(each, name) for each in found):
+            sys.exit(f"--set {given}: there is no such setting")
+        found = tuple(replace(each, **{name: json.loads(value)}) if hasattr(each, name) else each for each in found)
+    return found
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Return the options in ``words``, or of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("heads", nargs="?", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("control"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--problems", help="JSON lines: pass@1 of both heads, to see that gains stay")
+    parser.add_argument("--checker", default="number")
+    parser.add_argument("--samples", type=int, default=4, help="answers to each of --problems")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of learning and measuring")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of a result")
+    return parser.parse_args(words)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("trained", type=Path, help="folder of the training run")
-    parser.add_argument("heads", type=Path, help="its heads, exported")
-    parser.add_argument("prompts", type=Path, help="problems that training has not seen")
-    parser.add_argument("--max-tokens", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=RESULT)
-    args = parser.parse_args()
+    options = parse()
+    if options.table:
+        print("\n".join(share_lines(json.loads(options.table.read_text()))))
+        return
+    from autodeco.heads import Heads
+    from autodeco.hugging_face.model import HuggingFaceModel
+    from autodeco.rewards.hugging_face import HuggingFacePolicy
 
-    prompts = [problem["prompt"] for problem in read_problems(args.prompts)]
-    control = Control(read_commands(), list(range(len(prompts))), seed=0)
-    asked = [
-        (index, command, variant.prompt)
-        for index, prompt in enumerate(prompts)
-        for command, variant in control.variants(index, Record(index + 1, prompt, ""))
-    ]
-    llm = open_base(args.model, n_ctx=512, n_threads=args.threads, n_threads_batch=args.threads)
-    texts = [prompt for _, _, prompt in asked]
-    answers = batch.generate(llm, texts, max_tokens=args.max_tokens, heads=args.heads)
-    values, records, commands = [], [], []
-    for answer in tqdm(answers, total=len(asked), unit="answer"):
-        index, command, _ = asked[answer.prompt]
-        decoding = answer.decoding
-        values.append(np.stack([decoding.temperature, decoding.top_p]))
-        records += [index] * len(decoding.temperature)
-        commands += [command] * len(decoding.temperature)
-    predicted = Predicted(torch.from_numpy(np.concatenate(values, 1)).double(), np.array(records), np.array(commands))
-
-    drawn = {"prompts": len(prompts), "answers": len(asked), "max_tokens": args.max_tokens}
-    for held_out in (False, True):
-        means, _ = predicted.means(control.commands, held_out)
-        right = (means[:, 1:] > means[:, :-1]).double().mean(2).T.flatten().tolist()
-        drawn |= dict(zip(share_names(held_out).values(), right, strict=True))
-        name = "held-out wordings" if held_out else "training wordings"
-        for value, row in zip(("temperature", "top_p"), means.mean(2).tolist(), strict=True):
-            drawn[f"mean {value}, {name}"] = dict(zip(("low", "none", "high"), row, strict=True))
-    made = json.loads((args.trained / "training.json").read_text())
-    trained = {name: made[name] for name in ("arguments", "result")}
-    for row in share_rows(drawn):
-        print(*row, sep="  ")
-    args.output.parent.mkdir(exist_ok=True)
-    with replacing(args.output) as part:
-        part.write_text(json.dumps({"training": trained, "drawn": drawn}, indent=2) + "\n")
-    print(args.output)
+    steering, _ = settings(options)
+    most = max(steering.max_tokens, PROBLEM_TOKENS if options.problems else 0)
+    model = HuggingFaceModel(options.model, options.dtype)
+    policy = HuggingFacePolicy(model, most, options.slots, options.device, options.dtype)
+    run(policy, Heads.from_pretrained(options.heads), options)
 
 
 if __name__ == "__main__":

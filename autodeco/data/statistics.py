@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 RESAMPLES, AT_A_TIME = 9999, 1000
+NORMAL_95 = 1.959963984540054  # 97.5% of a normal distribution lie below it
 SUBSETS = 200  # of a problem's answers, for majority votes
 Rates = npt.NDArray[np.float64]
 
@@ -63,6 +64,14 @@ def interval(rates: Rates, seed: int | np.random.Generator) -> tuple[float, floa
         means.append(rates[indices].mean(1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95% interval of a share of ``successes`` in ``n`` trials (Wilson 1927), which holds near 0 and 1 as well."""
+    share, z2 = successes / n, NORMAL_95**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = NORMAL_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def paired(rates: Rates, rival: Rates, seed: int) -> dict[str, float]:

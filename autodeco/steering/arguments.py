@@ -1,0 +1,38 @@
+"""Settings of learning to follow commands, and of measuring whether they are followed."""
+
+from dataclasses import dataclass
+
+from autodeco.data.control_prompts import HELD_OUT_PROMPTS, TRAINING_PROMPTS
+from autodeco.settings.options import Options, option
+
+
+@dataclass(frozen=True)
+class SteeringArguments(Options):
+    """How heads learn to follow commands; every default was chosen on SmolLM2-135M."""
+
+    rounds: int = option(4, "times that answers are drawn and learned from", least=1)
+    prompts: int = option(TRAINING_PROMPTS, "prompts of a round", least=2, most=TRAINING_PROMPTS)
+    wordings: int = option(2, "of each direction, for a prompt of a round", least=1)
+    degrees: int = option(3, "of the scale from 0 to 10, for a prompt of a round", least=0, most=11)
+    max_tokens: int = option(64, "of an answer", least=1)
+    epochs: int = option(6, "passes over the answers of a round, for each head", least=1)
+    batch_prompts: int = option(16, "prompts of an update, with all their answers", least=1)
+    learning_rate: float = option(0.001, "of AdamW, at the first update; it falls to 0 as a cosine", least=0.0)
+    hold: float = option(3.0, "weight of answers without a command, at which heads stay as they were", least=0.0)
+    ranking: float = option(0.5, "weight of the ranking of answers' means", least=0.0)
+    low_factor: float = option(0.35, "times temperature, where certainty is asked for", least=0.0, most=1.0)
+    low_top_p_factor: float = option(0.7, "times top-p, where certainty is asked for", least=0.0, most=1.0)
+    high_temperature: float = option(0.9, "where diversity is asked for", least=0.0, most=1.9)
+    high_top_p: float = option(0.98, "where diversity is asked for", least=0.0, most=0.999)
+    seed: int = option(0, "of prompts, wordings, answers and updates", least=0)
+
+
+@dataclass(frozen=True)
+class MeasuringArguments(Options):
+    """How much is measured."""
+
+    held_out_prompts: int = option(HELD_OUT_PROMPTS, "prompts that no training sees", least=2, most=HELD_OUT_PROMPTS)
+    answers: int = option(4, "to each behind each command, for diversity; the first one says what is followed", least=1)
+    scale: bool = option(True, "measure every degree from 0 to 10")
+    sums: int = option(300, "sums, for what a command to be certain costs", least=0)
+    sum_answers: int = option(4, "to each sum", least=1)

@@ -1,0 +1,127 @@
+"""Heads that follow commands: rounds of answers that the model draws behind commands with the heads as they are, and of
+updates from the states of their tokens.
+
+Answers behind a command are other texts than answers without one, and heads that follow draw others again. So each
+round draws its own. ``autodeco.losses.levels`` says what is learned from them. The temperature head learns first. The
+top-p head, which reads the statistics of softmax(logits / T), then learns at the temperatures that came out: the logits
+of a token are computed once a round.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from autodeco.data.control_prompts import control_prompts
+from autodeco.errors import InputError
+from autodeco.heads import Heads
+from autodeco.losses.levels import Steps, distance_loss, order_loss, temperature_steps, top_p_steps
+from autodeco.rewards.policy import Policy
+from autodeco.runs.seeds import Stream, generator, seed_of
+from autodeco.steering.answers import Drawn, drawn, features
+from autodeco.steering.arguments import SteeringArguments
+from autodeco.steering.asking import asked_in_training
+
+CLIP = 1.0  # of the gradient's norm
+MARGIN = 0.5  # of one level
+LEAST_RATE = 0.02  # of the learning rate, at the last update
+
+
+def learn(
+    policy: Policy, base: Heads, arguments: SteeringArguments, after_round: Callable[[dict], None] = lambda row: None
+) -> Heads:
+    """Return heads that begin as ``base`` and follow commands; ``after_round`` is called with the figures of each.
+
+    Raises InputError for heads of another model, or without one of the two.
+    """
+    if base.temp_head is None or base.top_p_head is None:
+        raise InputError("heads: one of the two is missing; control needs a temperature head and a top-p head")
+    if base.hidden_size != policy.identity.hidden_size:
+        raise InputError(
+            f"heads: for hidden states of {base.hidden_size} numbers, {policy.identity.name} has "
+            f"{policy.identity.hidden_size}; give heads of this model"
+        )
+    base = copy.deepcopy(base).to(policy.device).requires_grad_(False)
+    heads = copy.deepcopy(base).requires_grad_(True)
+    prompts = control_prompts(False, arguments.prompts, arguments.seed)
+    for number in range(arguments.rounds):
+        answers = draw(policy, heads, prompts, arguments, number)
+        after_round(
+            {
+                "round": number,
+                "tokens": len(answers.answer),
+                **_learn_round(policy, heads, base, answers, arguments, number),
+            }
+        )
+    return heads.requires_grad_(False)
+
+
+def draw(policy: Policy, heads: Heads, prompts, arguments: SteeringArguments, number: int) -> Drawn:
+    """Return the answers of round ``number``: one behind each command, with the same random numbers for a prompt."""
+    asked = asked_in_training(prompts, arguments.wordings, arguments.degrees, arguments.seed, number)
+    flat = [each for row in asked for each in row]
+    sampled = policy.sample(
+        [policy.prompt_ids(each.prompt) for each in flat],
+        1,
+        heads,
+        seed_of(arguments.seed, Stream.ANSWERS, number),
+        keep_states=True,
+        numbers=[each.group for each in flat],
+        max_tokens=arguments.max_tokens,
+    )
+    level = torch.tensor([[each.level for each in row] for row in asked])
+    return drawn(policy, [group[0] for group in sampled], level)
+
+
+def _learn_round(policy, heads: Heads, base: Heads, answers: Drawn, arguments: SteeringArguments, number: int) -> dict:
+    """Update both heads from the answers of one round; return the mean losses of the last epoch."""
+    hidden = answers.hidden.float()
+    with torch.no_grad():
+        before = base.temperature(hidden)
+    steps = temperature_steps(before, arguments.low_factor, arguments.high_temperature)
+    first = _fit(heads.temp_head.mlp, hidden, steps, answers, arguments, number, head=0)
+    with torch.no_grad():
+        temperature = heads.temperature(hidden)
+        known = features(policy, answers.hidden, (before, temperature)) if base.prob_stats else [None, None]
+        before = base.top_p(hidden, before, known[0])
+        inputs = torch.cat([hidden, temperature.unsqueeze(-1), *([known[1]] if base.prob_stats else [])], -1)
+    steps = top_p_steps(before, arguments.low_top_p_factor, arguments.high_top_p)
+    second = _fit(heads.top_p_head.mlp, inputs, steps, answers, arguments, number, head=1)
+    return {"temperature_loss": first, "top_p_loss": second, "mean_temperature": float(temperature.mean())}
+
+
+def _fit(
+    mlp, inputs: Tensor, steps: Steps, answers: Drawn, arguments: SteeringArguments, number: int, head: int
+) -> float:
+    """Update one head's ``mlp`` from ``inputs`` [n, width], which is to show the levels of ``answers`` in ``steps``."""
+    optimizer = torch.optim.AdamW(mlp.parameters(), lr=arguments.learning_rate, weight_decay=0.0)
+    batches = list(_batches(answers, arguments, number, head))
+    total, last = 0.0, len(batches) // arguments.epochs
+    for step, prompts in enumerate(batches):
+        done = (number + (step + 1) / len(batches)) / arguments.rounds
+        for group in optimizer.param_groups:
+            group["lr"] = arguments.learning_rate * max(LEAST_RATE, 0.5 + 0.5 * math.cos(math.pi * done))
+        indices, answer = answers.batch(prompts)
+        levels = answers.level[prompts]
+        shown = steps[indices].level(mlp(inputs[indices]).squeeze(-1))
+        means = shown.new_zeros(levels.numel()).index_add(0, answer, shown)
+        means = means / torch.bincount(answer, minlength=levels.numel()).clamp(min=1)
+        # what answers a quotation, the last variant, is another text
+        order = order_loss(means.view(levels.shape)[:, :-1], levels[:, :-1], MARGIN)
+        loss = distance_loss(shown, levels.flatten()[answer], arguments.hold) + arguments.ranking * order
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(mlp.parameters(), CLIP)
+        optimizer.step()
+        if step >= len(batches) - last:
+            total += float(loss.detach()) / last
+    return total
+
+
+def _batches(answers: Drawn, arguments: SteeringArguments, number: int, head: int) -> Iterator[Tensor]:
+    random = generator(arguments.seed, Stream.UPDATES, number, head)
+    for _ in range(arguments.epochs):
+        order = torch.from_numpy(random.permutation(len(answers.level))).to(answers.answer.device)
+        yield from order.split(arguments.batch_prompts)
