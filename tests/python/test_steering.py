@@ -1,0 +1,198 @@
+"""Heads learn to follow commands from answers of the model's own, and it is measured whether they do."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+from autodeco import Heads  # noqa: E402
+from autodeco.data.control import DIRECTIONS  # noqa: E402
+from autodeco.data.control_prompts import control_prompts  # noqa: E402
+from autodeco.data.statistics import wilson  # noqa: E402
+from autodeco.errors import InputError  # noqa: E402
+from autodeco.rewards.hugging_face import HuggingFacePolicy  # noqa: E402
+from autodeco.steering.answers import Drawn  # noqa: E402
+from autodeco.steering.arguments import MeasuringArguments, SteeringArguments  # noqa: E402
+from autodeco.steering.asking import (  # noqa: E402
+    PLAIN,
+    QUOTED,
+    asked_in_measuring,
+    asked_in_training,
+    by_direction,
+    graded_in_measuring,
+    quoted_in_measuring,
+)
+from autodeco.steering.learning import learn  # noqa: E402
+from autodeco.steering.measuring import Measuring  # noqa: E402
+from autodeco.steering.steering import steer  # noqa: E402
+from autodeco.steering.table import share_lines  # noqa: E402
+from builders.hf_folders import TINY, write_tiny_smollm2  # noqa: E402
+
+ARGUMENTS = SteeringArguments(rounds=1, prompts=4, degrees=1, wordings=1, max_tokens=2, epochs=1)
+MEASURED = MeasuringArguments(held_out_prompts=3, answers=2, sums=2, sum_answers=1)
+
+
+def texts(asked):
+    return " ".join(message["content"] for message in asked.prompt)
+
+
+def test_training_asks_with_training_wordings_alone_and_every_prompt_in_as_many_ways():
+    rows = asked_in_training(control_prompts(False, 40), wordings=2, degrees=3, seed=0, round_=0)
+    assert {len(row) for row in rows} == {2 + 2 * 2 + 3 + 1}
+    new = [c.text for commands in by_direction(True).values() for c in commands if "{n}" not in c.text]
+    for row in rows:
+        assert [each.level for each in row[:6]] == [0, 0, -1, -1, 1, 1]
+        assert len({each.level for each in row[6:9]}) == 3
+        assert row[0].variant == PLAIN
+        assert (row[-1].variant, row[-1].level) == (QUOTED, 0)
+        for each in row:
+            assert not any(texts(each).endswith(f" {text}") for text in new)
+    assert rows != asked_in_training(control_prompts(False, 40), 2, 3, 0, round_=1)
+
+
+def test_measuring_asks_with_held_out_wordings_alone():
+    prompts = control_prompts(True, 30)
+    new = {d: [c.text for c in commands] for d, commands in by_direction(True).items()}
+    for row in asked_in_measuring(prompts, 0):
+        for direction in DIRECTIONS:
+            assert any(text in texts(row[direction]) for text in new[direction])
+    for row in graded_in_measuring(prompts, 0):
+        assert [each.level for each in row] == pytest.approx(np.linspace(-1, 1, 11).tolist())
+        assert any(all(text.format(n=i) in texts(each) for i, each in enumerate(row)) for text in new["scale"])
+    for quoted, twin in quoted_in_measuring(10, "high", 0):
+        assert any(text in texts(quoted) for text in new["high"])
+        assert not any(text in texts(twin) for text in new["high"])
+
+
+def test_a_batch_has_all_tokens_of_its_prompts_and_no_others():
+    # 2 prompts of 2 variants; answers of 1, 2, 1 and 3 tokens
+    answers = Drawn(torch.zeros(7, 4), torch.tensor([0, 1, 1, 2, 3, 3, 3]), torch.zeros(2, 2))
+    indices, answer = answers.batch(torch.tensor([1]))
+    assert (indices.tolist(), answer.tolist()) == ([3, 4, 5, 6], [0, 1, 1, 1])
+    indices, answer = answers.batch(torch.tensor([1, 0]))
+    assert (indices.tolist(), answer.tolist()) == ([0, 1, 2, 3, 4, 5, 6], [2, 3, 3, 0, 1, 1, 1])
+
+
+class ToldModel:
+    """A policy whose hidden states know the level that was asked for, and little else."""
+
+    device, vocab, width = "cpu", 16, 8
+
+    def __init__(self):
+        from types import SimpleNamespace
+
+        self.identity = SimpleNamespace(name="told", hidden_size=self.width, vocab_size=self.vocab)
+        self._matrix = torch.randn(self.vocab, self.width, generator=torch.Generator().manual_seed(1)) / 4
+        self._low = [c.text.split("{n}")[0] for c in self._commands("low")]
+        self._high = [c.text.split("{n}")[0] for c in self._commands("high")]
+
+    @staticmethod
+    def _commands(direction):
+        return by_direction(False)[direction] + by_direction(True)[direction]
+
+    def prompt_ids(self, prompt, tools=None):
+        from autodeco.steering.asking import chat
+
+        text = " ".join(message["content"] for message in prompt)
+        ends = [message["content"] for message in prompt]
+        told = [any(end.endswith(t) for end in ends for t in texts) for texts in (self._low, self._high)]
+        assert chat(text)
+        return [1 + told[1] - told[0]]
+
+    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None):
+        from autodeco.rewards.policy import Sampled
+
+        random = np.random.default_rng(seed % 2**32)
+        self._kept, groups = [], []
+        for prompt in prompts:
+            groups.append([])
+            for _ in range(n):
+                states = random.standard_normal((max_tokens, self.width)).astype(np.float32)
+                states[:, 0] = (prompt[0] - 1) + 0.1 * states[:, 0]
+                rows = np.arange(len(self._kept), len(self._kept) + max_tokens)
+                self._kept += list(states)
+                with torch.no_grad():
+                    t, p = heads(torch.from_numpy(states), self.logits(torch.from_numpy(states)))
+                tokens = np.zeros(max_tokens, np.int32)
+                groups[-1].append(Sampled(tokens, "a b c", True, t.numpy(), p.numpy(), t.numpy(), rows))
+        return groups
+
+    def states(self, rows):
+        return torch.from_numpy(np.stack([self._kept[row] for row in rows]))
+
+    def logits(self, hidden):
+        return hidden @ self._matrix.T
+
+    def token_texts(self, tokens):
+        return ["a"] * len(tokens)
+
+
+def cold_heads(width):
+    torch.manual_seed(0)
+    heads = Heads(width)
+    with torch.no_grad():
+        heads.temp_head.mlp[2].bias.fill_(-2.2)  # T 0.2
+        heads.top_p_head.mlp[2].bias.fill_(2.0)  # P 0.88
+    return heads
+
+
+@pytest.fixture(scope="module")
+def told():
+    policy, base = ToldModel(), cold_heads(ToldModel.width)
+    arguments = replace(ARGUMENTS, rounds=2, prompts=60, wordings=2, degrees=0, max_tokens=4, epochs=20)
+    arguments = replace(arguments, learning_rate=0.01)
+    return policy, base, arguments, learn(policy, base, arguments)
+
+
+def test_what_states_know_of_commands_is_followed_and_texts_without_one_are_left_alone(told):
+    policy, base, arguments, heads = told
+    measured = replace(MEASURED, held_out_prompts=40)
+    figures = Measuring(policy, heads, base, arguments, measured)
+    followed = figures.followed()
+    assert [row["share"] for row in followed["shares"]] == [1.0] * 4
+    means = followed["means"]["temperature"]
+    assert means["low"] < 0.12 < 0.15 < means[PLAIN] < 0.3 < 0.6 < means["high"]
+    held = figures.held()
+    for name in ("plain temperature", "plain top_p"):
+        assert abs(held[name]["shift"]) <= 0.02
+    assert followed["entropy"]["high over plain"]["low_end"] > 0
+    assert followed["entropy"]["low over plain"]["high_end"] < 0
+
+
+def test_learning_leaves_the_first_heads_as_they_were(told):
+    _, base, _, heads = told
+    fresh = cold_heads(ToldModel.width)
+    for name, tensor in base.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name])
+    assert not torch.equal(heads.temp_head.mlp[2].weight, base.temp_head.mlp[2].weight)
+
+
+def test_heads_of_another_model_and_heads_without_one_of_the_two_are_refused():
+    for heads, message in ((Heads(9), "heads of this model"), (Heads(8, top_p=False), "one of the two is missing")):
+        with pytest.raises(InputError, match=message):
+            learn(ToldModel(), heads, ARGUMENTS)
+
+
+def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_path):
+    write_tiny_smollm2(smollm2, tmp_path / "tiny")
+    policy = HuggingFacePolicy(tmp_path / "tiny", 2, 32, "cpu", "float32")
+    rows = []
+    heads, _, figures = steer(policy, cold_heads(TINY["hidden_size"]), ARGUMENTS, MEASURED, rows.append)
+    assert isinstance(heads, Heads)
+    json.dumps(figures)
+    measured = figures["measured"]
+    assert set(measured) == {"settings", "followed", "scale", "quoted", "held", "sums"}
+    assert len(measured["scale"]["temperature"]["means"]) == 11
+    assert [next(iter(row)) for row in rows] == ["round", "followed", "scale", "quoted", "held", "sums"]
+    example = measured["followed"]["examples"][0]
+    assert all(len(a["tokens"]) == len(a["temperature"]) for a in example["answers"].values())
+    assert len(share_lines(figures)) == 2 + 4
+
+
+def test_wilson_intervals_are_those_of_the_formula():
+    # R's prop.test(98, 100, correct = FALSE)
+    assert wilson(98, 100) == pytest.approx((0.9300, 0.9945), abs=1e-4)
+    assert wilson(200, 200) == pytest.approx((0.98116, 1.0), abs=1e-5)
