@@ -13,6 +13,7 @@ VERBS = {
     "collect": "run a GGUF model over completions and keep its hidden states",
     "train": "train heads on likelihood, from collected hidden states or a Hugging Face model",
     "reward": "train heads on rewards: a model's own answers to problems, scored by a checker",
+    "control": "have heads follow commands in the prompt: be certain, be diverse, randomness 3 of 10",
     "generate": "generate text with heads, optionally coloured by temperature or top-p",
     "serve": "serve a model with its heads: OpenAI's API, and a page that shows what was picked",
     "eval": "compare heads with greedy, default and tuned settings, and with their own mean, on problems with answers",

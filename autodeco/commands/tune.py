@@ -1,7 +1,8 @@
 """From a model and problems to heads that are judged: one command, which runs the others and says what it runs.
 
 Problems are split by their texts. Rewards train heads on some, the others judge them beside greedy decoding, static
-settings and their own mean. The last line is the verdict. The same command continues what was interrupted.
+settings and their own mean. With --control they first learn to follow commands in the prompt. The last line is the
+verdict. The same command continues what was interrupted.
 """
 
 import argparse
@@ -37,6 +38,7 @@ class Settings(Options):
         None, "of an answer (default: 256, 1024 for a model that can think before it answers)", least=1
     )
     samples: int = option(8, "answers to a problem when heads are judged", least=1)
+    control: bool = option(False, "have the heads follow commands in the prompt, too, which takes time of its own")
     seed: int = option(0, "of problems, answers and training", least=0)
 
 
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             settings.seed,
             answer_length(files.model, settings.max_tokens),
             processors.threads,
+            settings.control,
         )
         tuning = Tuning(wanted, Timed(seconds), console)
         if code := tuning.run():
@@ -86,5 +89,7 @@ def run(args: argparse.Namespace) -> int:
         console.rule("what this made", align="left")
         console.print(f"{tuning.file('report.html')}   the report\n{tuning.file('heads.gguf')}   the heads")
         console.print(f"autodeco generate -m {files.model} --heads {tuning.file('heads.gguf')} --chat 'Hello!'")
+        if settings.control:
+            console.print(f"{tuning.file('control') / 'report.html'}   whether commands are followed")
         console.print(tuning.figures()["verdict"], style="bold")
     return 0

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from autodeco.tuning.sizes import Sizes
 
 
+# of `autodeco control`: minutes on two cores with a small model
+CONTROL_SIZES = ["--rounds", 2, "--prompts", 160, "--wordings", 1, "--degrees", 2, "--max-tokens", 40]
+CONTROL_SIZES += ["--held-out-prompts", 60, "--answers", 2, "--sums", 60, "--sum-answers", 2]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is tuned for what, and where all goes."""
@@ -27,6 +32,7 @@ class Wanted:
     seed: int
     max_tokens: int  # of an answer
     threads: int | None
+    control: bool = False  # heads follow commands in the prompt, too
 
 
 def take_folder(folder: Path, name: str, what: str, described: dict[str, Any]) -> None:
@@ -58,6 +64,7 @@ class Tuning:
             ("problems", self._problems),
             ("heads that start warm", self._warm),
             ("heads", self._heads),
+            ("heads that follow commands", self._control),
             ("heads as GGUF", self._export),
             ("judged on problems that no training saw", self._judge),
         )
@@ -119,15 +126,30 @@ class Tuning:
         flags = ["--init", self.file("warm")] if self._sizes.warm else []
         return self._reward(begin, "heads", self._wanted.target, self._sizes.learning, flags)
 
+    def _control(self, begin: Callable) -> int:
+        """Have the heads follow commands, if that is wanted."""
+        from autodeco.steering.unfinished import FIGURES, UNFINISHED
+
+        folder = self.file("control")
+        if not self._wanted.control or ((folder / FIGURES).exists() and not (folder / UNFINISHED).exists()):
+            return 0
+        begin()
+        flags = [*CONTROL_SIZES, "--seed", self._wanted.seed]
+        return self._autodeco(
+            "control", self._wanted.model, "--init", self.file("heads"), "-o", folder, *flags, *self._machine
+        )
+
     def _export(self, begin: Callable) -> int:
         """Write the heads beside the model."""
         from autodeco.export import cli
+        from autodeco.steering.unfinished import FIGURES
 
-        written, made = self.file("heads.gguf"), self.file("heads") / "training.json"
+        written, heads = self.file("heads.gguf"), self.file("control" if self._wanted.control else "heads")
+        made = heads / (FIGURES if self._wanted.control else "training.json")
         if written.exists() and written.stat().st_mtime >= made.stat().st_mtime:
             return 0
         begin()
-        words = "autodeco-export", self.file("heads"), "--base", self._wanted.model, "-o", written
+        words = "autodeco-export", heads, "--base", self._wanted.model, "-o", written
         return show_and_run(self.console, cli.main, *words)
 
     def _judge(self, begin: Callable) -> int:

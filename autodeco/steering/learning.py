@@ -30,11 +30,17 @@ LEAST_RATE = 0.02  # of the learning rate, at the last update
 
 
 def learn(
-    policy: Policy, base: Heads, arguments: SteeringArguments, after_round: Callable[[dict], None] = lambda row: None
+    policy: Policy,
+    base: Heads,
+    arguments: SteeringArguments,
+    after_round: Callable[[Heads, dict], None] = lambda heads, row: None,
+    done: int = 0,
+    begun: Heads | None = None,
 ) -> Heads:
-    """Return heads that begin as ``base`` and follow commands; ``after_round`` is called with the figures of each.
+    """Return heads that begin as ``base`` and follow commands.
 
-    Raises InputError for heads of another model, or without one of the two.
+    ``after_round`` is called with the heads and figures of each round. An interrupted run goes on after ``done`` rounds
+    with the heads that it has ``begun``. Raises InputError for heads of another model, or without one of the two.
     """
     if base.temp_head is None or base.top_p_head is None:
         raise InputError("heads: one of the two is missing; control needs a temperature head and a top-p head")
@@ -44,17 +50,12 @@ def learn(
             f"{policy.identity.hidden_size}; give heads of this model"
         )
     base = copy.deepcopy(base).to(policy.device).requires_grad_(False)
-    heads = copy.deepcopy(base).requires_grad_(True)
+    heads = copy.deepcopy(begun or base).to(policy.device).requires_grad_(True)
     prompts = control_prompts(False, arguments.prompts, arguments.seed)
-    for number in range(arguments.rounds):
+    for number in range(done, arguments.rounds):
         answers = draw(policy, heads, prompts, arguments, number)
-        after_round(
-            {
-                "round": number,
-                "tokens": len(answers.answer),
-                **_learn_round(policy, heads, base, answers, arguments, number),
-            }
-        )
+        losses = _learn_round(policy, heads, base, answers, arguments, number)
+        after_round(heads, {"round": number, "tokens": len(answers.answer), **losses})
     return heads.requires_grad_(False)
 
 

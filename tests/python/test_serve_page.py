@@ -281,6 +281,35 @@ def test_two_answers_stand_side_by_side(opened):
 
 
 @pytest.mark.slow
+def test_the_same_under_three_commands_is_three_answers_in_three_colours(opened):
+    tab, script, _ = opened(WORDS)
+    tab.check("#commands")
+    send(tab, "Tell me a tale.", answers=3)
+    asked = sorted(body["messages"][-1]["content"] for body in script.asked)
+    assert asked[0] == "Tell me a tale."
+    assert [text.startswith("Tell me a tale. Please be as") for text in asked[1:]] == [True, True]
+    titles = tab.locator(".answer h3 span:first-child")
+    assert titles.all_inner_texts() == ["Asked to be certain", "No command", "Asked to be diverse"]
+    curves = tab.locator(".together .curve")
+    colors = [curves.nth(i).evaluate("e => getComputedStyle(e).stroke") for i in range(3)]
+    assert curves.count() == 3
+    assert len(set(colors)) == 3
+    assert [titles.nth(i).evaluate("e => getComputedStyle(e).color") for i in range(3)] == colors
+    label = tab.locator(".together").get_attribute("aria-label")
+    assert label == "Temperature: asked to be certain 0.50, no command 0.50, asked to be diverse 0.50"
+    # the conversation goes on with the answer to no command
+    tab.uncheck("#commands")
+    script.asked.clear()
+    send(tab, "And then?")
+    assert [message["content"] for message in script.asked[0]["messages"]] == [
+        "Tell me a tale.",
+        "".join(WORDS),
+        "And then?",
+    ]
+    assert tab.raised == []
+
+
+@pytest.mark.slow
 def test_errors_are_shown_in_words(opened):
     tab, script, server = opened(WORDS)
     problem = tab.locator(".problem").last

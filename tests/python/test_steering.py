@@ -8,12 +8,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from autodeco import Heads  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
+
+from autodeco import Heads, cli  # noqa: E402
 from autodeco.data.control import DIRECTIONS  # noqa: E402
 from autodeco.data.control_prompts import control_prompts  # noqa: E402
 from autodeco.data.statistics import wilson  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.rewards.hugging_face import HuggingFacePolicy  # noqa: E402
+from autodeco.steering import learning  # noqa: E402
 from autodeco.steering.answers import Drawn  # noqa: E402
 from autodeco.steering.arguments import MeasuringArguments, SteeringArguments  # noqa: E402
 from autodeco.steering.asking import (  # noqa: E402
@@ -190,6 +193,47 @@ def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_pa
     example = measured["followed"]["examples"][0]
     assert all(len(a["tokens"]) == len(a["temperature"]) for a in example["answers"].values())
     assert len(share_lines(figures)) == 2 + 4
+
+
+FLAGS = ["--rounds", "2", "--prompts", "4", "--degrees", "1", "--wordings", "1", "--max-tokens", "2", "--epochs", "1"]
+FLAGS += ["--held-out-prompts", "3", "--answers", "2", "--sums", "2", "--sum-answers", "1"]
+FLAGS += ["--answers-from", "hugging-face", "--dtype", "float32"]
+
+
+def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(smollm2, tmp_path, capsys, monkeypatch):
+    write_tiny_smollm2(smollm2, tmp_path / "tiny")
+    cold_heads(TINY["hidden_size"]).save_pretrained(tmp_path / "cold")
+    command = ["control", str(tmp_path / "tiny"), "--init", str(tmp_path / "cold"), *FLAGS, "-o"]
+    assert cli.main([*command, str(tmp_path / "whole")]) == 0
+    html = (tmp_path / "whole" / "report.html").read_text()
+    figures = json.loads((tmp_path / "whole" / "control.json").read_text())
+    assert html.count("<svg") == 1 + len(figures["measured"]["followed"]["examples"])
+    assert "asked to be certain" in html
+    assert "low: temperature falls" in capsys.readouterr().out
+
+    draw, drawn = learning.draw, []
+
+    def interrupted(policy, heads, prompts, arguments, number):
+        drawn.append(number)
+        if drawn == [0, 1]:
+            raise KeyboardInterrupt
+        return draw(policy, heads, prompts, arguments, number)
+
+    monkeypatch.setattr(learning, "draw", interrupted)
+    assert cli.main([*command, str(tmp_path / "parts")]) == 130
+    assert not (tmp_path / "parts" / "control.json").exists()
+    assert cli.main([*command, str(tmp_path / "parts"), "--seed", "1"]) == 2
+    assert "is of a run with other heads or settings" in capsys.readouterr().err
+    assert cli.main([*command, str(tmp_path / "parts")]) == 0
+    assert drawn == [0, 1, 1]
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(np.array_equal(parts[name], array) for name, array in whole.items())
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir() if "lock" not in path.name) == [
+        "config.json",
+        "control.json",
+        "model.safetensors",
+        "report.html",
+    ]
 
 
 def test_wilson_intervals_are_those_of_the_formula():

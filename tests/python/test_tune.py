@@ -151,6 +151,9 @@ def ran(monkeypatch):
             made = {"arguments": {"samples": 16, "batch_problems": 10}, "updates": [{"tokens": 16000}]}
             (folder / "training.json").write_text(json.dumps(made | {"result": {"tokens_per_second": 1e4}}))
             (folder / "report.html").touch()
+        elif argv[0] == "control":
+            Path(given["-o"]).mkdir(exist_ok=True)
+            (Path(given["-o"]) / "control.json").touch()
         elif "--training-problems" in given:
             Path(given["--training-problems"]).write_text('{"prompt": "1 + 1?"}\n', encoding="utf-8")
         elif argv[0] == "eval":
@@ -193,6 +196,24 @@ def test_the_commands_are_those_that_one_would_type(smollm2, tmp_path, capsys, r
     assert [argv[0] for argv in words] == ["eval"]
     assert tune([*command, "--target", "pass@1"]) == 2
     assert "holds a tuning of another model or other settings" in capsys.readouterr().err
+
+
+def test_heads_that_are_to_follow_commands_learn_it_last_and_are_those_judged(smollm2, tmp_path, capsys, ran):
+    tune, words = ran
+    out = tmp_path / "out"
+    command = ["tune", str(smollm2), "--tasks", "chain_sum", "-o", str(out), "--time", "10m", "--control"]
+    assert tune(command) == 0
+    assert [argv[0] for argv in words] == ["eval", "reward", "control", str(out / "control"), "eval"]
+    assert words[2][words[2].index("--init") + 1] == str(out / "heads")
+    assert f"{out / 'control' / 'report.html'}   whether commands are followed" in capsys.readouterr().out
+    words.clear()
+    assert tune(command) == 0
+    assert [argv[0] for argv in words] == ["eval"]
+    # one that was interrupted goes on
+    (out / "control" / "unfinished").mkdir()
+    words.clear()
+    assert tune(command) == 0
+    assert "control" in [argv[0] for argv in words]
 
 
 def test_a_stage_that_fails_ends_it_and_an_unfinished_one_goes_on(smollm2, tmp_path, ran, monkeypatch):

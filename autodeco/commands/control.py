@@ -1,0 +1,102 @@
+"""Have heads follow commands in the prompt: to be certain, to be diverse, or "randomness 3 of 10".
+
+MODEL draws answers behind many commands, and the heads of --init learn from them to predict what was asked for. Without
+a command they stay as they were. At the end it is measured, with prompts and wordings that training never saw, whether
+commands are followed: control.json and report.html beside the heads.
+
+MODEL is a GGUF that llama.cpp runs or, with --answers-from hugging-face, what transformers can load; it stays as it is.
+The same command continues what was interrupted, after the last whole round.
+"""
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from autodeco.errors import InputError
+from autodeco.settings.given import add_settings, given_values
+from autodeco.settings.machine import Processors
+from autodeco.settings.options import Options, chosen_options, option
+from autodeco.steering.arguments import MeasuringArguments, SteeringArguments
+from autodeco.terminal import say
+
+
+@dataclass(frozen=True)
+class Files(Options):
+    """What answers, and what heads begin as."""
+
+    model: Path = option(None, "GGUF file; --answers-from says what else", positional=True, metavar="MODEL")
+    init: Path = option(None, "heads that know no commands", metavar="HEADS")
+    output: Path = option(None, "folder for heads that follow them", short="-o", metavar="HEADS")
+
+
+@dataclass(frozen=True)
+class Answering(Options):
+    """Who draws answers."""
+
+    answers_from: str = option(
+        "llama.cpp", "llama.cpp, the quantized file itself, or transformers", choices=("llama.cpp", "hugging-face")
+    )
+    device: str = option("cpu", "of the heads, and of the model in transformers", choices=("cpu", "cuda", "mps"))
+    dtype: str = option("bfloat16", "of the model in transformers", choices=("bfloat16", "float16", "float32"))
+    slots: int = option(32, "answers computed at a time", least=1, most=65_536)
+
+
+SETTINGS = (Files, SteeringArguments, MeasuringArguments, Answering, Processors)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``autodeco control``."""
+    add_settings(parser, *SETTINGS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Learn, measure, and say what came of it."""
+    from autodeco.heads import Heads
+    from autodeco.runs.locks import locked_folder
+    from autodeco.steering.unfinished import Run, finish
+
+    values = given_values(args, *SETTINGS)
+    files, steering, measured, answering, processors = (chosen_options(kind, values) for kind in SETTINGS)
+    if files.output.exists() and not files.output.is_dir():
+        raise InputError(f"{files.output}: is a file; choose a folder with -o")
+    base = Heads.from_pretrained(files.init)
+    with locked_folder(files.output):
+        run = Run(files.output, {"model": str(files.model), "init": str(files.init), **asdict(steering)})
+        figures = finish(run, _policy(files, steering, answering, processors), base, steering, measured, _tell)
+    _show(figures)
+    say(f"{files.output}: the heads, and report.html; next: autodeco-export {files.output} --base MODEL.gguf")
+    return 0
+
+
+def _policy(files: Files, steering: SteeringArguments, answering: Answering, processors: Processors):
+    room = files.model, steering.max_tokens, answering.slots, answering.device
+    if answering.answers_from == "hugging-face":
+        from autodeco.rewards.hugging_face import HuggingFacePolicy
+
+        return HuggingFacePolicy(*room, answering.dtype)
+    from autodeco.rewards.llama import LlamaPolicy
+
+    return LlamaPolicy(*room, processors.threads)
+
+
+def _tell(figures: dict) -> None:
+    """Say how far it is."""
+    if "round" in figures:
+        say(f"round {figures['round'] + 1}: {figures['tokens']} tokens, {figures['seconds']:.0f} s")
+    else:
+        say(f"measured: {', '.join(figures)}")
+
+
+def _show(figures: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from autodeco.steering.table import share_cells
+
+    prompts = figures["measured"]["followed"]["prompts"]
+    table = Table(title=f"{prompts} held-out prompts whose mean moves the right way")
+    for column in ("command", "share", "95% interval", "paper"):
+        table.add_column(column, justify="left" if column == "command" else "right")
+    for row in share_cells(figures):
+        table.add_row(*row)
+    Console().print(table)
