@@ -13,7 +13,7 @@ class SteeringArguments(Options):
     rounds: int = option(4, "times that answers are drawn and learned from", least=1)
     prompts: int = option(TRAINING_PROMPTS, "prompts of a round", least=2, most=TRAINING_PROMPTS)
     wordings: int = option(2, "of each direction, for a prompt of a round", least=1)
-    degrees: int = option(3, "of the scale from 0 to 10, for a prompt of a round", least=0, most=11)
+    degrees: int = option(4, "of the scale from 0 to 10, for a prompt of a round", least=0, most=11)
     max_tokens: int = option(64, "of an answer", least=1)
     epochs: int = option(6, "passes over the answers of a round, for each head", least=1)
     batch_prompts: int = option(16, "prompts of an update, with all their answers", least=1)

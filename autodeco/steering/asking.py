@@ -12,6 +12,15 @@ from autodeco.data.records import Record
 from autodeco.runs.seeds import Stream, generator
 
 LEVELS = {"low": -1.0, "high": 1.0}  # others are 0
+# Where a command stands in a training prompt; measured prompts end with it, as the first one here.
+FRAMES = (
+    "{prompt} {command}",
+    "{command} {prompt}",
+    "{prompt}\n\n{command}",
+    "{command}\n{prompt}",
+    "{prompt} ({command})",
+)
+TWO = 0.3  # of training prompts have two wordings of a direction, one after the other
 PLAIN, QUOTED, TWIN = "plain", "quoted", "quoted neutral"
 
 
@@ -36,6 +45,7 @@ def asked_in_training(
     """Return, for each prompt, the readings of training round ``round_``; as many of each.
 
     They are: plain, neutral, ``wordings`` of each direction, ``degrees`` of the scale in one wording, and a quotation.
+    Commands stand in one of the FRAMES, and some are two wordings together.
     """
     commands = by_direction(False)
     return [
@@ -46,13 +56,13 @@ def asked_in_training(
 
 def _in_training(group, prompt, commands, wordings, degrees, random: np.random.Generator) -> Iterator[Asked]:
     yield Asked(group, PLAIN, 0.0, chat(prompt.text))
-    yield worded(group, prompt, NEUTRAL, _chosen(random, commands[NEUTRAL]))
-    for direction in DIRECTIONS:
-        for i in random.choice(len(commands[direction]), wordings, replace=wordings > len(commands[direction])):
-            yield worded(group, prompt, direction, commands[direction][i])
-    scale = _chosen(random, commands[SCALE])
+    for direction, count in ((NEUTRAL, 1), *((direction, wordings) for direction in DIRECTIONS)):
+        for _ in range(count):
+            command = _perhaps_two(random, commands[direction])
+            yield worded(group, prompt, direction, command, str(random.choice(FRAMES)))
+    scale, frame = _chosen(random, commands[SCALE]), str(random.choice(FRAMES))
     for degree in random.choice(DEGREES + 1, degrees, replace=False):
-        yield graded(group, prompt, scale, int(degree))
+        yield graded(group, prompt, scale, int(degree), frame)
     direction = DIRECTIONS[int(random.integers(len(DIRECTIONS)))]
     text, _ = quoting(_chosen(random, _spoken(commands[direction])).text, False, random)
     yield Asked(group, QUOTED, 0.0, chat(text))
@@ -90,15 +100,18 @@ def quoted_in_measuring(count: int, direction: str, seed: int) -> list[tuple[Ask
     return asked
 
 
-def worded(group: int, prompt: ControlPrompt, variant: str, command: Command) -> Asked:
-    """Return ``prompt`` with ``command``."""
-    given = commanded(Record(1, chat(prompt.text), ""), command).prompt
+def worded(group: int, prompt: ControlPrompt, variant: str, command: Command, frame: str = FRAMES[0]) -> Asked:
+    """Return ``prompt`` with ``command``, in the user's message in one of the FRAMES."""
+    if command.register == "system":
+        given = commanded(Record(1, chat(prompt.text), ""), command).prompt
+    else:
+        given = chat(frame.format(prompt=prompt.text, command=command.text))
     return Asked(group, variant, LEVELS.get(variant, 0.0), given, command.register)
 
 
-def graded(group: int, prompt: ControlPrompt, scale: Command, degree: int) -> Asked:
+def graded(group: int, prompt: ControlPrompt, scale: Command, degree: int, frame: str = FRAMES[0]) -> Asked:
     """Return ``prompt`` with the wording ``scale`` of the degree; 0 asks for what low asks, 10 for what high does."""
-    asked = worded(group, prompt, f"{degree} of {DEGREES}", replace(scale, text=scale.text.format(n=degree)))
+    asked = worded(group, prompt, f"{degree} of {DEGREES}", replace(scale, text=scale.text.format(n=degree)), frame)
     return replace(asked, level=2 * degree / DEGREES - 1)
 
 
@@ -118,6 +131,15 @@ def chat(text: str) -> Messages:
 def _spoken(commands: Sequence[Command]) -> list[Command]:
     """Return the commands that somebody may say to somebody."""
     return [command for command in commands if command.register != "system"]
+
+
+def _perhaps_two(random: np.random.Generator, commands: Sequence[Command]) -> Command:
+    """Return one of ``commands``, or two of a register as one."""
+    first = _chosen(random, commands)
+    others = [c for c in commands if c.register == first.register and c != first]
+    if random.random() >= TWO or not others:
+        return first
+    return replace(first, text=f"{first.text} {_chosen(random, others).text}")
 
 
 def _chosen(random: np.random.Generator, commands: Sequence[Command]) -> Command:
