@@ -84,7 +84,10 @@ def rollout(
         _refuse_existing(output)  # another process may have written it meanwhile
         log = JsonlLog(beside(output, "", ".partial"), made_by, check=_scores)
         prompts = _prompts(layout, problems, chosen)
-        draw = _drawing(settings, layout, heads, prompts, threads, servers)
+        if servers is not None and servers.urls:
+            draw = _draw_at(servers, settings, layout, heads_path, prompts)
+        else:
+            draw = _drawing(settings, layout, heads, prompts, threads)
         setting = _setting(settings, model_path, heads_path)
         with (
             log,
@@ -137,11 +140,8 @@ def _drawing(
     heads: native.Heads | None,
     prompts: dict[int, list[int]],
     threads: int,
-    servers: "ServerSettings | None",
 ) -> Drawing:
     """What yields problems with all their answers, in order of the samples, as they are complete."""
-    if servers is not None and servers.urls:
-        return _draw_at(servers, settings, layout, heads is not None, prompts)
     longest = max(map(len, prompts.values()), default=0) + settings.max_tokens
     llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)
 
@@ -154,15 +154,21 @@ def _drawing(
 
 
 def _draw_at(
-    settings: "ServerSettings", rollout: RolloutSettings, layout: Layout, heads: bool, prompts: dict[int, list[int]]
+    settings: "ServerSettings",
+    rollout: RolloutSettings,
+    layout: Layout,
+    heads: str | os.PathLike | None,
+    prompts: dict[int, list[int]],
 ) -> Drawing:
+    """The same, drawn at servers."""
     from autodeco.servers.drawing import Servers
 
     vocabulary = open_vocabulary(layout)
-    servers = Servers(settings, vocabulary)
+    servers = Servers(settings, vocabulary, heads)
 
     def draw(wanted: list[int]) -> Iterator[tuple[int, list[Answer]]]:
-        requests = [request for index in wanted for request in _requests(prompts[index], index, rollout, heads)]
+        with_heads = heads is not None
+        requests = [request for index in wanted for request in _requests(prompts[index], index, rollout, with_heads)]
         found: dict[int, list[Answer]] = defaultdict(list)
         with contextlib.closing(vocabulary), contextlib.closing(servers.answer(requests)) as answers:
             for answer in answers:

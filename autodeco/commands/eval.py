@@ -110,7 +110,7 @@ def _evaluate(
         llm = open_vocabulary(files.model)
         description["drawn_at"] = "servers"
         own = native.load_heads(heads) if heads else None
-        runner = Runner(llm, settings, files.output / ANSWERS, description, Servers(servers, llm), own)
+        runner = Runner(llm, settings, files.output / ANSWERS, description, Servers(servers, llm, heads), own)
     else:
         llm = open_llama(files.model, heads, n_ctx=files.context, **opening)
         runner = Runner(llm, settings, files.output / ANSWERS, description)

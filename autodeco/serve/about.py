@@ -6,6 +6,7 @@ from typing import Any
 from autodeco.export.evaluation import evaluation_of
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import open_layout
+from autodeco.export.weights_digest import weights_digest
 from autodeco.llama import Llama
 
 
@@ -23,6 +24,7 @@ def about_heads(llm: Llama) -> dict[str, Any] | None:
         "temperature": layout.has_temperature,
         "top_p": layout.has_top_p,
         "prob_stats": layout.prob_stats,
+        "weights": weights_digest(layout),
         "base_model": layout.base_name,
         "base_fingerprint": layout.base_fingerprint,
         "fits": warning is None,

@@ -1,11 +1,14 @@
 """Answers to requests, drawn at servers."""
 
+import os
 from collections.abc import Iterator, Sequence
 
 import llama_cpp
 
 from autodeco.batch import Answer, Request
 from autodeco.errors import InputError
+from autodeco.export.layout import open_layout
+from autodeco.export.weights_digest import may_have
 from autodeco.servers.pool import Pool, opened
 from autodeco.servers.protocol import Reader, asked
 from autodeco.servers.settings import ServerSettings
@@ -13,12 +16,13 @@ from autodeco.settings.durations import parse_duration
 
 
 class Servers:
-    """The servers of ``settings``, which run the model whose vocabulary ``llm`` has open.
+    """The servers of ``settings``, which run the model whose vocabulary ``llm`` has open, with the heads in the file
+    ``heads``, if any.
 
-    Raises InputError for one that does not answer, and for one that runs a model of another vocabulary.
+    Raises InputError for one that does not answer, that runs a model of another vocabulary, or that has other heads.
     """
 
-    def __init__(self, settings: ServerSettings, llm: llama_cpp.Llama):
+    def __init__(self, settings: ServerSettings, llm: llama_cpp.Llama, heads: str | os.PathLike | None = None):
         self._llm = llm
         seconds = parse_duration("server_timeout", settings.server_timeout)
         self.servers = opened(settings.urls)
@@ -28,12 +32,25 @@ class Servers:
                     f"{server.url}: runs a model with a vocabulary of {server.n_vocab}, {llm.model_path} has "
                     f"{llm.n_vocab()}; start it with that model"
                 )
+        if heads is not None:
+            self._check_weights(heads)
         self._pool: Pool[Request] = Pool(self.servers, settings.in_flight, seconds)
 
     def _check_heads(self) -> None:
         """Raise InputError for a server without heads."""
         if without := [server.url for server in self.servers if server.heads is None]:
             raise InputError(f"{without[0]}: has no heads; start autodeco-server there with --autodeco HEADS.gguf")
+
+    def _check_weights(self, heads: str | os.PathLike) -> None:
+        """Raise InputError for a server that draws with other heads than those in the file ``heads``."""
+        layout = open_layout(heads)
+        for server in self.servers:
+            digest = (server.heads or {}).get("weights")
+            if isinstance(digest, str) and not may_have(layout, digest):
+                raise InputError(
+                    f"{server.url}: draws with other heads than those in {layout.path}; start it with these, or give "
+                    "--heads the file that it was started with"
+                )
 
     @property
     def n_ctx(self) -> int | None:

@@ -37,6 +37,7 @@ void sequence::begin(const common_params_sampling & sampling, bool on_host) {
     const bool      fixed_t     = asked.fixed_temperature >= 0.0f;
     const bool      fixed_p     = asked.fixed_top_p >= 0.0f;
     const float     temperature = asked.is_greedy() ? 0.0f : fixed_t ? asked.fixed_temperature : asked.temperature_scale;
+    state_of(smpl()).tells_probs = sampling.n_probs > 0;
     autodeco_sampler_set_fixed(smpl(), fixed_t, fixed_p);
     autodeco_sampler_set_cuts(smpl(), has(COMMON_SAMPLER_TYPE_TOP_K) ? sampling.top_k : 0, has(COMMON_SAMPLER_TYPE_MIN_P) ? sampling.min_p : 0.0f);
     autodeco_sampler_set_params(smpl(), { sampling.seed, temperature, fixed_p ? asked.fixed_top_p : asked.top_p_scale });

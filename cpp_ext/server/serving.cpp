@@ -2,6 +2,8 @@
 
 #include "file.h"
 #include "file_layout.h"
+#include "heads.h"
+#include "weights_digest.h"
 
 #include "common.h"
 #include "json.h"
@@ -79,6 +81,7 @@ std::shared_ptr<serving> open_serving(const common_params & params) {
     made->file            = path;
     made->has_temperature = autodeco_heads_has_temperature(heads);
     made->has_top_p       = autodeco_heads_has_top_p(heads);
+    made->weights         = weights_digest(*heads->data);
     describe(*made);
     if (!autodeco_heads_made_for(heads, params.model.path.c_str(), &error)) {
         made->warning = error.message;
@@ -119,6 +122,7 @@ json serving::props() const {
         { "temperature", has_temperature },
         { "top_p", has_top_p },
         { "prob_stats", autodeco_heads_has_prob_stats(heads.get()) },
+        { "weights", weights },
         { "base_model", std::string(autodeco_heads_base_name(heads.get())) },
         { "base_fingerprint", std::string(autodeco_heads_base_fingerprint(heads.get())) },
         { "fits", warning.empty() },

@@ -22,6 +22,7 @@ struct serving {
 
     std::string file;
     std::string kind;    // sidecar, merged or embedded
+    std::string weights; // their digest
     std::string verdict; // of held-out problems, "" where the file has none
     std::string warning; // "" where the heads were exported for this very file
     bool        has_temperature;

@@ -3,6 +3,10 @@
 
 #include "sampler_state.h"
 
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
 namespace autodeco {
 
 namespace {
@@ -55,6 +59,29 @@ void host_accept(llama_sampler * smpl, llama_token token) {
     state.take_output(state.next_output);
 }
 
+// The probabilities that the token was drawn by: of the `n` likeliest candidates, which are the nucleus; 0 of the others.
+void tell_probs(sampler_state & state, llama_token_data_array & cur_p, size_t n, float temperature) {
+    n = std::min(std::max<size_t>(n, 1), cur_p.size);
+    state.ranked.resize(cur_p.size);
+    std::iota(state.ranked.begin(), state.ranked.end(), (size_t) 0);
+    std::partial_sort(state.ranked.begin(), state.ranked.begin() + (ptrdiff_t) n, state.ranked.end(), [&](size_t a, size_t b) {
+        return cur_p.data[a].logit > cur_p.data[b].logit || (cur_p.data[a].logit == cur_p.data[b].logit && a < b);
+    });
+    for (size_t i = 0; i < cur_p.size; ++i) {
+        cur_p.data[i].p = 0.0f;
+    }
+    const float largest = cur_p.data[state.ranked[0]].logit;
+    double      sum     = 0.0;
+    for (size_t i = 0; i < n; ++i) {
+        llama_token_data & one = cur_p.data[state.ranked[i]];
+        one.p = n == 1 ? 1.0f : std::exp((one.logit - largest) / temperature); // one candidate: greedy, perhaps at temperature 0
+        sum += one.p;
+    }
+    for (size_t i = 0; i < n; ++i) {
+        cur_p.data[state.ranked[i]].p = (float) (cur_p.data[state.ranked[i]].p / sum);
+    }
+}
+
 void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     sampler_state &           state = state_of(smpl);
     const autodeco_decoding   seen  = observed(state);
@@ -78,6 +105,9 @@ void host_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     state.host_last = { cur_p->data[cur_p->selected].id, state.told_temperature(seen.temperature), state.told_top_p(seen.top_p),
                         draw.size, draw.prob, seen.status != 0 ? seen.status : (int32_t) draw.status };
     state.host_drawn = true;
+    if (state.tells_probs) {
+        tell_probs(state, *cur_p, (size_t) std::max(draw.size, 1), temperature);
+    }
 }
 
 void host_reset(llama_sampler * smpl) {

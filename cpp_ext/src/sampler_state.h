@@ -110,6 +110,8 @@ struct sampler_state {
     row_workspace     host_ws;
     std::vector<float> host_logits;
     std::vector<llama_token_data> candidates;
+    bool              tells_probs = false; // of all candidates, after the draw
+    std::vector<size_t> ranked;
 
     // row `i` of a graph, i at most one past the last that there is
     graph_row & row(size_t i) {

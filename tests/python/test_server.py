@@ -2,12 +2,15 @@
 
 import json
 import subprocess
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import autodeco
+from autodeco.serve.page import headers as page_headers
+from autodeco.serve.page import page
 from builders.server import command, running
 
 pytestmark = pytest.mark.slow  # the server is compiled first
@@ -172,6 +175,23 @@ def test_logprobs_have_the_values_beside_them(server):
     assert all(0 < row["temperature"] < 2 for row in rows)
 
 
+def test_probabilities_after_sampling_are_those_of_the_draw(server):
+    asked = {"prompt": STORY, "n_predict": N, "seed": 7, "autodeco": True, "n_probs": 8, "post_sampling_probs": True}
+    answer = server.post("/completion", **asked)
+    nuclei = values(answer)["nucleus"]
+    assert max(nuclei) > 8
+    rows = answer["completion_probabilities"]
+    for row, nucleus, prob in zip(rows, nuclei, values(answer)["prob"], strict=True):
+        told = [top["prob"] for top in row["top_probs"]]
+        assert len(told) == min(nucleus, 8)
+        assert told == sorted(told, reverse=True)
+        assert row["prob"] == pytest.approx(prob, abs=1e-4)
+        if nucleus <= 8:
+            assert sum(told) == pytest.approx(1, abs=1e-4)
+    greedy = server.post("/completion", **asked | {"temperature": 0})
+    assert [row["prob"] for row in greedy["completion_probabilities"]] == [1.0] * N
+
+
 @pytest.mark.parametrize("prompt", [STORY, "Repeat: 😀😀😀 😀😀😀 😀"])
 def test_streams_tell_of_every_token_once(server, prompt):
     whole = server.post("/v1/completions", prompt=prompt, max_tokens=N, temperature=0, autodeco=True)
@@ -320,6 +340,12 @@ def test_heads_of_another_model_stop_the_server(smollm2, other_heads):
     assert done.returncode == 1
     line = f"{other_heads}: heads are made for hidden states of width 64, the model's have 576"
     assert line in done.stdout + done.stderr
+
+
+def test_the_page_has_the_headers_that_python_sends_it_with(server):
+    with urllib.request.urlopen(server.address + "/autodeco", timeout=60) as answer:
+        assert answer.read().decode() == page()
+        assert page_headers().items() <= dict(answer.headers).items()
 
 
 def test_the_page_wants_no_key_and_all_else_does(smollm2, tmp_path):

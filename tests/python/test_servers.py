@@ -14,12 +14,15 @@ import pytest
 from autodeco import batch, cli
 from autodeco.base.opening import open_vocabulary
 from autodeco.errors import InputError
+from autodeco.export.layout import open_layout
+from autodeco.export.weights_digest import weights_digest
 from autodeco.rollout_settings import RolloutSettings
 from autodeco.rollouts import rollout
 from autodeco.servers import pool
 from autodeco.servers.drawing import Servers
 from autodeco.servers.settings import ServerSettings
 from builders.fake_server import FakeServer, pages_of_llama_cpp
+from builders.random_heads import write_random_heads
 from builders.server import running
 
 N_VOCAB = 49152
@@ -370,6 +373,34 @@ def test_a_rollout_with_heads_at_a_server_keeps_their_values(smollm2, exported, 
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["temperature"] for row in rows] == [[0.5] * 5] * 10
     assert [row["top_p"] for row in rows] == [[0.75] * 5] * 10
+
+
+@pytest.mark.parametrize("command", ["rollout", "eval"])
+def test_other_heads_at_a_server_are_refused(smollm2, exported, problems, tmp_path, capsys, command):
+    other = tmp_path / "other.gguf"
+    write_random_heads(other, smollm2)
+    with fake(with_heads, autodeco={"weights": weights_digest(open_layout(other))}) as server:
+        given = (
+            ["--problems", problems]
+            if command == "rollout"
+            else ["--tasks", f"{problems}:number", "--validation", 2, "--test", 3]
+        )
+        given += ["--heads", exported("f32"), "--server", server.url, "-o", tmp_path / "out"]
+        assert cli.main([command, str(smollm2), *map(str, given)]) == 2
+        assert server.posts == []
+    line = f"{server.url}: draws with other heads than those in {exported('f32')}; start it with these"
+    assert line in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_heads_of_another_type_or_layout_are_the_same(vocabulary, exported):
+    digests = {kind: weights_digest(open_layout(exported(kind))) for kind in ("f32", "f16", "bf16", "q8_0")}
+    assert len(set(digests.values())) == 4
+    for digest in digests.values():
+        with fake(with_heads, autodeco={"weights": digest}) as server:
+            Servers(ServerSettings(server.url), vocabulary, exported("f32"))
+    assert weights_digest(open_layout(exported("f16", "embedded"))) == digests["f16"]
+    assert weights_digest(open_layout(exported("f16", "merged"))) == digests["f16"]
 
 
 def test_an_evaluation_at_servers_compares_what_they_can_draw(smollm2, exported, problems, tmp_path, capsys):
