@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autodeco.runs.atomic import replacing
 from autodeco.steering.arguments import MeasuringArguments, SteeringArguments
-from autodeco.steering.table import share_lines
+from autodeco.steering.table import tables
 
 PROBLEM_TOKENS = 400
 
@@ -73,7 +73,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = parse()
     if options.table:
-        print("\n".join(share_lines(json.loads(options.table.read_text()))))
+        print("\n".join(tables(json.loads(options.table.read_text()))))
         return
     from autodeco.heads import Heads
     from autodeco.hugging_face.model import HuggingFaceModel

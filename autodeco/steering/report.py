@@ -8,7 +8,7 @@ from autodeco.reports.colors import SCALES, color_of
 from autodeco.reports.pages import templates
 from autodeco.reports.svg import svg_of
 from autodeco.runs.atomic import replacing
-from autodeco.steering.table import share_cells
+from autodeco.steering.table import measure_cells, share_cells
 
 # low, none, high: the cold, the middle and the hot colour of the reports
 COLORS = {"low": "#3b6bd6", "plain": "#26a69a", "high": "#e23a3a"}
@@ -33,7 +33,7 @@ def write_report(path: Path, figures: dict) -> None:
             name=figures["model"],
             prompts=measured["followed"]["prompts"],
             shares=share_cells(figures),
-            measures=_measures(measured),
+            measures=measure_cells(measured),
             scale=scale_curve(measured["scale"]) if "scale" in measured else "",
             examples=examples,
             settings={
@@ -76,16 +76,3 @@ def _colored(answer: dict) -> list[tuple[str, str, str]]:
     """Return (text, colour of its temperature, what is said of it) of each token."""
     rows = zip(answer["tokens"], answer["temperature"], answer["top_p"], strict=True)
     return [(text, color_of(t, SCALES["temperature"]).name, f"T {t:.2f}, P {p:.2f}") for text, t, p in rows]
-
-
-def _measures(measured: dict) -> list[tuple[str, str, str, str]]:
-    """Return (what, low, no command, high) of what becomes of answers, as text."""
-    followed = measured["followed"]
-    rows = [("mean temperature", followed["means"]["temperature"]), ("mean top-p", followed["means"]["top_p"])]
-    rows += [("entropy of a token, nats", followed["entropy"])]
-    if followed["distinct_2"]:
-        rows += [("distinct-2 of the answers to one prompt", followed["distinct_2"])]
-    shown = [(name, *(f"{of[each]:.3f}" for each in ("low", "plain", "high"))) for name, of in rows]
-    if "sums" in measured:
-        shown.append(("sums that are right", f"{measured['sums']['low']:.1%}", f"{measured['sums']['plain']:.1%}", ""))
-    return shown

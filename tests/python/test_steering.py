@@ -31,7 +31,7 @@ from autodeco.steering.asking import (  # noqa: E402
 from autodeco.steering.learning import learn  # noqa: E402
 from autodeco.steering.measuring import Measuring  # noqa: E402
 from autodeco.steering.steering import steer  # noqa: E402
-from autodeco.steering.table import share_lines  # noqa: E402
+from autodeco.steering.table import tables  # noqa: E402
 from builders.hf_folders import TINY, write_tiny_smollm2  # noqa: E402
 
 ARGUMENTS = SteeringArguments(rounds=1, prompts=4, degrees=1, wordings=1, max_tokens=2, epochs=1)
@@ -192,7 +192,11 @@ def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_pa
     assert [next(iter(row)) for row in rows] == ["round", "followed", "scale", "quoted", "held", "sums"]
     example = measured["followed"]["examples"][0]
     assert all(len(a["tokens"]) == len(a["temperature"]) for a in example["answers"].values())
-    assert len(share_lines(figures)) == 2 + 4
+    shown = tables(figures)
+    assert f"| tiny, {MEASURED.held_out_prompts} prompts | share | 95% interval | paper |" in shown
+    share = measured["followed"]["shares"][0]["share"]
+    assert any(line.startswith(f"| low: temperature falls | {share:.1%} | ") for line in shown)
+    assert sum(line.startswith("| ---") for line in shown) == 5
 
 
 FLAGS = ["--rounds", "2", "--prompts", "4", "--degrees", "1", "--wordings", "1", "--max-tokens", "2", "--epochs", "1"]
