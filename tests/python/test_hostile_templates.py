@@ -9,18 +9,21 @@ import sys
 import pytest
 
 import autodeco
+from autodeco.base import template_limits
 from autodeco.base.chat_template import ChatTemplate, Renderer
 from autodeco.errors import InputError
 from builders.compiled import compiled
-from builders.hostile_templates import BROKEN, ENDLESS, PYTHON, with_template
+from builders.hostile_templates import BROKEN, DOUBLED, ENDLESS, PYTHON, with_template
 
 MESSAGES = [{"role": "user", "content": " hi "}]
 LINE = "the model's chat template refuses the messages ("
 
 RENDER = """
 import json, sys
+from autodeco.base import template_limits
 from autodeco.base.chat_template import Renderer
 from autodeco.errors import InputError
+template_limits.MOST_SECONDS = 1.0
 for name, source in json.load(sys.stdin).items():
     try:
         text = Renderer(source, "", "")([{"role": "user", "content": "hi"}], True, None)
@@ -68,6 +71,33 @@ def test_the_reason_is_told_in_one_line(source, reason):
         Renderer(source, "", "")(MESSAGES, True, None)
     assert str(told.value).startswith(f"{LINE}{reason}")
     assert len(str(told.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["searched", "sorted"])
+def test_few_steps_that_take_long_are_ended_too(name, monkeypatch):
+    monkeypatch.setattr(template_limits, "MOST_SECONDS", 0.2)
+    with pytest.raises(InputError, match=re.escape(f"{LINE}it does not come to an end)")):
+        Renderer(PYTHON[name], "", "")(MESSAGES, True, None)
+
+
+@pytest.mark.parametrize("name", DOUBLED)
+def test_what_is_small_and_endless_to_print_is_refused_when_it_is_made(name):
+    source, reason = DOUBLED[name]
+    with pytest.raises(InputError) as told:
+        Renderer(source, "", "")(MESSAGES, True, None)
+    assert str(told.value).startswith(f"{LINE}{reason}")
+
+
+def test_namespaces_that_hold_each_other_print_nothing_of_it():
+    source = "{% set n = namespace(x=1) %}{% set m = namespace(x=n, y=n) %}{% set n.x = m %}{{ m }}"
+    assert ChatTemplate(source).render(messages=MESSAGES) == "<Namespace>"
+
+
+def test_lists_that_a_template_writes_are_lists():
+    source = (
+        "{% set a, b = (1, [2, {'x': (3, 4)}]) %}{% for c, d in b[1].items() %}{{ a }}{{ c }}{{ d[1] }}{% endfor %}"
+    )
+    assert ChatTemplate(source).render(messages=MESSAGES) == "1x4"
 
 
 def test_a_long_chat_is_no_endless_one_and_what_traces_goes_on():

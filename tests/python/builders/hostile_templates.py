@@ -35,6 +35,27 @@ PYTHON = {
     "joined": "{{ ('a' * 9999999).join([''] * 9999) }}",
     "recursive loop": "{% for a in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}",
     "lipsum": "{{ lipsum(n=10**7) }}",
+    "slices": "{{ messages|slice(10**9)|list }}",
+    "batch": "{{ messages|batch(10**9, 'x')|list }}",
+    "searched": "{% set x = 'a' * 9999999 %}{% for i in range(99999) %}{% if 'b' in x %}{% endif %}{% endfor %}",
+    "sorted": "{% set x = range(99999)|list %}{% for i in range(99999) %}{{ x|sort(reverse=true)|length }}{% endfor %}",
+    "wrapped": "{{ ('a ' * 9999999)|wordwrap(1) }}",
+}
+
+# small in memory, and endless to print or to compare
+DOUBLED = {
+    "list": (GROWING % ("[1]", "{% set n.x = [n.x, n.x] %}"), "it makes too much text"),
+    "list as JSON": ((GROWING % ("[1]", "{% set n.x = [n.x, n.x] %}")).replace("n.x }}", "n.x|tojson }}"), "it makes"),
+    "tuple": (GROWING % ("[1]", "{% set n.x = (n.x, n.x) %}"), "it makes too much text"),
+    "table": (GROWING % ("[1]", "{% set n.x = {'a': n.x, 'b': n.x} %}"), "it makes too much text"),
+    "dict": (GROWING % ("[1]", "{% set n.x = dict(a=n.x, b=n.x) %}"), "it makes too much text"),
+    "zipped": (GROWING % ("[1]", "{% set n.x = [n.x]|list + [n.x]|list %}"), "it makes too much text"),
+    "of long texts": ("{% set x = 'a' * 999999 %}{{ [x] * 9999 }}", "it makes too much text"),
+    "compared": (
+        "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(100) %}{% set n.a = [n.a, n.a] %}"
+        "{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
+        "it makes too much text",
+    ),
 }
 
 BROKEN = {
