@@ -1,0 +1,216 @@
+"""Throughput of autodeco-server with heads over stock llama-server at temperature 0.8 and top-p 0.95.
+
+    python benchmarks/server.py --stock llama-server --ours build/x86-64/autodeco-server
+    python benchmarks/server.py --stock S --ours O --model M.gguf --heads H.gguf --gpu-layers 99 --slots 32 -o -
+
+Both servers run at once, and take turns: in each round every way of sampling answers the same prompts, in an order that
+changes from round to round. A ratio is the median of those of the rounds. Without --model: SmolLM2-135M with the golden
+heads of tests/golden. With --busy it counts the processor time of the server, on one thread, which other work on the
+machine disturbs little. Writes benchmarks/results/server.json; -o - prints the JSON alone. With --model and --heads it
+needs Python alone.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import queue
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "server.json"
+TOPICS = ("the sea", "a garden", "two friends", "winter", "a lost letter", "the moon", "an old clock", "a long road")
+FIXED = {"temperature": 0.8, "top_p": 0.95}
+# Nothing but the two, as heads have it; llama-server's default cuts to the 40 likeliest tokens before it looks further.
+ALONE = FIXED | {"samplers": ["temperature", "top_p"]}
+WITHOUT = {"autodeco": False}
+# By name: which server, and what is sent to it.
+WAYS = {
+    "stock": ("stock", ALONE),
+    "stock, default samplers": ("stock", FIXED),
+    "stock, --backend-sampling": ("stock", ALONE | {"backend_sampling": True}),
+    "ours without heads": ("ours", ALONE | WITHOUT),
+    "heads in the graph": ("ours", {}),
+    "heads on the host": ("ours", {"backend_sampling": False}),
+}
+RATIOS = (
+    ("heads in the graph", "stock"),
+    ("heads in the graph", "stock, default samplers"),
+    ("heads in the graph", "stock, --backend-sampling"),
+    ("heads in the graph", "ours without heads"),
+    ("heads on the host", "stock"),
+    ("ours without heads", "stock"),
+)
+
+
+class Server:
+    """A server that runs while it is entered."""
+
+    def __init__(self, program: Path, arguments: list, log: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        self._command = [str(part) for part in (program, "--port", port, *arguments)]
+        self._log = log
+
+    def __enter__(self) -> "Server":
+        with self._log.open("wb") as file:
+            self.process = subprocess.Popen(self._command, stdout=file, stderr=subprocess.STDOUT)
+        end = time.monotonic() + 600
+        while time.monotonic() < end and self.process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(self.address + "/health", timeout=5):
+                return self
+            time.sleep(0.2)
+        self.process.kill()
+        raise SystemExit(f"{self._command[0]} does not start: {self._log.read_text(errors='replace')[-2000:]}")
+
+    def __exit__(self, *_) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=60)
+
+    def answer(self, body: dict) -> int:
+        """Tokens of the answer to ``body``."""
+        request = urllib.request.Request(self.address + "/completion", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=600) as response:
+            return json.load(response)["tokens_predicted"]
+
+    def processor_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rate(server: Server, settings: dict, args: argparse.Namespace, seed: int) -> float:
+    """Tokens per second of ``args.requests`` answers, ``args.slots`` at a time, prompts included."""
+    waiting: queue.SimpleQueue = queue.SimpleQueue()
+    for i in range(args.requests):
+        prompt = f"A long story about {TOPICS[i % len(TOPICS)]}, told {i + 2} times. Once upon a time,"
+        body = {"prompt": prompt, "n_predict": args.tokens, "seed": seed * args.requests + i, "cache_prompt": False}
+        waiting.put(body | settings)
+    counts: list[int] = []
+
+    def client() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                counts.append(server.answer(waiting.get_nowait()))
+
+    clock = server.processor_seconds if args.busy else time.perf_counter
+    start = clock()
+    clients = [threading.Thread(target=client) for _ in range(args.slots)]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join()
+    took = clock() - start
+    if len(counts) != args.requests:
+        raise SystemExit("a request has failed")
+    return sum(counts) / took
+
+
+def measure(servers: dict[str, Server], args: argparse.Namespace) -> dict:
+    """Tokens per second by way of sampling, and the ratios."""
+    found: dict[str, list[float]] = {name: [] for name in WAYS}
+    names = list(WAYS)
+    for round_ in range(args.rounds + 1):
+        turn = round_ % len(names)
+        for name in names[turn:] + names[:turn]:
+            server, settings = WAYS[name]
+            value = rate(servers[server], settings, args, round_)
+            if round_ > 0:  # the first round warms up
+                found[name].append(round(value, 2))
+        print(f"round {round_} of {args.rounds}", file=sys.stderr)
+    ratios = {f"{a} / {b}": [x / y for x, y in zip(found[a], found[b], strict=True)] for a, b in RATIOS}
+    return {
+        "tokens_per_second": found,
+        "median": {name: round(statistics.median(values), 2) for name, values in found.items()},
+        "ratio": {name: round(statistics.median(values), 3) for name, values in ratios.items()},
+        "ratio_least_and_largest": {name: [round(min(v), 3), round(max(v), 3)] for name, v in ratios.items()},
+    }
+
+
+@contextlib.contextmanager
+def files(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
+    """Model and heads."""
+    if args.model:
+        if not args.heads:
+            raise SystemExit("give --heads with --model")
+        yield args.model, args.heads
+        return
+    from autodeco.base.opening import default_model
+    from autodeco.export import cli as export_cli
+
+    with tempfile.TemporaryDirectory() as folder:
+        heads = Path(folder) / "heads.gguf"
+        golden = ROOT / "tests" / "golden" / "smollm2.heads.safetensors"
+        with contextlib.redirect_stdout(sys.stderr):
+            export_cli.main([str(golden), "--base", str(default_model()), "-o", str(heads), "--sampling", "none"])
+        yield default_model(), heads
+
+
+def surroundings(args: argparse.Namespace) -> dict:
+    """The machine and the versions."""
+    version = subprocess.run([args.ours, "--version"], capture_output=True, text=True, check=False)
+    about = {"llama.cpp": (version.stdout + version.stderr).strip().splitlines()[-2:]}
+    try:
+        from autodeco.commands.bench import machine, versions
+    except ImportError:
+        return about | {"machine": {"system": platform.platform(), "processor": platform.processor()}}
+    return about | {"machine": machine(), "versions": versions()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stock", type=Path, required=True, help="llama.cpp's llama-server, built like --ours")
+    parser.add_argument("--ours", type=Path, default=ROOT / "build" / "x86-64" / "autodeco-server")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--heads", type=Path)
+    parser.add_argument("--gpu-layers", type=int, default=0)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--requests", type=int, help="default: four for each slot")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--busy", action="store_true", help="one thread, by the processor time of the server")
+    parser.add_argument("-o", "--output", default=str(RESULT))
+    args = parser.parse_args()
+    args.requests = args.requests or 4 * args.slots
+    threads = 1 if args.busy else args.threads
+    room = args.slots * (args.tokens + 64)
+    with files(args) as (model, heads), tempfile.TemporaryDirectory() as logs:
+        shared = ["-m", model, "-np", args.slots, "-c", room, "-ngl", args.gpu_layers, "-t", threads, "-tb", threads]
+        shared += ["-fit", "off", "--cache-ram", 0, "--host", "127.0.0.1", "--offline"]
+        with (
+            Server(args.stock, shared, Path(logs) / "stock") as stock,
+            Server(args.ours, [*shared, "--autodeco", heads], Path(logs) / "ours") as ours,
+        ):
+            result = {
+                "model": model.name,
+                "settings": {
+                    name: getattr(args, name) for name in ("slots", "requests", "tokens", "rounds", "gpu_layers")
+                }
+                | {"threads": threads},
+                "clock": "processor time of the server" if args.busy else "wall",
+                **measure({"stock": stock, "ours": ours}, args),
+                **surroundings(args),
+            }
+    text = json.dumps(result, indent=2)
+    if args.output == "-":
+        print(text)
+        return
+    Path(args.output).write_text(text + "\n", encoding="utf-8")
+    print(json.dumps({name: result[name] for name in ("median", "ratio")}, indent=2))
+    print(f"wrote {args.output}")
+
+
+if __name__ == "__main__":
+    main()
