@@ -16,12 +16,14 @@ without a command have l = 0, which is the hold. In these units both ends are as
 that there was a command, the best guess is near 0, and heads stay as they were. Where it tells a little about which, s
 moves a little, and over the tokens of an answer that adds up.
 
-What a user sees is an answer. So the means S of s over answers to one prompt are ranked as well: for levels k < l,
+What a user sees is an answer, and few hot tokens decide its mean temperature. So the means of T and of P over answers
+are learned as well. Let M be the sigmoid's argument that belongs to a mean. For levels k < l of one prompt, they are
+ranked, with a margin m:
 
-    relu(1 - (S_l - S_k) / ((l - k) m))
+    relu(1 - (M_l - M_k) / ((l - k) m))
 
-with a margin m. For three levels this is the ranking loss of ``ranking``, over s in the place of T, with the pair of
-low and high besides.
+and answers without a command are held, (M - M0)^2. For three levels the first is the ranking loss of ``ranking``, over
+M in the place of T, with the pair of low and high besides.
 """
 
 from dataclasses import dataclass
@@ -31,21 +33,24 @@ from torch import Tensor
 
 from autodeco.export.schema import TEMPERATURE_SCALE
 
-EDGE = 1e-3  # of a sigmoid's value from 0 and 1
+EDGE = 1e-3  # of a sigmoid's value from 0 and 1, where steps are measured
+FINEST = 1e-6  # of a mean's
 LEAST_STEP = 0.5  # between a level and the next, in a sigmoid's argument
 HOTTER = 1.3  # times its own, where a temperature is high already
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Arguments of the sigmoid [n]: those of the first heads, and how far the two ends are below and above."""
+    """Arguments of the sigmoid [n]: those of the ``first`` heads, the same not too near 0 and 1, and how far the two
+    ends are below and above."""
 
+    first: Tensor
     middle: Tensor
     down: Tensor
     up: Tensor
 
     def __getitem__(self, indices) -> "Steps":
-        return Steps(self.middle[indices], self.down[indices], self.up[indices])
+        return Steps(self.first[indices], self.middle[indices], self.down[indices], self.up[indices])
 
     def level(self, u: Tensor) -> Tensor:
         """Return the level [n] that arguments ``u`` [n] show."""
@@ -65,7 +70,8 @@ def top_p_steps(top_p: Tensor, factor: float, high: float) -> Steps:
 
 def _steps(middle: Tensor, low: Tensor, high: Tensor, scale: float) -> Steps:
     u, lower, upper = (torch.logit((value / scale).clamp(EDGE, 1 - EDGE)) for value in (middle, low, high))
-    return Steps(u, (u - lower).clamp(min=LEAST_STEP), (upper - u).clamp(min=LEAST_STEP))
+    first = torch.logit((middle / scale).clamp(FINEST, 1 - FINEST))
+    return Steps(first, u, (u - lower).clamp(min=LEAST_STEP), (upper - u).clamp(min=LEAST_STEP))
 
 
 def distance_loss(shown: Tensor, level: Tensor, hold: float) -> Tensor:
@@ -75,9 +81,22 @@ def distance_loss(shown: Tensor, level: Tensor, hold: float) -> Tensor:
     return ((shown - level).square() * weight).sum() / weight.sum()
 
 
+def mean_arguments(u: Tensor, answer: Tensor, answers: int) -> Tensor:
+    """Return the argument [answers] of the mean of sigmoid(``u`` [n]) over the tokens of each ``answer`` [n]."""
+    sums = u.new_zeros(answers).index_add(0, answer, torch.sigmoid(u))
+    means = sums / torch.bincount(answer, minlength=answers).clamp(min=1)
+    return torch.logit(means.clamp(FINEST, 1 - FINEST))
+
+
+def hold_loss(means: Tensor, first: Tensor, level: Tensor) -> Tensor:
+    """Return the mean square of what ``means`` [a] of answers of ``level`` 0 are from those of the ``first`` heads."""
+    held = level == 0
+    return ((means - first).square() * held).sum() / held.sum().clamp(min=1)
+
+
 def order_loss(means: Tensor, levels: Tensor, margin: float) -> Tensor:
-    """Return the mean hinge of all pairs of different ``levels`` [g, v] of one prompt, for ``means`` [g, v] of what is
-    shown; 0 if no prompt has two levels."""
+    """Return the mean hinge of all pairs of different ``levels`` [g, v] of one prompt, for the arguments ``means``
+    [g, v]; 0 if no prompt has two levels."""
     steps = levels.unsqueeze(-2) - levels.unsqueeze(-1)  # [g, k, l]: level l - level k
     pairs = steps > 0
     risen = means.unsqueeze(-2) - means.unsqueeze(-1)

@@ -19,7 +19,7 @@ class SteeringArguments(Options):
     batch_prompts: int = option(16, "prompts of an update, with all their answers", least=1)
     learning_rate: float = option(0.001, "of AdamW, at the first update; it falls to 0 as a cosine", least=0.0)
     hold: float = option(3.0, "weight of answers without a command, at which heads stay as they were", least=0.0)
-    ranking: float = option(0.5, "weight of the ranking of answers' means", least=0.0)
+    ranking: float = option(1.0, "weight of answers' means: their ranking, and their hold", least=0.0)
     low_factor: float = option(0.35, "times temperature, where certainty is asked for", least=0.0, most=1.0)
     low_top_p_factor: float = option(0.7, "times top-p, where certainty is asked for", least=0.0, most=1.0)
     high_temperature: float = option(0.9, "where diversity is asked for", least=0.0, most=1.9)

@@ -17,7 +17,15 @@ from torch import Tensor
 from autodeco.data.control_prompts import control_prompts
 from autodeco.errors import InputError
 from autodeco.heads import Heads
-from autodeco.losses.levels import Steps, distance_loss, order_loss, temperature_steps, top_p_steps
+from autodeco.losses.levels import (
+    Steps,
+    distance_loss,
+    hold_loss,
+    mean_arguments,
+    order_loss,
+    temperature_steps,
+    top_p_steps,
+)
 from autodeco.rewards.policy import Policy
 from autodeco.runs.seeds import Stream, generator, seed_of
 from autodeco.steering.answers import Drawn, drawn, features
@@ -25,7 +33,7 @@ from autodeco.steering.arguments import SteeringArguments
 from autodeco.steering.asking import asked_in_training
 
 CLIP = 1.0  # of the gradient's norm
-MARGIN = 0.5  # of one level
+MARGIN = 0.5  # of one level, in the argument of a sigmoid
 LEAST_RATE = 0.02  # of the learning rate, at the last update
 
 
@@ -105,13 +113,14 @@ def _fit(
         for group in optimizer.param_groups:
             group["lr"] = arguments.learning_rate * max(LEAST_RATE, 0.5 + 0.5 * math.cos(math.pi * done))
         indices, answer = answers.batch(prompts)
-        levels = answers.level[prompts]
-        shown = steps[indices].level(mlp(inputs[indices]).squeeze(-1))
-        means = shown.new_zeros(levels.numel()).index_add(0, answer, shown)
-        means = means / torch.bincount(answer, minlength=levels.numel()).clamp(min=1)
+        levels, u = answers.level[prompts], mlp(inputs[indices]).squeeze(-1)
+        here = steps[indices]
+        shown = here.level(u)
+        means, first = (mean_arguments(each, answer, levels.numel()) for each in (u, here.first))
         # what answers a quotation, the last variant, is another text
         order = order_loss(means.view(levels.shape)[:, :-1], levels[:, :-1], MARGIN)
-        loss = distance_loss(shown, levels.flatten()[answer], arguments.hold) + arguments.ranking * order
+        loss = distance_loss(shown, levels.flatten()[answer], arguments.hold)
+        loss = loss + arguments.ranking * (order + hold_loss(means, first, levels.flatten()))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(mlp.parameters(), CLIP)

@@ -6,6 +6,8 @@ torch = pytest.importorskip("torch")
 from autodeco.losses.levels import (  # noqa: E402
     LEAST_STEP,
     distance_loss,
+    hold_loss,
+    mean_arguments,
     order_loss,
     temperature_steps,
     top_p_steps,
@@ -49,6 +51,17 @@ def test_pairs_of_levels_are_ranked_by_their_distance():
     assert order_loss(same, levels, 0.5).item() == pytest.approx(1)
     # the five pairs with another margin: 0, 0, 0, 0, and one that is 0.3 short of 1
     assert order_loss(apart, levels, 1.0).item() == pytest.approx(0.3 / 5)
+
+
+def test_the_mean_of_an_answer_is_that_of_its_values():
+    u = torch.logit(torch.tensor([0.1, 0.3, 0.8, 0.2], dtype=torch.float64))
+    means = mean_arguments(u, torch.tensor([0, 0, 2, 2]), 3)
+    assert torch.sigmoid(means[[0, 2]]).tolist() == pytest.approx([0.2, 0.5])
+
+
+def test_answers_without_a_command_alone_are_held():
+    means, first = torch.tensor([0.5, 3.0, -1.0]), torch.tensor([0.0, 0.0, -3.0])
+    assert hold_loss(means, first, torch.tensor([0.0, 1.0, 0.0])).item() == pytest.approx((0.25 + 4) / 2)
 
 
 def test_readings_of_one_level_have_no_order():
