@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server edge edge-arm edge-windows edge-cuda edge-vulkan edge-metal edge-bench bench wheel wheel-programs clean
+.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server edge edge-arm edge-windows edge-cuda edge-vulkan edge-metal edge-rpc edge-bench bench wheel wheel-programs clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -55,7 +55,7 @@ docs: setup $(VENV)/.checking
 
 # llama.cpp's source, of the version that is installed: for the standalone program, its chat templates, and tiny models.
 LLAMA_CPP := build/llama.cpp
-LLAMA_CPP_SOURCE := $(LLAMA_CPP)/tools/server/main.cpp
+LLAMA_CPP_SOURCE := $(LLAMA_CPP)/tools/rpc/rpc-server.cpp
 $(LLAMA_CPP_SOURCE):
 	$(PYTHON) cmake/llama_cpp_source.py $(LLAMA_CPP)
 
@@ -150,6 +150,14 @@ edge-metal: setup $(LLAMA_CPP_SOURCE)
 	$(BIN)/cmake --build build/macos-metal
 	build/macos-metal/autodeco-cli --devices
 	AUTODECO_BUILD=build/macos-metal $(BIN)/python -m pytest -rA -s tests/devices
+
+# The programs with RPC, and llama.cpp's server for it; then generations over two of these servers on this machine, against
+# the same programs without. Python, with llama.cpp's RPC as a library that ggml loads, is of `make strict`.
+edge-rpc: strict
+	$(BIN)/cmake --preset rpc -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_WERROR=ON > build/rpc.log
+	$(BIN)/cmake --build build/rpc --target autodeco-cli autodeco-server ggml-rpc-server
+	$(BIN)/cmake --build build/strict --target ggml_rpc
+	$(BIN)/python -m pytest -rA -s tests/rpc
 
 # Figures of benchmarks/results/edge.json; wants a machine that does nothing else.
 edge-bench: edge

@@ -24,8 +24,10 @@ PACKAGE = f"llama_cpp_python-{VERSION}/"
 LLAMA_CPP = PACKAGE + "vendor/llama.cpp/"
 CONVERTER = ("convert_hf_to_gguf.py", "LICENSE", "conversion/", "gguf-py/gguf/")
 LIBRARY = ("CMakeLists.txt", "LICENSE", "licenses/", "cmake/", "common/", "ggml/", "include/", "src/", "vendor/")
-# and of its server, less the sources of its web page, which only a network could build
+# and of its servers, less the sources of a web page, which only a network could build
 SERVER = (
+    "tools/rpc/rpc-server.cpp",
+    "tools/rpc/CMakeLists.txt",
     "tools/server/main.cpp",
     "tools/server/server",
     "tools/mtmd/CMakeLists.txt",
@@ -53,7 +55,7 @@ def converter_script() -> Path:
 
 
 def library_source(folder: Path, version: str = VERSION) -> Path:
-    """``folder`` with what CMake needs to build llama.cpp of llama-cpp-python ``version``, its server and its generator
+    """``folder`` with what CMake needs to build llama.cpp of llama-cpp-python ``version``, its servers and its generator
     of tiny models, fetched (77 MB) if it is not there.
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""

@@ -32,6 +32,7 @@ from autodeco.llama.sampling import (
     check_chain,
     check_numbers,
     check_settings,
+    check_split_mode,
     is_plain,
     stock_cuts,
 )
@@ -93,7 +94,10 @@ class Llama(ExclusiveLlama):
             )
         if heads_path is None and self._layout.brings_heads:
             heads_path = model_path
-        heads = None if heads_path is None else self._read_heads(heads_path)
+        heads = None
+        if heads_path is not None:
+            check_split_mode(model_path, kwargs.get("split_mode", llama_cpp.LLAMA_SPLIT_MODE_LAYER))
+            heads = self._read_heads(heads_path)
 
         self._rpc_servers = rpc_servers
         if rpc_servers is not None:
@@ -136,6 +140,7 @@ class Llama(ExclusiveLlama):
 
     def _use(self, heads: native.Heads | None, path: str | os.PathLike | None) -> None:
         if heads is not None:
+            check_split_mode(self.model_path, self.model_params.split_mode)
             try:
                 heads.check_fit(native.address(self.model))
             except ValueError as error:

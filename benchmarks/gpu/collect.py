@@ -40,9 +40,9 @@ def python(out: Path) -> list:
     return [json.loads(path.read_text()) for path in sorted(out.glob("bench-*.json"))]
 
 
-def training(out: Path) -> dict:
-    """Return what the stages that train left, as far as they ran."""
-    found = {name: out / f"{name}.json" for name in ("losses", "full_run", "train_memory", "many_gpus")}
+def others(out: Path) -> dict:
+    """Return what the stages that train, or want several GPUs, left, as far as they ran."""
+    found = {name: out / f"{name}.json" for name in ("losses", "full_run", "train_memory", "many_gpus", "split")}
     return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         "operations_microseconds": operations(out),
         "decoding": decoding(out),
         "decoding_in_python": python(out),
-        **training(out),
+        **others(out),
     }
     result.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -9,6 +9,7 @@
 #   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
 #   test        the C++ tests: none, 10 and all layers on the GPU, the nucleus where it can be and on the CPU; autodeco-cli
 #   python      llama-cpp-python with CUDA and the Python package against it, in build/cuda-site, their tests and their speed (4 minutes)
+#   split       where there are several GPUs: one model on two of them, by layers, by rows, and all on the second
 #   operations  what single ggml operations cost
 #   models      the generated models, 8 GB in build/cuda-models, or $MODELS
 #   decode      decoding speed
@@ -22,7 +23,7 @@ carried=$(realpath "${1:?usage: run.sh CARRIED OUT [STAGE ...]}")
 mkdir -p "${2:?usage: run.sh CARRIED OUT [STAGE ...]}"
 out=$(realpath "$2")
 stages=${*:3}
-stages=${stages:-build test python operations models decode losses train many}
+stages=${stages:-build test python split operations models decode losses train many}
 cd "$(dirname "$0")/../.."
 programs=build/cuda
 models=${MODELS:-build/cuda-models}
@@ -111,6 +112,12 @@ python() (
     python3 -P -m autodeco bench "$carried/smollm2.gguf" --heads "$carried/smollm2.heads.gguf" --gpu-layers "$layers" --threads 4 \
         -o "$out/bench-smollm2.json"
 )
+
+split() {
+    [ "$(nvidia-smi --list-gpus | wc -l)" -gt 1 ] || return 0
+    PYTHONPATH="$PWD/build/cuda-site" python3 -P benchmarks/gpu/shared_model.py $programs/autodeco-cli "$carried/smollm2.gguf" \
+        "$carried/smollm2.heads.gguf" "$out/split.json"
+}
 
 operations() {
     for n_vocab in 49152 151936; do

@@ -42,9 +42,11 @@ std::string megabytes(uint64_t bytes) {
     return std::to_string(bytes / 1000000) + " MB";
 }
 
-[[noreturn]] void end_with(const char * what, const char * why = "") {
+constexpr const char * SMALLER = "take a smaller --ctx-size or model";
+
+[[noreturn]] void end_with(const char * what, const char * why, const char * advice) {
     // nothing that needs memory, and no destructors: the library may be in any state
-    for (const char * part : { "autodeco-cli: error: ", what, why, ": take a smaller --ctx-size or model\n" }) {
+    for (const char * part : { "autodeco-cli: error: ", what, why, ": ", advice, "\n" }) {
 #if defined(_WIN32)
         if (_write(2, part, (unsigned) std::strlen(part)) < 0) {
 #else
@@ -144,10 +146,13 @@ std::string context_warning(int64_t n_ctx, uint64_t keys, uint64_t left, uint64_
 
 void report_aborts() {
     ggml_set_abort_callback([](const char * message) {
+        if (std::strstr(message, "RPC")) {
+            end_with("a server of --rpc went away, or is of another version of llama.cpp", "", "start ggml-rpc-server there, of the same version");
+        }
         const char * claim = std::strstr(message, "GGML_ASSERT"); // behind the name of a source file
-        end_with("llama.cpp cannot go on, most likely for want of memory: ", claim ? claim : message);
+        end_with("llama.cpp cannot go on, most likely for want of memory: ", claim ? claim : message, SMALLER);
     });
-    std::set_terminate([] { end_with("out of memory"); });
+    std::set_terminate([] { end_with("out of memory", "", SMALLER); });
 }
 
 } // namespace cli

@@ -8,8 +8,7 @@
 #define CXXOPTS_VECTOR_DELIMITER '\0'
 #include "cxxopts.hpp"
 
-#include "llama.h"
-
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +16,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <sstream>
 #include <thread>
 
 namespace cli {
@@ -50,6 +50,9 @@ cxxopts::Options declare_options() {
         ("kv-type", "what keys and values of the context are kept in: f32, f16, or q8_0 for half the memory", cxxopts::value<std::string>()->default_value("f16"), "TYPE")
         ("t,threads", "CPU threads, 0: one a processor, at most 4", cxxopts::value<int32_t>()->default_value("0"), "N")
         ("g,gpu-layers", "layers on the GPU, -1: all (default: 0, with --rpc: -1)", cxxopts::value<int32_t>(), "N")
+        ("split-mode", "how several GPUs share the model: layer by layer, row by row of each matrix, or none: one has it all", cxxopts::value<std::string>()->default_value("layer"), "MODE")
+        ("tensor-split", "how much each GPU gets, such as 3,1 (default: as much as fits its free memory)", cxxopts::value<std::string>(), "N,N,...")
+        ("main-gpu", "the GPU of --split-mode none, and of row for what is not split, from 0", cxxopts::value<int32_t>(), "N")
         ("rpc", "HOST:PORT,... of llama.cpp's RPC servers, whose devices count as GPUs; anyone who reaches a server commands it", cxxopts::value<std::string>(), "SERVERS");
     made.add_options("text")
         ("p,prompt", "the prompt", cxxopts::value<std::string>(), "TEXT")
@@ -100,6 +103,27 @@ void require(bool ok, const std::string & message) {
     }
 }
 
+std::vector<float> shares(const std::string & text) {
+    std::vector<float> found;
+    std::istringstream list(text);
+    for (std::string part; std::getline(list, part, ',');) {
+        char *      end   = nullptr;
+        const float share = std::strtof(part.c_str(), &end);
+        require(!part.empty() && *end == '\0' && std::isfinite(share) && share >= 0.0f, "--tensor-split must be numbers of 0 or more, such as 3,1");
+        found.push_back(share);
+    }
+    require(std::any_of(found.begin(), found.end(), [](float share) { return share > 0.0f; }), "--tensor-split gives no GPU anything");
+    require(found.size() <= llama_max_devices(), "--tensor-split has more numbers than llama.cpp takes devices, " + std::to_string(llama_max_devices()));
+    found.resize(llama_max_devices()); // which llama.cpp reads, as far as there are devices
+    return found;
+}
+
+llama_split_mode split_mode(const std::string & name) {
+    require(name != "tensor", "--split-mode tensor: llama.cpp cannot sample in its graph with it; take layer, row or none");
+    require(name == "layer" || name == "row" || name == "none", "--split-mode is layer, row or none");
+    return name == "layer" ? LLAMA_SPLIT_MODE_LAYER : name == "row" ? LLAMA_SPLIT_MODE_ROW : LLAMA_SPLIT_MODE_NONE;
+}
+
 options to_options(const cxxopts::ParseResult & args) {
     options o;
     require(args.unmatched().empty(), "argument " + (args.unmatched().empty() ? "" : args.unmatched().front()) + " is not known; see --help");
@@ -138,6 +162,15 @@ options to_options(const cxxopts::ParseResult & args) {
     require(o.n_threads >= 0 && o.n_threads <= GGML_MAX_N_THREADS, "--threads must be between 0 and " + std::to_string(GGML_MAX_N_THREADS));
     if (o.n_threads == 0) {
         o.n_threads = (int32_t) std::min(std::max(std::thread::hardware_concurrency(), 1u), DEFAULT_THREADS);
+    }
+    o.split_mode = split_mode(args["split-mode"].as<std::string>());
+    if (args.count("tensor-split")) {
+        o.tensor_split = shares(args["tensor-split"].as<std::string>());
+    }
+    if (args.count("main-gpu")) {
+        o.main_gpu = args["main-gpu"].as<int32_t>();
+        require(o.main_gpu >= 0, "--main-gpu must be 0 or more");
+        require(o.split_mode != LLAMA_SPLIT_MODE_LAYER, "--main-gpu needs --split-mode none or row: layers are shared by --tensor-split");
     }
     if (args.count("rpc")) {
         o.rpc = args["rpc"].as<std::string>();

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "ggml.h"
+#include "llama.h"
 
 #include <cstdint>
 #include <stdexcept>
@@ -35,6 +35,9 @@ struct options {
     ggml_type                kv_type   = GGML_TYPE_F16;
     int32_t                  n_threads = 0;
     int32_t                  n_gpu_layers = 0;
+    llama_split_mode         split_mode   = LLAMA_SPLIT_MODE_LAYER;
+    int32_t                  main_gpu     = 0;
+    std::vector<float>       tensor_split; // a share for each GPU; empty: by their free memory
     std::string              rpc; // servers: HOST:PORT,HOST:PORT; empty: none
     uint32_t                 seed = 0;
     float                    temperature = 1.0f;

@@ -96,6 +96,9 @@ void session::load_model() {
     autodeco_error     error;
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers       = o.n_gpu_layers;
+    params.split_mode         = o.split_mode;
+    params.main_gpu           = o.main_gpu;
+    params.tensor_split       = o.tensor_split.empty() ? nullptr : o.tensor_split.data();
     llama.reset(autodeco_model_load(o.model.c_str(), params, &error));
     if (!llama) {
         throw input_error(error.code == AUTODECO_ERROR_MODEL ? o.model + ": llama.cpp does not load this model" + because() : error.message);

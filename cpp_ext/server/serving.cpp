@@ -3,6 +3,7 @@
 #include "file.h"
 #include "file_layout.h"
 #include "heads.h"
+#include "rpc_endpoint.h"
 #include "weights_digest.h"
 
 #include "common.h"
@@ -75,6 +76,10 @@ std::shared_ptr<serving> open_serving(const common_params & params) {
         }
         return nullptr; // a model like others; where its file is damaged, llama.cpp will say so
     }
+    if (params.split_mode == LLAMA_SPLIT_MODE_TENSOR) {
+        autodeco_heads_free(heads);
+        throw std::invalid_argument(path + ": heads do not work with --split-mode tensor; take another one, or a model without heads");
+    }
     auto made             = std::make_shared<serving>();
     made->heads           = std::shared_ptr<autodeco_heads>(heads, autodeco_heads_free);
     made->policy          = policy_of(params.heads_client_sampling);
@@ -90,13 +95,17 @@ std::shared_ptr<serving> open_serving(const common_params & params) {
     return made;
 }
 
-void check_model(const serving & serving, const llama_model * model, const common_params & params) {
+void check_model(const serving & serving, const llama_model * model) {
     autodeco_error error;
     if (!autodeco_heads_fit(serving.heads.get(), model, &error)) {
         throw std::invalid_argument(serving.file + ": " + error.message);
     }
-    if (params.split_mode == LLAMA_SPLIT_MODE_TENSOR) {
-        throw std::invalid_argument(serving.file + ": heads do not work with --split-mode tensor; take another one, or leave the heads out");
+}
+
+void check_rpc_server(const std::string & endpoint) {
+    const std::string complaint = rpc_complaint(endpoint);
+    if (!complaint.empty()) {
+        throw std::invalid_argument(complaint);
     }
 }
 

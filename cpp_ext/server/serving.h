@@ -47,7 +47,10 @@ private:
 std::shared_ptr<serving> open_serving(const common_params & params);
 
 // Throws likewise where the heads cannot run with the model as it is loaded.
-void check_model(const serving & serving, const llama_model * model, const common_params & params);
+void check_model(const serving & serving, const llama_model * model);
+
+// Throws std::invalid_argument where no server of llama.cpp's RPC answers at `endpoint`: llama.cpp aborts there.
+void check_rpc_server(const std::string & endpoint);
 
 // llama_model_load_from_file(), for merged files too.
 llama_model * load_model_with_heads(const char * path, llama_model_params params);

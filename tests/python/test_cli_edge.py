@@ -280,6 +280,26 @@ WRONG = {
     "no number": (["-m", "MODEL", "-p", "x", "-n", "many"], "many"),
     "a negative temperature": (["-m", "MODEL", "-p", "x", "--temp", "-1"], "--temp must be 0 or more"),
     "a temperature that is none": (["-m", "MODEL", "-p", "x", "--temp", "nan"], "nan"),
+    "matrices shared by GPUs": (
+        ["-m", "MODEL", "-p", "x", "--split-mode", "tensor"],
+        "cannot sample in its graph with it",
+    ),
+    "an unknown way to share": (
+        ["-m", "MODEL", "-p", "x", "--split-mode", "rows"],
+        "--split-mode is layer, row or none",
+    ),
+    "a share that is none": (["-m", "MODEL", "-p", "x", "--tensor-split", "1,x"], "--tensor-split must be numbers"),
+    "a share below 0": (["-m", "MODEL", "-p", "x", "--tensor-split", "1,-1"], "--tensor-split must be numbers"),
+    "no shares": (["-m", "MODEL", "-p", "x", "--tensor-split", "0,0"], "--tensor-split gives no GPU anything"),
+    "too many shares": (
+        ["-m", "MODEL", "-p", "x", "--tensor-split", ",".join("1" * 999)],
+        "more numbers than llama.cpp",
+    ),
+    "a main GPU of layers": (
+        ["-m", "MODEL", "-p", "x", "--main-gpu", "1"],
+        "--main-gpu needs --split-mode none or row",
+    ),
+    "a main GPU below 0": (["-m", "MODEL", "-p", "x", "--main-gpu", "-1"], "--main-gpu must be 0 or more"),
 }
 
 

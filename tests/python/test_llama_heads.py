@@ -109,3 +109,26 @@ def test_heads_are_changed_on_a_live_model(llm, smollm2, exported, other_heads):
     assert len(own.decoding) == 0
     own.close()
     stock.close()
+
+
+def test_matrices_shared_by_gpus_are_refused_before_the_model_is_loaded(smollm2, exported, monkeypatch):
+    told = r"heads do not work with split_mode=LLAMA_SPLIT_MODE_TENSOR; take another one, or leave them out$"
+    with monkeypatch.context() as loading:
+        loading.setattr(llama_cpp.Llama, "__init__", lambda *_, **__: pytest.fail("loads the model"))
+        with pytest.raises(InputError, match=told):
+            autodeco.Llama(str(smollm2), exported("f32"), split_mode=llama_cpp.LLAMA_SPLIT_MODE_TENSOR)
+    own = autodeco.Llama(str(smollm2), n_ctx=256, verbose=False)
+    own.model_params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_TENSOR  # as where it was opened so, on several GPUs
+    with pytest.raises(InputError, match=told):
+        own.heads = exported("f32")
+    assert own.heads is None
+    own.close()
+
+
+def test_the_settings_of_several_gpus_reach_llama_cpp(smollm2, exported):
+    settings = {"split_mode": llama_cpp.LLAMA_SPLIT_MODE_NONE, "main_gpu": 3, "tensor_split": [1.0, 3.0]}
+    llm = autodeco.Llama(str(smollm2), exported("f32"), n_ctx=256, verbose=False, **settings)  # no GPU: no effect
+    params = llm.model_params
+    assert (params.split_mode, params.main_gpu) == (llama_cpp.LLAMA_SPLIT_MODE_NONE, 3)
+    assert params.tensor_split[:3] == [1.0, 3.0, 0.0]
+    llm.close()

@@ -1,6 +1,6 @@
-"""Greedy tokens, temperatures and top-p as JSON: python spread_over_servers.py MODEL HEADS TOKENS [HOST:PORT,HOST:PORT]
+"""Greedy tokens, temperatures and top-p as JSON: python spread_over_servers.py MODEL HEADS TOKENS [SERVERS [JSON]]
 
-With servers, each has half of the layers.
+SERVERS are HOST:PORT,HOST:PORT. JSON says how they share the layers, in arguments of autodeco.Llama; else half each.
 """
 
 import json
@@ -12,9 +12,9 @@ import autodeco
 
 if __name__ == "__main__":
     model, heads, tokens, *servers = sys.argv[1:]
-    options = (
-        {"rpc_servers": servers[0], "tensor_split": [1.0, 1.0], "verbose": True} if servers else {"verbose": False}
-    )
+    options = {"verbose": bool(servers)}
+    if servers:
+        options |= {"rpc_servers": servers[0], **json.loads(servers[1] if servers[1:] else '{"tensor_split": [1, 1]}')}
     llm = autodeco.Llama(model, heads, n_ctx=256, n_threads=1, n_threads_batch=1, **options)
     generation = llm.generate(llm.tokenize(b"The capital of France is"), temp=0.0)
     next(generation)
