@@ -55,8 +55,8 @@ def converter_script() -> Path:
 
 
 def library_source(folder: Path, version: str = VERSION) -> Path:
-    """``folder`` with what CMake needs to build llama.cpp of llama-cpp-python ``version``, its servers and its generator
-    of tiny models, fetched (77 MB) if it is not there.
+    """``folder`` with what CMake needs to build llama.cpp of llama-cpp-python ``version``, its servers and its
+    generator of tiny models, fetched (77 MB) if it is not there.
 
     Raises InputError if the package cannot be fetched or is not, byte for byte, the one that is pinned."""
     if version not in RELEASES:

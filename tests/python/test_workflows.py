@@ -51,7 +51,7 @@ def test_a_workflow_calls_what_is_there_and_says_what_has_not_run(workflow):
 def test_every_check_of_the_makefile_has_a_job():
     called = set(re.findall(r"(?:- run: make|target:) ([a-z-]+)", "".join(path.read_text() for path in WORKFLOWS)))
     checks = {"lint", "workflows", "docs", "test", "sanitize", "clang", "fuzz", "fuzz-heads"}
-    assert called >= checks | {"edge", "edge-arm", "edge-windows"}
+    assert called >= checks | {"edge", "edge-arm", "edge-rpc", "edge-windows"}
 
 
 def test_every_release_of_the_window_has_a_job():
