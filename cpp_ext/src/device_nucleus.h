@@ -6,33 +6,11 @@
 
 #pragma once
 
-#include "heads_graph.h"
+#include "draw_inputs.h"
 
 #include <algorithm>
 
 namespace autodeco {
-
-// What the draw of one row depends on beside logits and heads.
-struct device_settings {
-    // temperature of the draw: `temperature_scale` times the predicted one plus `temperature`; top-p alike
-    float temperature_scale;
-    float temperature;
-    float top_p_scale;
-    float top_p;
-    float uniform;
-    float last;  // rank of the last token that top-k keeps, from 0; beyond the vocabulary for no top-k
-    float min_p; // times 1 - 1e-6: what is as likely but for rounding stays
-};
-
-// What the draw of one row tells of itself.
-struct device_values {
-    float token; // ids are below 2^24
-    float temperature;
-    float top_p;
-    float last; // rank of the last token in the nucleus, from 0
-    float prob;
-    float total; // no number where one of the logits is none
-};
 
 // Rows of logits in descending order, each less its largest.
 struct sorted_rows {
@@ -58,14 +36,12 @@ sorted_rows sort_rows(ggml_context * ctx, ggml_tensor * logits);
 ggml_tensor * device_stats(ggml_context * ctx, const sorted_rows & rows, ggml_tensor * temperature);
 
 struct device_draw {
-    ggml_tensor * settings; // input, [n, 7], see write_settings; rows that are not written draw something, and disturb nobody
+    ggml_tensor * settings; // of draw_inputs; rows that are not written draw something, and disturb nobody
     ggml_tensor * values;   // output, [6, n], a device_values for each row
     ggml_tensor * token;    // [1, n] I32
 };
 
 // Draw a token from each row; `pred` as the heads predict, null for what they do not.
-device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, predictions pred);
-
-void write_settings(ggml_tensor * settings, int64_t row, const device_settings & values);
+device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, const predictions & pred);
 
 } // namespace autodeco

@@ -4,6 +4,7 @@
 
 #include "device_nucleus.h"
 #include "output_rows.h"
+#include "row_redraws.h"
 
 #include <memory>
 #include <mutex>
@@ -16,9 +17,9 @@ namespace autodeco {
 class device_rows : public std::enable_shared_from_this<device_rows> {
 public:
     // The rows, with `row` among them, that samplers with the same heads share; `heads` and `weights` are null where
-    // temperature and top-p are those of the params. At most `at_once` rows.
+    // temperature and top-p are those of the params. At most `at_once` rows; long ones are not sorted whole if `in_chunks`.
     static std::shared_ptr<device_rows> in_graph(ggml_context * ctx, ggml_cgraph * gf, const heads_data * heads, const device_weights * weights,
-                                                 const output_rows & outputs, int64_t at_once);
+                                                 const output_rows & outputs, int64_t at_once, bool in_chunks);
 
     // token [1] I32 of a row of the graph
     ggml_tensor * token(ggml_context * ctx, int64_t row) const;
@@ -39,6 +40,8 @@ public:
 private:
     int64_t     first; // among all outputs of the graph
     device_draw draw;  // of the graph; null when that has gone
+
+    std::unique_ptr<row_redraws> redraws; // null where rows are sorted whole
 
     std::mutex                 mutex; // samplers of one context may be asked by several threads
     std::vector<device_values> values;

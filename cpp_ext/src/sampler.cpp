@@ -1,5 +1,6 @@
 // The llama_sampler: builds the heads and the nucleus into llama.cpp's graph.
 
+#include "cut_row.h"
 #include "device_nodes.h"
 #include "host_node.h"
 #include "sampler_state.h"
@@ -24,26 +25,6 @@ float scalar(const ggml_tensor * tensor) {
 // a prediction, or 1 where there is none
 ggml_tensor * or_one(ggml_tensor * prediction) {
     return prediction ? prediction : host_one();
-}
-
-// Copy logits [n] to `cut` with every token banned that min_p (of the softmax at the temperature) and then top_k leave out.
-// Equal logits at the edge of top_k: lower id first.
-void cut_row(const float * logits, int64_t n, float temperature, int32_t top_k, float min_p, std::vector<float> & cut) {
-    cut.assign(logits, logits + n);
-    if (top_k > 0 && top_k < n) {
-        std::nth_element(cut.begin(), cut.begin() + (top_k - 1), cut.end(), std::greater<float>());
-        const float edge  = cut[top_k - 1];
-        int64_t     equal = top_k - std::count_if(cut.begin(), cut.begin() + (top_k - 1), [&](float z) { return z > edge; });
-        for (int64_t i = 0; i < n; ++i) {
-            cut[i] = logits[i] > edge || (logits[i] == edge && equal-- > 0) ? logits[i] : -INFINITY;
-        }
-    }
-    if (min_p > 0.0f) {
-        const float least = *std::max_element(cut.begin(), cut.end()) + temperature * std::log(min_p);
-        for (float & z : cut) {
-            z = z < least ? -INFINITY : z;
-        }
-    }
 }
 
 // Compute no output of the running graph from `first` on: their nodes come behind those of the ones before.
@@ -204,6 +185,7 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     state.n_outputs_max   = std::max<int64_t>(n_outputs_max_per_seq, 1);
     const node_places where = places(buft, state.heads.get(), state.heads ? state.heads->n_vocab : LARGEST_VOCAB);
     state.on_device         = where.draw_on_device;
+    state.in_chunks         = where.draw_in_chunks;
     if (!state.heads) {
         return true;
     }
@@ -236,7 +218,7 @@ int64_t rows_at_once(const sampler_state & state) {
 }
 
 ggml_tensor * draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & state, const output_rows & outputs, graph_row & row) {
-    row.planned = { device_rows::in_graph(ctx, gf, state.heads.get(), state.weights.get(), outputs, rows_at_once(state)), outputs.row };
+    row.planned = { device_rows::in_graph(ctx, gf, state.heads.get(), state.weights.get(), outputs, rows_at_once(state), state.in_chunks), outputs.row };
     return row.planned.rows->token(ctx, outputs.row);
 }
 
@@ -252,7 +234,11 @@ predictions predict(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & 
         return build_cpu_heads(ctx, hidden, logits, row.heads);
     }
     return build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
-        return state.on_device ? device_stats(ctx, sort_rows(ctx, logits), temperature) : cpu_stats(ctx, logits, temperature);
+        if (!state.on_device) {
+            return cpu_stats(ctx, logits, temperature);
+        }
+        return state.in_chunks && has_chunks(logits->ne[0]) ? chunked_stats(ctx, chunk_rows(ctx, logits), temperature)
+                                                            : device_stats(ctx, sort_rows(ctx, logits), temperature);
     });
 }
 
@@ -304,7 +290,7 @@ device_settings device_settings_of(const sampler_state & state, double uniform) 
         fixed_top_p ? state.params.top_p : 0.0f,
         greedy ? 0.0f : std::min((float) uniform, below_one),
         state.top_k > 0 ? (float) (state.top_k - 1) : (float) LARGEST_VOCAB,
-        state.min_p * (1.0f - 1e-6f),
+        state.min_p * MIN_P_ROUNDING,
     };
 }
 

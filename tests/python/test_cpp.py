@@ -27,13 +27,13 @@ def passes(program: str, *args, **environment) -> None:
     assert result.stdout.startswith("ok") or "\nok" in result.stdout, "no claim was checked"
 
 
-@pytest.mark.parametrize("nucleus", ["cpu", "device"])
+@pytest.mark.parametrize("nucleus", ["cpu", "device", "chunks"])
 def test_the_sampler_from_cpp(smollm2, exported, nucleus):
     # the operations meant for devices run on the CPU too
     passes("test_sampler", smollm2, exported("f32"), AUTODECO_NUCLEUS=nucleus)
 
 
-@pytest.mark.parametrize("nucleus", ["cpu", "device"])
+@pytest.mark.parametrize("nucleus", ["cpu", "device", "chunks"])
 def test_the_sampler_on_a_generated_model(tmp_path, nucleus):
     generate = [
         sys.executable,

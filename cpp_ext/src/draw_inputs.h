@@ -1,0 +1,55 @@
+// What a draw on a device reads of the user's settings and of the heads, and what it tells.
+
+#pragma once
+
+#include "heads_graph.h"
+
+#include <initializer_list>
+
+namespace autodeco {
+
+// What the draw of one row depends on beside logits and heads.
+struct device_settings {
+    // temperature of the draw: `temperature_scale` times the predicted one plus `temperature`; top-p alike
+    float temperature_scale;
+    float temperature;
+    float top_p_scale;
+    float top_p;
+    float uniform;
+    float last;  // rank of the last token that top-k keeps, from 0; beyond the vocabulary for no top-k
+    float min_p; // times MIN_P_ROUNDING: what is as likely but for rounding stays
+};
+
+constexpr float MIN_P_ROUNDING = 1.0f - 1e-6f;
+
+// What the draw of one row tells of itself.
+struct device_values {
+    float token; // ids are below 2^24
+    float temperature;
+    float top_p;
+    float last; // rank of the last token in the nucleus, from 0
+    float prob;
+    float total; // no number where one of the logits is none
+};
+
+// All [1, n], but for `settings`.
+struct draw_inputs {
+    ggml_tensor * settings; // input, [n, 7], see write_settings
+    ggml_tensor * temperature;
+    ggml_tensor * top_p;
+    ggml_tensor * divisor; // the temperature that divides: greedy is the coldest one that does, with a uniform number of 0
+    ggml_tensor * share;   // of the mass, before which the nucleus does not end; above 1 for one that never ends
+    ggml_tensor * uniform;
+    ggml_tensor * last;
+    ggml_tensor * min_p;
+};
+
+// `pred` as the heads predict, null for what they do not.
+draw_inputs place_draw_inputs(ggml_context * ctx, int64_t n, const predictions & pred);
+
+void write_settings(ggml_tensor * settings, int64_t row, const device_settings & values);
+
+// device_values [6 and as many more, n] of each row: what was drawn [1, n], and what was picked for it
+ggml_tensor * told_values(ggml_context * ctx, const draw_inputs & in, const predictions & pred, ggml_tensor * token, std::initializer_list<ggml_tensor *> rest);
+
+} // namespace autodeco
