@@ -69,3 +69,15 @@ def nucleus_sample(
     u: npt.ArrayLike,
     rows: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int32]: ...
+def draw_from_rows(
+    heads: Heads | None,
+    hidden: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    rows: npt.ArrayLike,
+    temperature: npt.ArrayLike,
+    top_p: npt.ArrayLike,
+    by_temperature_head: npt.ArrayLike,
+    by_top_p_head: npt.ArrayLike,
+    u: npt.ArrayLike,
+) -> tuple[npt.NDArray[np.int32], _Floats, _Floats]: ...
+def spread(logits: npt.ArrayLike) -> tuple[float, float]: ...

@@ -95,3 +95,33 @@ def nucleus_sample(
     if rows is not None and np.asarray(rows).dtype.kind not in "iu":
         raise ValueError(f"rows must be whole numbers, not {np.asarray(rows).dtype}")
     return _native.nucleus_sample(logits, temperature, top_p, u, rows)
+
+
+def draw_from_rows(
+    heads: Heads | None,
+    hidden: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    rows: npt.ArrayLike,
+    temperature: npt.ArrayLike,
+    top_p: npt.ArrayLike,
+    by_temperature_head: npt.ArrayLike,
+    by_top_p_head: npt.ArrayLike,
+    u: npt.ArrayLike,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Sample n tokens by settings and heads: ``predict`` and ``nucleus_sample`` in one pass, without Python's lock.
+
+    Token i is sampled from ``logits[rows[i]]``; ``rows`` [n] ascend. Where its flag ``by_temperature_head`` or
+    ``by_top_p_head`` is set, its ``temperature`` or ``top_p`` multiplies what ``heads`` predict from ``hidden`` [m, H]
+    and ``logits`` [m, V], elsewhere it is the setting. Returns token ids [n], and temperature and top-p [n], as
+    predicted where heads decide, and as given elsewhere. Raises ValueError as those two do.
+    """
+    return _native.draw_from_rows(
+        heads, hidden, logits, rows, temperature, top_p, by_temperature_head, by_top_p_head, u
+    )
+
+
+def spread(logits: npt.ArrayLike) -> tuple[float, float]:
+    """Return the entropy in nats and the highest probability of the softmax of ``logits`` [V]; -inf is probability 0.
+
+    Raises ValueError for NaN, +inf, and a row that is -inf throughout."""
+    return _native.spread(logits)

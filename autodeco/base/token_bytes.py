@@ -21,6 +21,7 @@ class TokenBytes:
         self._size = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._special = special
         self._bytes: dict[int, bytes] = {}
+        self._is_end: dict[int, bool] = {}
 
     def __getitem__(self, token: int) -> bytes:
         found = self._bytes.get(token)
@@ -32,7 +33,10 @@ class TokenBytes:
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends an answer."""
-        return llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        found = self._is_end.get(token)
+        if found is None:
+            found = self._is_end[token] = llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        return found
 
     def _read(self, token: int, room: int) -> bytes:
         buffer = (ctypes.c_char * room)()

@@ -183,9 +183,10 @@ class BatchContext:
                     break
         return best, most
 
-    def load(self, slot: Slot, prompt: tuple[int, ...]) -> None:
-        """Put all of ``prompt`` but its last token into the memory of ``slot``, decoding only what no slot holds."""
-        source, common = self.fullest([slot, *self.slots], prompt)
+    def load(self, slot: Slot, prompt: tuple[int, ...], among: Sequence[Slot] | None = None) -> None:
+        """Put all of ``prompt`` but its last token into the memory of ``slot``, decoding only what no slot (``among``
+        some, if given) holds."""
+        source, common = self.fullest([slot, *(self.slots if among is None else among)], prompt)
         if source.pending and common > len(source.held) - source.pending:
             self.flush()
         if source is slot:

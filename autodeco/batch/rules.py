@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from autodeco import native
 from autodeco.base.token_bytes import TokenBytes
 
 Choice = tuple[float, float] | int  # temperature and top-p, or the token itself
@@ -28,17 +29,7 @@ class Row:
     @cached_property
     def spread(self) -> tuple[float, float]:
         """Entropy in nats and the highest probability, both at temperature 1."""
-        return spread_of(self.logits)
-
-
-def spread_of(logits: np.ndarray) -> tuple[float, float]:
-    """Return the entropy in nats and the highest probability of the softmax of ``logits`` [V]; -inf is probability
-    0."""
-    z = logits[np.isfinite(logits)].astype(np.float64)
-    z -= z.max()
-    e = np.exp(z)
-    total = e.sum()
-    return max(0.0, float(np.log(total) - (e @ z) / total)), float(1.0 / total)
+        return native.spread(self.logits)
 
 
 class Chooser(ABC):

@@ -2,28 +2,36 @@
 
 At low temperatures most answers to a problem share prefixes. The model computes each prefix once for all of them, and
 each answer samples its next token from that distribution with random numbers of its own. Heads and sampling are those
-of the graph, but run outside it; that costs less than a token of any model.
+of the graph, but run outside it, on all threads. On a GPU, two contexts take turns: one computes while threads draw
+from what the other has computed.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, groupby
+from typing import NamedTuple
 
 import llama_cpp
 import numpy as np
 
 from autodeco import native
 from autodeco.base.token_bytes import TokenBytes
-from autodeco.batch.answers import Answer, PartialAnswer
-from autodeco.batch.context import BatchContext, Slot
+from autodeco.batch.answers import Answer
+from autodeco.batch.context import Slot
 from autodeco.batch.request import Request, check_open, check_requests
-from autodeco.batch.rules import Choice, Row
+from autodeco.batch.shared_context import StateContext
+from autodeco.batch.shared_draws import Draws, Drawn, draw_rows
 from autodeco.errors import InputError
 from autodeco.settings.options import checked
 
 # Called with every state that tokens are sampled from: the prompt's index, which of its answers draw from it, hidden
 # state [1, H] and logits [1, V], valid until it returns.
 Seen = Callable[[int, list[int], np.ndarray, np.ndarray], None]
+
+LEAST_SLOTS = 32  # of each of two contexts that take turns: smaller batches waste more of a GPU than turns gain
+PARTS = 2  # of a step's rows for each thread, so that none waits long for one with much work
 
 
 def answer(
@@ -32,196 +40,147 @@ def answer(
     heads: native.Heads | None,
     slots: int,
     seen: Seen | None = None,
+    contexts: int | None = None,
 ) -> Iterator[Answer]:
-    """Yield an answer to each request as it finishes, ``slots`` at a time; requests of one prompt should follow each
-    other.
+    """Yield an answer to each request as it finishes, from ``slots`` sequences at a time; requests of one prompt should
+    follow each other.
 
-    The ``decoding`` of these answers knows no nucleus (0) and no probability (NaN). Raises InputError as
-    ``autodeco.batch.answer``, and for a top-k or min-p, which only that one has.
+    The ``decoding`` of these answers knows no nucleus (0) and no probability (NaN). The slots are of ``contexts`` that
+    take turns, two where the model runs on a GPU and prompts and slots are many. Draws run on ``llm.n_threads_batch``
+    threads. Raises InputError as ``autodeco.batch.answer``, and for a top-k or min-p, which only that one has.
     """
     wanted = list(wanted)
     checked("slots", slots, int, 1)
+    if contexts is not None:
+        checked("contexts", contexts, int, 1, slots)
     check_requests(wanted, llm, heads)
     if any(request.sampling.top_k or request.sampling.min_p for request in wanted):
         raise InputError("answers with a top-k or min-p cannot share what they begin with")
-    return _answers(llm, wanted, heads, min(slots, len(wanted)), seen)
+    return _answers(llm, wanted, heads, min(slots, len(wanted)), seen, contexts)
 
 
 def _answers(
-    llm: llama_cpp.Llama, wanted: list[Request], heads: native.Heads | None, slots: int, seen: Seen | None
+    llm: llama_cpp.Llama,
+    wanted: list[Request],
+    heads: native.Heads | None,
+    slots: int,
+    seen: Seen | None,
+    contexts: int | None,
 ) -> Iterator[Answer]:
     if not wanted:
         return
     check_open(llm)  # which may have been closed, or this process forked, since the requests were checked
-    cells = sum(sorted(len(request.prompt) + request.max_tokens for request in wanted)[-slots:])
-    context = _StateContext(llm, None, slots, cells)
-    try:
-        yield from _run(context, llm, heads, _groups(wanted, slots), seen)
-    finally:
-        context.close()
+    queue = deque(list(group) for _, group in groupby(wanted, key=lambda request: request.prompt))
+    if contexts is None:
+        contexts = 2 if _is_on_gpu(llm) and slots >= 2 * LEAST_SLOTS else 1
+    contexts = min(contexts, len(queue), slots)
+    lengths = sorted((len(request.prompt) + request.max_tokens for request in wanted), reverse=True)
+    with contextlib.ExitStack() as stack:
+        lanes = []
+        for i in range(contexts):
+            own = slots * (i + 1) // contexts - slots * i // contexts
+            context = StateContext(llm, own, sum(lengths[:own]))
+            stack.callback(context.close)
+            lanes.append(_Lane(context, queue, TokenBytes(llm.model, special=True)))
+        pool = stack.enter_context(ThreadPoolExecutor(llm.n_threads_batch, "draws"))
+        parts = PARTS * llm.n_threads_batch
+        while queue or any(lane.is_busy for lane in lanes):
+            for lane in lanes:
+                ended = lane.end_step(seen)
+                lane.begin_step(heads, pool, parts)
+                yield from ended
 
 
-def _run(
-    context: "_StateContext",
-    llm: llama_cpp.Llama,
-    heads: native.Heads | None,
-    queue: deque[list[Request]],
-    seen: Seen | None,
-) -> Iterator[Answer]:
-    token_bytes = TokenBytes(llm.model, special=True)
-    active: dict[Slot, list[_Draws]] = {}  # the answers of a slot have all their tokens in common
-    while queue or active:
-        _admit(context, active, queue, token_bytes)
+def _is_on_gpu(llm: llama_cpp.Llama) -> bool:
+    return llama_cpp.llama_supports_gpu_offload() and llm.model_params.n_gpu_layers != 0
+
+
+class _Step(NamedTuple):
+    """What a context has computed, and the draws from it that are under way."""
+
+    slots: list[Slot]
+    hidden: np.ndarray
+    logits: np.ndarray
+    drawn: list[Future[list[Drawn]]]
+
+
+class _Lane:
+    """The answers that are made in one context; ``queue`` holds those that are not begun, by prompt."""
+
+    def __init__(self, context: StateContext, queue: deque[list[Request]], token_bytes: TokenBytes):
+        self._context, self._queue, self._token_bytes = context, queue, token_bytes
+        self._active: dict[Slot, list[Draws]] = {}  # the answers of a slot have all their tokens in common
+        self._waiting: list[list[Draws]] = []  # branches for which there was no slot
+        self._step: _Step | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._active or self._waiting)
+
+    def begin_step(self, heads: native.Heads | None, pool: ThreadPoolExecutor, parts: int) -> None:
+        """Compute the next states of the active slots, and let ``pool`` draw from them in ``parts``."""
+        self._admit()
+        if not self._active:
+            return
         # In the order of their sequences, in which llama.cpp computes the outputs of every kind of memory.
-        slots = sorted(active, key=lambda slot: slot.seq)
-        hidden, logits = context.states(slots, [active[slot][0].last for slot in slots])
-        rows = iter(draw_rows([active[slot] for slot in slots], hidden, logits, heads))
-        for index, slot in enumerate(slots):
-            branches: dict[int, list[_Draws]] = {}
-            group, ended = active.pop(slot), []
+        slots = sorted(self._active, key=lambda slot: slot.seq)
+        groups = [self._active[slot] for slot in slots]
+        hidden, logits = self._context.states(slots, [group[0].last for group in groups])
+        drawn = self._context.readers = []
+        size = -(-len(slots) // parts)
+        for part in (slice(i, i + size) for i in range(0, len(slots), size)):
+            drawn.append(pool.submit(draw_rows, groups[part], hidden[part], logits[part], heads))
+        self._step = _Step(slots, hidden, logits, drawn)
+
+    def end_step(self, seen: Seen | None) -> list[Answer]:
+        """Add what was drawn to the answers, and return those that are complete."""
+        if not self._step:
+            return []
+        step, self._step = self._step, None
+        rows = chain.from_iterable(part.result() for part in step.drawn)
+        answers = []
+        for index, slot in enumerate(step.slots):
+            group, branches = self._active.pop(slot), {}
+            if seen:
+                samples = [drawing.request.sample for drawing in group]
+                here = slice(index, index + 1)
+                seen(group[0].request.index, samples, step.hidden[here], step.logits[here])
             for drawing in group:
                 row = next(rows)
                 if finish := drawing.add(row):
-                    ended.append((drawing, finish))
+                    answers.append(drawing.answer(finish))
                 else:
                     branches.setdefault(row[0], []).append(drawing)
-            if seen:
-                samples = [drawing.request.sample for drawing in group]
-                seen(group[0].request.index, samples, hidden[index : index + 1], logits[index : index + 1])
-            for drawing, finish in ended:
-                yield drawing.answer(finish)
-            if not branches:
-                context.release(slot, queue[0][0].prompt if queue else ())
-            for branch, drawings in zip(context.branches(slot, len(branches)), branches.values(), strict=True):
-                active[branch] = drawings
+            self._branch(slot, list(branches.values()))
+        return answers
 
+    def _branch(self, slot: Slot, branches: list[list[Draws]]) -> None:
+        if not branches:
+            self._context.release(slot, *self._next())
+            return
+        kept = branches[: 1 + self._context.n_free]
+        for branch, group in zip(self._context.branches(slot, len(kept)), kept, strict=True):
+            self._active[branch] = group
+        self._waiting += branches[len(kept) :]
 
-def _admit(
-    context: "_StateContext", active: dict[Slot, list["_Draws"]], queue: deque[list[Request]], token_bytes: TokenBytes
-) -> None:
-    """Begin what there is room for: all answers of a group together, so that none of its beginnings is passed twice."""
-    room = len(context.slots) - sum(map(len, active.values()))
-    while queue and len(queue[0]) <= room:
-        group = queue.popleft()
-        room -= len(group)
-        active[context.begin(group[0].prompt)] = [_Draws(request, token_bytes) for request in group]
+    def _next(self) -> tuple[tuple[int, ...], ...]:
+        """The prompt, and tokens drawn, that a free slot will be loaded with."""
+        if self._waiting:
+            return self._waiting[-1][0].request.prompt, self._waiting[-1][0].tokens
+        return (self._queue[0][0].prompt,) if self._queue else ()
 
-
-def _groups(wanted: list[Request], slots: int) -> deque[list[Request]]:
-    """Neighbours of the same prompt, at most ``slots`` together."""
-    groups = (list(group) for _, group in groupby(wanted, key=lambda request: request.prompt))
-    return deque(group[i : i + slots] for group in groups for i in range(0, len(group), slots))
-
-
-class _Draws(PartialAnswer):
-    """An answer in the making, with its own random numbers."""
-
-    def __init__(self, request: Request, token_bytes: TokenBytes):
-        super().__init__(request, token_bytes)
-        self.random = np.random.Generator(np.random.PCG64(request.seed))
-        rule = request.sampling.rule
-        self.rule = rule and rule.begin(request.prompt, request.seed, token_bytes)
-
-    def add(self, row: tuple) -> str | None:
-        if self.rule:
-            self.rule.accept(row[0])
-        return super().add(row)
-
-
-def draw_rows(
-    groups: list[list[_Draws]], hidden: np.ndarray, logits: np.ndarray, heads: native.Heads | None
-) -> list[tuple[int, float, float, int, float]]:
-    """The next row of each answer of each group, in order; ``hidden`` [n, H] and ``logits`` [n, V] are the groups'."""
-    guided = [i for i, group in enumerate(groups) if any(d.request.sampling.heads != "none" for d in group)]
-    predicted = {}
-    if guided:
-        of = slice(None) if len(guided) == len(groups) else guided  # all rows need no copy
-        predicted = dict(zip(guided, zip(*heads.predict(hidden[of], logits[of]), strict=True), strict=True))
-    shown, chosen = [], {}  # of each answer; tokens that rules chose by themselves
-    index, used, uniform = [], [], []
-    for i, group in enumerate(groups):
-        row = Row(logits[i])
-        for drawing in group:
-            setting, reported = _setting(drawing, row, predicted.get(i))
-            if isinstance(setting, int):
-                chosen[len(shown)] = setting
-            else:
-                index.append(i)
-                used.append((setting[0], min(setting[1], 1.0)))
-                uniform.append(drawing.random.random())
-            shown.append(reported)
-    drawn = iter(())
-    if used:
-        temperatures, top_ps = np.array(used, np.float32).T
-        drawn = iter(native.nucleus_sample(logits, temperatures, top_ps, np.array(uniform), index))
-    tokens = (chosen[n] if n in chosen else int(next(drawn)) for n in range(len(shown)))
-    return [(token, *reported, 0, np.nan) for token, reported in zip(tokens, shown, strict=True)]
-
-
-def _setting(drawing: _Draws, row: Row, predicted: tuple[float, float] | None) -> tuple[Choice, tuple[float, float]]:
-    """The temperature and top-p to draw with, or the token that a rule chose; and those to report: what heads
-    predicted, NaN for such a token."""
-    sampling = drawing.request.sampling
-    if drawing.rule:
-        choice = drawing.rule.choose(row, drawing.random)
-        return choice, (np.nan, np.nan) if isinstance(choice, int) else choice
-    temperature, top_p = sampling.temperature, sampling.top_p
-    reported = [temperature, top_p]
-    if sampling.heads in ("both", "temperature"):
-        reported[0], temperature = float(predicted[0]), predicted[0] * temperature
-    if sampling.heads in ("both", "top_p"):
-        reported[1], top_p = float(predicted[1]), predicted[1] * top_p
-    return (temperature, top_p), tuple(reported)
-
-
-class _StateContext(BatchContext):
-    """A context that gives hidden states and logits instead of tokens, and whose sequences branch."""
-
-    def __init__(self, llm: llama_cpp.Llama, heads: native.Heads | None, slots: int, cells: int):
-        self._states = native.HiddenStates()
-        super().__init__(llm, heads, slots, cells)
-        self._n_vocab = llm.n_vocab()
-        self._free = list(self.slots)
-
-    def _params(self, llm: llama_cpp.Llama, slots: int, cells: int) -> llama_cpp.llama_context_params:
-        params = super()._params(llm, slots, cells)
-        native.watch(self._states, params)
-        return params
-
-    def _slot(self, llm: llama_cpp.Llama, heads: native.Heads | None, seq: int) -> Slot:
-        return Slot(seq, None)
-
-    def begin(self, prompt: tuple[int, ...]) -> Slot:
-        """Take the free slot that holds the longest prefix of ``prompt``, and load the prompt."""
-        slot, _ = self.fullest(self._free, prompt)
-        self._free.remove(slot)
-        self.load(slot, prompt)
-        return slot
-
-    def branches(self, slot: Slot, number: int) -> list[Slot]:
-        """``number`` slots that hold what ``slot`` holds, the first of them itself."""
-        others = [self._free.pop() for _ in range(number - 1)]
-        for other in others:
-            self._remove(other, 0)
-            llama_cpp.llama_memory_seq_cp(self._memory, slot.seq, other.seq, -1, -1)
-            other.held, other.prompt = list(slot.held), slot.prompt
-        return [slot, *others][:number]
-
-    def release(self, slot: Slot, following: tuple[int, ...]) -> None:
-        """Free ``slot``, but keep the prefix that it shares with the prompt ``following``."""
-        common = self.shared(slot, following)
-        self._remove(slot, common)
-        slot.held = slot.held[:common]
-        slot.prompt = following if common == len(following) - 1 else None
-        self._free.append(slot)
-
-    def states(self, slots: list[Slot], tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Decode one token of each of ``slots``, which stand in the order of their sequences; return hidden states
-        [n, H] and logits [n, V], valid until the next step."""
-        self.flush()
-        self._states.clear()
-        for slot, token in zip(slots, tokens, strict=True):
-            self._add(slot, token, output=True)
-        self.flush()
-        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._ctx), (len(slots), self._n_vocab))
-        return self._states.rows(), logits
+    def _admit(self) -> None:
+        """Begin what there are free slots for: branches that wait, the last first, so that few prompts are under way;
+        then prompts all of whose answers have room. One may have less, as answers share slots: more of them can wait.
+        """
+        context = self._context
+        while self._waiting and context.n_free:
+            slot = context.begin(*self._next())
+            self._active[slot] = self._waiting.pop()
+        room = len(context.slots) - sum(map(len, self._active.values()))
+        begun = False
+        while self._queue and context.n_free and (len(self._queue[0]) <= room or not begun):
+            group = [Draws(request, self._token_bytes) for request in self._queue.popleft()]
+            self._active[context.begin(group[0].request.prompt)] = group
+            room -= len(group)
+            begun = True

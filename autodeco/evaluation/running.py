@@ -17,7 +17,6 @@ from autodeco.base.token_bytes import TokenBytes
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Answer, shared
 from autodeco.batch.request import check_requests
-from autodeco.batch.rules import spread_of
 from autodeco.data.json_lines import place_of
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
@@ -232,7 +231,7 @@ class Spreads:
     def note(self, index: int, samples: list[int], hidden: np.ndarray, logits: np.ndarray) -> None:
         """Note one of them, from which ``samples`` were drawn."""
         if wanted := [sample for sample in samples if self._is_wanted(sample)]:
-            spread = spread_of(logits[0])
+            spread = native.spread(logits[0])
             for sample in wanted:
                 self._found.setdefault((index, sample), []).append(spread)
 

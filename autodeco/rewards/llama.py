@@ -88,7 +88,7 @@ class LlamaPolicy:
 
         def seen(index: int, samples: list[int], hidden: np.ndarray, logits: np.ndarray) -> None:
             self._compare(hidden, logits)
-            state = (len(self._states), 1 / np.exp(logits[0] - logits[0].max()).sum())
+            state = (len(self._states), native.spread(logits[0])[1])
             for sample in samples:
                 states_of[index][sample].append(state)
             self._states.append(hidden[0].copy())

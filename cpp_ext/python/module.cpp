@@ -8,6 +8,7 @@
 #include "heads_predict.h"
 #include "hidden_states.h"
 #include "language_model.h"
+#include "row_draws.h"
 #include "sampler_state.h"
 
 #include <pybind11/numpy.h>
@@ -30,6 +31,7 @@ namespace {
 using float_array  = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using double_array = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using row_array    = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+using flag_array   = py::array_t<bool, py::array::c_style | py::array::forcecast>;
 
 // Raise ValueError with what the C interface said, in which paths and names need not be UTF-8.
 [[noreturn]] void raise(const autodeco_error & error) {
@@ -106,6 +108,18 @@ private:
     std::unique_ptr<autodeco_heads, heads_deleter> ptr;
 };
 
+// Throw for the request `index` if it cannot be drawn from one of `n_rows` rows.
+void check_request(const autodeco::draw_request & request, py::ssize_t index, py::ssize_t n_rows) {
+    const char * wrong = !(request.uniform >= 0.0 && request.uniform < 1.0) ? "u is outside [0, 1)" :
+                         !(request.temperature >= 0.0f)                     ? "temperature is negative or NaN" :
+                         std::isnan(request.top_p)                          ? "top-p is NaN" :
+                         request.row < 0 || request.row >= n_rows           ? "there is no such row of logits" :
+                                                                              nullptr;
+    if (wrong) {
+        throw std::invalid_argument("row " + std::to_string(index) + ": " + wrong);
+    }
+}
+
 // Request i draws from row rows[i] of the logits; None: from row i.
 py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_array & temperature, const float_array & top_p, const double_array & u,
                                     const std::optional<row_array> & rows) {
@@ -117,15 +131,7 @@ py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_arra
     std::vector<autodeco::draw_request> requests;
     for (py::ssize_t i = 0; i < n; ++i) {
         requests.push_back({ rows ? rows->at(i) : i, temperature.at(i), top_p.at(i), u.at(i) });
-        const autodeco::draw_request & request = requests.back();
-        const char *                   wrong   = !(request.uniform >= 0.0 && request.uniform < 1.0)       ? "u is outside [0, 1)" :
-                                                 !(request.temperature >= 0.0f)                           ? "temperature is negative or NaN" :
-                                                 std::isnan(request.top_p)                                ? "top-p is NaN" :
-                                                 request.row < 0 || request.row >= logits.shape(0)        ? "there is no such row of logits" :
-                                                                                                            nullptr;
-        if (wrong) {
-            throw std::invalid_argument("row " + std::to_string(i) + ": " + wrong);
-        }
+        check_request(requests.back(), i, logits.shape(0));
     }
     std::vector<autodeco::nucleus_draw> draws(requests.size());
     {
@@ -143,6 +149,73 @@ py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_arra
         tokens.mutable_at(i) = draws[i].token;
     }
     return tokens;
+}
+
+// Tokens, temperatures and top-p [n]; request i draws from row rows[i], in ascending order, of hidden states and logits.
+py::tuple draw_from_rows(const heads * h, const float_array & hidden, const float_array & logits, const row_array & rows, const float_array & temperature,
+                         const float_array & top_p, const flag_array & by_temperature_head, const flag_array & by_top_p_head, const double_array & u) {
+    const py::ssize_t n = rows.ndim() == 1 ? rows.shape(0) : -1;
+    for (const py::array * each : { (const py::array *) &temperature, (const py::array *) &top_p, (const py::array *) &by_temperature_head,
+                                    (const py::array *) &by_top_p_head, (const py::array *) &u }) {
+        if (each->ndim() != 1 || each->shape(0) != n) {
+            throw std::invalid_argument("expected rows, temperature, top_p, by_temperature_head, by_top_p_head and u [n] with the same n");
+        }
+    }
+    if (hidden.ndim() != 2 || logits.ndim() != 2 || hidden.shape(0) != logits.shape(0)) {
+        throw std::invalid_argument("expected hidden [m, H] and logits [m, V] with the same m");
+    }
+    const autodeco::heads_data * data = h ? h->get()->data.get() : nullptr;
+    if (data && (hidden.shape(1) != data->n_embd || logits.shape(1) != data->n_vocab)) {
+        throw std::invalid_argument("the heads are made for a width of " + std::to_string(data->n_embd) + " and a vocabulary of " + std::to_string(data->n_vocab));
+    }
+    std::vector<autodeco::guided_draw> draws;
+    for (py::ssize_t i = 0; i < n; ++i) {
+        draws.push_back({ { rows.at(i), temperature.at(i), top_p.at(i), u.at(i) }, by_temperature_head.at(i), by_top_p_head.at(i) });
+        const autodeco::guided_draw & draw = draws.back();
+        check_request(draw.request, i, logits.shape(0));
+        if (i > 0 && draw.request.row < draws[i - 1].request.row) {
+            throw std::invalid_argument("row " + std::to_string(i) + ": stands before a lower row");
+        }
+        if (!data && (draw.by_temperature_head || draw.by_top_p_head)) {
+            throw std::invalid_argument("row " + std::to_string(i) + ": wants heads, and there are none");
+        }
+    }
+    py::array_t<int32_t> tokens(n);
+    py::array_t<float>   used_temperature(n);
+    py::array_t<float>   used_top_p(n);
+    std::string          error;
+    bool                 ok;
+    {
+        const float *   states  = hidden.data();
+        const float *   z       = logits.data();
+        const int64_t   n_vocab = logits.shape(1);
+        int32_t * const token   = tokens.mutable_data();
+        float * const   t       = used_temperature.mutable_data();
+        float * const   p       = used_top_p.mutable_data();
+        py::gil_scoped_release release;
+        ok = autodeco::draw_from_rows(data, states, z, n_vocab, draws.data(), (int64_t) draws.size(), token, t, p, error);
+    }
+    if (!ok) {
+        throw std::invalid_argument(error);
+    }
+    return py::make_tuple(tokens, used_temperature, used_top_p);
+}
+
+py::tuple spread(const float_array & logits) {
+    if (logits.ndim() != 1) {
+        throw std::invalid_argument("expected logits [V]");
+    }
+    autodeco::spread found;
+    {
+        const float * z = logits.data();
+        const int64_t n = logits.shape(0);
+        py::gil_scoped_release release;
+        found = autodeco::spread_of_row(z, n);
+    }
+    if (found.status != autodeco::row_status::ok) {
+        throw std::invalid_argument(autodeco::row_status_message(found.status));
+    }
+    return py::make_tuple(found.entropy, found.max_prob);
 }
 
 // A chain with one sampler of ours, attached to a context. llama.cpp keeps pointers to it: it must be detached or outlive
@@ -340,6 +413,10 @@ PYBIND11_MODULE(_native, m) {
     m.def("refused_model", &autodeco::refused_model, py::arg("architecture"), py::arg("causal"), py::arg("pooling"));
 
     m.def("nucleus_sample", &nucleus_sample, py::arg("logits"), py::arg("temperature"), py::arg("top_p"), py::arg("u"), py::arg("rows") = py::none());
+
+    m.def("draw_from_rows", &draw_from_rows, py::arg("heads").none(true), py::arg("hidden"), py::arg("logits"), py::arg("rows"), py::arg("temperature"),
+          py::arg("top_p"), py::arg("by_temperature_head"), py::arg("by_top_p_head"), py::arg("u"));
+    m.def("spread", &spread, py::arg("logits"));
 
     py::class_<graph_sampler>(m, "GraphSampler")
         .def(py::init<const heads *, bool>())

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from autodeco import native
 from autodeco.batch import Sampling, requests
 from autodeco.batch import answer as answer_in_graph
-from autodeco.batch.rules import Row, spread_of
+from autodeco.batch.rules import Row
 from autodeco.batch.shared import answer
 from autodeco.errors import InputError
 from autodeco.evaluation import rivals
@@ -116,12 +117,12 @@ def test_adaptive_p_moves_its_target_against_the_tokens_it_chose():
 
 
 def test_edt_and_greedy_threshold_follow_the_spread():
-    entropy, top = spread_of(LOGITS)
+    entropy, top = native.spread(LOGITS)
     p = at(1.0)
     assert (entropy, top) == pytest.approx((-(p @ np.log(p)), p.max()))
     assert edt.EntropyRule(0.6, 0.1).choose(Row(LOGITS), None) == (pytest.approx(0.6 * 0.8 ** (0.1 / entropy)), 1.0)
     sure = np.array([0.0, -np.inf, -np.inf], np.float32)
-    assert spread_of(sure) == (0.0, 1.0)
+    assert native.spread(sure) == (0.0, 1.0)
     assert edt.EntropyRule(0.6, 0.1).choose(Row(sure), None) == (0.0, 1.0)
     assert 0.4 < top < 0.45
     rules = [greedy_threshold.ThresholdRule(threshold, 0.7) for threshold in (0.4, 0.45)]

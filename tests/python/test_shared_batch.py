@@ -120,12 +120,12 @@ def test_prompts_that_take_turns_in_the_slots_are_not_mixed_up(llm):
 def test_draws_of_a_group_are_from_one_row(llm, monkeypatch):
     """128 copies of a row of 152k logits would be 78 MB a token."""
     rows = []
-    draw = native.nucleus_sample
+    draw = native.draw_from_rows
 
-    def drawn(logits, temperature, top_p, u, index):
+    def drawn(heads, hidden, logits, index, *settings):
         rows.append((len(logits), logits.base is not None, list(index)))
-        return draw(logits, temperature, top_p, u, index)
+        return draw(heads, hidden, logits, index, *settings)
 
-    monkeypatch.setattr(native, "nucleus_sample", drawn)
+    monkeypatch.setattr(native, "draw_from_rows", drawn)
     assert len(list(answer(llm, requests(llm, QUESTIONS[:1], 6, Sampling(0.01, heads="none"), 2), None, 6))) == 6
     assert rows[0] == (1, True, [0] * 6)  # llama.cpp's own memory

@@ -273,20 +273,35 @@ nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float tempera
     return nucleus(logits, n_vocab, temperature, top_p, ws, seen).draw(uniform);
 }
 
-void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, nucleus_draw * draws) {
-    const auto settings = [&](int64_t i) { return std::make_tuple(requests[i].row, requests[i].temperature, requests[i].top_p); };
+void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, nucleus_draw * draws, bool seen) {
+    // those at the temperature whose exponentials the workspace has come first
+    const exponent_map known    = ws.em;
+    const auto         settings = [&](int64_t i) {
+        const draw_request & one = requests[i];
+        return std::make_tuple(one.row, !(seen && exponents_at(one.temperature, known.max).inv_temperature == known.inv_temperature), one.temperature, one.top_p);
+    };
 
     std::vector<int64_t> order(n);
     std::iota(order.begin(), order.end(), 0);
     std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return settings(a) < settings(b); });
     for (int64_t i = 0; i < n;) {
         const draw_request & first = requests[order[i]];
-        nucleus              shared(logits + first.row * n_vocab, n_vocab, first.temperature, first.top_p, ws, false);
+        nucleus              shared(logits + first.row * n_vocab, n_vocab, first.temperature, first.top_p, ws, seen);
         const auto           these = settings(order[i]);
         do {
             draws[order[i]] = shared.draw(requests[order[i]].uniform);
         } while (++i < n && settings(order[i]) == these);
     }
+}
+
+spread distribution_spread(const float * logits, int64_t n_vocab, row_workspace & ws) {
+    float            max;
+    const row_status status = scan(logits, n_vocab, ws, max);
+    if (status != row_status::ok) {
+        return { status, 0.0, 0.0 };
+    }
+    const row_sums sums = best_passes().exponentials(row_of(logits, n_vocab, ws), { max, 1.0f });
+    return { status, std::max(0.0, std::log(sums.e) - sums.e_x / sums.e), 1.0 / sums.e };
 }
 
 const char * distribution_isa() {

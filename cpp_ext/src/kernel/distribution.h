@@ -61,8 +61,17 @@ struct draw_request {
     double  uniform;
 };
 
-// What nucleus_sample draws for each of n requests from logits [rows, n_vocab].
-void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, nucleus_draw * draws);
+// What nucleus_sample draws for each of n requests from logits [rows, n_vocab]. `seen`, of one row only, is as there.
+void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, nucleus_draw * draws, bool seen = false);
+
+// Entropy in nats and the highest probability of softmax(logits).
+struct spread {
+    row_status status;
+    double     entropy;
+    double     max_prob;
+};
+
+spread distribution_spread(const float * logits, int64_t n_vocab, row_workspace & ws);
 
 // Name of the vector instructions that the passes run on: "avx512", "avx2", "neon" or "generic".
 const char * distribution_isa();

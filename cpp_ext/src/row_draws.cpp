@@ -1,0 +1,83 @@
+#include "row_draws.h"
+
+#include "cpu_heads.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace autodeco {
+
+namespace {
+
+// memory that a thread keeps for its next rows
+row_workspace & workspace() {
+    thread_local row_workspace ws;
+    return ws;
+}
+
+bool is_finite(const float * values, int64_t n) {
+    return std::all_of(values, values + n, [](float value) { return std::isfinite(value); });
+}
+
+} // namespace
+
+bool draw_from_rows(const heads_data * heads, const float * hidden, const float * logits, int64_t n_vocab, const guided_draw * draws, int64_t n,
+                    int32_t * tokens, float * temperature, float * top_p, std::string & error) {
+    row_workspace &           ws = workspace();
+    std::vector<draw_request> requests;
+    std::vector<nucleus_draw> drawn;
+
+    for (int64_t begin = 0, end; begin < n; begin = end) {
+        const int64_t row    = draws[begin].request.row;
+        bool          guided = false;
+        for (end = begin; end < n && draws[end].request.row == row; ++end) {
+            guided = guided || draws[end].by_temperature_head || draws[end].by_top_p_head;
+        }
+        const float * z           = logits + row * n_vocab;
+        float         predicted_t = 1.0f;
+        float         predicted_p = 1.0f;
+        ws.has_row                = false; // of another row
+        if (guided) {
+            if (!is_finite(hidden + row * heads->n_embd, heads->n_embd)) {
+                error = "hidden state " + std::to_string(row) + " holds NaN or inf";
+                return false;
+            }
+            cpu_heads_of(*heads, hidden + row * heads->n_embd, z, ws, predicted_t, predicted_p);
+        }
+
+        requests.clear();
+        for (int64_t i = begin; i < end; ++i) {
+            draw_request request = draws[i].request;
+            request.row          = 0;
+            temperature[i]       = request.temperature;
+            top_p[i]             = request.top_p;
+            if (draws[i].by_temperature_head) {
+                temperature[i]       = predicted_t;
+                request.temperature *= predicted_t;
+            }
+            if (draws[i].by_top_p_head) {
+                top_p[i]       = predicted_p;
+                request.top_p *= predicted_p;
+            }
+            requests.push_back(request);
+        }
+        drawn.resize(requests.size());
+        nucleus_samples(z, n_vocab, requests.data(), (int64_t) requests.size(), ws, drawn.data(), guided);
+        for (int64_t i = begin; i < end; ++i) {
+            const nucleus_draw & one = drawn[i - begin];
+            if (one.status != row_status::ok) {
+                error = "row " + std::to_string(row) + ": " + row_status_message(one.status);
+                return false;
+            }
+            tokens[i] = one.token;
+        }
+    }
+    return true;
+}
+
+spread spread_of_row(const float * logits, int64_t n_vocab) {
+    return distribution_spread(logits, n_vocab, workspace());
+}
+
+} // namespace autodeco
