@@ -33,7 +33,7 @@ def admissions() -> dict[str, Callable[[], int]]:
     common = rng.integers(0, 50_000, TOKENS // 2).tolist()
     prompts = [(*common, *rng.integers(0, 50_000, TOKENS - len(common)).tolist()) for _ in range(PROMPTS)]
     context = object.__new__(BatchContext)  # without llama.cpp's part
-    context._can_cut, context._window, context.slots = True, 0, [Slot(seq, None) for seq in range(SLOTS)]
+    context._can_cut, context._window, context.slots = True, 0, [Slot(seq) for seq in range(SLOTS)]
     for slot in context.slots:
         slot.prompt = prompts[slot.seq % (PROMPTS - 1)]  # nobody holds the last one
         slot.held = [*slot.prompt, *rng.integers(0, 50_000, ANSWER).tolist()]

@@ -37,11 +37,12 @@ def common_length(a: list[int], b: list[int]) -> int:
 
 
 class Slot:
-    """One sequence of a context: what its memory holds, and its sampler."""
+    """One sequence of a context: what its memory holds, and its sampler where the graph draws."""
 
-    def __init__(self, seq: int, graph: native.GraphSampler):
+    def __init__(self, seq: int, graph: native.GraphSampler | None = None):
         self.seq = seq
-        self.graph = graph
+        if graph is not None:
+            self.graph = graph
         self.held: list[int] = []  # tokens in memory, those included that are decoded with the next batch
         self.prompt: tuple[int, ...] | None = None  # the object that it was loaded with, while all but its last is held
         self.pending = 0  # of those, how many

@@ -22,7 +22,7 @@ from autodeco.batch.answers import Answer
 from autodeco.batch.context import Slot
 from autodeco.batch.request import Request, check_open, check_requests
 from autodeco.batch.shared_context import StateContext
-from autodeco.batch.shared_draws import Draws, Drawn, draw_rows
+from autodeco.batch.shared_draws import Drawn, Draws, draw_rows
 from autodeco.errors import InputError
 from autodeco.settings.options import checked
 

@@ -26,7 +26,7 @@ class StateContext(BatchContext):
         return params
 
     def _slot(self, llm: llama_cpp.Llama, heads: native.Heads | None, seq: int) -> Slot:
-        return Slot(seq, None)
+        return Slot(seq)
 
     @property
     def n_free(self) -> int:

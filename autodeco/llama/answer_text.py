@@ -29,6 +29,8 @@ class AnswerText:
     def add(self, piece: bytes) -> str:
         """Take the bytes of a token; return what is certain now, and was not before. The text may have ``stopped``."""
         self.last = self._decoder.decode(piece)
+        if not self._stops:
+            return self._release(self.last, "")
         text = self._held + self.last
         cuts = [text.find(stop) for stop in self._stops]
         if cuts := [cut for cut in cuts if cut >= 0]:

@@ -77,6 +77,79 @@ def test_arrays_that_are_no_numbers_are_refused(exported, where, bad):
         native.predict(exported("f32"), **arrays)
 
 
+def test_draws_from_rows_are_those_of_prediction_and_nucleus(exported):
+    """Settings, heads and both, from rows with many draws, one and none."""
+    inputs = load_file(GOLDEN / "smollm2.inputs.safetensors")
+    hidden, logits = inputs["hidden"], inputs["logits"]
+    temperatures, top_ps = native.predict(exported("f32"), hidden, logits)
+    random = np.random.default_rng(3)
+    n, most = 300, len(hidden)
+    rows = np.sort(random.integers(0, most - 1, n))
+    rows[-1] = most - 1
+    by_t, by_p = random.random(n) < 0.6, random.random(n) < 0.6
+    t, p = random.choice([0.0, 0.5, 1.5], n), random.choice([0.5, 1.0], n)
+    u = random.random(n)
+    heads = native.load_heads(exported("f32"))
+    tokens, reported_t, reported_p = native.draw_from_rows(heads, hidden, logits, rows, t, p, by_t, by_p, u)
+    expected = native.nucleus_sample(
+        logits, np.where(by_t, temperatures[rows] * t, t), np.where(by_p, top_ps[rows] * p, p), u, rows
+    )
+    assert np.mean(tokens == expected) > 0.99, "the exponentials of predicted temperatures differ in the last digit"
+    assert len(set(tokens.tolist())) > 10
+    np.testing.assert_allclose(reported_t, np.where(by_t, temperatures[rows], t), rtol=1e-6)
+    np.testing.assert_allclose(reported_p, np.where(by_p, top_ps[rows], p), rtol=1e-6)
+
+
+def drawing(**changes):
+    """Arguments for two draws from two rows."""
+    two = np.zeros(2)
+    given = {"heads": None, "hidden": np.zeros((2, 4)), "logits": np.zeros((2, 9)), "rows": [0, 1], "temperature": two}
+    given |= {"top_p": two, "by_temperature_head": [False] * 2, "by_top_p_head": [False] * 2, "u": two}
+    return native.draw_from_rows(**given | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"rows": [1, 0]}, "row 1: stands before a lower row"),
+     ({"rows": [0, 2]}, "row 1: there is no such row"),
+     ({"u": [0.0, 1.0]}, "row 1: u is outside"),
+     ({"temperature": [-1.0, 1.0]}, "row 0: temperature"),
+     ({"top_p": [1.0]}, "with the same n"),
+     ({"hidden": np.zeros((1, 4))}, "with the same m"),
+     ({"by_top_p_head": [False, True]}, "row 1: wants heads"),
+     ({"logits": np.array([[0.0] * 9, [np.nan] * 9])}, "row 1: logits, temperature or top-p hold NaN"),
+     ({"logits": np.full((2, 9), -np.inf)}, "row 0: every logit is -inf")],
+)  # fmt: skip
+def test_draws_that_cannot_be_made_are_refused(changes, message):
+    assert [values.tolist() for values in drawing()] == [[0, 0], [0.0, 0.0], [0.0, 0.0]]
+    with pytest.raises(ValueError, match=message):
+        drawing(**changes)
+
+
+def test_hidden_states_and_heads_of_draws_are_checked(exported):
+    heads = native.load_heads(exported("f32"))
+    sizes = {"hidden": np.zeros((2, 576)), "logits": np.zeros((2, 49152))}
+    with pytest.raises(ValueError, match="made for a width of 576 and a vocabulary of 49152"):
+        drawing(heads=heads)
+    sizes["hidden"][1, 3] = np.inf
+    assert drawing(heads=heads, **sizes)[0].tolist() == [0, 0], "nothing reads the state"
+    with pytest.raises(ValueError, match="hidden state 1 holds NaN or inf"):
+        drawing(heads=heads, by_temperature_head=[False, True], **sizes)
+
+
+def test_the_spread_is_that_of_the_softmax():
+    random = np.random.default_rng(4)
+    for n, deviation in ((1, 1.0), (8, 0.0), (1000, 5.0), (151_936, 1.0), (151_936, 8.0)):
+        logits = (deviation * random.standard_normal(n)).astype(np.float32)
+        logits[: n // 5] = -np.inf
+        p = np.exp(logits.astype(np.float64) - logits.max())
+        p = p[p > 0] / p.sum()
+        assert native.spread(logits) == pytest.approx((-(p @ np.log(p)), p.max()), rel=1e-5, abs=1e-6)
+    for wrong in ([0.0, np.nan], [np.inf, 0.0], [-np.inf] * 3):
+        with pytest.raises(ValueError, match=r"NaN|-inf"):
+            native.spread(np.array(wrong, np.float32))
+
+
 def test_a_missing_heads_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.gguf: no such heads file"):
         native.load_heads(tmp_path / "none.gguf")

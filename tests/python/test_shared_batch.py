@@ -1,5 +1,6 @@
 """Answers that share what they begin with: each follows its own distribution, and nothing is computed twice."""
 
+import time
 from collections import Counter
 
 import llama_cpp
@@ -10,9 +11,12 @@ from scipy import stats
 from autodeco import native
 from autodeco.base.states import StateReader, open_stateful
 from autodeco.base.tokenizer import Tokenizer
-from autodeco.batch import Sampling, generate, requests
+from autodeco.batch import Sampling, generate, requests, shared
 from autodeco.batch.shared import answer
+from autodeco.batch.shared_context import StateContext
+from autodeco.batch.shared_draws import draw_rows
 from autodeco.errors import InputError
+from autodeco.llama.opening import open_llama
 from builders.distributions import exact
 from builders.questions import GREEDY, PROMPT, QUESTIONS, in_order
 from builders.stock_llama import last_state
@@ -21,6 +25,13 @@ from builders.stock_llama import last_state
 @pytest.fixture(scope="module")
 def heads(exported):
     return native.load_heads(exported("f32"))
+
+
+@pytest.fixture
+def llm_to_close(smollm2):
+    llm = open_llama(smollm2, None, n_ctx=256, n_threads=1, n_threads_batch=2)
+    yield llm
+    llm.close()
 
 
 def test_first_tokens_follow_the_distribution_of_each_setting(smollm2, llm, exported, heads):
@@ -129,3 +140,59 @@ def test_draws_of_a_group_are_from_one_row(llm, monkeypatch):
     monkeypatch.setattr(native, "draw_from_rows", drawn)
     assert len(list(answer(llm, requests(llm, QUESTIONS[:1], 6, Sampling(0.01, heads="none"), 2), None, 6))) == 6
     assert rows[0] == (1, True, [0] * 6)  # llama.cpp's own memory
+
+
+def test_branches_wait_for_a_slot(llm, monkeypatch):
+    """More answers than slots: no slot stands empty while one waits, and each answer goes on with its own numbers."""
+    sampling = Sampling(1.5, heads="none")
+    wanted = requests(llm, QUESTIONS[:3], 5, sampling, 5, seed=2)
+    steps, states = [], StateContext.states
+    monkeypatch.setattr(
+        StateContext, "states", lambda c, slots, last: steps.append(len(slots)) or states(c, slots, last)
+    )
+    few = in_order(answer(llm, wanted, None, 2))
+    assert max(steps) == 2
+    assert np.mean([count == 2 for count in steps]) > 0.8, "slots stand empty while answers wait"
+    many = in_order(answer(llm, wanted, None, len(wanted)))
+    assert [(a.prompt, a.sample, len(a.decoding)) for a in few] == [(i, j, 5) for i in range(3) for j in range(5)]
+    same = [a.decoding.token[0] == b.decoding.token[0] for a, b in zip(few, many, strict=True)]
+    assert np.mean(same) >= 0.8, "a rounding can turn one"
+    assert len({tuple(a.decoding.token) for a in many}) > 10, "the answers are too alike to test anything"
+
+
+def test_two_contexts_give_the_answers_of_one(llm, heads):
+    wanted = requests(llm, QUESTIONS, 3, [Sampling(2.0, 2.0)] * len(QUESTIONS), 4, seed=4)
+    one = in_order(answer(llm, wanted, heads, 6))
+    noted = []
+    two = in_order(answer(llm, wanted, heads, 6, lambda *told: noted.extend((told[0], i) for i in told[1]), contexts=2))
+    assert [(a.prompt, a.sample) for a in two] == [(a.prompt, a.sample) for a in one]
+    same = [a.decoding.token.tolist() == b.decoding.token.tolist() for a, b in zip(one, two, strict=True)]
+    assert np.mean(same) >= 0.7, "a rounding can turn one"
+    assert Counter(noted) == {(a.prompt, a.sample): len(a.decoding) for a in two}
+
+
+def test_a_model_is_not_freed_while_threads_draw(llm_to_close, monkeypatch):
+    """The other context's logits are drawn from while an answer is out."""
+    alive = []
+
+    def slowly(groups, hidden, logits, heads):
+        time.sleep(0.2)
+        alive.append(float(logits[0, 0]))  # memory that is gone would end the process
+        return draw_rows(groups, hidden, logits, heads)
+
+    monkeypatch.setattr(shared, "draw_rows", slowly)
+    wanted = requests(llm_to_close, QUESTIONS[:3], 1, GREEDY, 1)
+    answers = answer(llm_to_close, wanted, None, 2, contexts=2)
+    next(answers)
+    begun = len(alive)
+    llm_to_close.close()
+    assert len(alive) > begun, "nothing was being drawn: this tests nothing"
+    with pytest.raises(InputError, match="was closed"):
+        list(answers)
+
+
+def test_contexts_are_checked(llm):
+    wanted = requests(llm, QUESTIONS, 1, GREEDY, 2)
+    for number in (0, 5, 1.5):
+        with pytest.raises(InputError, match="contexts"):
+            answer(llm, wanted, None, 4, contexts=number)
