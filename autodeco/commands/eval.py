@@ -24,8 +24,9 @@ class Files(Options):
     heads: Path | None = option(None, "heads for the model; none: static settings only", metavar="HEADS.gguf")
     tasks: tuple[str, ...] = option(
         (),
-        "families NAME[:key=value,...] of reasoning-gym, humaneval, families of your own python:MODULE:NAME, problems "
-        "FILE.jsonl[:CHECKER] with the checkers of `autodeco rollout` (default: exact), or lists FILE.yaml",
+        "families NAME[:key=value,...] of reasoning-gym, humaneval, instruction_following, families of your own "
+        "python:MODULE:NAME, problems FILE.jsonl[:CHECKER] with the checkers of `autodeco rollout` (default: exact), "
+        "or lists FILE.yaml",
         metavar="TASK",
     )
     trained_on: tuple[Path, ...] = option((), "leave out the questions in these", metavar="DATA.jsonl")

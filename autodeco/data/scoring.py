@@ -26,7 +26,7 @@ MEMORY = 2**30  # beyond what a worker has once its checker is loaded
 # These read a text once, in time and memory that grow with its length; a process would cost more than they do.
 HARMLESS = ("exact", "number", "choice")
 
-# Importing these takes seconds, which no answer should pay for.
+# Importing these takes seconds, which no answer should pay for; a function of a module names its own by ``imports``.
 _IMPORTED = {"math": "math_verify", "reasoning-gym": "reasoning_gym"}
 
 _worker_checker: Checker | None = None
@@ -105,12 +105,13 @@ def _prepare(spec: str, memory: int) -> None:
     """Load the checker in a worker, and limit the memory that it may take from here on."""
     global _worker_checker
     _worker_checker = checker(spec)
-    if spec in _IMPORTED:
+    module = _IMPORTED.get(spec, getattr(_worker_checker, "imports", None))
+    if module:
         # some scorers evaluate an answer, which may print
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         logging.getLogger("math_verify").setLevel(logging.ERROR)  # warns that it has no limits: ours are around it
         with contextlib.suppress(ImportError):  # told where it is used
-            importlib.import_module(_IMPORTED[spec])
+            importlib.import_module(module)
     with contextlib.suppress(ImportError, OSError, ValueError):  # systems without such limits
         import resource
 

@@ -2,13 +2,15 @@
 
 import json
 import os
+import random
 import sys
 
 import pytest
 
 from autodeco.data.checkers import check, checker
+from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
-from autodeco.evaluation.families import Family, digest, family, human_eval
+from autodeco.evaluation.families import Family, digest, family, human_eval, instruction_following
 from autodeco.evaluation.families.sandbox import runs
 from autodeco.evaluation.folders import describe
 from autodeco.evaluation.settings import Settings
@@ -142,3 +144,61 @@ def test_the_known_tasks_can_all_be_drawn():
     for spec in specs:
         (problem,) = Task(spec, 1, 1).test
         assert problem["entry"]["answer"] is not None
+
+
+def instructed(*rules, **kwargs):
+    """A problem with ``rules`` of IFEval, the first of which has arguments."""
+    pytest.importorskip("if_verifiable")
+    return {"prompt": "Write.", "instruction_id_list": list(rules), "kwargs": [kwargs, *[{}] * (len(rules) - 1)]}
+
+
+@pytest.mark.slow  # what the package imports
+def test_instructions_are_drawn_and_all_must_be_kept():
+    pytest.importorskip("if_verifiable")
+    problems = instruction_following.problems({"size": 60})
+    state = random.getstate()
+    assert problems == instruction_following.problems({"size": 80})[:60]
+    assert random.getstate() == state, "a program's own random numbers are its own"
+    json.dumps(problems)
+    texts = [problem["prompt"][0]["content"] for problem in problems]
+    assert len(set(texts)) == 60
+    assert {rule for p in problems for rule in p["instruction_id_list"]} == set(instruction_following.RULES)
+    assert {len(problem["kwargs"]) for problem in problems} == {1, 2, 3}
+    assert {len(p["instruction_id_list"]) for p in instruction_following.problems({"size": 9, "rules": 1})} == {1}
+    task = Task(*parse_specs(["instruction_following:size=40"]), 0, 20, 5)
+    assert (len(task.test), task.checker) == (20, instruction_following.CHECKER)
+    problem = instructed("keywords:existence", "punctuation:no_comma", keywords=["tide", "moon"])
+    with Scorer(instruction_following.CHECKER, workers=1) as scorer:
+        answers = ["The moon makes the tide.", "The moon, the tide.", "The tide.", "", "<think>a, b</think> tide moon"]
+        assert scorer.score([(problem, text) for text in answers]).tolist() == [1.0, 0.0, 0.0, 0.0, 1.0]
+        assert scorer.exceeded == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [({"prompt": "?"}, "no instruction_id_list and kwargs"),
+     ({"prompt": "?", "instruction_id_list": ["punctuation:no_comma"], "kwargs": []}, "of the same length"),
+     ({"prompt": "?", "instruction_id_list": ["punctuation:none"], "kwargs": [{}]}, "'punctuation:none', which")],
+)  # fmt: skip
+def test_problems_without_known_instructions_are_refused(problem, message):
+    pytest.importorskip("if_verifiable")
+    with pytest.raises(InputError, match=message):
+        instruction_following.score(problem, "text")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [({"n": 3}, "has no setting n; it has size and rules"),
+     ({"rules": 4}, "rules=4 must be a whole number from 1 to 3"),
+     ({"size": "7"}, "size=7 must be a whole number")],
+)  # fmt: skip
+def test_settings_of_instructions_are_checked(config, message):
+    with pytest.raises(InputError, match=message):
+        instruction_following.problems(config)
+
+
+def test_instructions_without_their_package_name_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "langdetect", None)
+    with pytest.raises(InputError, match=r"needs the package if-verifiable; pip install 'autodeco\[instructions\]'"):
+        instruction_following.problems({})

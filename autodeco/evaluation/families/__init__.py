@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodeco.errors import InputError
-from autodeco.evaluation.families import human_eval
+from autodeco.evaluation.families import human_eval, instruction_following
 
 OWN = "python:"
 
@@ -24,6 +24,7 @@ class Family:
 
 FAMILIES = {
     "humaneval": Family(human_eval.problems, human_eval.CHECKER),
+    "instruction_following": Family(instruction_following.problems, instruction_following.CHECKER),
 }
 
 
