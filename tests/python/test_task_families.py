@@ -199,6 +199,7 @@ def test_settings_of_instructions_are_checked(config, message):
 
 
 def test_instructions_without_their_package_name_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "langdetect", None)
+    monkeypatch.setitem(sys.modules, "if_verifiable.ifeval", None)
+    monkeypatch.setitem(sys.modules, "if_verifiable", None)
     with pytest.raises(InputError, match=r"needs the package if-verifiable; pip install 'autodeco\[instructions\]'"):
         instruction_following.problems({})

@@ -121,11 +121,10 @@ score.imports = "if_verifiable.ifeval"  # type: ignore[attr-defined]  # takes se
 def _registry() -> Any:
     """The rules of IFEval."""
     try:
-        import langdetect
-        from if_verifiable.ifeval import instructions_registry
+        from if_verifiable.ifeval import instructions, instructions_registry
     except ImportError:
         raise InputError(MISSING) from None
-    langdetect.DetectorFactory.seed = 0  # which would else guess differently each time
+    instructions.langdetect.DetectorFactory.seed = 0  # which would else guess differently each time
     return instructions_registry
 
 
