@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server edge edge-arm edge-windows edge-cuda edge-vulkan edge-metal edge-rpc edge-bench bench wheel wheel-programs clean
+.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server stock-server server-peer edge edge-arm edge-windows edge-cuda edge-vulkan edge-metal edge-rpc edge-bench bench wheel wheel-programs clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -101,6 +101,16 @@ fuzz-heads: clang
 server: setup $(LLAMA_CPP_SOURCE)
 	$(BIN)/cmake --preset x86-64 -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_SERVER=ON > build/server.log
 	$(BIN)/cmake --build build/x86-64 --target autodeco-server
+
+# llama.cpp's own server, built the same way: build/stock/llama-server, to compare with.
+stock-server: setup $(LLAMA_CPP_SOURCE)
+	$(BIN)/cmake --preset x86-64 -B build/stock -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_SERVER=ON -DAUTODECO_STOCK_SERVER=ON > build/stock.log
+	$(BIN)/cmake --build build/stock --target llama-server
+
+# llama.cpp's own tests of its server on both servers, and the table of them in docs/serve.md anew (minutes).
+STOCK_SERVER ?= build/stock/llama-server
+server-peer: server $(if $(filter build/stock/%,$(STOCK_SERVER)),stock-server)
+	cd tests/python && $(abspath $(BIN))/python -m builders.peer_suite $(abspath $(STOCK_SERVER)) $(abspath build/x86-64/autodeco-server)
 
 # The standalone program for this machine, for ARM and for Windows: one file each. No Python is in them.
 EDGE_OPTIONS := -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_WERROR=ON -DAUTODECO_TESTS=ON -DAUTODECO_BENCHMARKS=ON

@@ -67,8 +67,14 @@ def compare(stock: Path, ours: Path, only: tuple[str, ...] = ()) -> dict[str, li
             place.mkdir()
             hub = Hub(write_hub(place / "hub", heads=i == 2))
             told = run(program, hub, place, words if i == 1 else None, only)
+            # Once more: some tests wait for a moment that a busy machine misses.
+            if failed := tuple(test for test, outcome in told["outcomes"].items() if outcome == "failed"):
+                again = run(program, hub, place, words if i == 1 else None, failed)
+                told = {part: told[part] | again[part] for part in told}
             hub.close()
-            words = words or place / "told.json"
+            if words is None:
+                words = folder / "words.json"
+                words.write_text(json.dumps(told), encoding="utf-8")
             found.append(told["outcomes"])
     names = sorted(set().union(*found))
     return {name: [outcomes.get(name, "missing") for outcomes in found] for name in names}
