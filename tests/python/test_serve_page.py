@@ -290,6 +290,8 @@ def test_the_same_under_three_commands_is_three_answers_in_three_colours(opened)
     assert [text.startswith("Tell me a tale. Please be as") for text in asked[1:]] == [True, True]
     titles = tab.locator(".answer h3 span:first-child")
     assert titles.all_inner_texts() == ["Asked to be certain", "No command", "Asked to be diverse"]
+    boxes = [tab.locator(".answer").nth(i).bounding_box() for i in range(3)]
+    assert boxes[0]["y"] == boxes[1]["y"] == boxes[2]["y"]
     curves = tab.locator(".together .curve")
     colors = [curves.nth(i).evaluate("e => getComputedStyle(e).stroke") for i in range(3)]
     assert curves.count() == 3
