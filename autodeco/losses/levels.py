@@ -41,20 +41,18 @@ HOTTER = 1.3  # times its own, where a temperature is high already
 
 @dataclass(frozen=True)
 class Steps:
-    """Arguments of the sigmoid [n]: those of the ``first`` heads, the same not too near 0 and 1, and how far the two
-    ends are below and above."""
+    """Arguments of the sigmoid [n]: those of the ``first`` heads, and how far the two ends are below and above."""
 
     first: Tensor
-    middle: Tensor
     down: Tensor
     up: Tensor
 
     def __getitem__(self, indices) -> "Steps":
-        return Steps(self.first[indices], self.middle[indices], self.down[indices], self.up[indices])
+        return Steps(self.first[indices], self.down[indices], self.up[indices])
 
     def level(self, u: Tensor) -> Tensor:
         """Return the level [n] that arguments ``u`` [n] show."""
-        moved = u - self.middle
+        moved = u - self.first
         return torch.where(moved > 0, moved / self.up, moved / self.down)
 
 
@@ -71,7 +69,7 @@ def top_p_steps(top_p: Tensor, factor: float, high: float) -> Steps:
 def _steps(middle: Tensor, low: Tensor, high: Tensor, scale: float) -> Steps:
     u, lower, upper = (torch.logit((value / scale).clamp(EDGE, 1 - EDGE)) for value in (middle, low, high))
     first = torch.logit((middle / scale).clamp(FINEST, 1 - FINEST))
-    return Steps(first, u, (u - lower).clamp(min=LEAST_STEP), (upper - u).clamp(min=LEAST_STEP))
+    return Steps(first, (u - lower).clamp(min=LEAST_STEP), (upper - u).clamp(min=LEAST_STEP))
 
 
 def distance_loss(shown: Tensor, level: Tensor, hold: float) -> Tensor:

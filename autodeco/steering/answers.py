@@ -23,6 +23,11 @@ class Drawn:
     answer: Tensor
     level: Tensor
 
+    @property
+    def counts(self) -> Tensor:
+        """The tokens of each answer [g x v]."""
+        return torch.bincount(self.answer, minlength=self.level.numel()).clamp(min=1)
+
     def batch(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """Return the indices [k] of the tokens of ``prompts`` [b], and the answer [k] of each among the b x v."""
         variants = self.level.shape[1]

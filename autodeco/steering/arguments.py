@@ -8,17 +8,19 @@ from autodeco.settings.options import Options, option
 
 @dataclass(frozen=True)
 class SteeringArguments(Options):
-    """How heads learn to follow commands; every default was chosen on SmolLM2-135M."""
+    """How heads learn to follow commands."""
 
     rounds: int = option(4, "times that answers are drawn and learned from", least=1)
     prompts: int = option(TRAINING_PROMPTS, "prompts of a round", least=2, most=TRAINING_PROMPTS)
     wordings: int = option(2, "of each direction, for a prompt of a round", least=1)
     degrees: int = option(4, "of the scale from 0 to 10, for a prompt of a round", least=0, most=11)
     max_tokens: int = option(64, "of an answer", least=1)
-    epochs: int = option(6, "passes over the answers of a round, for each head", least=1)
-    batch_prompts: int = option(16, "prompts of an update, with all their answers", least=1)
-    learning_rate: float = option(0.001, "of AdamW, at the first update; it falls to 0 as a cosine", least=0.0)
-    hold: float = option(3.0, "weight of answers without a command, at which heads stay as they were", least=0.0)
+    epochs: int = option(10, "passes over the answers of a round, for each head", least=1)
+    batch_prompts: int = option(8, "prompts of an update, with all their answers", least=1)
+    learning_rate: float = option(
+        0.001, "of AdamW, at the first update of a round; it falls to 0 as a cosine", least=0.0
+    )
+    hold: float = option(1.0, "weight of answers without a command, at which heads stay as they were", least=0.0)
     ranking: float = option(1.0, "weight of answers' means: their ranking, and their hold", least=0.0)
     low_factor: float = option(0.35, "times temperature, where certainty is asked for", least=0.0, most=1.0)
     low_top_p_factor: float = option(0.7, "times top-p, where certainty is asked for", least=0.0, most=1.0)

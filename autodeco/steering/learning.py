@@ -2,7 +2,8 @@
 updates from the states of their tokens.
 
 Answers behind a command are other texts than answers without one, and heads that follow draw others again. So each
-round draws its own. ``autodeco.losses.levels`` says what is learned from them. The temperature head learns first. The
+round draws its own, and the first heads learn from them anew: what a state says of a command is read in closed form
+(``readout``), and a few passes of gradients follow (``autodeco.losses.levels``). The temperature head learns first. The
 top-p head, which reads the statistics of softmax(logits / T), then learns at the temperatures that came out: the logits
 of a token are computed once a round.
 """
@@ -31,8 +32,10 @@ from autodeco.runs.seeds import Stream, generator, seed_of
 from autodeco.steering.answers import Drawn, drawn, features
 from autodeco.steering.arguments import SteeringArguments
 from autodeco.steering.asking import asked_in_training
+from autodeco.steering.readout import install, readout
 
 CLIP = 1.0  # of the gradient's norm
+TEMPERATURE_GAIN, TOP_P_GAIN = 4.0, 2.0  # of what is read of a command, in the argument of a sigmoid
 MARGIN = 0.5  # of one level, in the argument of a sigmoid
 LEAST_RATE = 0.02  # of the learning rate, at the last update
 
@@ -58,13 +61,13 @@ def learn(
             f"{policy.identity.hidden_size}; give heads of this model"
         )
     base = copy.deepcopy(base).to(policy.device).requires_grad_(False)
-    heads = copy.deepcopy(begun or base).to(policy.device).requires_grad_(True)
+    heads = copy.deepcopy(begun or base).to(policy.device).requires_grad_(False)
     prompts = control_prompts(False, arguments.prompts, arguments.seed)
     for number in range(done, arguments.rounds):
         answers = draw(policy, heads, prompts, arguments, number)
-        losses = _learn_round(policy, heads, base, answers, arguments, number)
-        after_round(heads, {"round": number, "tokens": len(answers.answer), **losses})
-    return heads.requires_grad_(False)
+        heads, figures = _learned(policy, base, answers, arguments, number)
+        after_round(heads, {"round": number, "tokens": len(answers.answer), **figures})
+    return heads
 
 
 def draw(policy: Policy, heads: Heads, prompts, arguments: SteeringArguments, number: int) -> Drawn:
@@ -84,32 +87,42 @@ def draw(policy: Policy, heads: Heads, prompts, arguments: SteeringArguments, nu
     return drawn(policy, [group[0] for group in sampled], level)
 
 
-def _learn_round(policy, heads: Heads, base: Heads, answers: Drawn, arguments: SteeringArguments, number: int) -> dict:
-    """Update both heads from the answers of one round; return the mean losses of the last epoch."""
-    hidden = answers.hidden.float()
-    with torch.no_grad():
-        before = base.temperature(hidden)
+def _learned(
+    policy: Policy, base: Heads, answers: Drawn, arguments: SteeringArguments, number: int
+) -> tuple[Heads, dict]:
+    """Return heads that begin as ``base`` and learn from the answers of one round, and the mean losses of their last
+    epochs."""
+    heads, hidden = copy.deepcopy(base), answers.hidden.float()
+    level = answers.level.flatten()
+    weight = (torch.where(level == 0, arguments.hold, 1.0) / answers.counts)[answers.answer]
+    read = readout(hidden, level[answers.answer], weight)
+    before = base.temperature(hidden)
+    install(heads.temp_head.mlp, read, hidden, TEMPERATURE_GAIN)
     steps = temperature_steps(before, arguments.low_factor, arguments.high_temperature)
     first = _fit(heads.temp_head.mlp, hidden, steps, answers, arguments, number, head=0)
-    with torch.no_grad():
-        temperature = heads.temperature(hidden)
-        known = features(policy, answers.hidden, (before, temperature)) if base.prob_stats else [None, None]
-        before = base.top_p(hidden, before, known[0])
-        inputs = torch.cat([hidden, temperature.unsqueeze(-1), *([known[1]] if base.prob_stats else [])], -1)
-    steps = top_p_steps(before, arguments.low_top_p_factor, arguments.high_top_p)
-    second = _fit(heads.top_p_head.mlp, inputs, steps, answers, arguments, number, head=1)
-    return {"temperature_loss": first, "top_p_loss": second, "mean_temperature": float(temperature.mean())}
+    temperature = heads.temperature(hidden).detach()
+    known = features(policy, answers.hidden, (before, temperature)) if base.prob_stats else [None, None]
+    top_p = base.top_p(hidden, before, known[0])
+    columns = [
+        [hidden, t.unsqueeze(-1), *([] if k is None else [k])] for t, k in ((before, known[0]), (temperature, known[1]))
+    ]
+    install(heads.top_p_head.mlp, read, torch.cat(columns[0], -1), TOP_P_GAIN)
+    steps = top_p_steps(top_p, arguments.low_top_p_factor, arguments.high_top_p)
+    second = _fit(heads.top_p_head.mlp, torch.cat(columns[1], -1), steps, answers, arguments, number, head=1)
+    figures = {"temperature_loss": first, "top_p_loss": second, "mean_temperature": float(temperature.mean())}
+    return heads.requires_grad_(False), figures
 
 
 def _fit(
     mlp, inputs: Tensor, steps: Steps, answers: Drawn, arguments: SteeringArguments, number: int, head: int
 ) -> float:
     """Update one head's ``mlp`` from ``inputs`` [n, width], which is to show the levels of ``answers`` in ``steps``."""
+    mlp.requires_grad_(True)
     optimizer = torch.optim.AdamW(mlp.parameters(), lr=arguments.learning_rate, weight_decay=0.0)
     batches = list(_batches(answers, arguments, number, head))
     total, last = 0.0, len(batches) // arguments.epochs
     for step, prompts in enumerate(batches):
-        done = (number + (step + 1) / len(batches)) / arguments.rounds
+        done = (step + 1) / len(batches)
         for group in optimizer.param_groups:
             group["lr"] = arguments.learning_rate * max(LEAST_RATE, 0.5 + 0.5 * math.cos(math.pi * done))
         indices, answer = answers.batch(prompts)

@@ -29,6 +29,14 @@ def test_levels_are_0_at_the_first_heads_and_1_at_the_ends():
     assert shown[2][1] == pytest.approx(1)
 
 
+def test_the_first_heads_show_level_0_however_cold_they_are():
+    cold = torch.tensor([1e-5, 1e-4, 0.05])
+    steps = temperature_steps(cold, factor=0.35, high=0.9)
+    assert steps.level(torch.logit(cold / 2)).tolist() == pytest.approx([0.0] * 3, abs=1e-4)
+    assert steps.level(torch.logit(cold / 2) - 1).tolist() == sorted(steps.level(torch.logit(cold / 2) - 1).tolist())
+    assert max(steps.level(torch.logit(cold / 2) - 1).tolist()) < -0.9
+
+
 def test_a_hot_temperature_rises_a_little_and_no_step_is_shorter_than_the_least():
     steps = temperature_steps(torch.tensor([1.0, 1.9]), factor=0.9, high=0.9)
     assert steps.level(torch.logit(torch.tensor([0.65, 0.5]))).tolist()[0] == pytest.approx(1, abs=1e-5)
