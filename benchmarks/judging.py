@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import llama_cpp
@@ -47,6 +48,14 @@ class Counted(StateContext):
         Counted.steps += 1
         Counted.computed += len(slots)
         return super().states(slots, tokens)
+
+
+class Pooled(Counted):
+    """One memory for all sequences."""
+
+    @staticmethod
+    def _can_stream(llm, slots):
+        return False
 
 
 def requests(llm: llama_cpp.Llama, chosen: list[Method], problems: int, samples: int, tokens: int) -> list[Request]:
@@ -108,7 +117,6 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("judging.json"))
     args = parser.parse_args()
-    shared.StateContext = Counted
     with tempfile.TemporaryDirectory() as folder:
         heads = args.heads or _random_heads(args.model, Path(folder))
         options = {"n_threads": args.threads, "n_threads_batch": args.threads, "n_gpu_layers": args.gpu_layers}
@@ -117,9 +125,14 @@ def main() -> None:
         ways: dict[str, Way] = {"in the graph": lambda wanted: batch.answer(llm, wanted, loaded, args.slots)}
         if "graph" in args.without:
             ways.clear()
-        for n in (1, 2):
-            name = f"shared, {n} context{'s' * (n > 1)}"
-            ways[name] = lambda wanted, n=n: shared.answer(llm, wanted, loaded, args.slots, contexts=n)
+
+        def answers(wanted: list[Request], contexts: int, kind: type[StateContext]) -> Iterator[Answer]:
+            shared.StateContext = kind
+            return shared.answer(llm, wanted, loaded, args.slots, contexts=contexts)
+
+        ways["shared, 1 context, pooled memory"] = partial(answers, contexts=1, kind=Pooled)
+        ways["shared, 1 context"] = partial(answers, contexts=1, kind=Counted)
+        ways["shared, 2 contexts"] = partial(answers, contexts=2, kind=Counted)
         grid = [methods.static(t, p) for t in TEMPERATURES for p in TOP_PS]
         static = list(dict.fromkeys([methods.AUTODECO, methods.GREEDY, *grid]))
         rules = rivals.by_hand(llm, ())

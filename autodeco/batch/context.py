@@ -195,8 +195,7 @@ class BatchContext:
         else:
             self._remove(slot, 0)
             if common:
-                end = common if self._can_cut else -1  # which is all that is held
-                llama_cpp.llama_memory_seq_cp(self._memory, source.seq, slot.seq, 0, end)
+                self._copy(source, slot, common)
         if not self._can_join:
             self.flush()
         slot.held, slot.prompt = list(prompt[:common]), prompt
@@ -204,6 +203,11 @@ class BatchContext:
             self._add(slot, token, output=False)
             if self._batch.size == PROMPT_BATCH:
                 self.flush()
+
+    def _copy(self, source: Slot, slot: Slot, common: int) -> None:
+        """Put the first ``common`` tokens of ``source`` into the empty memory of ``slot``."""
+        end = common if self._can_cut else -1  # which is all that is held
+        llama_cpp.llama_memory_seq_cp(self._memory, source.seq, slot.seq, 0, end)
 
     def _remove(self, slot: Slot, start: int) -> None:
         if start < len(slot.held) and not llama_cpp.llama_memory_seq_rm(self._memory, slot.seq, start or -1, -1):

@@ -10,6 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, groupby
 from typing import NamedTuple
 
@@ -70,7 +71,11 @@ def _answers(
     if not wanted:
         return
     check_open(llm)  # which may have been closed, or this process forked, since the requests were checked
-    queue = deque(list(group) for _, group in groupby(wanted, key=lambda request: request.prompt))
+    # one object for equal prompts, by which slots know what they hold
+    queue = deque(
+        [replace(request, prompt=prompt) for request in group]
+        for prompt, group in groupby(wanted, key=lambda request: request.prompt)
+    )
     if contexts is None:
         contexts = 2 if _is_on_gpu(llm) and slots >= 2 * LEAST_SLOTS else 1
     contexts = min(contexts, len(queue), slots)
@@ -79,7 +84,7 @@ def _answers(
         lanes = []
         for i in range(contexts):
             own = slots * (i + 1) // contexts - slots * i // contexts
-            context = StateContext(llm, own, sum(lengths[:own]))
+            context = StateContext(llm, own, sum(lengths[:own]), lengths[0])
             stack.callback(context.close)
             lanes.append(_Lane(context, queue, TokenBytes(llm.model, special=True)))
         pool = stack.enter_context(ThreadPoolExecutor(llm.n_threads_batch, "draws"))
@@ -122,9 +127,8 @@ class _Lane:
         self._admit()
         if not self._active:
             return
-        # In the order of their sequences, in which llama.cpp computes the outputs of every kind of memory.
-        slots = sorted(self._active, key=lambda slot: slot.seq)
-        groups = [self._active[slot] for slot in slots]
+        self._active = self._context.gathered(self._active)
+        slots, groups = list(self._active), list(self._active.values())
         hidden, logits = self._context.states(slots, [group[0].last for group in groups])
         drawn = self._context.readers = []
         size = -(-len(slots) // parts)

@@ -1,27 +1,54 @@
 """A context of many sequences that gives hidden states and logits instead of tokens, and whose sequences branch."""
 
 from concurrent.futures import Future, wait
+from typing import Any
 
 import llama_cpp
 import numpy as np
 
 from autodeco import native
-from autodeco.batch.context import BatchContext, Slot
+from autodeco.base.memory import can_cut
+from autodeco.batch.context import PADDING, BatchContext, Slot
+from autodeco.errors import InputError
+
+
+def _seq(slot: Slot) -> int:
+    return slot.seq
 
 
 class StateContext(BatchContext):
-    """``slots`` sequences whose tokens are drawn outside the graph; the rest is as in ``BatchContext``."""
+    """``slots`` sequences of up to ``longest`` tokens, drawn from outside the graph; else as ``BatchContext``.
 
-    def __init__(self, llm: llama_cpp.Llama, slots: int, cells: int):
+    Where the memory allows, each sequence has its own, a stream: in a pool of all, every token of a step would be
+    compared with the tokens of all sequences, for which llama.cpp writes a mask on one thread.
+    """
+
+    def __init__(self, llm: llama_cpp.Llama, slots: int, cells: int, longest: int):
         self._states = native.HiddenStates()
-        super().__init__(llm, None, slots, cells)
+        self._longest = longest
+        self._streams = self._can_stream(llm, slots)
+        try:
+            super().__init__(llm, None, slots, cells)
+        except InputError:
+            if not self._streams:
+                raise
+            self._streams = False  # a pool is smaller where lengths differ
+            super().__init__(llm, None, slots, cells)
         self._n_vocab = llm.n_vocab()
         self._free = list(self.slots)
         self.readers: list[Future] = []  # what reads the logits of the last step in other threads
         self._stack.callback(lambda: wait(self.readers))  # before the memory is freed
 
+    @staticmethod
+    def _can_stream(llm: llama_cpp.Llama, slots: int) -> bool:
+        """Whether the model's memory is one of plain keys and values."""
+        return slots > 1 and can_cut(llm) and not llama_cpp.llama_model_n_swa(llm.model)
+
     def _params(self, llm: llama_cpp.Llama, slots: int, cells: int) -> llama_cpp.llama_context_params:
         params = super()._params(llm, slots, cells)
+        if self._streams:
+            params.kv_unified = False
+            params.n_ctx = slots * -(-self._longest // PADDING) * PADDING
         native.watch(self._states, params)
         return params
 
@@ -43,9 +70,41 @@ class StateContext(BatchContext):
         slot.prompt = prompt
         return slot
 
+    def _copy(self, source: Slot, slot: Slot, common: int) -> None:
+        if not self._streams:
+            super()._copy(source, slot, common)
+            return
+        # of a stream llama.cpp copies all that is there, with the next batch
+        llama_cpp.llama_memory_seq_cp(self._memory, source.seq, slot.seq, -1, -1)
+        if common < len(source.held) - source.pending:
+            llama_cpp.llama_memory_seq_rm(self._memory, slot.seq, common, -1)
+
+    def gathered(self, active: dict[Slot, Any]) -> dict[Slot, Any]:
+        """``active`` in the order of its sequences, in which llama.cpp computes the outputs of every kind of memory.
+
+        Streams move into the gaps before them: those of one pass must follow each other."""
+        if self._streams:
+            for slot in sorted(active, key=_seq, reverse=True):
+                free = min(self._free, key=_seq, default=slot)
+                if free.seq >= slot.seq:
+                    break
+                self._move(slot, free)
+                active[free] = active.pop(slot)
+        return {slot: active[slot] for slot in sorted(active, key=_seq)}
+
+    def _move(self, slot: Slot, free: Slot) -> None:
+        if slot.pending:
+            self.flush()
+        self._remove(free, 0)
+        llama_cpp.llama_memory_seq_cp(self._memory, slot.seq, free.seq, -1, -1)
+        self._remove(slot, 0)
+        free.held, free.prompt, slot.held, slot.prompt = slot.held, slot.prompt, [], None
+        self._free[self._free.index(free)] = slot
+
     def branches(self, slot: Slot, number: int) -> list[Slot]:
         """``number`` slots that hold what ``slot`` holds, the first of them itself."""
-        others = [self._free.pop() for _ in range(number - 1)]
+        self._free.sort(key=_seq, reverse=True)
+        others = [self._free.pop() for _ in range(number - 1)]  # the first ones, so that there are few gaps
         for other in others:
             self._remove(other, 0)
             llama_cpp.llama_memory_seq_cp(self._memory, slot.seq, other.seq, -1, -1)
