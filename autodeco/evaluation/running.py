@@ -1,15 +1,17 @@
 """Asking the model: every method on every problem, each answer written as soon as it is complete."""
 
 import contextlib
+import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp
-import numpy as np
 from tqdm import tqdm
 
 from autodeco import batch, native
@@ -24,6 +26,7 @@ from autodeco.evaluation import methods, rivals
 from autodeco.evaluation.folders import claim, describe_answers
 from autodeco.evaluation.methods import Method
 from autodeco.evaluation.settings import OPTIONAL, Settings
+from autodeco.evaluation.spreads import Spreads
 from autodeco.evaluation.tasks import Task
 from autodeco.reports.token_texts import texts_of
 from autodeco.runs.jsonl_log import JsonlLog
@@ -32,6 +35,10 @@ from autodeco.settings.program import bar as progress_bar
 
 if TYPE_CHECKING:
     from autodeco.servers.drawing import Servers
+
+
+SCORERS = max(1, min(8, (os.cpu_count() or 1) - 1))  # processes that score answers
+SCORING = 256  # answers that may wait for their scores, lost if the program ends meanwhile
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ class Runner:
         passes = []
         with progress_bar(total * len(tasks), 0, "answer", "eval") as bar:
             for task in tasks:
-                with Scorer(task.checker, workers=1) as self._scorer:
+                with Scorer(task.checker, workers=SCORERS) as self._scorer:
                     validation = self._passes(task, "validation", on_validation, bar)
                     chosen = list(on_test)
                     if of_heads:
@@ -168,9 +175,11 @@ class Runner:
         )
         return folder / f"{split}.{file_name(method)}.jsonl"
 
-    def _requests(self, problems: list[dict], samples: int, method: Method) -> list[batch.Request]:
+    def _prompts(self, problems: list[dict]) -> list[list[int]]:
         tokenizer = Tokenizer(self._llm)
-        prompts = [tokenizer.prompt_ids(problem["prompt"], problem.get("tools")) for problem in problems]
+        return [tokenizer.prompt_ids(problem["prompt"], problem.get("tools")) for problem in problems]
+
+    def _requests(self, prompts: list[list[int]], samples: int, method: Method) -> list[batch.Request]:
         settings = self._settings
         return batch.requests(
             self._llm, prompts, samples, method.sampling, settings.max_tokens, settings.stop, settings.seed
@@ -184,26 +193,38 @@ class Runner:
         Where answers ``chooses`` something, those of AutoDeco know the distributions they were drawn from."""
         samples = self._settings.samples
         wanted = []
+        prompts = self._prompts(problems) if logs else []
         for i, log in enumerate(logs):
-            requests = self._requests(problems, 1 if log.method.is_greedy else samples, log.method)
+            requests = self._requests(prompts, 1 if log.method.is_greedy else samples, log.method)
             # which of the methods it is goes with the sample
             wanted += [replace(r, sample=i * samples + r.sample) for r in requests if _key(r) not in log.done]
         if not wanted:
             return
         wanted.sort(key=lambda request: request.index)
+        pieces = TokenBytes(self._llm.model, special=True)
         spreads = Spreads(lambda sample: chooses and logs[sample // samples].method.name == methods.AUTODECO.name)
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
             for log in logs:
                 stack.enter_context(log)
             answers = stack.enter_context(contextlib.closing(self._drawn(wanted, cut, spreads)))
-            try:
-                for one in answers:
+            scoring: deque[tuple[Answer, Future]] = deque()  # the model goes on meanwhile
+
+            def write(waiting: int) -> None:
+                """Write what is scored, in order; wait for it while more than ``waiting`` are not."""
+                while scoring and (len(scoring) > waiting or scoring[0][1].done()):
+                    one, score = scoring.popleft()
                     method, sample = divmod(one.sample, samples)
-                    right = task.is_right(problems[one.prompt], one.text, one.finished, self._scorer)
-                    row = answer_row(replace(one, sample=sample), right, self._llm, logs[method].method)
+                    right = task.was_right(score, self._scorer)
+                    row = answer_row(replace(one, sample=sample), right, pieces, logs[method].method)
                     logs[method].add(row | spreads.take(one))
                     bar.update()
+
+            try:
+                for one in answers:
+                    scoring.append((one, task.start(problems[one.prompt], one.text, one.finished, self._scorer)))
+                    write(SCORING)
+                write(0)
             finally:
                 seconds, tokens = time.perf_counter() - start, sum(log.new_tokens for log in logs)
                 for log in logs:
@@ -219,31 +240,6 @@ class Runner:
 def file_name(method: Method) -> str:
     """The name of a method as part of a file's name."""
     return re.sub(r"[,']", "", method.name).replace(" ", "-").replace("/", "-by-")
-
-
-class Spreads:
-    """The spread (autodeco.batch.rules) of each distribution that answers of AutoDeco were drawn from."""
-
-    def __init__(self, is_wanted: Callable[[int], bool]):
-        self._is_wanted = is_wanted
-        self._found: dict[tuple[int, int], list[tuple[float, float]]] = {}
-
-    def note(self, index: int, samples: list[int], hidden: np.ndarray, logits: np.ndarray) -> None:
-        """Note one of them, from which ``samples`` were drawn."""
-        if wanted := [sample for sample in samples if self._is_wanted(sample)]:
-            spread = native.spread(logits[0])
-            for sample in wanted:
-                self._found.setdefault((index, sample), []).append(spread)
-
-    def take(self, answer: Answer) -> dict[str, list[float]]:
-        """What was noted of ``answer``, JSON-ready; nothing if it is not wanted."""
-        found = self._found.pop((answer.prompt, answer.sample), None)
-        if found is None:
-            return {}
-        names = ("entropy", "top_probability")
-        return {
-            name: [round(v, 6) for v in values] for name, values in zip(names, zip(*found, strict=True), strict=True)
-        }
 
 
 class MethodLog:
@@ -283,8 +279,8 @@ def _key(of: dict | batch.Request) -> tuple[int, int]:
     return (of["problem"], of["sample"]) if isinstance(of, dict) else (of.index, of.sample)
 
 
-def answer_row(answer: Answer, right: bool, llm: llama_cpp.Llama, method: Method) -> dict[str, Any]:
-    """An answer, JSON-ready, with what heads picked for each of its tokens."""
+def answer_row(answer: Answer, right: bool, pieces: TokenBytes, method: Method) -> dict[str, Any]:
+    """An answer, JSON-ready, with what heads picked for each of its tokens; ``pieces`` are the vocabulary's."""
     decoding = answer.decoding
     row = {
         "problem": answer.prompt,
@@ -297,7 +293,6 @@ def answer_row(answer: Answer, right: bool, llm: llama_cpp.Llama, method: Method
     if method.name in (methods.AUTODECO.name, methods.DEFAULT.name):
         row["ids"] = decoding.token.tolist()  # which the text does not tell: diagnostics read the answer again
     if method.sampling.heads != "none":
-        pieces = TokenBytes(llm.model, special=True)
         row["token_texts"] = texts_of(pieces[token] for token in decoding.token.tolist())
         row["temperature"] = [round(value, 4) for value in decoding.temperature.tolist()]
         row["top_p"] = [round(value, 4) for value in decoding.top_p.tolist()]

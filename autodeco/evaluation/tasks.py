@@ -5,6 +5,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -174,14 +175,21 @@ class Task:
         self.validation = problems[test : test + validation]
         self.training = problems[test + validation :]
 
-    def is_right(self, problem: dict[str, Any], text: str, finished: bool, scorer: Scorer | None = None) -> bool:
-        """Whether an answer is wholly right; one that the limit of tokens cut off never is.
+    def is_right(self, problem: dict[str, Any], text: str, finished: bool) -> bool:
+        """Whether an answer is wholly right; one that the limit of tokens cut off never is."""
+        return finished and check(self._check, problem, text) == 1.0
 
-        ``scorer``, of the same checker, bounds the time and memory that this takes."""
-        if not finished:
-            return False
-        score = check(self._check, problem, text) if scorer is None else scorer.score([(problem, text)])[0]
-        return bool(score == 1.0)
+    def start(self, problem: dict[str, Any], text: str, finished: bool, scorer: Scorer) -> Future:
+        """Begin to find out the same with ``scorer``, of the same checker, which bounds time and memory of that."""
+        if finished:
+            return scorer.start(problem, text)
+        cut_off: Future = Future()
+        cut_off.set_result(0.0)
+        return cut_off
+
+    def was_right(self, started: Future, scorer: Scorer) -> bool:
+        """What ``start`` began, once it is known."""
+        return bool(scorer.scores([started])[0] == 1.0)
 
 
 def different_problems(spec: TaskSpec, seed: int, wanted: int, excluded: TrainedOn = NOTHING) -> tuple[list[dict], int]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autodeco import native
+from autodeco.base.token_bytes import TokenBytes
 from autodeco.batch import requests, shared
 from autodeco.evaluation.diagnostics import figures, given_token
 from autodeco.evaluation.given import GivenAnswers
@@ -111,7 +112,9 @@ def test_given_answers_are_read_again_with_what_the_heads_picked(llm, smollm2, e
     problems = [{"prompt": text, "answer": "?"} for text in ("The capital of France is", "One and two are")]
     settings = Settings((TaskSpec("asked", "chain_sum"),), test=2, validation=1, samples=1)
     wanted = requests(llm, [problem["prompt"] for problem in problems], 1, AUTODECO.sampling, 6)
-    rows = [answer_row(one, True, llm, AUTODECO) for one in shared.answer(llm, wanted, native.load_heads(llm.heads), 2)]
+    pieces = TokenBytes(llm.model, special=True)
+    answers = shared.answer(llm, wanted, native.load_heads(llm.heads), 2)
+    rows = [answer_row(one, True, pieces, AUTODECO) for one in answers]
     rows.sort(key=lambda row: row["problem"])
     passes = TaskPasses(SimpleNamespace(test=problems), {}, {AUTODECO.name: Pass(AUTODECO, rows, 0.0)})
     with GivenAnswers(smollm2, exported("f32"), settings, 256, n_threads=1, n_threads_batch=1) as given:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 
 import llama_cpp
 import numpy as np
@@ -196,3 +197,39 @@ def test_contexts_are_checked(llm):
     for number in (0, 5, 1.5):
         with pytest.raises(InputError, match="contexts"):
             answer(llm, wanted, None, 4, contexts=number)
+
+
+def test_streams_of_a_step_follow_each_other(llm, monkeypatch):
+    """A gap would make a pass of the model more: free slots are taken from the first on, and the last moves down."""
+    states, moved = StateContext.states, StateContext._move
+    seen, moves = [], []
+    monkeypatch.setattr(
+        StateContext, "states", lambda c, slots, last: seen.append([s.seq for s in slots]) or states(c, slots, last)
+    )
+    monkeypatch.setattr(StateContext, "_move", lambda c, *slots: moves.append(1) or moved(c, *slots))
+    wanted = requests(llm, QUESTIONS[:2], 6, Sampling(1.5, heads="none"), 6, seed=2)
+    wanted = [replace(request, max_tokens=1 + i % 6) for i, request in enumerate(wanted)]
+    answers = in_order(answer(llm, wanted, None, 12))
+    assert all(seqs == list(range(len(seqs))) for seqs in seen)
+    assert len(moves) > 2, "nothing had to move: this tests nothing"
+    monkeypatch.setattr(StateContext, "_can_stream", staticmethod(lambda llm, slots: False))
+    pooled = in_order(answer(llm, wanted, None, 12))
+    same = [a.decoding.token[0] == b.decoding.token[0] for a, b in zip(answers, pooled, strict=True)]
+    assert np.mean(same) >= 0.8, "a rounding can turn one"
+    assert [len(a.decoding) for a in answers] == [len(a.decoding) for a in pooled]
+
+
+def test_a_pool_takes_the_place_of_streams_that_have_no_room(llm, monkeypatch):
+    made, open_context = [], llama_cpp.llama_init_from_model
+
+    def opened(model, params):
+        made.append((params.kv_unified, params.n_ctx))
+        return open_context(model, params) if params.kv_unified else None
+
+    monkeypatch.setattr(llama_cpp, "llama_init_from_model", opened)
+    wanted = requests(llm, QUESTIONS[:3], 1, GREEDY, 3)
+    wanted[0] = replace(wanted[0], max_tokens=300)
+    answers = answer(llm, wanted, None, 3)
+    assert next(answers).finished is False
+    assert made == [(False, 3 * 512), (True, 512)]
+    answers.close()
