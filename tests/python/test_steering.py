@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,6 +239,12 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
         "model.safetensors",
         "report.html",
     ]
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_result():
+    root = Path(__file__).parents[2]
+    figures = json.loads((root / "benchmarks" / "results" / "control.json").read_text())
+    assert "\n".join(tables(figures)) in (root / "docs" / "control.md").read_text()
 
 
 def test_wilson_intervals_are_those_of_the_formula():
