@@ -66,11 +66,12 @@ strict: setup $(LLAMA_CPP_SOURCE)
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/strict.log
 	$(BIN)/cmake --build build/strict
 
-# All but the tests that take more than some ten seconds each, a file at a time in each of two processes; SLOW=1 then runs
-# the slow ones, which build programs and measure memory, one after the other.
+# All but the tests that take more than some ten seconds each, a file at a time in each of two processes, in the order of
+# their names: files of few tests, which else come last, are often long. SLOW=1 then runs the slow ones, which build
+# programs and measure memory, one after the other.
 PROCESSES ?= 2
 test: lint strict $(VENV)/.checking
-	$(BIN)/python -m pytest --durations=10 -n $(PROCESSES) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest --durations=10 -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow"
 	$(if $(filter-out 0,$(SLOW)),$(BIN)/python -m pytest --durations=10 -m slow)
 
 # The table of architectures in docs/compatibility.md, written anew from a run of all of them (two minutes).

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import llama_cpp
+import pytest
 from packaging.specifiers import SpecifierSet
 
 import autodeco
@@ -119,6 +120,7 @@ def test_presets_ask_for_the_cmake_that_reads_them():
     assert asked == first[presets]
 
 
+@pytest.mark.slow
 def test_the_source_of_llama_cpp_is_unpacked_before_anything_is_installed(tmp_path):
     """By an interpreter that has the standard library alone; a folder that is there is left alone."""
     (tmp_path / "CMakeLists.txt").touch()

@@ -110,11 +110,11 @@ def test_a_talk_keeps_what_was_said_and_decodes_it_once(with_heads):
 
 
 def test_a_talk_forgets_its_beginning_when_the_context_is_full(with_heads):
-    messages = "".join(f"Tell me a story about the number {i}.\n" for i in range(6))
+    messages = "".join(f"Tell me a story about the number {i}.\n" for i in range(4))
     result = cli("-c", 256, "--json", *with_heads, "--chat", "-n", 60, "--temp", 0, "--ignore-eos", input=messages)
     assert result.returncode == 0, result.stderr
     ends = [json.loads(line)["end"] for line in result.stdout.splitlines() if '"end"' in line]
-    assert len(ends) == 6
+    assert len(ends) == 4
     assert ends[0] == "limit"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from builders.compiled import compiled
+from builders.random_heads import write_random_heads
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -27,30 +28,46 @@ def passes(program: str, *args, **environment) -> None:
     assert result.stdout.startswith("ok") or "\nok" in result.stdout, "no claim was checked"
 
 
+def benchmark(*arguments) -> None:
+    command = [sys.executable, REPOSITORY / "benchmarks" / arguments[0], *arguments[1:]]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    """A small model without words, and its heads."""
+    folder = tmp_path_factory.mktemp("generated")
+    benchmark("gpu/generate_model.py", "tiny", "peaked", "-o", folder)
+    return folder / "tiny-peaked.gguf", folder / "tiny-peaked.heads.gguf"
+
+
+@pytest.mark.slow  # a real model; its claims are those of the generated one too
 @pytest.mark.parametrize("nucleus", ["cpu", "device", "chunks"])
 def test_the_sampler_from_cpp(smollm2, exported, nucleus):
     # the operations meant for devices run on the CPU too
     passes("test_sampler", smollm2, exported("f32"), AUTODECO_NUCLEUS=nucleus)
 
 
-@pytest.mark.parametrize("nucleus", ["cpu", "device", "chunks"])
-def test_the_sampler_on_a_generated_model(tmp_path, nucleus):
-    generate = [
-        sys.executable,
-        REPOSITORY / "benchmarks" / "gpu" / "generate_model.py",
-        "tiny",
-        "peaked",
-        "-o",
-        tmp_path,
-    ]
-    subprocess.run(generate, check=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+SLOW = [pytest.param(nucleus, marks=pytest.mark.slow) for nucleus in ("device", "chunks")]
+
+
+@pytest.mark.parametrize("nucleus", ["cpu", *SLOW])
+def test_the_sampler_on_a_generated_model(generated, nucleus):
     for program in ("test_sampler", "test_drafts"):
-        passes(program, tmp_path / "tiny-peaked.gguf", tmp_path / "tiny-peaked.heads.gguf", AUTODECO_NUCLEUS=nucleus)
+        passes(program, *generated, AUTODECO_NUCLEUS=nucleus)
+
+
+@pytest.fixture(scope="module")
+def with_words(tmp_path_factory):
+    """A model of one layer with SmolLM2's vocabulary, which grammars and infilling want, and heads for it."""
+    model = tmp_path_factory.mktemp("words") / "one-layer.gguf"
+    benchmark("one_layer_model.py", model)
+    return model, write_random_heads(model.with_suffix(".heads.gguf"), model)
 
 
 @pytest.mark.parametrize("nucleus", ["cpu", "device"])
-def test_chains_with_other_samplers(smollm2, exported, nucleus):
-    passes("test_chains", smollm2, exported("f16"), AUTODECO_NUCLEUS=nucleus)
+def test_chains_with_other_samplers(with_words, nucleus):
+    passes("test_chains", *with_words, AUTODECO_NUCLEUS=nucleus)
 
 
 @pytest.mark.parametrize("layout", ["merged", "embedded"])

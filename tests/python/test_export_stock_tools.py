@@ -43,6 +43,7 @@ def test_stock_llama_cpp_runs_an_embedded_file_as_the_plain_model(made):
     assert "Paris" in texts[0]
 
 
+@pytest.mark.slow
 def test_gguf_py_lists_the_heads_of_an_embedded_file_and_rewriting_it_keeps_them(made, tmp_path):
     """As gguf-new-metadata and gguf-split do: keys and tensors copied into a new file."""
     reader = GGUFReader(made / "embedded.gguf")

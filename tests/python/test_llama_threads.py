@@ -283,18 +283,18 @@ def test_a_batch_ends_with_its_model(smollm2, exported, shares):
         next(answers)
 
 
-def test_forked_children_are_told_what_they_cannot_do(smollm2, exported):
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_forked_children_are_told_what_they_cannot_do(smollm2, exported, threads):
     """llama.cpp's threads stay in the parent, and a child would wait for them for ever."""
-    for threads in ("1", "2"):
-        command = [sys.executable, str(FORKED), str(smollm2), str(exported("f32")), threads]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        assert run.returncode == 0, run.stderr
-        said = json.loads(run.stdout)
-        opens = {use: said.pop(use) for use in ("opens", "opens base", "opens for one thread")}
-        assert len(said) == 14
-        for use, error in said.items():
-            assert "forked child" in str(error), use
-            assert 'start processes with multiprocessing\'s "spawn"' in error
-        assert opens.pop("opens for one thread") is None
-        for error in opens.values():
-            assert error is None if threads == "1" else "this process was forked from one that opened a model" in error
+    command = [sys.executable, str(FORKED), str(smollm2), str(exported("f32")), str(threads)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert run.returncode == 0, run.stderr
+    said = json.loads(run.stdout)
+    opens = {use: said.pop(use) for use in ("opens", "opens base", "opens for one thread")}
+    assert len(said) == 14
+    for use, error in said.items():
+        assert "forked child" in str(error), use
+        assert 'start processes with multiprocessing\'s "spawn"' in error
+    assert opens.pop("opens for one thread") is None
+    for error in opens.values():
+        assert error is None if threads == 1 else "this process was forked from one that opened a model" in error

@@ -60,7 +60,7 @@ def test_draws_follow_the_exact_distribution(name, temperature, top_p):
         assert stats.chisquare(observed, wanted).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 127, 128, 129, 4097, 49_152, 262_144])
+@pytest.mark.parametrize("size", [1, 2, 5, 127, 128, 129, 4097, 49_152, pytest.param(262_144, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("spread", [0.0, 1e-38, 1e-4, 1.0, 30.0])
 def test_draws_are_the_inverse_distribution_function(size, spread):
     rng = np.random.default_rng(size)

@@ -58,6 +58,7 @@ def test_every_form_of_a_checkpoint_holds_the_same_heads(tmp_path, name):
             np.testing.assert_array_equal(heads.tensors[tensor], expected)
 
 
+@pytest.mark.slow  # compiles llama.cpp's generator
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_a_checkpoint_runs_in_the_graph_with_the_official_values(models, tmp_path, name):
     official = OFFICIAL[name]

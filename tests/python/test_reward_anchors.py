@@ -81,6 +81,7 @@ def test_positions_are_those_of_all_answers():
     assert (found.weight > 1).sum() < 0.2 * len(found)
 
 
+@pytest.mark.slow
 def test_anchors_keep_heads_cold_where_no_reward_says_otherwise(problems, anchors, tmp_path):
     for name, file in (("free", None), ("held", anchors)):
         train_on_rewards(world.WorldPolicy(), problems, tmp_path / name, ARGUMENTS, progress=False, anchors=file)
