@@ -153,22 +153,30 @@ class Measuring:
         return found
 
     def sums(self) -> dict:
-        """Return the accuracy on sums without a command and behind low ones."""
+        """Return the accuracy on sums without a command and behind low ones, there also that of the first heads: what
+        a command's words do to an answer by themselves."""
         prompts = sums(self._arguments.sums, True, self._steering.seed)
         commands = by_direction(True)["low"]
         flat = []
         for group, prompt in enumerate(prompts):
             command = commands[int(generator(self._steering.seed, Stream.WORDINGS, 4, group).integers(len(commands)))]
             flat += [Asked(group, PLAIN, 0.0, chat(prompt.text)), worded(group, prompt, "low", command)]
-        groups = self._draw(flat, self._arguments.sum_answers, 4)
-        right = [[check(number, {"answer": prompts[i // 2].answer}, a.text) for a in g] for i, g in enumerate(groups)]
-        plain, low = np.array([np.mean(row) for row in right]).reshape(-1, 2).T
+        plain, low = self._accuracy(prompts, flat, self._heads)
+        _, before = self._accuracy(prompts, flat, self._base)
         return {
             "sums": len(prompts),
             "plain": float(plain.mean()),
             "low": float(low.mean()),
             **self._paired(low, plain),
+            "first heads, low": float(before.mean()),
+            "over first heads": self._paired(low, before),
         }
+
+    def _accuracy(self, prompts, asked: Sequence[Asked], heads: Heads) -> np.ndarray:
+        """Return the accuracy of ``heads`` on each of ``prompts``, without a command and with one [2, sums]."""
+        groups = self._draw(asked, self._arguments.sum_answers, 4, heads=heads)
+        right = [[check(number, {"answer": prompts[i // 2].answer}, a.text) for a in g] for i, g in enumerate(groups)]
+        return np.array([np.mean(row) for row in right]).reshape(-1, 2).T
 
     def problems(self, path, checked_by: str, samples: int) -> dict:
         """Return pass@1 on the problems in the file ``path`` of ``base`` and of ``heads``, and the difference."""

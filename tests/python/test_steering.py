@@ -190,6 +190,7 @@ def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_pa
     measured = figures["measured"]
     assert set(measured) == {"settings", "followed", "scale", "quoted", "held", "sums"}
     assert len(measured["scale"]["temperature"]["means"]) == 11
+    assert {"low", "plain", "first heads, low"} < set(measured["sums"])
     assert [next(iter(row)) for row in rows] == ["round", "followed", "scale", "quoted", "held", "sums"]
     example = measured["followed"]["examples"][0]
     assert all(len(a["tokens"]) == len(a["temperature"]) for a in example["answers"].values())
