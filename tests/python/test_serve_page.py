@@ -77,9 +77,12 @@ class Scripted(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        if self.path == "/autodeco":
+        self.server.script.got.append(self.path)
+        if self.path.partition("?")[0] == "/autodeco":
             self._send(200, "text/html; charset=utf-8", page().encode(), **headers())
-        elif self.path == "/props":
+        elif self.path == "/props" and self.server.script.is_router:
+            self._send(200, "application/json", b'{"role": "router"}')
+        elif self.path.partition("?")[0] == "/props":
             self._send(200, "application/json", json.dumps(PROPS).encode())
         else:
             self._send(404, "text/plain", b"")
@@ -122,6 +125,8 @@ class Script:
         self.pieces = pieces
         self.error: tuple | None = None
         self.breaks_off = False
+        self.is_router = False
+        self.got: list[str] = []
         self.asked: list[dict] = []
         self.go_on = threading.Event()
         self.go_on.set()
@@ -264,6 +269,19 @@ def test_what_is_chosen_reaches_the_request(opened):
         ("assistant", "".join(WORDS)),
         ("user", "And then?"),
     ]
+
+
+@pytest.mark.slow
+def test_a_router_is_asked_for_the_model_in_the_address(opened):
+    tab, script, _ = opened(WORDS)
+    script.is_router = True
+    tab.reload()
+    tab.get_by_text("several models: add ?model=NAME to the address").wait_for()
+    tab.goto(tab.url + "?model=a%26b%2Fc")
+    tab.get_by_text("heads on").wait_for()
+    assert script.got[-1] == "/props?model=a%26b%2Fc"
+    send(tab)
+    assert script.asked[-1]["model"] == "a&b/c"
 
 
 @pytest.mark.slow
