@@ -115,6 +115,20 @@ def test_differences_are_paired_at_each_k_and_the_page_begins_with_them(evaluate
     assert low <= task["mean"]["temperature"] <= high
 
 
+def test_both_reports_say_what_an_answer_takes(evaluated):
+    folder, _, _ = evaluated
+    (task,) = json.loads((folder / "report.json").read_text())["tasks"]
+    rows = [line.split(" | ") for line in (folder / "report.md").read_text().splitlines() if line.startswith("| ")]
+    head = next(row for row in rows if row[0] == "| method")
+    cells = {row[0].removeprefix("| "): dict(zip(head, row, strict=False)) for row in reversed(rows)}
+    page = (folder / "report.html").read_text()
+    for name, method in task["methods"].items():
+        tokens, seconds = f"{method['tokens_per_answer']:.1f}", f"{method['seconds'] / method['answers']:.3f}"
+        assert (cells[name]["tokens an answer"], cells[name]["seconds an answer"]) == (tokens, seconds)
+        assert f"<td>{tokens}</td><td>{seconds}</td><td>{method['tokens']}</td>" in page
+    assert "<th>tokens an answer</th><th>seconds an answer</th><th>tokens</th>" in page
+
+
 def test_a_report_says_how_it_was_made(evaluated):
     folder, arguments, _ = evaluated
     found = json.loads((folder / "report.json").read_text())
