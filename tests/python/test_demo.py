@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -10,7 +9,7 @@ from rich.console import Console
 from autodeco import cli
 from autodeco.commands.demo_comparison import compare, differing
 from autodeco.evaluation.results import ONE_FOR_ALL, ORACLE
-from autodeco.export import cli as export_cli
+from builders.recorded_commands import record_commands
 
 LEAST = ["--training", "16", "--rounds", "1", "--samples", "2", "--test", "4", "--judged-samples", "1"]
 REST = "batch_problems: 2\nheld_out: 2\nvalidation: 1\n"  # what has no flag
@@ -97,32 +96,7 @@ def test_of_questions_what_differs_is_shown(texts, parts):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The commands that the demo runs; what they would write is written."""
-    words = []
-
-    def main(argv):
-        words.append(argv)
-        given = {flag: argv[i + 1] for i, flag in enumerate(argv[:-1]) if flag.startswith("-")}
-        if argv[0] == "reward":
-            folder = Path(given["-o"])
-            folder.mkdir()
-            for name in ("training.json", "report.html"):
-                (folder / name).touch()
-        elif "--training-problems" in given:
-            Path(given["--training-problems"]).touch()
-        elif argv[0] == "eval":
-            folder = Path(given["-o"]) / "run"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "report.html").write_text("the report")
-            (folder / "report.json").write_text(json.dumps(FIGURES))
-        else:
-            Path(given["-o"]).touch()
-        return 0
-
-    demo = cli.main
-    monkeypatch.setattr(cli, "main", main)
-    monkeypatch.setattr(export_cli, "main", main)
-    return demo, words
+    return record_commands(monkeypatch, FIGURES)
 
 
 def test_the_demo_is_a_tuning_of_given_sizes_that_goes_on(tmp_path, capsys, ran):

@@ -4,7 +4,6 @@ import html
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,11 @@ from autodeco import cli
 from autodeco.errors import InputError
 from autodeco.evaluation.tasks import TaskSpec, parse_specs, read_questions
 from autodeco.evaluation.verdict import verdict
-from autodeco.export import cli as export_cli
 from autodeco.settings.durations import parse_duration
 from autodeco.tuning import mixture
 from autodeco.tuning.anchors import write_anchors
 from autodeco.tuning.sizes import MOST, Split, checker_of, divided, split_of, test_size
+from builders.recorded_commands import record_commands
 
 SUMS = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2})
 test_size.__test__ = False
@@ -139,36 +138,7 @@ class Answered:
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The commands that a tuning runs; what they would write is written."""
-    words = []
-
-    def main(argv):
-        words.append(argv)
-        given = {flag: argv[i + 1] for i, flag in enumerate(argv[:-1]) if flag.startswith("-")}
-        if argv[0] == "reward":
-            folder = Path(given["-o"])
-            folder.mkdir(exist_ok=True)
-            made = {"arguments": {"samples": 16, "batch_problems": 10}, "updates": [{"tokens": 16000}]}
-            (folder / "training.json").write_text(json.dumps(made | {"result": {"tokens_per_second": 1e4}}))
-            (folder / "report.html").touch()
-        elif argv[0] == "control":
-            Path(given["-o"]).mkdir(exist_ok=True)
-            (Path(given["-o"]) / "control.json").touch()
-        elif "--training-problems" in given:
-            Path(given["--training-problems"]).write_text('{"prompt": "1 + 1?"}\n', encoding="utf-8")
-        elif argv[0] == "eval":
-            folder = Path(given["-o"]) / "run"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "report.html").write_text("the report")
-            (folder / "report.json").write_text(json.dumps({"verdict": "use these heads: so it is"}))
-        else:
-            Path(given["-o"]).touch()
-        return 0
-
-    tune = cli.main
-    monkeypatch.setattr(cli, "main", main)
-    monkeypatch.setattr(export_cli, "main", main)
-    return tune, words
+    return record_commands(monkeypatch, {"verdict": "use these heads: so it is"})
 
 
 def test_the_commands_are_those_that_one_would_type(smollm2, tmp_path, capsys, ran):
