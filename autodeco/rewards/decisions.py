@@ -24,14 +24,18 @@ def decisions(
     rewards: np.ndarray,
     target: Target,
     generators: Iterable[np.random.Generator],
+    counts: np.ndarray | None = None,
 ) -> Decisions:
     """Return the decisions of ``answers`` with ``rewards`` [problems, n], on the policy's device.
 
     The answers are those of the policy's last ``sample``. Their states are read once and compressed. Each problem's of
     ``generators`` chooses which sure positions of its answers are kept. A token's advantage is the slope of ``target``
-    times the answer's reward less the baseline of its prefix.
+    times the answer's reward less the baseline of its prefix. ``counts`` [problems] is what each problem counts for
+    (default: 1).
     """
     slopes = target.slopes(rewards)
+    if counts is not None:
+        slopes = slopes * counts[:, None]
     baselines = np.concatenate(
         [
             each

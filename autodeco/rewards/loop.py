@@ -106,6 +106,9 @@ class _Training:
         self._anchors: Anchors | None = None
         self._progress = Progress(problems, self._plan, pace)
         self._target = parse_target(self._arguments.target)
+        # answers leak nothing as far as the anchors' setting, which is held to be safe, gives tokens as much
+        setting = self._arguments.anchor_temperature, self._arguments.anchor_top_p
+        self._free = setting if problems.anchors else None
 
     def all(self) -> TrainingResult:
         """Go on to the verdict, or to an interrupt; return what came of it."""
@@ -214,7 +217,7 @@ class _Training:
         """Draw answers and learn from them; return the figures of the round."""
         arguments, problems = self._arguments, self._problems
         began = time.perf_counter()
-        chosen = problems.chosen(number)
+        chosen, counts = problems.chosen(number)
         answers, rewards = problems.answers(
             chosen,
             arguments.samples,
@@ -223,16 +226,18 @@ class _Training:
             keep_states=True,
         )
         with self._processes.uninterrupted():
-            return self._learn(number, chosen, answers, rewards, began)
+            return self._learn(number, chosen, counts, answers, rewards, began)
 
-    def _learn(self, number: int, chosen: list[int], answers: list, rewards: np.ndarray, began: float) -> dict:
+    def _learn(
+        self, number: int, chosen: list[int], counts: np.ndarray, answers: list, rewards: np.ndarray, began: float
+    ) -> dict:
         """Update the heads from a round's answers and keep all of it; return the figures of the round."""
         run, arguments, problems = self._run, self._arguments, self._problems
         drawn = time.perf_counter()
         problems.note(chosen, rewards)
         own = self._processes.share(len(chosen))
         generators = (random_numbers(arguments.seed, Stream.DECISIONS, number, index) for index in chosen[own])
-        some = decisions(self._policy, answers[own], rewards[own], self._target, generators)
+        some = decisions(self._policy, answers[own], rewards[own], self._target, generators, counts[own])
         sizes = self._processes.gather(len(some))
         figures = self._updates(some, sizes, rewards.size, number)
         tokens = sum(len(answer.tokens) for group in answers for answer in group)
@@ -266,7 +271,7 @@ class _Training:
                 here = some[own.to(some.atom.device)]
                 run.optimizer.zero_grad(set_to_none=True)
                 found = add_gradient(
-                    run.heads, here, arguments.leak_price, arguments.minibatches / answers, arguments.clip
+                    run.heads, here, arguments.leak_price, arguments.minibatches / answers, arguments.clip, self._free
                 )
                 held = self._hold(anchored, len(part), generator)
                 figures = torch.cat([found, here.weight.sum().reshape(1), held.to(found)])

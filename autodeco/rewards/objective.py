@@ -11,6 +11,9 @@ it would cost nothing to raise a temperature where all sampled tokens are alike.
 
     leak = sum over tokens a with mu(a) < KNOWN of max(0, pi(a) - mu(a))        loss = price x leak - gain
 
+From round to round that is a ratchet: what the tail loses by chance costs nothing, and what it wins back does. Where
+some static setting is safe, what it gives a token is ``free``: max(0, pi(a) - max(mu(a), free(a))).
+
 Both pi and mu are exact over the whole vocabulary (``distributions``). Positions where the model is sure are kept for
 their leak alone: a sample of them, with the weight of all.
 """
@@ -74,25 +77,45 @@ def predict(heads: Heads, hidden: Tensor, distributions: Distributions) -> tuple
     return temperature, heads.top_p(hidden, temperature, stats)
 
 
-def losses(heads: Heads, decisions: Decisions, clip: float = CLIP, blur: float = BLUR) -> Losses:
-    """Return the terms of the objective, with gradients to ``heads``."""
+def losses(
+    heads: Heads,
+    decisions: Decisions,
+    clip: float = CLIP,
+    blur: float = BLUR,
+    free: tuple[float, float] | None = None,
+) -> Losses:
+    """Return the terms of the objective, with gradients to ``heads``.
+
+    ``free`` is the (temperature, top-p) whose distribution leaks nothing; without it only that of the answers does.
+    """
     distributions, counts = decisions.distributions, decisions.distributions.counts.clamp(min=1)
     with torch.no_grad():
         mu = policy(distributions, decisions.temperature, decisions.top_p, blur)
         unknown = mu < KNOWN * counts
+        priced_from = mu
+        if free is not None:
+            setting = (torch.full_like(decisions.temperature, value) for value in free)
+            priced_from = torch.maximum(mu, policy(distributions, *setting, blur))
     temperature, top_p = predict(heads, decisions.hidden, distributions)
     pi = policy(distributions, temperature, top_p, blur)
     sampled = decisions.atom.unsqueeze(-1)
     # an atom's count cancels
     ratio = pi.gather(1, sampled).squeeze(-1) / mu.gather(1, sampled).squeeze(-1).clamp(min=1e-12)
     gain = torch.minimum(ratio * decisions.advantage, ratio.clamp(1 - clip, 1 + clip) * decisions.advantage)
-    leak = ((pi - mu).clamp(min=0) * unknown).sum(-1)
+    leak = ((pi - priced_from).clamp(min=0) * unknown).sum(-1)
     with torch.no_grad():
         divergence = (pi * (torch.log(pi.clamp(min=1e-12)) - torch.log(mu.clamp(min=1e-12)))).sum(-1)
     return Losses(gain, leak, divergence)
 
 
-def add_gradient(heads: Heads, decisions: Decisions, price: float, scale: float, clip: float = CLIP) -> Tensor:
+def add_gradient(
+    heads: Heads,
+    decisions: Decisions,
+    price: float,
+    scale: float,
+    clip: float = CLIP,
+    free: tuple[float, float] | None = None,
+) -> Tensor:
     """Add the gradient of ``scale`` x the loss of ``decisions`` to ``heads``.
 
     Return its sums [4] over decisions by their weights: loss, gain, leak and divergence. Time is linear in the
@@ -101,7 +124,7 @@ def add_gradient(heads: Heads, decisions: Decisions, price: float, scale: float,
     sums = decisions.weight.new_zeros(4)
     for part in chunks(len(decisions), decisions.atom.device):
         here = decisions[part]
-        found = losses(heads, here, clip)
+        found = losses(heads, here, clip, free=free)
         loss = ((price * here.price * found.leak - found.gain) * here.weight).sum()
         (scale * loss).backward()
         terms = (found.gain, found.leak, found.divergence)

@@ -16,11 +16,14 @@ from autodeco.errors import InputError
 from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.measuring import Predictor
 from autodeco.rewards.policy import Policy, Sampled
+from autodeco.rewards.targets import parse_target
 from autodeco.runs.provenance import file_hash
 from autodeco.runs.seeds import Stream, generator
 
 # A problem whose answers are all alike says little: it is chosen this often beside one that is right half of the time.
-SETTLED_SHARE = 0.05
+SETTLED = 0.01  # variance of rewards of problems that seem always right, or never
+LEAST_WEIGHT = 0.05  # of the highest; pass@K asks nothing of what is nearly always right
+MOST_COUNT = 5.0  # of a problem that is rarely chosen
 PRIOR_SAMPLES = 0.5
 KEPT = 0.5  # of what was known of a problem's share of right answers, when it is answered again
 
@@ -96,13 +99,22 @@ class Problems:
         """Return the tokens of the prompts at ``indices``."""
         return [self._prompts[index] for index in indices]
 
-    def chosen(self, number: int) -> list[int]:
-        """Return the problems of round ``number``, preferring those that are sometimes right over always or never."""
+    def chosen(self, number: int) -> tuple[list[int], np.ndarray]:
+        """Return the problems of round ``number`` and what each counts for [problems], 1 in the mean.
+
+        Problems that say more about the target are chosen more often, and count for less. They are sometimes right and
+        sometimes wrong and, where one right answer of several counts, rarely right. So the sum over a round estimates
+        that over all problems without bias, but for what ``MOST_COUNT`` cuts off.
+        """
         rates = np.array([self.rates.get(index, 0.5) for index in self.training])
-        weights = 4 * rates * (1 - rates) + SETTLED_SHARE
+        slopes = parse_target(self._arguments.target).derivative(rates)
         size = min(self._arguments.batch_problems, len(self.training))
+        weights = slopes * np.sqrt(rates * (1 - rates) + SETTLED)
+        shares = chances(np.maximum(weights, LEAST_WEIGHT * weights.max()), size)
         rng = generator(self._arguments.seed, Stream.PROBLEMS, number)
-        return rng.choice(self.training, size, replace=False, p=weights / weights.sum()).tolist()
+        places = drawn_with(shares, rng)
+        counts = np.minimum(size / len(shares) / shares[places], MOST_COUNT)
+        return [self.training[place] for place in places], counts
 
     def note(self, indices: Sequence[int], rewards: np.ndarray) -> None:
         """Update from ``rewards`` [len(indices), n] how often the problems at ``indices`` are answered right."""
@@ -159,3 +171,24 @@ def _prompt_ids(policy: Policy, problem: dict) -> list[int]:
         return policy.prompt_ids(problem["prompt"], problem.get("tools"))
     except InputError as error:
         raise InputError(f"{place_of(problem)}{error}") from None
+
+
+def chances(weights: np.ndarray, size: int) -> np.ndarray:
+    """Return the probability of each of n, in proportion to positive ``weights`` [n], to be among ``size`` of them."""
+    found = np.ones(len(weights))
+    free = np.ones(len(weights), bool)  # those that are not surely among them
+    while free.any():
+        share = (size - (~free).sum()) * weights[free] / weights[free].sum()
+        found[free] = np.minimum(share, 1.0)
+        if (share <= 1.0).all():
+            break
+        free[np.flatnonzero(free)[share > 1.0]] = False
+    return found
+
+
+def drawn_with(chances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return different places, each with its of ``chances`` [n], as many as those sum up to: a systematic sample."""
+    order = rng.permutation(len(chances))
+    ends = chances[order].cumsum()
+    points = rng.random() + np.arange(round(ends[-1]))
+    return rng.permutation(order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)])

@@ -73,6 +73,20 @@ def test_known_tokens_may_gain_probability_without_a_price():
     assert losses(heads, here).leak.item() < 0.1 * (now - then)
 
 
+def test_what_a_safe_setting_gives_tokens_is_free():
+    """Answers drawn at T 0.5 leak nothing up to T 1.2, where that is free, and as much less above it."""
+    here = decision()
+    assert losses(fixed(1.2), here, free=(1.2, 0.999)).leak.item() == pytest.approx(0, abs=1e-6)
+    assert losses(fixed(0.8), here, free=(1.2, 0.999)).leak.item() == pytest.approx(0, abs=1e-6)
+    priced, free, above = (
+        losses(fixed(heads), here, free=safe).leak.item()
+        for heads, safe in ((1.8, None), (1.2, None), (1.8, (1.2, 0.999)))
+    )
+    assert free > 0.1
+    assert above == pytest.approx(priced - free, rel=1e-3)
+    assert losses(fixed(1.8), here, free=(0.2, 0.999)).leak.item() == pytest.approx(priced, rel=1e-5)
+
+
 def test_parts_of_an_update_have_the_gradient_of_the_whole(monkeypatch):
     n = 10
     columns = [0.3 + torch.rand(n, generator=torch.Generator().manual_seed(i)) for i in range(5)]
