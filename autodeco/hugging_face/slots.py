@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autodeco.heads import Heads
 from autodeco.hugging_face.decoder import Decoder
-from autodeco.hugging_face.drawing import Statistics, draw, statistics
+from autodeco.hugging_face.drawing import Statistics, draw, statistics, uniforms
 from autodeco.hugging_face.kept_states import KeptStates
 
 # (hidden [n, H] float32, logits [n, V] float32) to (temperature [n], top-p [n])
@@ -22,6 +22,7 @@ Predictor = Heads | Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 LOOK_EVERY, ACT_AFTER = 8, 2  # steps on a GPU; on a CPU looking costs nothing
 FEWEST_ROWS = 32  # below it a step on a GPU takes no less time
+BLURRING = 2**31 - 1  # of the counters, in the place of an attempt of a draw
 PREFILL_TOKENS = 16384  # computed at a time, padding included
 
 
@@ -42,7 +43,8 @@ class Slots:
 
     ``logits`` maps hidden states [n, H] to logits [n, V] float32. An answer ends with a token of ``ends`` [k] or after
     ``max_tokens``. Its states go to ``kept``, if given. Random numbers depend on ``seed``, the prompt's number
-    in ``numbers`` (by default its index), and the indices of the answer among its n and of the token.
+    in ``numbers`` (by default its index), and the indices of the answer among its n and of the token. ``blur`` is the
+    scale of logistic noise on the logit of each token's top-p; what is told of the top-p is without it.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class Slots:
         seed: int,
         kept: KeptStates | None = None,
         numbers: Sequence[int] | None = None,
+        blur: float = 0.0,
     ):
         self._decoder, self._logits, self._heads = decoder, logits, heads
         self._prompts, self._n, self._ends, self._max_tokens = prompts, n, ends, max_tokens
-        self._seed, self._kept = seed, kept
+        self._seed, self._kept, self._blur = seed, kept, blur
         self._numbers = np.asarray(range(len(prompts)) if numbers is None else numbers)
         self._device = decoder.hidden.device
         self._on_gpu = self._device.type == "cuda"
@@ -114,7 +117,8 @@ class Slots:
         logits = self._logits(hidden)
         temperature, top_p, known = predict(self._heads, hidden, logits)
         self._counters[:rows, 2] = count
-        tokens = draw(logits, known.largest, temperature, top_p, self._seed, self._counters[:rows])
+        drawn_with = self._blurred(top_p, self._counters[:rows]) if self._blur else top_p
+        tokens = draw(logits, known.largest, temperature, drawn_with, self._seed, self._counters[:rows])
         at = self._index[:rows] * self._tokens.shape[1] + count
         self._tokens.view(-1)[at] = tokens.int()
         for buffer, values in zip(self._predicted, (temperature, top_p, known.top_probability), strict=True):
@@ -125,6 +129,10 @@ class Slots:
         running = self._running[:rows]
         count += running
         running &= ~(tokens.unsqueeze(-1) == self._ends).any(-1) & (count < self._max_tokens)
+
+    def _blurred(self, top_p: Tensor, counters: Tensor) -> Tensor:
+        u = uniforms(self._seed, torch.nn.functional.pad(counters, (1, 0), value=BLURRING))
+        return torch.sigmoid(torch.logit(top_p.double()) + self._blur * torch.logit(u)).float()
 
     def _look(self) -> tuple[Tensor, "torch.cuda.Event | None"]:
         """Begin to copy which rows are running and how many tokens [2, rows] they have to the host."""

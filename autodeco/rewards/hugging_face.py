@@ -69,11 +69,13 @@ class HuggingFacePolicy:
         ended: Ended | None = None,
         numbers: Sequence[int] | None = None,
         max_tokens: int | None = None,
+        blur: float = 0.0,
     ) -> list[list[Sampled]]:
         """Return ``n`` answers to each prompt; random numbers depend only on the seed, the prompt's number and the
         answer's index.
 
-        ``keep_states`` replaces the states kept before; without it those are dropped. ``ended`` is called with every
+        ``keep_states`` replaces the states kept before; without it those are dropped. ``blur`` is noise on top-p, as in
+        ``Slots``. ``ended`` is called with every
         answer as it ends. Raises InputError for a prompt that is empty or too long, and for a model whose layers forget
         keys or whose logits are not numbers.
         """
@@ -83,7 +85,7 @@ class HuggingFacePolicy:
             return answers
         self._have_room(prompts)
         kept = self._kept if keep_states else None
-        settings = heads, prompts, n, self._ends, max_tokens or self._max_tokens, int(seed) % 2**64, kept, numbers
+        settings = heads, prompts, n, self._ends, max_tokens or self._max_tokens, int(seed) % 2**64, kept, numbers, blur
         for answer in Slots(self._decoder, self.logits, *settings):
             prompt, sample = divmod(answer.index, n)
             answers[prompt][sample] = self._sampled(answer, keep_states)

@@ -22,6 +22,7 @@ from autodeco.heads import TEMPERATURE_SCALE, Heads
 from autodeco.rewards.anchors import Anchors, draw_anchors
 from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.decisions import decisions
+from autodeco.rewards.distributions import BLUR
 from autodeco.rewards.judging import CANDIDATES, held_out_answers, judge, kept_answers, predictions, spread
 from autodeco.rewards.measuring import Static
 from autodeco.rewards.objective import Decisions, add_gradient
@@ -224,6 +225,7 @@ class _Training:
             self._run.heads,
             seed_of(arguments.seed, Stream.ANSWERS, number),
             keep_states=True,
+            blur=BLUR,
         )
         with self._processes.uninterrupted():
             return self._learn(number, chosen, counts, answers, rewards, began)

@@ -53,12 +53,14 @@ class Policy(FrozenModel, Protocol):
         ended: Ended | None = None,
         numbers: Sequence[int] | None = None,
         max_tokens: int | None = None,
+        blur: float = 0.0,
     ) -> list[list[Sampled]]:
         """Return ``n`` answers to each prompt (token ids), sampled with ``heads`` and their hard top-p.
 
         An answer's random numbers depend only on ``seed``, its index among the n and its prompt's number in
         ``numbers``, by default the prompt's index. ``ended`` is called with each as it ends. ``max_tokens``: no more
-        than these, where fewer than the policy's are wanted.
+        than these, where fewer than the policy's are wanted. ``blur`` is the scale of logistic noise on the logit of
+        every token's top-p, which ``Sampled.top_p`` is without.
         """
 
     def states(self, rows: np.ndarray) -> Tensor:

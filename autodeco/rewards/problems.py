@@ -124,15 +124,22 @@ class Problems:
             self.rates[index] = KEPT * self.rates[index] + (1 - KEPT) * rate if index in self.rates else rate
 
     def answers(
-        self, indices: Sequence[int], n: int, predictor: Predictor, seed: int, keep_states: bool = False
+        self,
+        indices: Sequence[int],
+        n: int,
+        predictor: Predictor,
+        seed: int,
+        keep_states: bool = False,
+        blur: float = 0.0,
     ) -> tuple[list[list[Sampled]], np.ndarray]:
-        """Return ``n`` answers to the problems at ``indices`` and their rewards [len(indices), n].
+        """Return ``n`` answers to the problems at ``indices`` and their rewards [len(indices), n], top-p as noisy as
+        ``blur`` says.
 
         Each of several processes draws and scores its share, and has the states of that alone.
         """
         processes, mine, began = self._policy.processes, None, time.perf_counter()
         with processes.left_early():
-            mine = self._own_answers(indices[processes.share(len(indices))], n, predictor, seed, keep_states)
+            mine = self._own_answers(indices[processes.share(len(indices))], n, predictor, seed, keep_states, blur)
         parts = processes.gather((mine, self._scorer.exceeded))
         self.given_up = sum(exceeded for _, exceeded in parts)
         answers, rewards = zip(*(each for each, _ in parts), strict=True)
@@ -149,7 +156,7 @@ class Problems:
         self._policy.processes.stop_if_interrupted()
 
     def _own_answers(
-        self, indices: Sequence[int], n: int, predictor: Predictor, seed: int, keep_states: bool
+        self, indices: Sequence[int], n: int, predictor: Predictor, seed: int, keep_states: bool, blur: float
     ) -> tuple[list[list[Sampled]], np.ndarray]:
         started = {}
 
@@ -158,7 +165,8 @@ class Problems:
                 started[prompt, sample] = self._scorer.start(self._problems[indices[prompt]], answer.text)
             self.ended(prompt, sample, answer)
 
-        answers = self._policy.sample(self.prompts(indices), n, predictor, seed, keep_states, ended, indices)
+        settings = n, predictor, seed, keep_states, ended, indices
+        answers = self._policy.sample(self.prompts(indices), *settings, blur=blur)
         rewards = np.zeros((len(indices), n))
         scores = self._scorer.scores(list(started.values()))
         for key, score in zip(started, scores, strict=True):

@@ -48,7 +48,7 @@ class SlowPolicy(world.WorldPolicy):
         super().__init__()
         self._clock, self._speed, self.drawn = clock, speed, 0
 
-    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None):
+    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None, blur=0.0):
         self.drawn += len(prompts) * n
         behind = (max_tokens or world.LENGTH) - 1
         self._clock.now += (len(prompts) + 0.1 * behind * n * len(prompts)) / self._speed
@@ -134,10 +134,10 @@ def test_a_run_of_a_given_time_resumes_with_the_sizes_that_were_chosen(problems,
     arguments = replace(SHORT, time="6h", max_tokens=50)
 
     class Pressed(SlowPolicy):
-        def sample(self, *args):
+        def sample(self, *args, **kwargs):
             if self.drawn > 700:
                 raise KeyboardInterrupt
-            return super().sample(*args)
+            return super().sample(*args, **kwargs)
 
     part = train_on_rewards(Pressed(clock), problems, tmp_path / "part", arguments, progress=False)
     assert part.interrupted

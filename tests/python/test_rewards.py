@@ -187,11 +187,11 @@ class Pressed(world.WorldPolicy):
         super().__init__()
         self._at, self.times = at, 0
 
-    def sample(self, *args):
+    def sample(self, *args, **kwargs):
         self.times += 1
         if self.times == self._at:
             signal.raise_signal(signal.SIGINT)
-        return super().sample(*args)
+        return super().sample(*args, **kwargs)
 
 
 def hangs(problem, text):  # named by python:test_rewards:hangs
@@ -243,8 +243,8 @@ def test_logits_beyond_the_range_of_their_type_are_told(problems, tmp_path, valu
 
 def test_a_loss_that_is_no_number_is_told(problems, tmp_path):
     class Broken(world.WorldPolicy):
-        def sample(self, *args):
-            answers = super().sample(*args)
+        def sample(self, *args, **kwargs):
+            answers = super().sample(*args, **kwargs)
             return [[replace(answer, temperature=answer.temperature * np.nan) for answer in group] for group in answers]
 
     with pytest.raises(InputError, match="the loss of update 0 is not finite"):

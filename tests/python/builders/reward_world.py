@@ -100,6 +100,16 @@ def best_value(problems: range) -> float:
     return float(np.mean(found))
 
 
+def draws(logits, temperature, top_p, n: int, blur: float, generator: torch.Generator) -> torch.Tensor:
+    """Return tokens [L, n]."""
+    if not blur:
+        return torch.multinomial(nucleus(logits, temperature, top_p), n, True, generator=generator)
+    logits, temperature, top_p = (each.repeat_interleave(n, 0) for each in (logits, temperature, top_p))
+    noise = torch.logit(torch.rand(len(top_p), generator=generator, dtype=torch.float64), eps=1e-9)
+    top_p = torch.sigmoid(torch.logit(top_p.double(), eps=1e-9) + blur * noise).float()
+    return torch.multinomial(nucleus(logits, temperature, top_p), 1, generator=generator).reshape(-1, n)
+
+
 class WorldPolicy:
     """The world as a frozen model."""
 
@@ -115,18 +125,17 @@ class WorldPolicy:
         return [int(prompt)]
 
     @torch.no_grad()
-    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None):
+    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None, blur=0.0):
         if not prompts:
             return []
         places = [place(prompt[0]) for prompt in prompts]
         hidden, logits = (torch.cat([each[i] for each in places]) for i in (1, 2))
         temperature, top_p = heads(hidden, logits)
         drawn = []
-        for number, pi in zip(
-            numbers or range(len(prompts)), nucleus(logits, temperature, top_p).split(LENGTH), strict=True
-        ):
+        of_problems = zip(*(each.split(LENGTH) for each in (logits, temperature, top_p)), strict=True)
+        for number, problem in zip(numbers or range(len(prompts)), of_problems, strict=True):
             generator = torch.Generator().manual_seed((seed << 20) + number)
-            drawn.append(torch.multinomial(pi, n, True, generator=generator))
+            drawn.append(draws(*problem, n, blur, generator))
         drawn = torch.cat(drawn)
         largest = torch.softmax(logits, -1).amax(-1).numpy()
         if keep_states:
