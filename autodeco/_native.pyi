@@ -79,5 +79,6 @@ def draw_from_rows(
     by_temperature_head: npt.ArrayLike,
     by_top_p_head: npt.ArrayLike,
     u: npt.ArrayLike,
+    top_p_noise: npt.ArrayLike,
 ) -> tuple[npt.NDArray[np.int32], _Floats, _Floats]: ...
 def spread(logits: npt.ArrayLike) -> tuple[float, float]: ...

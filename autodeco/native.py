@@ -107,16 +107,19 @@ def draw_from_rows(
     by_temperature_head: npt.ArrayLike,
     by_top_p_head: npt.ArrayLike,
     u: npt.ArrayLike,
+    top_p_noise: npt.ArrayLike | None = None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Sample n tokens by settings and heads: ``predict`` and ``nucleus_sample`` in one pass, without Python's lock.
 
     Token i is sampled from ``logits[rows[i]]``; ``rows`` [n] ascend. Where its flag ``by_temperature_head`` or
     ``by_top_p_head`` is set, its ``temperature`` or ``top_p`` multiplies what ``heads`` predict from ``hidden`` [m, H]
     and ``logits`` [m, V], elsewhere it is the setting. Returns token ids [n], and temperature and top-p [n], as
-    predicted where heads decide, and as given elsewhere. Raises ValueError as those two do.
+    predicted where heads decide, and as given elsewhere. ``top_p_noise`` [n] is added to the logit of each top-p, of
+    which what is returned is without it. Raises ValueError as those two do.
     """
+    noise = np.zeros(np.shape(rows)) if top_p_noise is None else top_p_noise
     return _native.draw_from_rows(
-        heads, hidden, logits, rows, temperature, top_p, by_temperature_head, by_top_p_head, u
+        heads, hidden, logits, rows, temperature, top_p, by_temperature_head, by_top_p_head, u, noise
     )
 
 

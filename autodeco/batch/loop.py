@@ -63,8 +63,10 @@ def answer(
         except ValueError as error:
             raise InputError(f"{error}; use heads made for this model") from None
     check_requests(wanted, llm, heads)
-    if any(request.sampling.rule for request in wanted):
-        raise InputError("rules draw from logits on the host, not in the graph: use autodeco.batch.shared.answer")
+    if any(request.sampling.rule or request.sampling.top_p_blur for request in wanted):
+        raise InputError(
+            "rules and a blurred top-p draw from logits on the host, not in the graph: use autodeco.batch.shared.answer"
+        )
     return _answers(llm, wanted, heads, slots)
 
 

@@ -25,7 +25,9 @@ class Sampling:
 
     ``heads`` names what the heads decide; there ``temperature`` and ``top_p`` multiply the predictions, elsewhere they
     are the settings themselves. Temperature 0 is greedy. ``top_k`` (0: all) and ``min_p`` cut before top-p. A ``rule``
-    takes the place of all of them. Raises InputError for values out of range, and for a rule beside other settings.
+    takes the place of all of them. ``top_p_blur`` is the scale of logistic noise on the logit of every token's top-p,
+    by which training explores; ``autodeco.batch.shared`` alone has it. Raises InputError for values out of range, and
+    for a rule beside other settings.
     """
 
     temperature: float = 1.0
@@ -34,9 +36,10 @@ class Sampling:
     min_p: float = 0.0
     heads: Literal["both", "temperature", "top_p", "none"] = "both"
     rule: Rule | None = None
+    top_p_blur: float = 0.0
 
     def __post_init__(self):
-        for name, most in (("temperature", 1e6), ("top_p", 1e6), ("min_p", 1.0)):
+        for name, most in (("temperature", 1e6), ("top_p", 1e6), ("min_p", 1.0), ("top_p_blur", 10.0)):
             checked(name, getattr(self, name), float, 0.0, most)
         checked("top_k", self.top_k, int, 0, hint="0 keeps all tokens")
         checked("heads", self.heads, str, choices=("both", "temperature", "top_p", "none"))

@@ -20,7 +20,12 @@ class Draws(PartialAnswer):
         self.random = np.random.Generator(np.random.PCG64(request.seed))
         self.rule = sampling.rule and sampling.rule.begin(request.prompt, request.seed, token_bytes)
         by_temperature_head, by_top_p_head = (sampling.heads in ("both", head) for head in ("temperature", "top_p"))
+        self.blur = sampling.top_p_blur
         self.setting = (sampling.temperature, sampling.top_p, by_temperature_head, by_top_p_head)
+
+    def noise(self) -> float:
+        """What the logit of the next token's top-p is blurred by."""
+        return self.random.logistic(scale=self.blur) if self.blur else 0.0
 
     def add(self, row: Drawn) -> Finish | None:
         if self.rule:
@@ -46,7 +51,7 @@ def draw_rows(
                     drawn.append((choice, np.nan, np.nan, 0, np.nan))
                     continue
                 setting = (*choice, False, False)
-            asked.append((i, *setting, drawing.random.random()))
+            asked.append((i, *setting, drawing.random.random(), drawing.noise()))
             places.append(len(drawn))
             drawn.append((0, 0.0, 0.0, 0, np.nan))
     if asked:

@@ -78,6 +78,7 @@ class LlamaPolicy:
         ended: Ended | None = None,
         numbers: Sequence[int] | None = None,
         max_tokens: int | None = None,
+        blur: float = 0.0,
     ) -> list[list[Sampled]]:
         self._have_room(max(len(prompt) for prompt in prompts) + self._max_tokens)
         answers = [[None] * n for _ in prompts]
@@ -95,7 +96,7 @@ class LlamaPolicy:
 
         with tempfile.TemporaryDirectory() as folder:
             most = max_tokens or self._max_tokens
-            requests = batch.requests(self._llm, prompts, n, self._sampling(heads), most)
+            requests = batch.requests(self._llm, prompts, n, self._sampling(heads, blur), most)
             numbers = range(len(prompts)) if numbers is None else numbers
             requests = [replace(each, seed=batch.seed_of(seed, numbers[each.index], each.sample)) for each in requests]
             loaded = None if isinstance(heads, Static) else self._loaded(heads, Path(folder))
@@ -133,10 +134,10 @@ class LlamaPolicy:
         return texts_of(pieces[int(token)] for token in tokens)
 
     @staticmethod
-    def _sampling(heads: Predictor) -> batch.Sampling:
+    def _sampling(heads: Predictor, blur: float) -> batch.Sampling:
         if isinstance(heads, Static):
-            return batch.Sampling(heads.temperature, heads.top_p, heads="none")
-        return batch.Sampling()
+            return batch.Sampling(heads.temperature, heads.top_p, heads="none", top_p_blur=blur)
+        return batch.Sampling(top_p_blur=blur)
 
     def _loaded(self, heads: Heads, folder: Path) -> native.Heads:
         sidecar = folder / "heads.gguf"

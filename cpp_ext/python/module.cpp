@@ -153,12 +153,13 @@ py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_arra
 
 // Tokens, temperatures and top-p [n]; request i draws from row rows[i], in ascending order, of hidden states and logits.
 py::tuple draw_from_rows(const heads * h, const float_array & hidden, const float_array & logits, const row_array & rows, const float_array & temperature,
-                         const float_array & top_p, const flag_array & by_temperature_head, const flag_array & by_top_p_head, const double_array & u) {
+                         const float_array & top_p, const flag_array & by_temperature_head, const flag_array & by_top_p_head, const double_array & u,
+                         const double_array & top_p_noise) {
     const py::ssize_t n = rows.ndim() == 1 ? rows.shape(0) : -1;
     for (const py::array * each : { (const py::array *) &temperature, (const py::array *) &top_p, (const py::array *) &by_temperature_head,
-                                    (const py::array *) &by_top_p_head, (const py::array *) &u }) {
+                                    (const py::array *) &by_top_p_head, (const py::array *) &u, (const py::array *) &top_p_noise }) {
         if (each->ndim() != 1 || each->shape(0) != n) {
-            throw std::invalid_argument("expected rows, temperature, top_p, by_temperature_head, by_top_p_head and u [n] with the same n");
+            throw std::invalid_argument("expected rows, temperature, top_p, by_temperature_head, by_top_p_head, u and top_p_noise [n] with the same n");
         }
     }
     if (hidden.ndim() != 2 || logits.ndim() != 2 || hidden.shape(0) != logits.shape(0)) {
@@ -170,7 +171,7 @@ py::tuple draw_from_rows(const heads * h, const float_array & hidden, const floa
     }
     std::vector<autodeco::guided_draw> draws;
     for (py::ssize_t i = 0; i < n; ++i) {
-        draws.push_back({ { rows.at(i), temperature.at(i), top_p.at(i), u.at(i) }, by_temperature_head.at(i), by_top_p_head.at(i) });
+        draws.push_back({ { rows.at(i), temperature.at(i), top_p.at(i), u.at(i) }, by_temperature_head.at(i), by_top_p_head.at(i), top_p_noise.at(i) });
         const autodeco::guided_draw & draw = draws.back();
         check_request(draw.request, i, logits.shape(0));
         if (i > 0 && draw.request.row < draws[i - 1].request.row) {
@@ -415,7 +416,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("nucleus_sample", &nucleus_sample, py::arg("logits"), py::arg("temperature"), py::arg("top_p"), py::arg("u"), py::arg("rows") = py::none());
 
     m.def("draw_from_rows", &draw_from_rows, py::arg("heads").none(true), py::arg("hidden"), py::arg("logits"), py::arg("rows"), py::arg("temperature"),
-          py::arg("top_p"), py::arg("by_temperature_head"), py::arg("by_top_p_head"), py::arg("u"));
+          py::arg("top_p"), py::arg("by_temperature_head"), py::arg("by_top_p_head"), py::arg("u"), py::arg("top_p_noise"));
     m.def("spread", &spread, py::arg("logits"));
 
     py::class_<graph_sampler>(m, "GraphSampler")

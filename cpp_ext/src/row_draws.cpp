@@ -16,6 +16,10 @@ row_workspace & workspace() {
     return ws;
 }
 
+float with_noise(float top_p, double noise) {
+    return noise == 0.0 || !(top_p > 0.0f && top_p < 1.0f) ? top_p : (float) (1.0 / (1.0 + (1.0 / top_p - 1.0) * std::exp(-noise)));
+}
+
 bool is_finite(const float * values, int64_t n) {
     return std::all_of(values, values + n, [](float value) { return std::isfinite(value); });
 }
@@ -60,6 +64,7 @@ bool draw_from_rows(const heads_data * heads, const float * hidden, const float 
                 top_p[i]       = predicted_p;
                 request.top_p *= predicted_p;
             }
+            request.top_p = with_noise(request.top_p, draws[i].top_p_noise);
             requests.push_back(request);
         }
         drawn.resize(requests.size());

@@ -15,6 +15,7 @@ struct guided_draw {
     draw_request request;
     bool         by_temperature_head;
     bool         by_top_p_head;
+    double       top_p_noise; // added to the logit of the top-p that it draws with; what is told of it is without
 };
 
 // Draw n tokens; the draws stand in the order of their rows. Heads (null where no draw needs them) predict once for a row,

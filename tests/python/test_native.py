@@ -100,6 +100,24 @@ def test_draws_from_rows_are_those_of_prediction_and_nucleus(exported):
     np.testing.assert_allclose(reported_p, np.where(by_p, top_ps[rows], p), rtol=1e-6)
 
 
+def test_noise_moves_the_logit_of_the_top_p_that_is_drawn_with_alone():
+    """Of two tokens of 0.6 and 0.4, the second is in a nucleus of more than 0.6."""
+    logits = np.log(np.array([[0.6, 0.4]], np.float32))
+    p, noise = 0.5, np.linspace(-2, 2, 401)
+    n = len(noise)
+    setting = {"temperature": [1.0] * n, "top_p": [p] * n, "by_temperature_head": [False] * n}
+    setting |= {"by_top_p_head": [False] * n, "u": [0.99] * n}
+    rows = [0] * n
+    tokens, _, told = native.draw_from_rows(None, np.zeros((1, 4)), logits, rows, **setting, top_p_noise=noise)
+    np.testing.assert_array_equal(tokens, (noise > np.log(0.6 / 0.4)).astype(int))
+    np.testing.assert_array_equal(told, np.float32(p))
+    for certain in (0.0, 1.0):  # have no logit
+        setting["top_p"] = [certain] * n
+        tokens, _, told = native.draw_from_rows(None, np.zeros((1, 4)), logits, rows, **setting, top_p_noise=noise)
+        np.testing.assert_array_equal(tokens, int(certain))
+        np.testing.assert_array_equal(told, np.float32(certain))
+
+
 def drawing(**changes):
     """Arguments for two draws from two rows."""
     two = np.zeros(2)
