@@ -22,8 +22,9 @@ TOP = 128  # tokens kept one by one
 BINS = 64
 BIN_WIDTH = 0.25  # in logits; what lies further below the last kept token than 16 goes to the last bin
 
-# Scale of the noise on logit(P). Half of the draws of a P of 0.9 lie between 0.87 and 0.93.
-BLUR = 0.3
+# Scale of the noise on logit(P). Half of the draws of a P of 0.9 lie between 0.88 and 0.92. More explores more, but
+# heads then learn what is best with noise: in the world of the tests 0.3 reaches 94% of the best value, 0.2 97%.
+BLUR = 0.2
 LEAST_TEMPERATURE = 1e-3
 _EDGE = 1e-6
 

@@ -61,6 +61,18 @@ def test_heads_come_to_95_percent_of_the_best_there_are(trained):
     assert max(statics) < 0.7 * best
 
 
+@pytest.mark.slow
+def test_heads_that_begin_all_but_greedy_come_to_be_warm(problems, tmp_path):
+    """What the first top-p leaves out is drawn now and then, or nothing could show what it is worth."""
+    arguments = replace(
+        SHORT, rounds=30, batch_problems=32, samples=8, first_top_p=0.4, first_temperature=0.5, verdict=False
+    )
+    train_on_rewards(world.WorldPolicy(), problems, tmp_path / "heads", arguments, progress=False)
+    found = world.value(Heads.from_pretrained(tmp_path / "heads"), TEST)
+    assert world.value(GREEDY, TEST) < 0.5 * world.best_value(TEST)
+    assert found > 0.8 * world.best_value(TEST)
+
+
 def test_heads_learn_to_be_cold_and_warm_where_each_pays(trained):
     heads = Heads.from_pretrained(trained)
     kinds, chosen = [], []
