@@ -32,7 +32,7 @@ static constexpr float TOP_P       = 0.95f;
 
 static const std::vector<llama_token> PROMPT = { 1, 504, 3575, 282, 4649, 314, 19, 216, 34, 446, 216, 35 };
 
-static const char * const VARIANTS[] = { "graph_static", "autodeco", "host_static", "graph_greedy", "autodeco_cpu" };
+static const char * const VARIANTS[] = { "graph_static", "autodeco", "host_static", "graph_greedy", "autodeco_cpu", "autodeco_chunks" };
 
 // What llama.cpp says of the last graph it laid out: into how many parts, and what is copied between them.
 struct graph_log {
@@ -87,7 +87,7 @@ static void make_runner(runner & r, const char * variant, llama_model * model, c
                         int n_seq, int n_tokens) {
     const std::string name = variant;
     r.n_seq                = n_seq;
-    setenv("AUTODECO_NUCLEUS", name == "autodeco_cpu" ? "cpu" : "", 1);
+    setenv("AUTODECO_NUCLEUS", name == "autodeco_cpu" ? "cpu" : name == "autodeco_chunks" ? "chunks" : "", 1);
     std::vector<llama_sampler_seq_config> configs;
     for (int i = 0; i < n_seq; ++i) {
         llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());

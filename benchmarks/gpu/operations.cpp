@@ -3,7 +3,11 @@
 //   bench_operations [N_VOCAB] [ROWS]
 //
 // Each operation stands in a graph ENOUGH times and the graph is computed again and again, as llama.cpp does, so that
-// graphs of the device's own (CUDA graphs) are made and used. Prints microseconds for one of them.
+// graphs of the device's own (CUDA graphs) are made and used. Prints microseconds for one of them; the last lines are whole
+// draws, of rows that are sorted whole and of rows that are sorted in chunks.
+
+#include "device_chunks.h"
+#include "device_nucleus.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
@@ -19,6 +23,7 @@
 
 static constexpr int ENOUGH = 16;
 static constexpr int ROUNDS = 30;
+static constexpr int NODES  = 4096;
 
 struct inputs {
     ggml_tensor * logits; // [n_vocab, rows]
@@ -29,13 +34,14 @@ struct inputs {
 using operation = std::function<ggml_tensor *(ggml_context *, const inputs &)>;
 
 static double microseconds(ggml_backend_t backend, int64_t n_vocab, int64_t rows, const operation & op) {
-    ggml_context * ctx = ggml_init({ 2048 * ggml_tensor_overhead() + ggml_graph_overhead_custom(2048, false), nullptr, true });
+    ggml_context * ctx = ggml_init({ NODES * ggml_tensor_overhead() + ggml_graph_overhead_custom(NODES, false), nullptr, true });
     const inputs   in  = { ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_vocab, rows), ggml_new_tensor_2d(ctx, GGML_TYPE_I32, n_vocab, rows),
                            ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, rows) };
     for (ggml_tensor * tensor : { in.logits, in.id, in.scalar }) {
         ggml_set_input(tensor);
+        ggml_set_output(tensor); // which every round reads again
     }
-    ggml_cgraph * gf = ggml_new_graph_custom(ctx, 2048, false);
+    ggml_cgraph * gf = ggml_new_graph_custom(ctx, NODES, false);
     for (int i = 0; i < ENOUGH; ++i) {
         ggml_tensor * out = op(ctx, in);
         ggml_set_output(out);
@@ -107,6 +113,18 @@ int main(int argc, char ** argv) {
         { "cumsum",   [](ggml_context * ctx, const inputs & in) { return ggml_cumsum(ctx, in.logits); } },
         { "argmax",   [](ggml_context * ctx, const inputs & in) { return ggml_argmax(ctx, in.logits); } },
         { "argsort",  [](ggml_context * ctx, const inputs & in) { return ggml_argsort(ctx, in.logits, GGML_SORT_ORDER_DESC); } },
+        { "argsort chunks", [](ggml_context * ctx, const inputs & in) { // all of a row, a chunk of it a row
+              const int64_t length = in.logits->ne[0] / autodeco::FEWEST_CHUNKS;
+              const int64_t n      = autodeco::FEWEST_CHUNKS * in.logits->ne[1];
+              return ggml_argsort(ctx, ggml_view_2d(ctx, in.logits, length, n, length * sizeof(float), 0), GGML_SORT_ORDER_DESC);
+          } },
+        { "argsort 4096", [](ggml_context * ctx, const inputs & in) {
+              return ggml_argsort(ctx, ggml_view_2d(ctx, in.logits, 4096, in.logits->ne[1], 4096 * sizeof(float), 0), GGML_SORT_ORDER_DESC);
+          } },
+        { "get_rows 4096", [](ggml_context * ctx, const inputs & in) {
+              ggml_tensor * id = ggml_view_2d(ctx, in.id, 4096, in.id->ne[1], in.id->nb[1], 0);
+              return ggml_get_rows(ctx, columns(ctx, in.logits), id);
+          } },
         { "top_k 64", [](ggml_context * ctx, const inputs & in) { return ggml_top_k(ctx, in.logits, 64); } },
         { "get_rows", [](ggml_context * ctx, const inputs & in) { return ggml_get_rows(ctx, columns(ctx, in.logits), in.id); } },
         { "set_rows", [](ggml_context * ctx, const inputs & in) {
@@ -118,6 +136,12 @@ int main(int argc, char ** argv) {
                                   ggml_view_2d(ctx, in.logits, in.logits->ne[0], 1, in.logits->nb[1], 0));
           } },
         { "scalar",   [](ggml_context * ctx, const inputs & in) { return ggml_relu(ctx, in.scalar); } },
+        { "draw",     [](ggml_context * ctx, const inputs & in) {
+              return autodeco::build_device_draw(ctx, autodeco::sort_rows(ctx, in.logits), { in.scalar, in.scalar }).values;
+          } },
+        { "draw in chunks", [](ggml_context * ctx, const inputs & in) {
+              return autodeco::build_chunked_draw(ctx, autodeco::chunk_rows(ctx, in.logits), { in.scalar, in.scalar }).values;
+          } },
     };
     printf("%s, rows of %lld, %lld at once; microseconds\n", ggml_backend_name(backend), (long long) n_vocab, (long long) rows);
     for (const auto & [name, op] : operations) {
