@@ -5,6 +5,7 @@
 
 #include "ggml-backend.h"
 
+#include <csignal>
 #include <sstream>
 
 namespace cli {
@@ -16,6 +17,9 @@ void use_rpc_servers(const std::string & servers) {
     if (!add) {
         throw input_error("--rpc: this program was built without llama.cpp's RPC; build it with -DGGML_RPC=ON");
     }
+#ifndef _WIN32
+    std::signal(SIGPIPE, SIG_IGN); // of a server that has gone: llama.cpp's own error says so (report_aborts)
+#endif
     std::istringstream list(servers);
     for (std::string endpoint; std::getline(list, endpoint, ',');) {
         const std::string complaint = autodeco::rpc_complaint(endpoint);
