@@ -48,6 +48,17 @@ def test_a_workflow_calls_what_is_there_and_says_what_has_not_run(workflow):
     assert "None of these jobs has run" in text
 
 
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_tests_of_an_installed_package_are_not_run_in_its_source(workflow):
+    """`python -m pytest` there would import the folder autodeco/, which has no compiled module."""
+    text = workflow.read_text(encoding="utf-8")
+    assert "-m pytest" not in text
+    named = re.findall(r"tests/installed\.py .*-- (.*)", text)
+    files = {name for line in named for name in line.split()}
+    assert [name for name in files if not (REPOSITORY / "tests" / "python" / name).exists()] == []
+    assert files or workflow.name != "ci.yml"
+
+
 def test_every_check_of_the_makefile_has_a_job():
     called = set(re.findall(r"(?:- run: make|target:) ([a-z-]+)", "".join(path.read_text() for path in WORKFLOWS)))
     checks = {"lint", "workflows", "docs", "test", "sanitize", "clang", "fuzz", "fuzz-heads"}
