@@ -6,7 +6,7 @@
 #
 # Structures of llama.cpp's samplers change between releases while its library's name does not: these are known, by the
 # version of their ggml, which all of them have. `RELEASES` of export/llama_cpp_source.py are the same.
-set(LLAMA_CPP_GGML_VERSIONS 0.20.0 0.25.3)
+set(LLAMA_CPP_GGML_VERSIONS 0.15.3 0.16.0 0.20.0 0.25.3)
 list(JOIN LLAMA_CPP_GGML_VERSIONS ", " LLAMA_CPP_KNOWN)
 if(AUTODECO_PROGRAMS)
     set(LLAMA_CPP_DIR ${PROJECT_SOURCE_DIR}/build/llama.cpp)
@@ -26,6 +26,9 @@ if(LLAMA_CPP_DIR)
     file(STRINGS ${LLAMA_CPP_DIR}/CMakeLists.txt version_lines REGEX "set\\(LLAMA_VERSION_(MAJOR|MINOR|PATCH) ")
     string(REGEX REPLACE "[^0-9;]" "" LLAMA_CPP_VERSION "${version_lines}")
     string(REPLACE ";" "." LLAMA_CPP_VERSION "${LLAMA_CPP_VERSION}")
+    if(NOT LLAMA_CPP_VERSION) # which its source does not say before 0.1.0
+        set(LLAMA_CPP_VERSION "of ggml ${LLAMA_CPP_GGML_VERSION}")
+    endif()
 endif()
 
 if(AUTODECO_PYTHON)

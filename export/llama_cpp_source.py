@@ -14,6 +14,8 @@ from autodeco.runs.atomic import scratch_folder
 
 # The releases that autodeco builds with, and the SHA-256 of their source packages; pyproject.toml has the same window.
 RELEASES = {
+    "0.3.33": "369ba03d02caaef42c1ed07bbdc454f7436e47c7675b8b9757fa13fbac6acd92",
+    "0.3.34": "d849d286d808284f1d3ec1bd6875572430d29d1f9574a010232caa4e9cef0e35",
     "0.3.35": "1139dbb54509074b70893fab8554e3b079aa9f4d312058ce4018ef0019e3de12",
     "0.3.36": "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
 }

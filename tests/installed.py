@@ -21,6 +21,7 @@ TESTS = ROOT / "tests" / "python"
 #: tests that need neither torch nor the programs of `make strict`
 FILES = (
     "test_release.py",
+    "test_features.py",
     "test_native.py",
     "test_nucleus.py",
     "test_llama.py",

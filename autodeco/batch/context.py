@@ -15,6 +15,7 @@ from autodeco.base.forks import check_process
 from autodeco.base.memory import can_cut, can_join_prompts
 from autodeco.base.token_batch import TokenBatch
 from autodeco.errors import InputError
+from autodeco.features import check_samplers, set_outputs_per_text
 from autodeco.runs.interrupts import deferred_interrupt
 from autodeco.settings.limits import PROMPT_BATCH
 
@@ -88,6 +89,7 @@ class BatchContext:
     def __init__(self, llm: llama_cpp.Llama, heads: native.Heads | None, slots: int, cells: int):
         if slots > (most := llama_cpp.llama_max_parallel_sequences()):
             raise InputError(f"{slots} answers at a time: llama.cpp has room for {most}; use fewer slots")
+        check_samplers(llm.model_path, slots, llama_cpp.llama_model_n_layer(llm.model))
         self._model = llm.model
         self._path, self._process = llm.model_path, os.getpid()
         self._stack = contextlib.ExitStack()
@@ -138,7 +140,7 @@ class BatchContext:
         params.n_ctx = -(-cells // PADDING) * PADDING
         params.n_batch = params.n_ubatch = max(PROMPT_BATCH, slots)
         params.n_outputs_max = slots
-        params.n_outputs_max_per_seq = 1
+        set_outputs_per_text(params, 1)
         params.embeddings = False
         if params.flash_attn_type == llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED:
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO  # llama.cpp knows where it is faster

@@ -9,6 +9,7 @@ import llama_cpp
 from llama_cpp._internals import LlamaSampler
 
 from autodeco.errors import InputError
+from autodeco.features import dry_sampler
 from autodeco.settings.options import checked
 
 # what llama_cpp.Llama's chain ends in where it draws by temperature: top-k, typical, top-p, min-p; temperature, draw
@@ -48,7 +49,9 @@ class ExtraSamplers:
         last_n = llm.n_ctx() if self.dry_penalty_last_n < 0 else self.dry_penalty_last_n
         array = (ctypes.c_char_p * len(breakers))(*breakers)
         settings = self.dry_multiplier, self.dry_base, int(self.dry_allowed_length), int(last_n)
-        return [llama_cpp.llama_sampler_init_dry(llm._model.vocab, *settings, array, len(breakers))]
+        return [
+            dry_sampler(llm._model.vocab, llama_cpp.llama_model_n_ctx_train(llm.model), *settings, array, len(breakers))
+        ]
 
     def first_cuts(self) -> list["llama_cpp.llama_sampler_p"]:
         """New samplers that cut before top-k, typical and min-p do."""

@@ -17,6 +17,7 @@ from autodeco.errors import InputError
 from autodeco.export.fit import check_fit
 from autodeco.export.layout import EMBEDDED, open_layout
 from autodeco.export.split_parts import check_parts
+from autodeco.features import check_drafts, set_outputs_per_text
 from autodeco.llama import extra_samplers
 from autodeco.llama.chat import use_own_templates
 from autodeco.llama.completions import BOTH, Call, completing
@@ -145,6 +146,8 @@ class Llama(ExclusiveLlama):
                 heads.check_fit(native.address(self.model))
             except ValueError as error:
                 raise InputError(f"{path}: {error}; use heads made for this model") from None
+            if self.draft_model is not None and self._states is None:
+                check_drafts(self.model_path)
         assert self._attachment is not None, "opening makes it before it uses heads"
         self._attachment.detach()
         self._heads = heads
@@ -171,7 +174,7 @@ class Llama(ExclusiveLlama):
 
     @context_params.setter
     def context_params(self, params: llama_cpp.llama_context_params) -> None:
-        params.n_outputs_max_per_seq = self._most_outputs
+        set_outputs_per_text(params, self._most_outputs)
         if self._states is not None:
             native.watch(self._states, params)
         self._context_params = params

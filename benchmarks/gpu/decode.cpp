@@ -105,14 +105,13 @@ static void make_runner(runner & r, const char * variant, llama_model * model, c
         r.chains.push_back(chain);
         configs.push_back({ i, chain });
     }
-    llama_context_params c  = llama_context_default_params();
-    c.n_ctx                 = (uint32_t) (n_seq * ((int) PROMPT.size() + n_tokens + 2 + 255) / 256 * 256);
-    c.n_batch               = 512;
-    c.n_ubatch              = 512;
-    c.n_seq_max             = (uint32_t) n_seq;
-    c.n_outputs_max_per_seq = 1;
-    c.n_threads             = 4;
-    c.n_threads_batch       = 4;
+    llama_context_params c = llama_context_default_params();
+    c.n_ctx           = (uint32_t) (n_seq * ((int) PROMPT.size() + n_tokens + 2 + 255) / 256 * 256);
+    c.n_batch         = 512;
+    c.n_ubatch        = 512;
+    c.n_seq_max       = (uint32_t) n_seq;
+    c.n_threads       = 4;
+    c.n_threads_batch = 4;
     if (name != "host_static") {
         c.samplers   = configs.data();
         c.n_samplers = configs.size();

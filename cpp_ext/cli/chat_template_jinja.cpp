@@ -7,13 +7,23 @@
 #include "jinja/lexer.h"
 #include "jinja/parser.h"
 #include "jinja/runtime.h"
-#include "json.h"
+#if __has_include("json.h") // of llama.cpp from 0.5.0 on; before, its engine takes nlohmann's values
+#    include "json.h"
+#else
+#    include <nlohmann/json.hpp>
+#endif
 
 #include <ctime>
 
 namespace cli {
 
 namespace {
+
+#if __has_include("json.h")
+using json = common_json;
+#else
+using json = nlohmann::ordered_json;
+#endif
 
 std::string token_text(const llama_vocab * vocab, llama_token token) {
     return token == LLAMA_TOKEN_NULL ? "" : llama_vocab_get_text(vocab, token);
@@ -24,11 +34,11 @@ std::string render(const template_texts & texts) {
     const std::string & source = texts.at(0);
     const std::string & bos    = texts.at(1);
     const std::string & eos    = texts.at(2);
-    common_json         list   = common_json::array();
+    json                list   = json::array();
     for (size_t i = 3; i + 1 < texts.size(); i += 2) {
-        list.push_back(common_json{ { "role", texts[i] }, { "content", texts[i + 1] } });
+        list.push_back(json{ { "role", texts[i] }, { "content", texts[i + 1] } });
     }
-    common_json values = common_json{
+    json values = json{
         { "messages", list },
         { "bos_token", bos },
         { "eos_token", eos },

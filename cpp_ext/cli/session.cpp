@@ -153,10 +153,9 @@ void session::make_context() {
         smpl = autodeco_sampler_init(heads.get(), { o.seed, o.temperature, o.top_p });
         chain.reset(llama_sampler_chain_init(llama_sampler_chain_default_params()));
         llama_sampler_chain_add(chain.get(), smpl);
-        sequence.sampler             = chain.get();
-        params.samplers              = &sequence;
-        params.n_samplers            = 1;
-        params.n_outputs_max_per_seq = 1;
+        sequence.sampler  = chain.get();
+        params.samplers   = &sequence;
+        params.n_samplers = 1;
     } else {
         chain.reset(new_static_chain(o));
     }

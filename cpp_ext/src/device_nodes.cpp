@@ -1,6 +1,7 @@
 #include "device_nodes.h"
 
 #include "device_nucleus.h"
+#include "llama_releases.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -100,6 +101,9 @@ node_places places_on(const node_question & has, const heads_data * heads, int64
 }
 
 node_places places(ggml_backend_buffer_type_t buft, const heads_data * heads, int64_t n_vocab) {
+    if (!SEVERAL_OUTPUTS) { // nor room in a graph for what samplers compute: what has the fewest nodes
+        return { false, true };
+    }
     const ggml_backend_dev_t device = ggml_backend_buft_get_device(buft);
     node_places              result = { false, ggml_backend_buft_is_host(buft) };
     if (!is_cpu(device)) {

@@ -31,20 +31,13 @@ void host_temperature_apply(llama_sampler * smpl, llama_token_data_array * cur_p
     state.divided = true;
 }
 
-llama_sampler_i host_temperature_interface = {
-    /* .name              = */ host_temperature_name,
-    /* .accept            = */ nullptr,
-    /* .apply             = */ host_temperature_apply,
-    /* .reset             = */ nullptr,
-    /* .clone             = */ host_clone,
-    /* .free              = */ nullptr,
-    /* .backend_init      = */ nullptr,
-    /* .backend_accept    = */ nullptr,
-    /* .backend_apply     = */ nullptr,
-    /* .backend_set_input = */ nullptr,
-    /* .backend_reset     = */ nullptr,
-    /* .copy_state        = */ nullptr,
-};
+llama_sampler_i host_temperature_interface = [] {
+    llama_sampler_i calls = {};
+    calls.name            = host_temperature_name;
+    calls.apply           = host_temperature_apply;
+    calls.clone           = host_clone;
+    return calls;
+}();
 
 const char * host_name(const llama_sampler * /*smpl*/) {
     return "autodeco-host";
@@ -114,20 +107,15 @@ void host_reset(llama_sampler * smpl) {
     state_of(smpl).restart();
 }
 
-llama_sampler_i host_interface = {
-    /* .name              = */ host_name,
-    /* .accept            = */ host_accept,
-    /* .apply             = */ host_apply,
-    /* .reset             = */ host_reset,
-    /* .clone             = */ host_clone,
-    /* .free              = */ nullptr,
-    /* .backend_init      = */ nullptr,
-    /* .backend_accept    = */ nullptr,
-    /* .backend_apply     = */ nullptr,
-    /* .backend_set_input = */ nullptr,
-    /* .backend_reset     = */ nullptr,
-    /* .copy_state        = */ nullptr,
-};
+llama_sampler_i host_interface = [] {
+    llama_sampler_i calls = {};
+    calls.name            = host_name;
+    calls.accept          = host_accept;
+    calls.apply           = host_apply;
+    calls.reset           = host_reset;
+    calls.clone           = host_clone;
+    return calls;
+}();
 
 } // namespace
 

@@ -3,6 +3,7 @@
 #include "cut_row.h"
 #include "device_nodes.h"
 #include "host_node.h"
+#include "llama_releases.h"
 #include "sampler_state.h"
 
 #include <cmath>
@@ -167,8 +168,11 @@ void sampler_free(llama_sampler * smpl) {
     delete (sampler_state *) smpl->ctx;
 }
 
-bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t n_outputs_max_per_seq) {
+// `n_outputs_max_per_seq` is one number, or none in a release that has one output of a sequence in a graph
+template <typename... Number>
+bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, Number... n_outputs_max_per_seq) {
     sampler_state & state = state_of(smpl);
+    state.row(0); // there is a decision to ask for
     for (graph_row & row : state.rows) {
         row.planned = {}; // of another context, which may go on with it
         row.drawn   = {};
@@ -182,7 +186,7 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     if (!host_one()) {
         return false;
     }
-    state.n_outputs_max   = std::max<int64_t>(n_outputs_max_per_seq, 1);
+    state.n_outputs_max   = std::max<int64_t>({ 1, (int64_t) n_outputs_max_per_seq... });
     const node_places where = places(buft, state.heads.get(), state.heads ? state.heads->n_vocab : LARGEST_VOCAB);
     state.on_device         = where.draw_on_device;
     state.in_chunks         = where.draw_in_chunks;
@@ -242,7 +246,22 @@ predictions predict(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & 
     });
 }
 
+void sampler_backend_reset(llama_sampler * smpl) {
+    sampler_state & state = state_of(smpl);
+    state.n_rows          = 0;
+    state.is_followed     = state.probe.end() || state.is_followed;
+    for (graph_row & row : state.rows) {
+        if (row.planned.rows) {
+            row.planned.rows->forget_graph();
+            row.planned = {};
+        }
+    }
+}
+
 void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data) {
+    if (!SEVERAL_OUTPUTS) { // for which this begins every graph
+        sampler_backend_reset(smpl);
+    }
     sampler_state & state = state_of(smpl);
     graph_row &     row   = state.row(state.n_rows++);
     if (!is_first(*data) || (state.is_followed && !state.is_observer)) {
@@ -271,9 +290,9 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
     data->sampled = token;
     if (outputs.is_probe) {
         state.probe.begin(ctx); // and the logits stay for a sampler that may follow
-    } else {
+    } else if (SEVERAL_OUTPUTS) {
         data->logits = nullptr; // or they would be copied to the host
-    }
+    } // else nothing has said whether one follows, which would crash without them
 }
 
 // what a draw on a device reads of the user's settings
@@ -314,8 +333,23 @@ void begin_outputs(sampler_state & state) {
     state.n_run  = state.n_rows;
 }
 
+// In a release with one output, llama_sampler_sample takes a token from the graph and accepts it nowhere: whoever decodes
+// again without having accepted or discarded what was drawn has taken it so. A sampler that another one works behind, and
+// those of sequences without an output, have drawn nothing.
+void take_what_was_not_accepted(sampler_state & state) {
+    if (state.begins || state.n_run == 0 || state.is_observer || state.draws_on_host) {
+        return;
+    }
+    if (state.rows[0].has_run) { // on the CPU, as all is in such a release: see places()
+        state.take_output(0);
+    }
+}
+
 void sampler_backend_set_input(llama_sampler * smpl) {
     sampler_state & state = state_of(smpl);
+    if (!SEVERAL_OUTPUTS) {
+        take_what_was_not_accepted(state);
+    }
     state.begin_token();
     begin_outputs(state);
     std::mt19937 ahead = state.rng;
@@ -337,18 +371,6 @@ void sampler_backend_set_input(llama_sampler * smpl) {
     }
 }
 
-void sampler_backend_reset(llama_sampler * smpl) {
-    sampler_state & state = state_of(smpl);
-    state.n_rows          = 0;
-    state.is_followed     = state.probe.end() || state.is_followed;
-    for (graph_row & row : state.rows) {
-        if (row.planned.rows) {
-            row.planned.rows->forget_graph();
-            row.planned = {};
-        }
-    }
-}
-
 void sampler_copy_state(const llama_sampler * src, llama_sampler * dst) {
     const sampler_state & from = state_of(src);
     sampler_state &       to   = state_of(dst);
@@ -366,20 +388,20 @@ void sampler_copy_state(const llama_sampler * src, llama_sampler * dst) {
 
 llama_sampler * sampler_clone(const llama_sampler * smpl);
 
-llama_sampler_i sampler_interface = {
-    /* .name              = */ sampler_name,
-    /* .accept            = */ sampler_accept,
-    /* .apply             = */ sampler_apply,
-    /* .reset             = */ sampler_reset,
-    /* .clone             = */ sampler_clone,
-    /* .free              = */ sampler_free,
-    /* .backend_init      = */ sampler_backend_init,
-    /* .backend_accept    = */ nullptr,
-    /* .backend_apply     = */ sampler_backend_apply,
-    /* .backend_set_input = */ sampler_backend_set_input,
-    /* .backend_reset     = */ sampler_backend_reset,
-    /* .copy_state        = */ sampler_copy_state,
-};
+llama_sampler_i sampler_interface = [] {
+    llama_sampler_i calls   = {};
+    calls.name              = sampler_name;
+    calls.accept            = sampler_accept;
+    calls.apply             = sampler_apply;
+    calls.reset             = sampler_reset;
+    calls.clone             = sampler_clone;
+    calls.free              = sampler_free;
+    calls.backend_init      = sampler_backend_init;
+    calls.backend_apply     = sampler_backend_apply;
+    calls.backend_set_input = sampler_backend_set_input;
+    set_graph_calls(calls, sampler_backend_reset, sampler_copy_state);
+    return calls;
+}();
 
 } // namespace
 

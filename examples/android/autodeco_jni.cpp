@@ -42,13 +42,12 @@ std::unique_ptr<session> open_session(const char * model, const char * heads, ji
 
     llama_sampler_seq_config sequence = { 0, s->chain.get() };
     llama_context_params     params   = llama_context_default_params();
-    params.n_ctx                 = (uint32_t) n_ctx;
-    params.n_threads             = n_threads;
-    params.n_threads_batch       = n_threads;
-    params.n_outputs_max         = 1;
-    params.n_outputs_max_per_seq = 1;
-    params.samplers              = &sequence;
-    params.n_samplers            = 1;
+    params.n_ctx           = (uint32_t) n_ctx;
+    params.n_threads       = n_threads;
+    params.n_threads_batch = n_threads;
+    params.n_outputs_max   = 1;
+    params.samplers        = &sequence;
+    params.n_samplers      = 1;
     s->ctx.reset(llama_init_from_model(s->model.get(), params));
     if (!s->ctx) {
         throw std::runtime_error("a context of " + std::to_string(n_ctx) + " tokens cannot be had");

@@ -22,7 +22,6 @@ int main(int argc, char ** argv) {
     struct llama_context_params     params   = llama_context_default_params();
     params.samplers                          = &sequence;
     params.n_samplers                        = 1;
-    params.n_outputs_max_per_seq             = 1;
     params.n_ctx                             = 256;
     struct llama_context * ctx               = llama_init_from_model(model, params);
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "autodeco.h"
+#include "llama_releases.h"
 
 #include <cstdint>
 #include <vector>
@@ -14,16 +15,16 @@ inline const std::vector<std::vector<llama_token>> PROMPTS = {
 inline bool kv_offload = true;
 
 inline llama_context * new_context(llama_model * model, bool embeddings, uint32_t n_seq, uint32_t n_outputs_max_per_seq = 1) {
-    llama_context_params params  = llama_context_default_params();
-    params.n_ctx                 = 256 * n_seq;
-    params.n_batch               = 256;
-    params.n_seq_max             = n_seq;
-    params.n_threads             = 1;
-    params.n_threads_batch       = 1;
-    params.embeddings            = embeddings;
-    params.offload_kqv           = kv_offload;
-    params.kv_unified            = n_seq > 1; // else sequences that are not neighbours go through graphs of their own
-    params.n_outputs_max_per_seq = n_outputs_max_per_seq;
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx            = 256 * n_seq;
+    params.n_batch          = 256;
+    params.n_seq_max        = n_seq;
+    params.n_threads        = 1;
+    params.n_threads_batch  = 1;
+    params.embeddings       = embeddings;
+    params.offload_kqv      = kv_offload;
+    params.kv_unified       = n_seq > 1; // else sequences that are not neighbours go through graphs of their own
+    autodeco::set_outputs_per_sequence(params, n_outputs_max_per_seq, 0);
     return llama_init_from_model(model, params);
 }
 

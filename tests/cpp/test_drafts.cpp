@@ -7,6 +7,7 @@
 #include "check.h"
 #include "decoding.h"
 #include "exact.h"
+#include "releases.h"
 
 #include "autodeco.h"
 
@@ -60,7 +61,7 @@ struct drafting {
         p.n_threads             = 1;
         p.n_threads_batch       = 1;
         p.embeddings            = embeddings;
-        p.n_outputs_max_per_seq = embeddings ? 0 : N_OUTPUTS;
+        autodeco::set_outputs_per_sequence(p, embeddings ? 0 : N_OUTPUTS, 0);
         return llama_init_from_model(model, p);
     }
 
@@ -225,9 +226,9 @@ static void test_states_that_are_taken_back(llama_model * model, const autodeco_
     d.read({ first, 11, 12 }, true);
     llama_sampler *   saved = llama_sampler_clone(d.chain);
     const llama_token one = d.take(0, u[1]), two = d.take(1, u[2]);
-    llama_sampler_copy(saved, d.chain);
+    copy_sampler(saved, d.chain, 0);
     check(d.take(0, u[1]) == one && d.take(1, u[2]) == two, "the same outputs are accepted again", one);
-    llama_sampler_copy(saved, d.chain);
+    copy_sampler(saved, d.chain, 0);
     d.forget(3);
     d.read({ first, 11 }, true);
     check(d.take(0, u[1]) == one && d.take(1, u[2]) == two, "outputs that are decoded again draw the same tokens", two);
@@ -296,6 +297,10 @@ int main(int argc, char ** argv) {
     if (argc < 3) {
         fprintf(stderr, "usage: %s MODEL.gguf HEADS.gguf\n", argv[0]);
         return 2;
+    }
+    if (!autodeco::SEVERAL_OUTPUTS) {
+        check(true, "one output of a sequence at a time: there are no drafts to draw from");
+        return report();
     }
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
     llama_backend_init();

@@ -5,6 +5,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from builders.tiny_llama import add_tokenizer
+
 HIDDEN, VOCAB, LAYERS, FEED_FORWARD, KERNEL = 64, 96, 2, 96, 3
 
 
@@ -29,7 +31,7 @@ def write_lfm2(path: Path, pooling: int | None = None, causal: bool | None = Non
         writer.add_uint32("lfm2.pooling_type", pooling)
     if causal is not None:
         writer.add_causal_attention(causal)
-    writer.add_tokenizer_model("test")  # llama.cpp's own for tests: a token is a piece of text of fixed length
+    add_tokenizer(writer)
     writer.add_token_list([f"tok_{i}" for i in range(VOCAB)])
     writer.add_token_scores([0.0] * VOCAB)
 
