@@ -54,7 +54,7 @@ class Pooled(Counted):
     """One memory for all sequences."""
 
     @staticmethod
-    def _can_stream(llm, slots):
+    def can_stream(llm, slots):
         return False
 
 

@@ -26,7 +26,7 @@ class StateContext(BatchContext):
     def __init__(self, llm: llama_cpp.Llama, slots: int, cells: int, longest: int):
         self._states = native.HiddenStates()
         self._longest = longest
-        self._streams = self._can_stream(llm, slots)
+        self._streams = self.can_stream(llm, slots)
         try:
             super().__init__(llm, None, slots, cells)
         except InputError:
@@ -40,7 +40,7 @@ class StateContext(BatchContext):
         self._stack.callback(lambda: wait(self.readers))  # before the memory is freed
 
     @staticmethod
-    def _can_stream(llm: llama_cpp.Llama, slots: int) -> bool:
+    def can_stream(llm: llama_cpp.Llama, slots: int) -> bool:
         """Whether the model's memory is one of plain keys and values."""
         return slots > 1 and can_cut(llm) and not llama_cpp.llama_model_n_swa(llm.model)
 
@@ -88,11 +88,12 @@ class StateContext(BatchContext):
                 free = min(self._free, key=_seq, default=slot)
                 if free.seq >= slot.seq:
                     break
-                self._move(slot, free)
+                self.move(slot, free)
                 active[free] = active.pop(slot)
         return {slot: active[slot] for slot in sorted(active, key=_seq)}
 
-    def _move(self, slot: Slot, free: Slot) -> None:
+    def move(self, slot: Slot, free: Slot) -> None:
+        """Give what ``slot`` holds to the free slot ``free``, and free ``slot``."""
         if slot.pending:
             self.flush()
         self._remove(free, 0)

@@ -14,9 +14,9 @@ import numpy as np
 from autodeco.runs.seeds import Stream, generator
 
 PROMPTS_FILE = Path(__file__).with_suffix(".json")
-_MADE_OF = json.loads(PROMPTS_FILE.read_text(encoding="utf-8"))
-KINDS = tuple(_MADE_OF["kinds"])
-HELD_OUT_KINDS = tuple(_MADE_OF["held_out_kinds"])
+MADE_OF = json.loads(PROMPTS_FILE.read_text(encoding="utf-8"))
+KINDS = tuple(MADE_OF["kinds"])
+HELD_OUT_KINDS = tuple(MADE_OF["held_out_kinds"])
 TRAINING_PROMPTS = 400  # as many of each kind that is not held out
 HELD_OUT_PROMPTS = 200  # half of them of held-out kinds
 EVERY = 3  # of templates and subjects, this one is held out
@@ -59,7 +59,7 @@ def control_prompts(held_out: bool, count: int | None = None, seed: int = 0) -> 
 def sums(count: int, held_out: bool, seed: int = 0) -> list[ControlPrompt]:
     """Return ``count`` different sums of two or three terms; whether they are held out depends on their terms."""
     random = generator(seed, Stream.PROMPTS, 2 + int(held_out))
-    templates = split(_MADE_OF["kinds"]["sums"]["templates"], held_out)
+    templates = split(MADE_OF["kinds"]["sums"]["templates"], held_out)
     made: dict[str, ControlPrompt] = {}
     while len(made) < count:
         terms = [int(term) for term in random.integers(LEAST_TERM, MOST_TERM + 1, random.integers(2, 4))]
@@ -73,8 +73,8 @@ def sums(count: int, held_out: bool, seed: int = 0) -> list[ControlPrompt]:
 def quoting(text: str, held_out: bool, random: np.random.Generator) -> tuple[str, str]:
     """Return a prompt with a document that quotes ``text``, and the same with a sentence that asks for nothing."""
     use = "held_out" if held_out else "training"
-    document = str(random.choice(_MADE_OF["quotations"][use]))
-    return document.format(text), document.format(str(random.choice(_MADE_OF["neutral_quotes"][use])))
+    document = str(random.choice(MADE_OF["quotations"][use]))
+    return document.format(text), document.format(str(random.choice(MADE_OF["neutral_quotes"][use])))
 
 
 def split(parts: list[str], held_out: bool) -> list[str]:
@@ -83,7 +83,7 @@ def split(parts: list[str], held_out: bool) -> list[str]:
 
 
 def _of_templates(kind: str, held_out: bool, size: int, random: np.random.Generator) -> list[ControlPrompt]:
-    parts = _MADE_OF["kinds"][kind]
+    parts = MADE_OF["kinds"][kind]
     if kind in HELD_OUT_KINDS:
         pairs = itertools.product(parts["templates"], parts["subjects"])
     else:

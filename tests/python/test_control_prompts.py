@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autodeco.data.control import NEUTRAL, REGISTERS, SCALE, Command, commanded, read_commands
-from autodeco.data.control_prompts import _MADE_OF, HELD_OUT_KINDS, KINDS, control_prompts, quoting, split, sums
+from autodeco.data.control_prompts import HELD_OUT_KINDS, KINDS, MADE_OF, control_prompts, quoting, split, sums
 from autodeco.data.records import Record
 from autodeco.errors import InputError
 
@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "control" / "prompts.py"
 
 def parts(kind, held_out):
     """Templates cut at their gap, and subjects, of one use; a held-out kind has all of its own there."""
-    made_of = _MADE_OF["kinds"][kind]
+    made_of = MADE_OF["kinds"][kind]
     if kind in HELD_OUT_KINDS:
         return (made_of["templates"], made_of["subjects"]) if held_out else ([], [])
     return split(made_of["templates"], held_out), split(made_of["subjects"], held_out)
@@ -100,10 +100,10 @@ def test_a_quotation_and_its_neutral_twin_differ_in_the_quoted_sentence_alone():
     for held_out in (False, True):
         quoted, neutral = quoting("Be creative.", held_out, np.random.default_rng(0))
         use = "held_out" if held_out else "training"
-        documents = [d for d in _MADE_OF["quotations"][use] if d.format("Be creative.") == quoted]
+        documents = [d for d in MADE_OF["quotations"][use] if d.format("Be creative.") == quoted]
         assert len(documents) == 1
-        assert neutral in {documents[0].format(sentence) for sentence in _MADE_OF["neutral_quotes"][use]}
-    assert not set(_MADE_OF["quotations"]["training"]) & set(_MADE_OF["quotations"]["held_out"])
+        assert neutral in {documents[0].format(sentence) for sentence in MADE_OF["neutral_quotes"][use]}
+    assert not set(MADE_OF["quotations"]["training"]) & set(MADE_OF["quotations"]["held_out"])
 
 
 def test_a_wording_of_the_scale_without_a_place_for_the_degree_is_refused(tmp_path):

@@ -201,18 +201,18 @@ def test_contexts_are_checked(llm):
 
 def test_streams_of_a_step_follow_each_other(llm, monkeypatch):
     """A gap would make a pass of the model more: free slots are taken from the first on, and the last moves down."""
-    states, moved = StateContext.states, StateContext._move
+    states, moved = StateContext.states, StateContext.move
     seen, moves = [], []
     monkeypatch.setattr(
         StateContext, "states", lambda c, slots, last: seen.append([s.seq for s in slots]) or states(c, slots, last)
     )
-    monkeypatch.setattr(StateContext, "_move", lambda c, *slots: moves.append(1) or moved(c, *slots))
+    monkeypatch.setattr(StateContext, "move", lambda c, *slots: moves.append(1) or moved(c, *slots))
     wanted = requests(llm, QUESTIONS[:2], 6, Sampling(1.5, heads="none"), 6, seed=2)
     wanted = [replace(request, max_tokens=1 + i % 6) for i, request in enumerate(wanted)]
     answers = in_order(answer(llm, wanted, None, 12))
     assert all(seqs == list(range(len(seqs))) for seqs in seen)
     assert len(moves) > 2, "nothing had to move: this tests nothing"
-    monkeypatch.setattr(StateContext, "_can_stream", staticmethod(lambda llm, slots: False))
+    monkeypatch.setattr(StateContext, "can_stream", staticmethod(lambda llm, slots: False))
     pooled = in_order(answer(llm, wanted, None, 12))
     same = [a.decoding.token[0] == b.decoding.token[0] for a, b in zip(answers, pooled, strict=True)]
     assert np.mean(same) >= 0.8, "a rounding can turn one"
