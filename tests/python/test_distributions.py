@@ -78,7 +78,7 @@ def test_derivatives_are_those_of_finite_differences():
     by_t = (log_pi(t + step, p) - log_pi(t - step, p)) / (2 * step)
     by_p = (log_pi(t, p + step) - log_pi(t, p - step)) / (2 * step)
     ours_t, ours_p = t.float().requires_grad_(), p.float().requires_grad_()
-    torch.log(policy(distributions, ours_t, ours_p).gather(1, atom[:, None])).sum().backward()
+    torch.log(policy(distributions, ours_t, ours_p, 0.3).gather(1, atom[:, None])).sum().backward()
     torch.testing.assert_close(ours_t.grad.double(), by_t, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(ours_p.grad.double(), by_p, rtol=2e-3, atol=2e-3)
 

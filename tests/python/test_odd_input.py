@@ -27,6 +27,7 @@ GOOD = {
     "collect": ["model.gguf", "--data", "data.jsonl", "-o", "out"],
     "train": ["traces", "-o", "out"],
     "reward": ["model.gguf", "--problems", "problems.jsonl", "-o", "out"],
+    "control": ["model.gguf", "--init", "heads.safetensors", "-o", "out"],
     "generate": ["hello", "-m", "model.gguf"],
     "serve": ["model.gguf", "--port", "0"],
     "eval": ["model.gguf", "--tasks", "problems.jsonl", "-o", "out"],

@@ -332,6 +332,7 @@ def test_streams_keep_the_numbers_that_seeds_have_always_given():
         "UPDATES": 10,
         "BOOTSTRAP": 11,
         "ANCHORS": 12,
+        "PROMPTS": 13,
     }
     # numpy promises these to stay (NEP 19): SeedSequence and the raw bits of PCG64
     assert generator(7, Stream.EPOCH, 2).bit_generator.random_raw() == np.random.PCG64([7, 1, 2]).random_raw()
