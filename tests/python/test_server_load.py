@@ -19,8 +19,9 @@ from builders.tiny_llama import VOCAB, write_llama
 
 pytestmark = pytest.mark.slow  # the server is compiled first
 
-SLOTS, REQUESTS, CLIENTS, ROUNDS = 16, 200, 32, 4
-WARM = 2  # rounds after which all slots, threads and sizes of batches have had their memory
+SLOTS, REQUESTS, CLIENTS, ROUNDS = 16, 200, 32, 12
+WARM = 4  # rounds after which slots, threads and batches have had their memory, which then varies by 3 MB
+KEPT = 5  # kB that a request may leave behind
 # Kernels add in another order in batches of another size: a draw on the edge between two tokens may take the other one.
 ROUNDED = 2
 MALFORMED = [
@@ -150,4 +151,4 @@ def test_every_answer_is_the_one_its_seed_gives_alone(server):
         refused = [status for way, status in told if way == "malformed"]
         assert len(refused) == REQUESTS // 10
         assert all(400 <= status <= 500 for status in refused), refused
-    assert memory[-1] - memory[WARM - 1] < 3, memory
+    assert memory[-1] - memory[WARM - 1] < KEPT * REQUESTS * (ROUNDS - WARM) / 1000, memory
