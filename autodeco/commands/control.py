@@ -12,6 +12,7 @@ import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from autodeco.commands.training_run import answering_policy
 from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Processors
@@ -62,21 +63,11 @@ def run(args: argparse.Namespace) -> int:
     base = Heads.from_pretrained(files.init)
     with locked_folder(files.output):
         run = Run(files.output, {"model": str(files.model), "init": str(files.init), **asdict(steering)})
-        figures = finish(run, _policy(files, steering, answering, processors), base, steering, measured, _tell)
+        policy = answering_policy(files.model, steering.max_tokens, answering, processors.threads)
+        figures = finish(run, policy, base, steering, measured, _tell)
     _show(figures)
     say(f"{files.output}: the heads, and report.html; next: autodeco-export {files.output} --base MODEL.gguf")
     return 0
-
-
-def _policy(files: Files, steering: SteeringArguments, answering: Answering, processors: Processors):
-    room = files.model, steering.max_tokens, answering.slots, answering.device
-    if answering.answers_from == "hugging-face":
-        from autodeco.rewards.hugging_face import HuggingFacePolicy
-
-        return HuggingFacePolicy(*room, answering.dtype)
-    from autodeco.rewards.llama import LlamaPolicy
-
-    return LlamaPolicy(*room, processors.threads)
 
 
 def _tell(figures: dict) -> None:

@@ -10,7 +10,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autodeco.commands.training_run import Heads, add_resume, refuse, show_result
+from autodeco.commands.training_run import Heads, add_resume, answering_policy, refuse, show_result
 from autodeco.errors import InputError
 from autodeco.rewards.arguments import SIZES, RewardArguments
 from autodeco.settings.given import add_settings, given_values
@@ -73,15 +73,7 @@ def run(args: argparse.Namespace) -> int:
         check_alone("training on rewards with llama.cpp")
     checked_problems(files.problems, arguments)  # before a model is loaded for them
     check_run(heads.output, arguments, args.resume)
-    room = files.model, arguments.max_tokens, arguments.slots, arguments.device
-    if with_transformers:
-        from autodeco.rewards.hugging_face import HuggingFacePolicy
-
-        policy = HuggingFacePolicy(*room, arguments.dtype)
-    else:
-        from autodeco.rewards.llama import LlamaPolicy
-
-        policy = LlamaPolicy(*room, processors.threads)
+    policy = answering_policy(files.model, arguments.max_tokens, arguments, processors.threads)
     files_and_settings = files.problems, heads.output, arguments, heads.init, args.resume
     result = train_on_rewards(policy, *files_and_settings, anchors=files.anchors)
     return show_result(replace(result, quiet=policy.rank != 0), heads.output)

@@ -1,5 +1,5 @@
-"""The parts that ``autodeco train`` and ``autodeco reward`` share: arguments of every run, and the result that it
-prints."""
+"""The parts that ``autodeco train``, ``reward`` and ``control`` share: arguments of a run, the policy that answers, and
+the result that is printed."""
 
 import argparse
 from collections.abc import Iterable
@@ -32,6 +32,19 @@ def refuse(values: dict[str, Any], names: Iterable[str], why: str) -> None:
     for name in names:
         if name in values:
             raise InputError(f"--{name.replace('_', '-')}: has no meaning {why}; leave it out")
+
+
+def answering_policy(model: Path, max_tokens: int, answering: Any, threads: int | None):
+    """Return what answers as ``answering`` says (answers_from, slots, device, dtype): ``model`` in transformers, or in
+    llama.cpp on ``threads``."""
+    room = model, max_tokens, answering.slots, answering.device
+    if answering.answers_from == "hugging-face":
+        from autodeco.rewards.hugging_face import HuggingFacePolicy
+
+        return HuggingFacePolicy(*room, answering.dtype)
+    from autodeco.rewards.llama import LlamaPolicy
+
+    return LlamaPolicy(*room, threads)
 
 
 def show_result(result, output: Path) -> int:

@@ -20,8 +20,8 @@ from autodeco.rewards.targets import parse_target
 from autodeco.runs.provenance import file_hash
 from autodeco.runs.seeds import Stream, generator
 
-# A problem whose answers are all alike says little: it is chosen this often beside one that is right half of the time.
-SETTLED = 0.01  # variance of rewards of problems that seem always right, or never
+# A problem whose answers are all alike says little, but a few answers do not show that all will be.
+SETTLED = 0.01  # variance that is added to that of a problem's rewards
 LEAST_WEIGHT = 0.05  # of the highest; pass@K asks nothing of what is nearly always right
 MOST_COUNT = 5.0  # of a problem that is rarely chosen
 PRIOR_SAMPLES = 0.5

@@ -111,30 +111,18 @@ def test_places(servers, heads, place):
     assert largest_difference(there, here, TOKENS) < 1e-3
 
 
+def told_at_last(n: int, *options, **environment: str) -> dict:
+    """What autodeco-cli tells behind ``n`` tokens of the story, the likeliest ones."""
+    command = ["-m", default_model(), "-p", STORY, "-n", n, "-t", 1, "-c", 256, "--temp", 0, "--ignore-eos", "--json"]
+    return json.loads(BUILD.output("autodeco-cli", *command, *options, **environment).splitlines()[-1])
+
+
 def talked(servers: list[str], n: int, *options, **environment: str) -> tuple[list[tuple[int, int]], float]:
     """The bytes to and from each server for ``n`` tokens, and tokens per second."""
     with relayed(*servers) as relays:
         rpc = ",".join(relay.endpoint for relay in relays)
-        command = [
-            "-m",
-            default_model(),
-            "-p",
-            STORY,
-            "-n",
-            n,
-            "-t",
-            1,
-            "-c",
-            256,
-            "--temp",
-            0,
-            "--ignore-eos",
-            "--json",
-        ]
-        told = BUILD.output("autodeco-cli", *command, "--rpc", rpc, "--tensor-split", "1,1", *options, **environment)
-        return [(relay.to_server, relay.from_server) for relay in relays], json.loads(told.splitlines()[-1])[
-            "tokens_per_second"
-        ]
+        told = told_at_last(n, "--rpc", rpc, "--tensor-split", "1,1", *options, **environment)
+        return [(relay.to_server, relay.from_server) for relay in relays], told["tokens_per_second"]
 
 
 @pytest.mark.parametrize("place", ["without heads", *PLACES])
@@ -158,24 +146,7 @@ def test_what_crosses_the_wire_for_a_token(servers, heads, place):
 
 def test_tokens_per_second(servers, heads):
     def rate(*options) -> float:
-        command = [
-            "-m",
-            default_model(),
-            "-p",
-            STORY,
-            "-n",
-            64,
-            "-t",
-            1,
-            "-c",
-            256,
-            "--temp",
-            0,
-            "--ignore-eos",
-            "--json",
-        ]
-        told = BUILD.output("autodeco-cli", *command, *options)
-        return json.loads(told.splitlines()[-1])["tokens_per_second"]
+        return told_at_last(64, *options)["tokens_per_second"]
 
     two = ["--rpc", ",".join(servers), "--tensor-split", "1,1"]
     one = ["--rpc", servers[0]]
