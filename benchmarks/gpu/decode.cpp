@@ -1,15 +1,17 @@
 // Decoding speed with heads in the graph against llama.cpp's own sampling, in turn in one process; JSON on stdout.
 //
-//   bench_decode MODEL.gguf HEADS.gguf [GPU_LAYERS [TOKENS [ROUNDS [SEQUENCES ...]]]]
+//   bench_decode MODEL.gguf HEADS.gguf [GPU_LAYERS [TOKENS [ROUNDS [SEQUENCES | VARIANT ...]]]]
 //
-// host_static   temp + top_p + dist on the host, over logits copied there
-// graph_static  the same three in the graph
-// graph_greedy  the likeliest token in the graph: what decoding costs without sampling
-// autodeco      heads, statistics and nucleus in the graph
-// autodeco_cpu  the same with the CPU's node for the nucleus, whatever the device can
+// host_static      temp + top_p + dist on the host, over logits copied there
+// graph_static     the same three in the graph
+// graph_greedy     the likeliest token in the graph: what decoding costs without sampling
+// autodeco         heads, statistics and nucleus in the graph
+// autodeco_cpu     the same with the CPU's node for the nucleus, whatever the device can
+// autodeco_chunks  the same with rows that are sorted in chunks
 //
-// A round decodes TOKENS tokens of each sequence with one of them after the other. The user's multipliers bring the
-// heads' mean temperature and top-p to those of static sampling.
+// A round decodes TOKENS tokens of each sequence with one of them after the other, every second round in the opposite
+// order. Named VARIANTs are run with graph_greedy and autodeco alone; else all are. The user's multipliers bring the heads'
+// mean temperature and top-p to those of static sampling.
 
 #include "autodeco.h"
 
@@ -20,7 +22,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
@@ -33,6 +35,9 @@ static constexpr float TOP_P       = 0.95f;
 static const std::vector<llama_token> PROMPT = { 1, 504, 3575, 282, 4649, 314, 19, 216, 34, 446, 216, 35 };
 
 static const char * const VARIANTS[] = { "graph_static", "autodeco", "host_static", "graph_greedy", "autodeco_cpu", "autodeco_chunks" };
+
+// The first tokens behind a prompt are not counted: a device records its graph in them (CUDA graphs).
+static constexpr int UNCOUNTED = 4;
 
 // What llama.cpp says of the last graph it laid out: into how many parts, and what is copied between them.
 struct graph_log {
@@ -106,7 +111,7 @@ static void make_runner(runner & r, const char * variant, llama_model * model, c
         configs.push_back({ i, chain });
     }
     llama_context_params c = llama_context_default_params();
-    c.n_ctx           = (uint32_t) (n_seq * ((int) PROMPT.size() + n_tokens + 2 + 255) / 256 * 256);
+    c.n_ctx           = (uint32_t) (n_seq * ((int) PROMPT.size() + UNCOUNTED + n_tokens + 2 + 255) / 256 * 256);
     c.n_batch         = 512;
     c.n_ubatch        = 512;
     c.n_seq_max       = (uint32_t) n_seq;
@@ -141,7 +146,7 @@ static void decode(runner & r, const std::vector<llama_token> & tokens, int pos,
     llama_batch_free(batch);
 }
 
-// Tokens/s of all sequences together; the prompt is not counted. `watch` sees every token's logits or decision.
+// Tokens/s of all sequences together; the prompt and what is UNCOUNTED are not. `watch` sees every token's logits or decision.
 template <class Watch> static double generate(runner & r, int n_tokens, Watch watch) {
     llama_memory_clear(llama_get_memory(r.ctx), true);
     for (size_t p = 0; p < PROMPT.size(); ++p) {
@@ -155,8 +160,11 @@ template <class Watch> static double generate(runner & r, int n_tokens, Watch wa
         watch();
     };
     sample();
-    const auto began = std::chrono::steady_clock::now();
-    for (int t = 0; t < n_tokens; ++t) {
+    auto began = std::chrono::steady_clock::now();
+    for (int t = 0; t < UNCOUNTED + n_tokens; ++t) {
+        if (t == UNCOUNTED) {
+            began = std::chrono::steady_clock::now();
+        }
         decode(r, tokens, (int) PROMPT.size() + t, true);
         sample();
     }
@@ -174,6 +182,18 @@ static double entropy(const float * z, int n) {
     return std::log(sum) - weighted / sum;
 }
 
+struct mean {
+    double sum = 0.0;
+    int    n   = 0;
+
+    void add(double number) {
+        sum += number;
+        n += 1;
+    }
+
+    double value() const { return sum / n; }
+};
+
 static double median(std::vector<double> values) {
     std::sort(values.begin(), values.end());
     return values[values.size() / 2];
@@ -181,18 +201,34 @@ static double median(std::vector<double> values) {
 
 int main(int argc, char ** argv) {
     if (argc < 3) {
-        fprintf(stderr, "usage: %s MODEL.gguf HEADS.gguf [GPU_LAYERS [TOKENS [ROUNDS [SEQUENCES ...]]]]\n", argv[0]);
+        fprintf(stderr, "usage: %s MODEL.gguf HEADS.gguf [GPU_LAYERS [TOKENS [ROUNDS [SEQUENCES | VARIANT ...]]]]\n", argv[0]);
         return 2;
     }
     const int        n_gpu_layers = argc > 3 ? atoi(argv[3]) : 99;
     const int        n_tokens     = argc > 4 ? atoi(argv[4]) : 200;
     const int        n_rounds     = argc > 5 ? atoi(argv[5]) : 7;
-    std::vector<int> sequences;
+    std::vector<int>         sequences;
+    std::vector<std::string> variants;
     for (int i = 6; i < argc; ++i) {
-        sequences.push_back(atoi(argv[i]));
+        if (atoi(argv[i]) > 0) {
+            sequences.push_back(atoi(argv[i]));
+        } else if (std::find(std::begin(VARIANTS), std::end(VARIANTS), std::string(argv[i])) != std::end(VARIANTS)) {
+            variants.push_back(argv[i]);
+        } else {
+            fprintf(stderr, "%s is neither a number of sequences nor a variant\n", argv[i]);
+            return 2;
+        }
     }
     if (sequences.empty()) {
         sequences = { 1, 32 };
+    }
+    if (variants.empty()) {
+        variants.assign(std::begin(VARIANTS), std::end(VARIANTS));
+    }
+    for (const char * rival : { "autodeco", "graph_greedy" }) { // which the ratios are over
+        if (std::find(variants.begin(), variants.end(), rival) == variants.end()) {
+            variants.push_back(rival);
+        }
     }
 
     setenv("GGML_SCHED_DEBUG", "1", 1);
@@ -210,61 +246,67 @@ int main(int argc, char ** argv) {
 
     // the heads' means, for the multipliers, and how peaked the logits are
     autodeco_params params = { 1, 1.0f, 1.0f };
-    double          mean_temperature = 0.0, mean_top_p = 0.0, mean_nucleus = 0.0, mean_entropy = 0.0;
+    mean            mean_temperature, mean_top_p, mean_entropy;
     const int       n_probe = 64;
     {
         runner probe, host;
         make_runner(probe, "autodeco", model, heads, params, 1, n_probe);
         generate(probe, n_probe, [&] {
             const autodeco_decoding d = autodeco_sampler_last(probe.heads[0]);
-            mean_temperature += d.temperature / (n_probe + 1);
-            mean_top_p += d.top_p / (n_probe + 1);
+            mean_temperature.add(d.temperature);
+            mean_top_p.add(d.top_p);
         });
-        params.temperature = TEMPERATURE / (float) mean_temperature;
-        params.top_p       = TOP_P / (float) mean_top_p;
+        params.temperature = TEMPERATURE / (float) mean_temperature.value();
+        params.top_p       = TOP_P / (float) mean_top_p.value();
         make_runner(host, "host_static", model, heads, params, 1, n_probe);
         const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
-        generate(host, n_probe, [&] { mean_entropy += entropy(llama_get_logits_ith(host.ctx, 0), n_vocab) / (n_probe + 1); });
+        generate(host, n_probe, [&] { mean_entropy.add(entropy(llama_get_logits_ith(host.ctx, 0), n_vocab)); });
     }
 
     json result = { { "model", std::string(argv[1]).substr(std::string(argv[1]).rfind('/') + 1) },
                     { "gpu_layers", n_gpu_layers }, { "tokens", n_tokens }, { "rounds", n_rounds },
                     { "n_vocab", llama_vocab_n_tokens(llama_model_get_vocab(model)) },
                     { "static", { { "temperature", TEMPERATURE }, { "top_p", TOP_P } } },
-                    { "entropy_nats", mean_entropy },
+                    { "entropy_nats", mean_entropy.value() },
                     { "runs", json::array() } };
     for (const int n_seq : sequences) {
         std::map<std::string, runner>              runners;
         std::map<std::string, std::vector<double>> rates;
-        for (const char * name : VARIANTS) {
-            make_runner(runners[name], name, model, heads, params, n_seq, n_tokens);
+        for (const std::string & name : variants) {
+            make_runner(runners[name], name.c_str(), model, heads, params, n_seq, n_tokens);
             generate(runners[name], 16, [] {});
             runners[name].graph = last_graph;
         }
         for (int round = 0; round < n_rounds; ++round) {
-            for (const char * name : VARIANTS) {
+            for (const std::string & name : variants) {
                 rates[name].push_back(generate(runners[name], n_tokens, [] {}));
             }
+            std::reverse(variants.begin(), variants.end());
         }
-        mean_nucleus = 0.0;
-        generate(runners["autodeco"], n_probe, [&] {
-            mean_nucleus += autodeco_sampler_last(runners["autodeco"].heads[0]).nucleus / (n_probe + 1.0);
-        });
-        json run = { { "sequences", n_seq }, { "mean_nucleus", mean_nucleus }, { "tokens_per_second", json::object() },
-                     { "splits", json::object() }, { "copies", json::object() }, { "autodeco_over", json::object() } };
-        for (const char * name : VARIANTS) {
+        mean mean_nucleus;
+        generate(runners["autodeco"], n_probe, [&] { mean_nucleus.add(autodeco_sampler_last(runners["autodeco"].heads[0]).nucleus); });
+        const auto ratio = [&](const std::string & one, const std::string & other) { // the median over rounds of that in a round
+            std::vector<double> ratios;
+            for (int round = 0; round < n_rounds; ++round) {
+                ratios.push_back(rates[one][(size_t) round] / rates[other][(size_t) round]);
+            }
+            return median(ratios);
+        };
+        json run = { { "sequences", n_seq }, { "mean_nucleus", mean_nucleus.value() }, { "tokens_per_second", json::object() },
+                     { "splits", json::object() }, { "copies", json::object() }, { "autodeco_over", json::object() },
+                     { "over_greedy", json::object() } };
+        for (const std::string & name : variants) {
             run["tokens_per_second"][name] = rates[name];
             run["splits"][name]            = runners[name].graph.splits;
             run["copies"][name]            = runners[name].graph.copies;
-            std::vector<double> ratios;
-            for (int round = 0; round < n_rounds; ++round) {
-                ratios.push_back(rates["autodeco"][(size_t) round] / rates[name][(size_t) round]);
+            if (name != "autodeco") {
+                run["autodeco_over"][name] = ratio("autodeco", name);
             }
-            if (std::strcmp(name, "autodeco") != 0) {
-                run["autodeco_over"][name] = median(ratios);
+            if (name != "graph_greedy") {
+                run["over_greedy"][name] = ratio(name, "graph_greedy");
             }
-            fprintf(stderr, "%d x %-14s %9.1f tokens/s   autodeco is %.3f x   %d splits\n", n_seq, name, median(rates[name]), median(ratios),
-                    runners[name].graph.splits);
+            fprintf(stderr, "%d x %-15s %9.1f tokens/s   %.3f of greedy   %d splits\n", n_seq, name.c_str(), median(rates[name]),
+                    ratio(name, "graph_greedy"), runners[name].graph.splits);
         }
         result["runs"].push_back(run);
     }

@@ -6,6 +6,7 @@ bench_decode reports the entropy that comes out.
 """
 
 import argparse
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,30 +36,35 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(64, 2, 128, 4, 2, 49152, Type.F16, Type.F16),  # for tests
+    "135m": Shape(576, 30, 1536, 9, 3, 49152, Type.Q4_0, Type.Q8_0),  # SmolLM2-135M
+    "0.5b": Shape(896, 24, 4864, 14, 2, 151936, Type.Q4_0, Type.Q8_0),  # Qwen2.5-0.5B
     "1.5b": Shape(1536, 28, 8960, 12, 2, 151936, Type.F16, Type.F16),  # Qwen2.5-1.5B
     "8b": Shape(4096, 32, 14336, 32, 8, 128256, Type.Q4_0, Type.Q8_0),  # Llama-3.1-8B
 }
 
 
 class Pool:
-    """Random weights of deviation ``deviation`` in any of three types, cut from one pool."""
+    """Random weights in any of three types, cut from one pool."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.normal = self.rng.standard_normal(RANDOM_BYTES // 4, dtype=np.float32)
+        self.normal = self.rng.standard_normal(RANDOM_BYTES // 4, dtype=np.float32).reshape(-1, 32)
+        self.packed = functools.cache(self._packed)  # a model has few kinds of matrices, each many times
 
     def tensor(self, shape: tuple[int, int], kind: Type, deviation: float) -> np.ndarray:
-        """Return a matrix: float16 as it is, blocks of a quantized type as bytes."""
-        blocks = np.roll(self.normal.reshape(-1, 32), int(self.rng.integers(1 << 20)), axis=0)
+        """Return a matrix of deviation ``deviation``: float16 as it is, blocks of a quantized type as bytes."""
+        blocks = np.roll(self.packed(kind, deviation), int(self.rng.integers(1 << 20)), axis=0)
+        return np.resize(blocks, (shape[0], shape[1] // 32 * blocks.shape[1]))
+
+    def _packed(self, kind: Type, deviation: float) -> np.ndarray:
+        """Return the pool as weights of a type, a row for each 32 of them."""
         if kind == Type.F16:
-            packed = (blocks * deviation).astype(np.float16)
-        elif kind == Type.Q8_0:
-            integers = np.clip(np.rint(blocks * 30), -127, 127).astype(np.int8).view(np.uint8)
-            packed = np.hstack([self.scales(deviation / 30, blocks), integers])
-        else:
-            nibbles = np.clip(np.rint(blocks * 2.5 + 8), 0, 15).astype(np.uint8)
-            packed = np.hstack([self.scales(deviation / 2.5, blocks), nibbles[:, :16] | nibbles[:, 16:] << 4])
-        return np.resize(packed, (shape[0], shape[1] // 32 * packed.shape[1]))
+            return (self.normal * deviation).astype(np.float16)
+        if kind == Type.Q8_0:
+            integers = np.clip(np.rint(self.normal * 30), -127, 127).astype(np.int8).view(np.uint8)
+            return np.hstack([self.scales(deviation / 30, self.normal), integers])
+        nibbles = np.clip(np.rint(self.normal * 2.5 + 8), 0, 15).astype(np.uint8)
+        return np.hstack([self.scales(deviation / 2.5, self.normal), nibbles[:, :16] | nibbles[:, 16:] << 4])
 
     @staticmethod
     def scales(scale: float, blocks: np.ndarray) -> np.ndarray:

@@ -13,11 +13,14 @@
 #   operations  what single ggml operations cost
 #   models      the generated models, 8 GB in build/cuda-models, or $MODELS
 #   decode      decoding speed
+#   over_greedy decoding speed over that of greedy decoding, whole rows sorted and chunks of them, after writing what is
+#               missing of the generated models (3 minutes); only if it is named
 #   losses      training speed and memory, against the plain losses
 #   train       heads for SmolLM2 from nothing: answers, likelihood, rewards, test (4 minutes); memory at 1.5B parameters
 #   many        where there are several GPUs: training at 1.5B and 8B parameters, and at 43B, which two of 80 GB hold (6 minutes)
 #
-# CUDA_ARCHITECTURES (default: native) and CMAKE_FLAGS are handed to CMake; GPU_LAYERS (default: all) to the Python tests.
+# PROGRAMS (default: build/cuda) is where the C++ is built. CUDA_ARCHITECTURES (default: native) and CMAKE_FLAGS are handed to
+# CMake; GPU_LAYERS (default: all) to the Python tests.
 set -euo pipefail
 carried=$(realpath "${1:?usage: run.sh CARRIED OUT [STAGE ...]}")
 mkdir -p "${2:?usage: run.sh CARRIED OUT [STAGE ...]}"
@@ -25,7 +28,7 @@ out=$(realpath "$2")
 stages=${*:3}
 stages=${stages:-build test python split operations models decode losses train many}
 cd "$(dirname "$0")/../.."
-programs=build/cuda
+programs=${PROGRAMS:-build/cuda}
 models=${MODELS:-build/cuda-models}
 export PYTHONPATH="$PWD:$(ls "$carried"/gguf-*.whl)"
 
@@ -129,9 +132,14 @@ operations() {
 
 models() {
     mkdir -p "$models"
-    python3 benchmarks/gpu/generate_model.py 1.5b peaked -o "$models"
-    python3 benchmarks/gpu/generate_model.py 1.5b flat   -o "$models"
-    python3 benchmarks/gpu/generate_model.py 8b   peaked -o "$models"
+    local writing=()
+    for model in "1.5b peaked" "1.5b flat" "8b peaked"; do
+        python3 benchmarks/gpu/generate_model.py $model -o "$models" &
+        writing+=($!)
+    done
+    for process in "${writing[@]}"; do
+        wait "$process"
+    done
 }
 
 decode() {
@@ -139,6 +147,10 @@ decode() {
     for model in 1.5b-peaked 1.5b-flat 8b-peaked; do
         $programs/bench_decode "$models/$model.gguf" "$models/$model.heads.gguf" 99 40 5 > "$out/decode-$model.json"
     done
+}
+
+over_greedy() {
+    python3 benchmarks/gpu/over_greedy.py $programs "$models" "$out/over_greedy.json" --smollm2 "$carried"/smollm2{,.heads}.gguf
 }
 
 losses() {
