@@ -45,6 +45,10 @@ class RewardArguments(OptimizerArguments):
     anchor_price: float = option(0.05, "cost of leaving the anchors' setting, for each nat", 0.0, 1000.0, flag=False)
     anchor_temperature: float = option(0.1, "at the prompts of --anchors", 0.01, 1.99)
     anchor_top_p: float = option(1.0, "at the prompts of --anchors", 0.01, 1.0)
+    free_temperature: float | None = option(
+        None, "of the setting whose probabilities leak nothing (default: that of the anchors)", 0.01, 1.99, flag=False
+    )
+    free_top_p: float = option(0.95, "of that setting, if its temperature is given", 0.01, 1.0, flag=False)
     first_temperature: float = option(0.35, "of heads that start from nothing", 0.01, 1.99)
     first_top_p: float = option(0.95, "of heads that start from nothing", 0.01, 0.999, flag=False)
     learning_rate: float = option(2e-3, "at its highest", 1e-9, 1.0)

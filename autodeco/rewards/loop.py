@@ -107,9 +107,7 @@ class _Training:
         self._anchors: Anchors | None = None
         self._progress = Progress(problems, self._plan, pace)
         self._target = parse_target(self._arguments.target)
-        # answers leak nothing as far as the anchors' setting, which is held to be safe, gives tokens as much
-        setting = self._arguments.anchor_temperature, self._arguments.anchor_top_p
-        self._free = setting if problems.anchors else None
+        self._free = _free_setting(self._arguments, bool(problems.anchors))
 
     def all(self) -> TrainingResult:
         """Go on to the verdict, or to an interrupt; return what came of it."""
@@ -321,6 +319,13 @@ class _Training:
         for letter, name in (("T", "temperature"), ("P", "top_p")):
             shown[letter] = f"{figures[name]:.2f}±{figures[f'{name}_deviation']:.2f}"
         return shown | {"to the verdict": self._progress.left(**self._done())}
+
+
+def _free_setting(arguments: RewardArguments, anchored: bool) -> tuple[float, float] | None:
+    """Return the (temperature, top-p) whose probabilities leak nothing: by default the anchors', held to be safe."""
+    if arguments.free_temperature is not None:
+        return arguments.free_temperature, arguments.free_top_p
+    return (arguments.anchor_temperature, arguments.anchor_top_p) if anchored else None
 
 
 def _static_heads(heads: Heads, arguments: RewardArguments) -> Heads:

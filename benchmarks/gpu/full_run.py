@@ -1,8 +1,9 @@
 """From nothing to reward-trained heads on one GPU: python3 benchmarks/gpu/full_run.py MODEL TRAINING TEST OUT
 
-MODEL is a GGUF or a Hugging Face folder; TRAINING and TEST are files of problems. Rewards train OUT/warm for pass@1 +
-pass@8 from a warm static setting, and from there OUT/reward for the target. With --anchors, heads are held to a warm
-setting at its prompts first, to a cold one then. The heads are measured on TEST beside greedy decoding, static
+MODEL is a GGUF or a Hugging Face folder; TRAINING and TEST are files of problems, as problems.py writes them. Three
+runs on rewards follow each other: OUT/warm for pass@1 + pass@8 from a warm static setting, OUT/both for --target from
+there, and OUT/single for pass@1 from there. With --anchors, heads are held to a warm setting at its prompts first, to
+colder ones then. The heads are measured on TEST, unless it is "none", beside greedy decoding, static
 settings, their own means and their own values shuffled over tokens. OUT/full_run.json has figures and times,
 OUT/rewards.npz the reward of every test answer.
 """
@@ -72,6 +73,56 @@ def measured(policy: HuggingFacePolicy, problems: list[dict], n: int, heads) -> 
     return figures, rewards, predicted
 
 
+def stages(args: argparse.Namespace) -> dict[str, RewardArguments]:
+    """Return the settings of the runs that follow each other, by name."""
+    shared = RewardArguments(
+        checker="python:last_number:right",
+        answers_from="hugging-face",
+        dtype=args.dtype,
+        batch_problems=args.batch_problems,
+        samples=args.samples,
+        max_tokens=args.max_tokens,
+        screening_problems=args.screening_problems,
+        validation_problems=args.validation_problems,
+        slots=args.slots,
+        device=args.device,
+    )
+    warm, both, single = args.rounds
+    return {
+        "warm": replace(
+            shared,
+            target="pass@1+pass@8",
+            rounds=warm,
+            evaluate_every=warm,
+            verdict=False,
+            first_temperature=0.5,
+            leak_price=0.5,
+            anchor_price=0.15,
+            anchor_temperature=0.4,
+            anchor_top_p=0.95,
+        ),
+        "both": replace(
+            shared,
+            target=args.target,
+            rounds=both,
+            evaluate_every=max(1, both // 2),
+            learning_rate=1e-3,
+            anchor_price=0.05,
+            anchor_temperature=0.2,
+            anchor_top_p=0.95,
+            free_temperature=0.6,
+        ),
+        "single": replace(
+            shared,
+            target="pass@1",
+            rounds=single,
+            evaluate_every=max(1, single // 2),
+            learning_rate=1e-3,
+            anchor_price=0.03,
+        ),
+    }
+
+
 def main() -> None:
     """Run all stages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -79,14 +130,15 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--target", default="pass@1")
+    parser.add_argument("--target", default="pass@1+1.5*pass@8", help="of the second run")
     parser.add_argument("--max-tokens", type=int, default=24)
     parser.add_argument("--slots", type=int, default=1536)
     parser.add_argument("--answers", type=int, default=8, help="to a test problem")
-    parser.add_argument("--warm-rounds", type=int, default=22)
-    parser.add_argument("--rounds", type=int, default=36)
+    parser.add_argument("--rounds", type=int, nargs=3, default=(22, 28, 24), help="of the three runs")
     parser.add_argument("--anchors", type=Path, help="prompts that nobody scores")
     parser.add_argument("--batch-problems", type=int, default=160)
+    parser.add_argument("--screening-problems", type=int, default=1500)
+    parser.add_argument("--validation-problems", type=int, default=300)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="other heads to measure")
     args = parser.parse_args()
@@ -102,39 +154,22 @@ def main() -> None:
         print(f"{stage}: {report['seconds'][stage]} s", flush=True)
         began = time.perf_counter()
 
-    test = read_problems(args.test)
+    test = [] if str(args.test) == "none" else read_problems(args.test)
     model = HuggingFaceModel(args.model, args.dtype)
     policy = HuggingFacePolicy(model, args.max_tokens, args.slots, args.device, args.dtype)
     done("load")
 
-    warm = RewardArguments(
-        target="pass@1+pass@8",
-        checker="python:last_number:right",
-        answers_from="hugging-face",
-        dtype=args.dtype,
-        rounds=args.warm_rounds,
-        batch_problems=args.batch_problems,
-        samples=args.samples,
-        max_tokens=args.max_tokens,
-        first_temperature=0.5,
-        leak_price=0.5,
-        validation_problems=100,
-        evaluate_every=args.warm_rounds,
-        slots=args.slots,
-        device=args.device,
-    )
-    cold = replace(warm, target=args.target, rounds=args.rounds, leak_price=1.0, evaluate_every=12)
-    warm = replace(warm, anchor_price=0.15, anchor_temperature=0.4, anchor_top_p=0.95)
-    cold = replace(cold, anchor_price=0.03, validation_problems=300)
     first = None
-    for name, arguments in (("warm", warm), ("reward", cold)):
+    for name, arguments in stages(args).items():
         folder = args.out / name
-        result = train_on_rewards(policy, args.training, folder, arguments, first, anchors=args.anchors)
+        result = train_on_rewards(policy, args.training, folder, arguments, first, progress=False, anchors=args.anchors)
         report[name] = {"verdict": result.verdict, "best_step": result.best_step, "history": result.history}
         first = folder
         done(name)
     report["peak_bytes"] = torch.cuda.max_memory_allocated() if args.device == "cuda" else None
 
+    if not test:
+        return
     all_rewards = {}
 
     def judge(name: str, predict, n: int) -> list:
@@ -145,7 +180,7 @@ def main() -> None:
     judge("greedy", GREEDY, 1)
     for setting in (Static(0.1), Static(0.2, 0.95), Static(0.3, 0.95), Static(0.6, 0.95)):
         judge(str(setting), setting, args.answers)
-    for folder in (args.out / "reward", args.out / "warm", *(each for each in args.also if each.exists())):
+    for folder in (args.out / "both", args.out / "single", *(each for each in args.also if each.exists())):
         temperature, top_p = judge(folder.name, Heads.from_pretrained(folder).to(args.device), args.answers)
         means = {"mean": temperature.mean(), "mean of 1/T": 1 / np.mean(1 / np.maximum(temperature, LEAST))}
         for mean, value in means.items():

@@ -1,8 +1,8 @@
 """Write training.jsonl and test.jsonl, which share no question: python benchmarks/gpu/problems.py FOLDER [SET]
 
 SET is smollm2, the families of examples/smollm2 with short answers, or reasoning, families whose answers a model
-reasons about for some 200 tokens: twelve to train on, and four more in the test that no training sees. anchors.jsonl
-gets prompts of all other families.
+reasons about for some 200 tokens: twelve to train on, and four more that no training sees, in unseen.jsonl. Families of
+short answers (short.yaml) are in its training too, but in no test. anchors.jsonl gets prompts of all other families.
 """
 
 import argparse
@@ -14,28 +14,41 @@ from autodeco.tuning.anchors import other_prompts
 
 HERE = Path(__file__).parent
 SMOLLM2 = HERE.parents[1] / "examples" / "smollm2" / "trained.yaml"
-# trained families, unseen ones, and how many problems of a family to train and to test on
-SETS = {"smollm2": (SMOLLM2, None, 700, 300), "reasoning": (HERE / "reasoning.yaml", HERE / "unseen.yaml", 400, 200)}
+# trained families, those that are only trained, unseen ones, and how many problems of a family to train and to test on
+SETS = {
+    "smollm2": (SMOLLM2, None, None, 700, 300),
+    "reasoning": (HERE / "reasoning.yaml", HERE / "short.yaml", HERE / "unseen.yaml", 700, 200),
+}
+SHORT = 250  # problems of a family of short answers
 
 
 DRAWN, ANCHORS_EACH, LONGEST = 60, 24, 1200  # problems of a family, prompts of them, characters
 
 
 def main() -> None:
-    """Draw the problems, a few of each family held out of both files for choosing settings."""
+    """Draw the problems."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("set", nargs="?", default="smollm2", choices=SETS)
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    trained, unseen, training, test = SETS[args.set]
-    tasks = [Task(spec, 0, test=test, validation=100, training=training) for spec in parse_specs([str(trained)])]
-    write_training(tasks, args.folder / "training.jsonl")
-    if unseen:
-        tasks += [Task(spec, 0, test=test, validation=0, training=0) for spec in parse_specs([str(unseen)])]
-    held = other_prompts({task.spec.source for task in tasks}, 1234, DRAWN, LONGEST, ANCHORS_EACH)
+    trained, short, unseen, training, test = SETS[args.set]
+
+    def tasks_of(file: Path | None, **sizes: int) -> list[Task]:
+        return [Task(spec, args.seed, **sizes) for spec in parse_specs([str(file)])] if file else []
+
+    tasks = tasks_of(trained, test=test, validation=0, training=training)
+    only_trained = tasks_of(short, test=0, validation=0, training=SHORT)
+    write_training(tasks + only_trained, args.folder / "training.jsonl")
+    never_seen = tasks_of(unseen, test=test, validation=0, training=0)
+    held = other_prompts(
+        {task.spec.source for task in tasks + only_trained + never_seen}, 1234, DRAWN, LONGEST, ANCHORS_EACH
+    )
     (args.folder / "anchors.jsonl").write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in held))
-    rows = [problem | {"family": task.spec.name} for task in tasks for problem in task.test]
-    (args.folder / "test.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
+    for name, some in (("test", tasks), ("unseen", never_seen)):
+        rows = [problem | {"family": task.spec.name} for task in some for problem in task.test]
+        if rows:
+            (args.folder / f"{name}.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,265 @@
+"""Judge heads by llama.cpp on the quantized file: python3 benchmarks/gpu/judge.py MODEL.gguf PROBLEMS... -o OUT
+
+PROBLEMS are files of problems, as problems.py writes them; each is a group of the result. The --heads NAME=FILE.gguf
+stand beside static settings, rules with --rivals, their own mean in T and in 1/T, and their own pairs shuffled over
+tokens. Several processes share one GPU. OUT/rewards.npz has the reward of every answer, and what it has is not drawn
+again. OUT/judged.json has the figures: pass@1 and pass@n in %, their differences with 95% bootstrap intervals over
+problems, seconds, tokens and tokens a second.
+"""
+
+import argparse
+import json
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from last_number import right
+from tqdm import tqdm
+
+from autodeco.batch.request import Sampling
+from autodeco.data.problems import read_problems
+from autodeco.data.statistics import interval
+
+LEAST = 0.01  # temperature that counts in the mean of 1/T
+PAIRS = 50_000  # that each part hands back
+SEED = 4242
+
+
+@dataclass(frozen=True)
+class Way:
+    """How answers are drawn."""
+
+    name: str
+    sampling: Sampling
+    heads: Path | None = None
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.heads is None and self.sampling.temperature == 0 and self.sampling.rule is None
+
+
+@dataclass
+class Part:
+    """Answers of one way to some problems."""
+
+    rewards: np.ndarray  # [problems, answers]
+    tokens: int = 0
+    finished: int = 0
+    pairs: list = field(default_factory=list)  # (temperature, top-p) of heads
+
+
+def static(text: str) -> Way:
+    """Return the setting in ``text``, TEMPERATURE or TEMPERATURE/TOP-P."""
+    temperature, _, top_p = text.partition("/")
+    sampling = Sampling(temperature=float(temperature), top_p=float(top_p or 1), heads="none")
+    return Way("greedy" if sampling.temperature == 0 else f"T {temperature}, P {top_p or 1}", sampling)
+
+
+def derived(name: str, pairs: np.ndarray) -> list[Way]:
+    """Return what is made of the ``pairs`` [n, 2] that the heads ``name`` predicted."""
+    from autodeco.evaluation.rivals.shuffle import ShuffledPairs
+
+    temperature, top_p = pairs.T.astype(float)
+    inverse = 1 / np.mean(1 / np.maximum(temperature, LEAST))
+    found = []
+    for mean, value in (("mean", temperature.mean()), ("mean of 1/T", inverse)):
+        sampling = Sampling(temperature=float(value), top_p=float(top_p.mean()), heads="none")
+        found.append(Way(f"{name}, fixed at the {mean}", sampling))
+    shuffled = Sampling(heads="none", rule=ShuffledPairs(pairs.astype(float)))
+    return [*found, Way(f"{name}, shuffled", shuffled)]
+
+
+class Worker:
+    """The model in a process of its own."""
+
+    one: "Worker"
+
+    def __init__(self, args: argparse.Namespace):
+        from llama_cpp import Llama
+
+        self._args = args
+        self._llm = Llama(
+            str(args.model), n_ctx=1024, n_gpu_layers=args.gpu_layers, verbose=False, n_threads=args.threads,
+            n_threads_batch=args.threads, seed=1,
+        )  # fmt: skip
+
+    def rivals(self) -> list[Way]:
+        from autodeco.evaluation.rivals import by_hand
+
+        return [Way(method.name, method.sampling) for method in by_hand(self._llm, ())]
+
+    @staticmethod
+    @cache
+    def _heads(file: Path | None):
+        from autodeco import native
+
+        return native.load_heads(file) if file else None
+
+    def answer(self, way: Way, problems: list[dict], first: int) -> Part:
+        """Answer ``problems``, of which the first is number ``first`` of all."""
+        from autodeco import batch
+        from autodeco.batch import shared
+
+        n = 1 if way.is_greedy else self._args.answers
+        prompts = [problem["prompt"] for problem in problems]
+        wanted = batch.requests(self._llm, prompts, n, way.sampling, self._args.max_tokens, (), SEED + first)
+        part = Part(np.zeros((len(problems), n), np.float32))
+        for answer in shared.answer(self._llm, wanted, self._heads(way.heads), self._args.slots):
+            part.tokens += len(answer.decoding)
+            part.finished += answer.finished
+            if answer.finished:
+                part.rewards[answer.prompt, answer.sample] = right(problems[answer.prompt], answer.text)
+            if way.heads:
+                part.pairs.append(np.stack([answer.decoding.temperature, answer.decoding.top_p], 1).astype(np.float32))
+        if part.pairs:
+            pairs = np.concatenate(part.pairs)
+            part.pairs = [np.random.default_rng(first).permutation(pairs)[:PAIRS]]
+        return part
+
+
+def _open(args: argparse.Namespace) -> None:
+    Worker.one = Worker(args)
+
+
+def _answer(way: Way, problems: list[dict], first: int) -> Part:
+    return Worker.one.answer(way, problems, first)
+
+
+def _rivals() -> list[Way]:
+    return Worker.one.rivals()
+
+
+class Judge:
+    """Draws answers and keeps their rewards."""
+
+    def __init__(self, args: argparse.Namespace, groups: dict[str, list[dict]], pool: ProcessPoolExecutor):
+        self._args, self._pool, self._groups = args, pool, groups
+        self._problems = [problem for group in groups.values() for problem in group]
+        self._file = args.output / "rewards.npz"
+        kept = dict(np.load(self._file)) if self._file.exists() else {}
+        self.rewards = {name: value for name, value in kept.items() if not name.startswith(("cost ", "pairs "))}
+        self._kept = {name: value for name, value in kept.items() if name not in self.rewards}
+
+    def all(self, ways: list[Way]) -> None:
+        """Draw what each of ``ways`` wants; the parts of one after those of another, so that all processes work."""
+        size, bar = self._args.part, tqdm(total=len(ways), unit="way", disable=None)
+        started = []
+        for way in ways:
+            if way.name not in self.rewards:
+                starts = range(0, len(self._problems), size)
+                jobs = [self._pool.submit(_answer, way, self._problems[i : i + size], i) for i in starts]
+                started.append((way, jobs))
+        began = time.perf_counter()
+        for way, jobs in started:
+            parts = [job.result() for job in jobs]
+            self.rewards[way.name] = np.concatenate([part.rewards for part in parts])
+            seconds, began = time.perf_counter() - began, time.perf_counter()
+            self._kept[f"cost {way.name}"] = np.array(
+                [seconds, sum(part.tokens for part in parts), sum(part.finished for part in parts)]
+            )
+            pairs = [pairs for part in parts for pairs in part.pairs]
+            if pairs:
+                self._kept[f"pairs {way.name}"] = np.concatenate(pairs)
+            np.savez_compressed(self._file, **self.rewards, **self._kept)
+            bar.update()
+            print(json.dumps({way.name: self.figures_of(way.name)}), flush=True)
+
+    def pairs(self, name: str) -> np.ndarray:
+        return self._kept[f"pairs {name}"]
+
+    def figures_of(self, name: str) -> dict:
+        """Return the figures of ``name`` by group."""
+        seconds, tokens, finished = self._kept[f"cost {name}"].tolist()
+        rewards, found, start = self.rewards[name], {}, 0
+        for group, problems in self._groups.items():
+            here = rewards[start : start + len(problems)]
+            families: dict[str, list[np.ndarray]] = {}
+            for problem, row in zip(problems, here, strict=True):
+                families.setdefault(problem["family"], []).append(row)
+            found[group] = self._passes(here) | {
+                "families": {family: self._passes(np.array(rows)) for family, rows in families.items()}
+            }
+            start += len(problems)
+        found |= {"seconds": round(seconds, 1), "tokens": int(tokens), "tokens_per_second": round(tokens / seconds)}
+        found["finished"] = round(finished / rewards.size, 4)
+        if f"pairs {name}" in self._kept:
+            pairs = self.pairs(name)
+            found |= {"temperature": float(pairs[:, 0].mean()), "top_p": float(pairs[:, 1].mean())}
+        return found
+
+    @staticmethod
+    def _passes(rewards: np.ndarray) -> dict[str, float]:
+        n = rewards.shape[1]
+        found = {"pass@1": round(100 * float(rewards.mean()), 2)}
+        return found if n == 1 else found | {f"pass@{n}": round(100 * float((rewards.max(1) > 0).mean()), 2)}
+
+    def differences(self, name: str) -> dict:
+        """Return the differences of ``name`` to all others by group: pass@1, and pass@n to those of n answers."""
+        found: dict[str, dict] = {}
+        for other, theirs in self.rewards.items():
+            start = 0
+            for group, problems in self._groups.items():
+                rows = slice(start, start + len(problems))
+                start += len(problems)
+                ours = self.rewards[name]
+                if other == name:
+                    continue
+                place = found.setdefault(other, {})
+                place[group] = {"pass@1": _paired(ours[rows].mean(1), theirs[rows].mean(1))}
+                if theirs.shape == ours.shape:
+                    place[group][f"pass@{ours.shape[1]}"] = _paired(ours[rows].max(1), theirs[rows].max(1))
+        return found
+
+
+def _paired(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
+    """Return the mean difference and its interval, in points."""
+    difference = np.asarray(ours, np.float64) - theirs
+    return [round(100 * float(value), 2) for value in (difference.mean(), *interval(difference, 0))]
+
+
+def main() -> None:
+    """Judge all ways and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("problems", type=Path, nargs="+")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--heads", nargs="*", default=[], metavar="NAME=FILE")
+    parser.add_argument("--settings", nargs="*", default=["0", "0.1", "0.2/0.95", "0.6/0.95"], metavar="T[/P]")
+    parser.add_argument("--rivals", action="store_true", help="rules with which heads are compared, too")
+    parser.add_argument("--plain", action="store_true", help="nothing that is made of the heads' values")
+    parser.add_argument("--answers", type=int, default=8)
+    parser.add_argument("--each", type=int, help="problems of each file (default: all)")
+    parser.add_argument("--max-tokens", type=int, default=400)
+    parser.add_argument("--gpu-layers", type=int, default=-1)
+    parser.add_argument("--slots", type=int, default=256)
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--part", type=int, default=200, help="problems that a process answers in one go")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    groups = {file.stem: read_problems(file)[: args.each] for file in args.problems}
+    heads = [Way(name, Sampling(), Path(file)) for name, _, file in (text.partition("=") for text in args.heads)]
+    began = time.perf_counter()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.processes, spawn, _open, (args,)) as pool:
+        judge = Judge(args, groups, pool)
+        ways = [*heads, *map(static, args.settings), *(pool.submit(_rivals).result() if args.rivals else [])]
+        judge.all(ways)
+        if not args.plain:
+            judge.all([way for each in heads for way in derived(each.name, judge.pairs(each.name))])
+    report = {
+        "seconds": round(time.perf_counter() - began, 1),
+        "settings": {key: str(value) for key, value in vars(args).items()},
+        "figures": {name: judge.figures_of(name) for name in judge.rewards},
+        "differences": {each.name: judge.differences(each.name) for each in heads},
+    }
+    (args.output / "judged.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(f"judged in {report['seconds']} s")
+
+
+if __name__ == "__main__":
+    main()
