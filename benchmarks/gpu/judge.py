@@ -36,6 +36,7 @@ class Way:
     name: str
     sampling: Sampling
     heads: Path | None = None
+    answers: int | None = None  # to each problem, if not as many as the others
 
     @property
     def is_greedy(self) -> bool:
@@ -59,7 +60,7 @@ def static(text: str) -> Way:
     return Way("greedy" if sampling.temperature == 0 else f"T {temperature}, P {top_p or 1}", sampling)
 
 
-def derived(name: str, pairs: np.ndarray) -> list[Way]:
+def derived(name: str, pairs: np.ndarray, answers: int | None) -> list[Way]:
     """Return what is made of the ``pairs`` [n, 2] that the heads ``name`` predicted."""
     from autodeco.evaluation.rivals.shuffle import ShuffledPairs
 
@@ -68,9 +69,9 @@ def derived(name: str, pairs: np.ndarray) -> list[Way]:
     found = []
     for mean, value in (("mean", temperature.mean()), ("mean of 1/T", inverse)):
         sampling = Sampling(temperature=float(value), top_p=float(top_p.mean()), heads="none")
-        found.append(Way(f"{name}, fixed at the {mean}", sampling))
+        found.append(Way(f"{name}, fixed at the {mean}", sampling, answers=answers))
     shuffled = Sampling(heads="none", rule=ShuffledPairs(pairs.astype(float)))
-    return [*found, Way(f"{name}, shuffled", shuffled)]
+    return [*found, Way(f"{name}, shuffled", shuffled, answers=answers)]
 
 
 class Worker:
@@ -104,7 +105,7 @@ class Worker:
         from autodeco import batch
         from autodeco.batch import shared
 
-        n = 1 if way.is_greedy else self._args.answers
+        n = 1 if way.is_greedy else way.answers or self._args.answers
         prompts = [problem["prompt"] for problem in problems]
         wanted = batch.requests(self._llm, prompts, n, way.sampling, self._args.max_tokens, (), SEED + first)
         part = Part(np.zeros((len(problems), n), np.float32))
@@ -230,8 +231,11 @@ def main() -> None:
     parser.add_argument("--heads", nargs="*", default=[], metavar="NAME=FILE")
     parser.add_argument("--settings", nargs="*", default=["0", "0.1", "0.2/0.95", "0.6/0.95"], metavar="T[/P]")
     parser.add_argument("--rivals", action="store_true", help="rules with which heads are compared, too")
-    parser.add_argument("--plain", action="store_true", help="nothing that is made of the heads' values")
+    parser.add_argument("--derived", nargs="*", metavar="NAME", help="heads whose means and shuffle too (default: all)")
     parser.add_argument("--answers", type=int, default=8)
+    parser.add_argument(
+        "--derived-answers", type=int, help="to a problem, from means and shuffles (default: --answers)"
+    )
     parser.add_argument("--each", type=int, help="problems of each file (default: all)")
     parser.add_argument("--max-tokens", type=int, default=400)
     parser.add_argument("--gpu-layers", type=int, default=-1)
@@ -249,8 +253,8 @@ def main() -> None:
         judge = Judge(args, groups, pool)
         ways = [*heads, *map(static, args.settings), *(pool.submit(_rivals).result() if args.rivals else [])]
         judge.all(ways)
-        if not args.plain:
-            judge.all([way for each in heads for way in derived(each.name, judge.pairs(each.name))])
+        names = [each.name for each in heads] if args.derived is None else args.derived
+        judge.all([way for name in names for way in derived(name, judge.pairs(name), args.derived_answers)])
     report = {
         "seconds": round(time.perf_counter() - began, 1),
         "settings": {key: str(value) for key, value in vars(args).items()},
