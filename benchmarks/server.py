@@ -7,7 +7,8 @@ Both servers run at once, and take turns: in each round every way of sampling an
 changes from round to round. A ratio is the median of those of the rounds. Without --model: SmolLM2-135M with the golden
 heads of tests/golden. With --busy it counts the processor time of the server, on one thread, which other work on the
 machine disturbs little. Writes benchmarks/results/server.json; -o - prints the JSON alone. With --model and --heads it
-needs Python alone.
+needs Python alone. Each rate goes to stderr as it is measured. --limit ends the run in time, with the rounds that were
+done.
 """
 
 import argparse
@@ -64,6 +65,10 @@ class Server:
         self._command = [str(part) for part in (program, "--port", port, *arguments)]
         self._log = log
 
+    def said(self) -> str:
+        """The end of its log."""
+        return self._log.read_text(errors="replace")[-2000:]
+
     def __enter__(self) -> "Server":
         with self._log.open("wb") as file:
             self.process = subprocess.Popen(self._command, stdout=file, stderr=subprocess.STDOUT)
@@ -73,7 +78,7 @@ class Server:
                 return self
             time.sleep(0.2)
         self.process.kill()
-        raise SystemExit(f"{self._command[0]} does not start: {self._log.read_text(errors='replace')[-2000:]}")
+        raise SystemExit(f"{self._command[0]} does not start: {self.said()}")
 
     def __exit__(self, *_) -> None:
         self.process.terminate()
@@ -90,10 +95,10 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def rate(server: Server, settings: dict, args: argparse.Namespace, seed: int) -> float:
-    """Tokens per second of ``args.requests`` answers, ``args.slots`` at a time, prompts included."""
+def rate(server: Server, settings: dict, args: argparse.Namespace, seed: int, requests: int) -> tuple[float, float]:
+    """Tokens per second of so many answers, ``args.slots`` at a time, prompts included; and tokens of an answer."""
     waiting: queue.SimpleQueue = queue.SimpleQueue()
-    for i in range(args.requests):
+    for i in range(requests):
         prompt = f"A long story about {TOPICS[i % len(TOPICS)]}, told {i + 2} times. Once upon a time,"
         body = {"prompt": prompt, "n_predict": args.tokens, "seed": seed * args.requests + i, "cache_prompt": False}
         waiting.put(body | settings)
@@ -112,26 +117,41 @@ def rate(server: Server, settings: dict, args: argparse.Namespace, seed: int) ->
     for one in clients:
         one.join()
     took = clock() - start
-    if len(counts) != args.requests:
-        raise SystemExit("a request has failed")
-    return sum(counts) / took
+    if len(counts) != requests:
+        raise SystemExit(f"a request has failed: {server.said()}")
+    return sum(counts) / took, sum(counts) / requests
 
 
-def measure(servers: dict[str, Server], args: argparse.Namespace) -> dict:
-    """Tokens per second by way of sampling, and the ratios."""
-    found: dict[str, list[float]] = {name: [] for name in WAYS}
-    names = list(WAYS)
+def measure(servers: dict[str, Server], args: argparse.Namespace, end: float) -> dict:
+    """Tokens per second by way of sampling, and the ratios; no round begins that would not be done by ``end``."""
+    names = [name for name in WAYS if name in args.ways]
+    found: dict[str, list[float]] = {name: [] for name in names}
+    lengths: dict[str, list[float]] = {name: [] for name in names}
+    longest = 0.0
     for round_ in range(args.rounds + 1):
+        start = time.monotonic()
+        if round_ > 1 and start + longest > end:
+            print(f"no time for round {round_}", file=sys.stderr)
+            break
         turn = round_ % len(names)
         for name in names[turn:] + names[:turn]:
             server, settings = WAYS[name]
-            value = rate(servers[server], settings, args, round_)
-            if round_ > 0:  # the first round warms up
+            requests = args.requests if round_ > 0 else args.slots  # the first round warms up
+            value, length = rate(servers[server], settings, args, round_, requests)
+            print(f"round {round_} of {args.rounds}: {name}: {value:.1f} tokens/s", file=sys.stderr, flush=True)
+            if round_ > 0:
                 found[name].append(round(value, 2))
-        print(f"round {round_} of {args.rounds}", file=sys.stderr)
-    ratios = {f"{a} / {b}": [x / y for x, y in zip(found[a], found[b], strict=True)] for a, b in RATIOS}
+                lengths[name].append(length)
+        if round_ > 0:
+            longest = max(longest, time.monotonic() - start)
+    ratios = {
+        f"{a} / {b}": [x / y for x, y in zip(found[a], found[b], strict=True)]
+        for a, b in RATIOS
+        if a in found and b in found
+    }
     return {
         "tokens_per_second": found,
+        "tokens_of_an_answer": {name: round(statistics.mean(values), 1) for name, values in lengths.items()},
         "median": {name: round(statistics.median(values), 2) for name, values in found.items()},
         "ratio": {name: round(statistics.median(values), 3) for name, values in ratios.items()},
         "ratio_least_and_largest": {name: [round(min(v), 3), round(max(v), 3)] for name, v in ratios.items()},
@@ -157,10 +177,18 @@ def files(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
         yield default_model(), heads
 
 
+def devices(program: Path) -> list[str]:
+    """The GPUs that a server finds."""
+    listed = subprocess.run([program, "--list-devices"], capture_output=True, text=True, check=True).stdout
+    return [line.strip() for line in listed.partition("Available devices:")[2].splitlines() if ":" in line]
+
+
 def surroundings(args: argparse.Namespace) -> dict:
     """The machine and the versions."""
     version = subprocess.run([args.ours, "--version"], capture_output=True, text=True, check=False)
-    about = {"llama.cpp": (version.stdout + version.stderr).strip().splitlines()[-2:]}
+    about: dict = {"llama.cpp": (version.stdout + version.stderr).strip().splitlines()[-2:]}
+    if args.gpu_layers > 0:
+        about["devices"] = devices(args.ours)
     try:
         from autodeco.commands.bench import machine, versions
     except ImportError:
@@ -179,13 +207,20 @@ def main() -> None:
     parser.add_argument("--requests", type=int, help="default: four for each slot")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default: all")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds; then no round begins")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--busy", action="store_true", help="one thread, by the processor time of the server")
     parser.add_argument("-o", "--output", default=str(RESULT))
     args = parser.parse_args()
     args.requests = args.requests or 4 * args.slots
     threads = 1 if args.busy else args.threads
-    room = args.slots * (args.tokens + 64)
+    end = time.monotonic() + args.limit
+    room = args.slots * (args.tokens + 128)
+    if args.gpu_layers > 0:
+        for program in (args.stock, args.ours):
+            if not devices(program):
+                raise SystemExit(f"{program} finds no GPU: leave --gpu-layers out, or build it for one")
     with files(args) as (model, heads), tempfile.TemporaryDirectory() as logs:
         shared = ["-m", model, "-np", args.slots, "-c", room, "-ngl", args.gpu_layers, "-t", threads, "-tb", threads]
         shared += ["-fit", "off", "--cache-ram", 0, "--host", "127.0.0.1", "--offline"]
@@ -200,7 +235,7 @@ def main() -> None:
                 }
                 | {"threads": threads},
                 "clock": "processor time of the server" if args.busy else "wall",
-                **measure({"stock": stock, "ours": ours}, args),
+                **measure({"stock": stock, "ours": ours}, args, end),
                 **surroundings(args),
             }
     text = json.dumps(result, indent=2)
