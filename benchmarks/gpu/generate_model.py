@@ -36,6 +36,7 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(64, 2, 128, 4, 2, 49152, Type.F16, Type.F16),  # for tests
+    "odd": Shape(64, 2, 128, 4, 2, 8195, Type.F16, Type.F16),  # the same, with rows that begin anywhere
     "135m": Shape(576, 30, 1536, 9, 3, 49152, Type.Q4_0, Type.Q8_0),  # SmolLM2-135M
     "0.5b": Shape(896, 24, 4864, 14, 2, 151936, Type.Q4_0, Type.Q8_0),  # Qwen2.5-0.5B
     "1.5b": Shape(1536, 28, 8960, 12, 2, 151936, Type.F16, Type.F16),  # Qwen2.5-1.5B

@@ -18,11 +18,18 @@ ggml_tensor * weights_at(ggml_context * ctx, const sorted_rows & rows, ggml_tens
     return ggml_exp(ctx, ggml_div(ctx, rows.logits, temperature));
 }
 
+// Rows that begin where any device can sort them. Vulkan's argsort aborts the process at rows in the midst of others whose
+// length is no multiple of its alignment, as that of a vocabulary of 50,257 is not.
+ggml_tensor * aligned(ggml_context * ctx, ggml_tensor * rows) {
+    constexpr size_t LARGEST_ALIGNMENT = 256; // that Vulkan allows a device to want (minStorageBufferOffsetAlignment)
+    return rows->view_offs % LARGEST_ALIGNMENT == 0 ? rows : ggml_cont(ctx, rows);
+}
+
 // ids [n_vocab, n] in descending order of logits
 ggml_tensor * sorted_ids(ggml_context * ctx, ggml_tensor * logits) {
     const int64_t n = logits->ne[1];
     if (n == 1 || n >= SORTED_AT_ONCE) {
-        return ggml_argsort(ctx, logits, GGML_SORT_ORDER_DESC);
+        return ggml_argsort(ctx, aligned(ctx, logits), GGML_SORT_ORDER_DESC);
     }
     const auto half = [&](int64_t first, int64_t count) {
         return sorted_ids(ctx, ggml_view_2d(ctx, logits, logits->ne[0], count, logits->nb[1], first * logits->nb[1]));

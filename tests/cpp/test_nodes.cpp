@@ -316,7 +316,10 @@ static void test_chunks(int rounds) {
     check(part(wide, 0.7f, 0.9f) == 1.0, "and of long ones", 0);
     check(part(peaked, 0.9f, 0.9f, 1e6f, 0.1f) == 1.0, "and of what min-p leaves", 0);
     check(part(peaked, 0.2f, 0.9f) == 1.0, "and of rows so cold that most tokens weigh nothing", 0);
-    check(part(peaked, 0.9f, 1.0f) > 0.5, "and most tokens of peaked rows where nothing is cut", 0);
+    for (const float uniform : { 0.1f, 0.5f, 0.9f }) {
+        check(part(peaked, 0.9f, 1.0f, 1e6f, 0.0f, uniform) == 1.0, "and likely tokens of peaked rows where nothing is cut", uniform);
+    }
+    check(part(peaked, 0.9f, 1.0f, 1e6f, 0.0f, 0.9999f) == 0.0, "unlikely ones are drawn here", 0);
     check(part(flat, 0.9f, 0.9f) == 0.0, "nuclei of flat rows are drawn here", 0);
     check(part(flat, 0.9f, 0.9f, 60000.0f) == 0.0, "and of more tokens than there are candidates", 0);
     check(part(flat, 0.9f, 0.9f, 1e6f, 0.01f) == 0.0, "and of what a low min-p leaves", 0);
@@ -326,6 +329,25 @@ static void test_chunks(int rounds) {
     const row_case row = { 0.9f, -1.0f, { 1.0f, 0.0f, 0.0f, 0.8f, -1.0f, 1e6f, 0.0f }, 0, 0.0 };
     const double   of  = test_draws(mixed, { row, row, row }, {}, rounds, sorting::chunks);
     check(std::abs(of - 2.0 / 3.0) < 1e-9, "each row for itself", of);
+}
+
+// whether all rows that the graph of `tensor` sorts begin where every device can sort them
+static bool sorts_aligned(const ggml_tensor * tensor) {
+    const bool is_aligned = tensor->op != GGML_OP_ARGSORT || tensor->src[0]->view_offs % 256 == 0;
+    return is_aligned && std::all_of(tensor->src, tensor->src + GGML_MAX_SRC, [](const ggml_tensor * source) { return !source || sorts_aligned(source); });
+}
+
+// rows of a length that is no multiple of a device's alignment: one, a few, and one in the midst of others
+static void test_alignment() {
+    for (const int64_t n_vocab : { 4099, 50257 }) {
+        const std::vector<float> z((size_t) (5 * n_vocab));
+        row_graph                graph(z, 5);
+        ggml_tensor *            third = ggml_view_2d(graph.ctx, graph.logits, n_vocab, 1, graph.logits->nb[1], 2 * graph.logits->nb[1]);
+        ggml_tensor *            few   = ggml_view_2d(graph.ctx, graph.logits, n_vocab, 4, graph.logits->nb[1], graph.logits->nb[1]);
+        for (ggml_tensor * rows : { graph.logits, third, few }) {
+            check(sorts_aligned(sort_rows(graph.ctx, rows).id), "rows are sorted from where every device can read them", (double) rows->view_offs);
+        }
+    }
 }
 
 // sorts differ in where they leave a logit that is no number: here beyond all that can be drawn
@@ -478,6 +500,7 @@ int main(int argc, char ** argv) {
         test_many_heads(false, true, true);
             test_no_numbers();
     }
+    test_alignment();
     test_no_number_at_the_end();
     return report();
 }
