@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# Before anything loads OpenMP. The models of tests are small and two processes share two processors: threads of torch
+# that wait for each other, spinning, would cost several times what they compute. Commands that tests start get it too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import autodeco
 from autodeco.base.opening import default_model
 from autodeco.export import cli as export_cli

@@ -21,7 +21,7 @@ from builders.trained_heads import weights  # noqa: E402
 SETTING = Static(0.1)
 ELSEWHERE = range(world.ELSEWHERE + 500, world.ELSEWHERE + 600)  # problems that no run sees
 ARGUMENTS = RewardArguments(
-    checker="python:builders.reward_world:score",
+    checker="python:builders.reward_score:score",
     rounds=16,
     batch_problems=24,
     samples=8,

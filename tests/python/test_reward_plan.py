@@ -15,7 +15,7 @@ from autodeco.settings.durations import duration, parse_duration  # noqa: E402
 from builders import reward_world as world  # noqa: E402
 
 SHORT = RewardArguments(
-    checker="python:builders.reward_world:score",
+    checker="python:builders.reward_score:score",
     rounds=3,
     batch_problems=4,
     samples=4,

@@ -24,7 +24,7 @@ from builders.trained_heads import weights  # noqa: E402
 
 TEST = range(1000, 1200)  # problems that no run sees
 SHORT = RewardArguments(
-    checker="python:builders.reward_world:score",
+    checker="python:builders.reward_score:score",
     rounds=4,
     batch_problems=8,
     samples=4,

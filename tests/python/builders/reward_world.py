@@ -1,9 +1,9 @@
 """A world in which the value of any heads can be computed: answers of 50 places, each of a kind, on which nothing else
 depends.
 
-A token of a place keeps the answer right with a known probability, and an answer's score is the product of these. The
-expected score of heads is then the product over places of sum_a pi(a) keep(a), and the best heads are the best at each
-place by itself. The kinds are those of real answers:
+A token of a place keeps the answer right with a known probability, and an answer's score is the product of these, which
+``reward_score`` reads from its text. The expected score of heads is then the product over places of sum_a pi(a)
+keep(a), and the best heads are the best at each place by itself. The kinds are those of real answers:
 
     sure       the likeliest token is right and far above the others
     digit      the likeliest token is right, others are likely enough to be drawn
@@ -61,12 +61,6 @@ def place(problem: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch
     keep = torch.full((LENGTH, VOCABULARY), BROKEN)
     keep[:, :3] = KEEPS[kind]
     return kind, hidden, logits, keep
-
-
-def score(problem: dict, text: str) -> float:
-    """Return what an answer is worth, as a checker."""
-    keep = place(problem["number"])[3]
-    return float(keep[torch.arange(LENGTH), torch.tensor([int(token) for token in text.split()])].prod())
 
 
 def nucleus(logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
@@ -147,7 +141,8 @@ class WorldPolicy:
             group = []
             for sample in range(n):
                 tokens = drawn[rows, sample].numpy().astype(np.int32)
-                text = " ".join(map(str, tokens.tolist()))
+                kept = places[index][3][np.arange(LENGTH), tokens].tolist()
+                text = " ".join(f"{token}:{keep:g}" for token, keep in zip(tokens.tolist(), kept, strict=True))
                 group.append(Sampled(tokens, text, True, *columns, rows if keep_states else rows[:0]))
                 if ended:
                     ended(index, sample, group[-1])
