@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-# Before anything loads OpenMP. The models of tests are small and two processes share two processors: threads of torch
-# that wait for each other, spinning, would cost several times what they compute. Commands that tests start get it too.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before anything loads OpenMP; commands that tests start get it too. Models of tests are small, and two processes of
+# tests share two processors: threads that wait for each other by spinning would cost several times what they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # llama.cpp's, whose number each model is told
 
 import autodeco
 from autodeco.base.opening import default_model
