@@ -76,12 +76,20 @@ void sequence::restart() {
     llama_sampler_reset(smpl());
 }
 
+llama_token sequence::drawn(int32_t output) {
+    if (!state_of(smpl()).on_device) {
+        return llama_get_sampled_token_ith(ctx, output);
+    }
+    const float * values = llama_get_sampled_probs_ith(ctx, output);
+    return values ? take_values(state_of(smpl()), values) : LLAMA_TOKEN_NULL;
+}
+
 void sequence::accept(llama_token token) {
     if (in_graph) { // else by the host's stage
         llama_sampler_accept(chain.get(), token);
     }
     accepted.push_back(autodeco_sampler_last(smpl()));
-    if (accepted.back().token != token) { // drawn by another sampler, or in an earlier graph on a device
+    if (accepted.back().token != token) { // drawn by another sampler
         accepted.back() = undecided(AUTODECO_STATUS_LOST);
         accepted.back().token = token;
     }

@@ -36,6 +36,9 @@ public:
 
     // The prompt is done: the random numbers begin anew.
     void restart();
+    // The token that the graph drew for an output, by its place in the batch; outputs are asked for in their order. LLAMA_TOKEN_NULL
+    // where none was drawn.
+    llama_token drawn(int32_t output);
     // A token was taken.
     void accept(llama_token token);
     // What was decided for the oldest token that was accepted and not asked for yet.

@@ -84,8 +84,11 @@ std::shared_ptr<device_rows> device_rows::in_graph(ggml_context * ctx, ggml_cgra
 }
 
 ggml_tensor * device_rows::token(ggml_context * ctx, int64_t row) const {
-    ggml_tensor * all = draw.token;
-    return ggml_nelements(all) == 1 ? all : ggml_view_1d(ctx, all, 1, (row - first) * all->nb[1]);
+    return ggml_view_1d(ctx, draw.token, 1, (row - first) * draw.token->nb[1]);
+}
+
+ggml_tensor * device_rows::told(ggml_context * ctx, int64_t row) const {
+    return ggml_view_1d(ctx, draw.values, draw.values->ne[0], (row - first) * draw.values->nb[1]);
 }
 
 void device_rows::prepare(int64_t row, const device_settings & settings) {

@@ -21,8 +21,9 @@ public:
     static std::shared_ptr<device_rows> in_graph(ggml_context * ctx, ggml_cgraph * gf, const heads_data * heads, const device_weights * weights,
                                                  const output_rows & outputs, int64_t at_once, bool in_chunks);
 
-    // token [1] I32 of a row of the graph
+    // token [1] I32 of a row of the graph, or all values of it, those of a device_values; a tensor for each that asks
     ggml_tensor * token(ggml_context * ctx, int64_t row) const;
+    ggml_tensor * told(ggml_context * ctx, int64_t row) const;
 
     // Before each run of the graph, for each row that is to be drawn from.
     void prepare(int64_t row, const device_settings & settings);

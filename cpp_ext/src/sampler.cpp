@@ -7,6 +7,7 @@
 #include "sampler_state.h"
 
 #include <cmath>
+#include <cstring>
 #include <functional>
 
 namespace autodeco {
@@ -83,7 +84,6 @@ void observer_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
         return;
     }
     graph_row & row = *(graph_row *) userdata;
-    row.has_run     = true;
     row.last        = { -1, scalar(dst->src[0]), scalar(dst->src[1]), 0, 0.0f, 0 };
     *(float *) dst->data = 0.0f;
 }
@@ -203,6 +203,7 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
 void observe(ggml_context * ctx, ggml_cgraph * gf, const predictions & pred, llama_sampler_data & data, graph_row & row) {
     ggml_tensor * kept = host_node(ctx, GGML_TYPE_F32, 1, 1, { or_one(pred.temperature), or_one(pred.top_p) }, observer_node, 1, &row);
     ggml_set_name(kept, "autodeco_observer");
+    row.computed = kept;
     if (!data.logits->view_src) { // of a probe
         ggml_build_forward_expand(gf, kept);
         return;
@@ -221,9 +222,13 @@ int64_t rows_at_once(const sampler_state & state) {
     return state.weights ? state.weights->n_samplers * state.n_outputs_max : STATIC_ROWS_AT_ONCE;
 }
 
-ggml_tensor * draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & state, const output_rows & outputs, graph_row & row) {
+void draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & state, const output_rows & outputs, llama_sampler_data & data,
+                    graph_row & row) {
     row.planned = { device_rows::in_graph(ctx, gf, state.heads.get(), state.weights.get(), outputs, rows_at_once(state), state.in_chunks), outputs.row };
-    return row.planned.rows->token(ctx, outputs.row);
+    // What stands for probabilities llama.cpp copies before the next graph of the same decode; the token is among them.
+    ggml_tensor *& result = state.is_served ? data.probs : data.sampled;
+    result = state.is_served ? row.planned.rows->told(ctx, outputs.row) : row.planned.rows->token(ctx, outputs.row);
+    row.computed = result;
 }
 
 // temperature and top-p of one row
@@ -255,6 +260,7 @@ void sampler_backend_reset(llama_sampler * smpl) {
             row.planned.rows->forget_graph();
             row.planned = {};
         }
+        row.computed = nullptr;
     }
 }
 
@@ -273,9 +279,8 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
         return;
     }
     const output_rows outputs = find_output_rows(data->logits);
-    ggml_tensor *     token   = nullptr;
     if (state.on_device && !state.is_observer) {
-        token = draw_on_device(ctx, gf, state, outputs, row);
+        draw_on_device(ctx, gf, state, outputs, *data, row);
     } else {
         ggml_tensor * logits = logits_of(ctx, outputs, outputs.row, 1);
         row.ws.reserve(logits->ne[0]);
@@ -284,10 +289,10 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
             observe(ctx, gf, pred, *data, row);
             return;
         }
-        token = draw_on_cpu(ctx, logits, pred, row);
-        ggml_set_name(token, "autodeco_token");
+        data->sampled = draw_on_cpu(ctx, logits, pred, row);
+        row.computed  = data->sampled;
+        ggml_set_name(data->sampled, "autodeco_token");
     }
-    data->sampled = token;
     if (outputs.is_probe) {
         state.probe.begin(ctx); // and the logits stay for a sampler that may follow
     } else if (SEVERAL_OUTPUTS) {
@@ -323,9 +328,6 @@ void begin_outputs(sampler_state & state) {
         state.next_draft.clear();
     } else {
         for (size_t i = 0; i < state.n_run; ++i) { // a row's memory is used again
-            if (state.is_served && !state.rows[i].drawn.rows && !state.rows[i].has_run) {
-                continue;
-            }
             state.earlier.push_back(state.rows[i].drawn.rows ? undecided(AUTODECO_STATUS_LOST) : state.rows[i].last);
         }
     }
@@ -345,10 +347,19 @@ void take_what_was_not_accepted(sampler_state & state) {
     }
 }
 
+// Whether the graph that is to run has an output of this sequence: llama.cpp builds the nodes of the others too, and leaves them
+// out. Those of one decode may come before and behind those with outputs.
+bool has_output(const sampler_state & state) {
+    const ggml_tensor * computed = state.n_rows > 0 ? state.rows[0].computed : nullptr;
+    return !computed || computed->flags & GGML_TENSOR_FLAG_COMPUTE;
+}
+
 void sampler_backend_set_input(llama_sampler * smpl) {
     sampler_state & state = state_of(smpl);
     if (!SEVERAL_OUTPUTS) {
         take_what_was_not_accepted(state);
+    } else if (!has_output(state)) {
+        return;
     }
     state.begin_token();
     begin_outputs(state);
@@ -449,6 +460,22 @@ void let_go(sampler_state & state, bool context_lives) {
             row.drawn             = {};
         }
     }
+}
+
+llama_token take_values(sampler_state & state, const float * values) {
+    device_values drawn;
+    std::memcpy(&drawn, values, sizeof(drawn));
+    autodeco_decoding decided = decision(state, drawn);
+    decided.token             = std::max(decided.token, 0);
+    const size_t output       = state.next_output;
+    if (output < state.earlier.size()) {
+        state.earlier[output] = decided;
+    } else if (output < state.n_outputs()) {
+        graph_row & row = state.rows[output - state.earlier.size()];
+        row.last        = decided;
+        row.drawn       = {};
+    }
+    return decided.token;
 }
 
 void set_only_output(sampler_state & state, const autodeco_decoding & decided) {

@@ -57,7 +57,8 @@ struct graph_row {
     size_t                output   = 0; // of its decode, counted from 0
     double                uniform  = 0.0;
     autodeco_decoding     last     = undecided(AUTODECO_STATUS_NOT_DECODED);
-    bool                  has_run  = false; // its node, in the graph at hand: llama.cpp leaves out those of sequences without an output
+    bool                  has_run  = false; // its node of the CPU, in the graph at hand
+    const ggml_tensor *   computed = nullptr; // in that graph, for this row alone; null where nothing is
     row_workspace         ws;
     cpu_heads_row         heads;
     std::vector<float>    logits; // a copy: what min_p and top_k leave, or all of them for a draw on the host
@@ -94,8 +95,8 @@ struct sampler_state {
 
     // Outputs of this sequence in the last decode, in their order, from which tokens are taken one after the other. Those of
     // the graph that ran last are its rows; llama.cpp may cut a decode into several.
-    bool                           is_served   = false; // by a server: one decode may have graphs before and behind those with outputs, and
-                                                        // every output is accepted or discarded before the next decode
+    bool                           is_served   = false; // by a server: every output is accepted or discarded before the next decode, and
+                                                        // values come with it from the context, which keeps them of all graphs of a decode
     std::vector<autodeco_decoding> earlier;          // those of the graphs before
     size_t                         n_run       = 0;  // rows of the graph that ran last
     size_t                         next_output = 0;  // whose token is accepted next
@@ -181,6 +182,9 @@ sampler_state * sampler_state_or_null(const llama_sampler * smpl);
 // What the graph decided, or an observer saw, for the token at hand: the one that was accepted last, or of an observer the one
 // that is accepted next; or a status that says why that is not known. After the decode is done (llama_synchronize).
 autodeco_decoding observed(const sampler_state & state);
+
+// The values of the next output, which a device has drawn and llama.cpp has copied: those of a device_values. The token.
+llama_token take_values(sampler_state & state, const float * values);
 
 // The only output of an observer that no graph tells of its outputs.
 void set_only_output(sampler_state & state, const autodeco_decoding & decided);
