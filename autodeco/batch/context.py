@@ -86,10 +86,14 @@ class BatchContext:
     cannot make the context or sample in its graph.
     """
 
+    #: whether every slot has a sampler in the graph, which needs room there
+    DRAWS_IN_GRAPH = True
+
     def __init__(self, llm: llama_cpp.Llama, heads: native.Heads | None, slots: int, cells: int):
         if slots > (most := llama_cpp.llama_max_parallel_sequences()):
             raise InputError(f"{slots} answers at a time: llama.cpp has room for {most}; use fewer slots")
-        check_samplers(llm.model_path, slots, llama_cpp.llama_model_n_layer(llm.model))
+        if self.DRAWS_IN_GRAPH:
+            check_samplers(llm.model_path, slots, llama_cpp.llama_model_n_layer(llm.model))
         self._model = llm.model
         self._path, self._process = llm.model_path, os.getpid()
         self._stack = contextlib.ExitStack()

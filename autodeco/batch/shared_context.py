@@ -23,6 +23,8 @@ class StateContext(BatchContext):
     compared with the tokens of all sequences, for which llama.cpp writes a mask on one thread.
     """
 
+    DRAWS_IN_GRAPH = False
+
     def __init__(self, llm: llama_cpp.Llama, slots: int, cells: int, longest: int):
         self._states = native.HiddenStates()
         self._longest = longest

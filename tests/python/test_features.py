@@ -8,7 +8,8 @@ import pytest
 
 import autodeco
 from autodeco import features, native
-from autodeco.batch import Sampling, generate
+from autodeco.batch import Sampling, generate, requests
+from autodeco.batch.shared import answer
 from autodeco.errors import InputError
 
 PROMPT = "The capital of France is"
@@ -86,6 +87,14 @@ def test_more_samplers_than_a_graph_has_room_for_are_refused(older, smollm2, exp
     assert layers == 30
     with pytest.raises(InputError, match=r"46 answers at a time: a graph of this model has room for 45 in llama-cpp"):
         next(generate(llm, [[1, 504]], 46, heads=heads, max_tokens=2, slots=46))
+    llm.close()
+
+
+def test_answers_drawn_outside_the_graph_need_no_room_in_it(older, smollm2, exported):
+    llm = autodeco.Llama(str(smollm2), **OPTIONS)
+    heads = native.load_heads(exported("f16"))
+    drawn = list(answer(llm, requests(llm, [[1, 504]], 60, Sampling(1.0, 1.0), max_tokens=2, seed=1), heads, 60))
+    assert sorted(each.sample for each in drawn) == list(range(60))
     llm.close()
 
 

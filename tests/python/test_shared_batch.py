@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autodeco import features, native
+from autodeco import native
 from autodeco.base.states import StateReader, open_stateful
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch import Sampling, generate, requests, shared
@@ -48,7 +48,7 @@ def test_first_tokens_follow_the_distribution_of_each_setting(smollm2, llm, expo
         Sampling(1.5, 0.95, heads="none"): exact(logits, 1.5, 0.95),
     }
     wanted = requests(llm, [prompt] * len(expected), n, list(expected), max_tokens=1, seed=3)
-    answers = list(answer(llm, wanted, heads, n if features.SEVERAL_OUTPUTS else 45))
+    answers = list(answer(llm, wanted, heads, n))
     for index, (sampling, p) in enumerate(expected.items()):
         drawn = np.array([a.decoding.token[0] for a in answers if a.prompt == index])
         assert len(drawn) == n
