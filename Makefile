@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server stock-server server-peer edge edge-arm edge-windows edge-cuda edge-vulkan edge-metal edge-rpc edge-bench bench wheel wheel-programs clean
+.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server stock-server server-peer edge edge-arm edge-windows edge-cuda edge-vulkan edge-metal edge-rpc edge-bench bench wheel wheel-programs window clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -217,6 +217,20 @@ wheel-programs: $(PACKAGING)/.installed
 	$(PACKAGING)/bin/python -m wheel tags --remove --platform-tag manylinux_2_17_$$(uname -m).musllinux_1_1_$$(uname -m) build/dist-programs/*.whl
 	$(PACKAGING)/bin/twine check --strict build/dist-programs/*.whl
 	cp build/dist-programs/*.whl dist/
+
+# The other releases of llama-cpp-python that the source builds with, each in an environment that had nothing in it: the module
+# and the tests of what runs models; then the C library, autodeco-cli and their tests, with that release's llama.cpp inside. It
+# is compiled once for Python and once for these, 20 minutes in all on two cores; `make window RELEASES=0.3.35` tries one.
+RELEASES ?= 0.3.33 0.3.34 0.3.35
+window: $(addprefix window-,$(RELEASES))
+
+window-%:
+	$(PYTHON) tests/installed.py --llama-cpp-python $* -- -q
+	$(PYTHON) cmake/llama_cpp_source.py $(LLAMA_CPP)-$* $*
+	build/installed-$*/bin/cmake -S . -B build/window-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath build/installed-$*/bin/ninja) \
+		-DLLAMA_CPP_DIR=$(LLAMA_CPP)-$* -DAUTODECO_TESTS=ON -DAUTODECO_WERROR=ON > build/window-$*.log
+	build/installed-$*/bin/cmake --build build/window-$*
+	AUTODECO_CPP_TESTS=build/window-$* build/installed-$*/bin/python tests/installed.py --here -- -q test_cpp.py test_cli_edge.py
 
 clean:
 	rm -rf build $(VENV) demo-output

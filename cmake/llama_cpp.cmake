@@ -102,7 +102,7 @@ endfunction()
 
 # Link a program into one file that needs no other, not even the C library (on Windows: no DLL but the system's), where that can
 # be: Linux and MinGW on a CPU.
-option(AUTODECO_ONE_FILE "Link autodeco-cli statically, the C library too" ON)
+option(AUTODECO_ONE_FILE "Link autodeco-cli statically, the C library too, and autodeco-server of the wheel" ON)
 function(autodeco_one_file target)
     if(AUTODECO_ONE_FILE AND (CMAKE_SYSTEM_NAME STREQUAL Linux OR MINGW) AND LLAMA_CPP_DIR
        AND NOT AUTODECO_PYTHON AND NOT BUILD_SHARED_LIBS AND NOT GGML_CUDA AND NOT GGML_VULKAN AND NOT GGML_RPC)

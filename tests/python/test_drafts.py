@@ -9,12 +9,17 @@ import pytest
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
 import autodeco
+from autodeco import features
 from autodeco.errors import InputError
 from autodeco.llama.drafting import MOST_TOKENS
 from autodeco.llama.sampling import Attachment
 from builders.random_heads import write_random_heads
 from builders.tiny_llama import VOCAB, write_llama
 
+pytestmark = pytest.mark.skipif(
+    not features.SEVERAL_OUTPUTS,
+    reason=f"llama-cpp-python {llama_cpp.__version__} draws from one output of a text at a time",
+)
 PROMPT = [3, 14, 15, 9, 2, 65]
 OPTIONS = {"n_ctx": 256, "n_threads": 1, "n_threads_batch": 1, "verbose": False}
 LENGTH = 40

@@ -266,6 +266,7 @@ def test_a_batch_uses_the_heads_in_it(smollm2, tmp_path):
 
 
 def test_an_evaluation_judges_the_heads_in_it(smollm2, tmp_path):
+    pytest.importorskip("reasoning_gym")
     settings = ["--validation", 1, "--test", 1, "--samples", 1, "--ks", 1, "--max-tokens", 2, "--threads", 1]
     settings += ["--temperatures", 0.5, "--top-ps", 0.9, "--slots", 4, "--context", 128]
     settings += ["--without", "default", "temperature-head", "top-p-head"]

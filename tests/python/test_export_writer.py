@@ -245,7 +245,10 @@ def logits_of(path, offset=0) -> np.ndarray:
     """Logits after a short prompt, the model opened mapped at ``offset`` of a file."""
     llama_cpp.llama_backend_init()
     parameters = llama_cpp.llama_model_default_params()
-    parameters.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+    if hasattr(llama_cpp, "LLAMA_LOAD_MODE_MMAP"):
+        parameters.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+    else:  # llama-cpp-python before 0.3.36 has a field for it
+        parameters.use_mmap = True
     libc = ctypes.CDLL(None)
     libc.fopen.restype = ctypes.c_void_p
     libc.fseek.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_int]

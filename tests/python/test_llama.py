@@ -260,7 +260,10 @@ def test_logits_all_gives_logprobs_and_the_same_predictions(smollm2, exported, l
     every.close()
 
 
-@pytest.mark.skipif(not features.SEVERAL_OUTPUTS, reason="this release draws from one output of a text at a time")
+@pytest.mark.skipif(
+    not features.SEVERAL_OUTPUTS,
+    reason=f"llama-cpp-python {llama_cpp.__version__} draws from one output of a text at a time",
+)
 def test_a_draft_model_changes_no_greedy_token(smollm2, exported, llm):
     from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 

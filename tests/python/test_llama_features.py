@@ -259,7 +259,10 @@ def test_several_choices_have_seeds_that_follow_each_other(llm):
     assert [choice["message"]["role"] for choice in chat["choices"]] == ["assistant"] * 2
 
 
-@pytest.mark.skipif(not features.SEVERAL_OUTPUTS, reason="this release draws from one output of a text at a time")
+@pytest.mark.skipif(
+    not features.SEVERAL_OUTPUTS,
+    reason=f"llama-cpp-python {llama_cpp.__version__} draws from one output of a text at a time",
+)
 def test_a_draft_model_changes_no_drawn_token(llm, smollm2, exported):
     from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 

@@ -3,6 +3,7 @@
 import email.parser
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from builders.server import running
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
@@ -123,38 +126,61 @@ def test_a_wheel_names_no_place_of_the_machine_that_built_it(tmp_path):
         assert not re.search(r"R(UN)?PATH", dynamic.stdout)
 
 
-@pytest.mark.slow
-def test_the_programs_of_their_wheel_need_no_library_and_their_licences_are_with_them(tmp_path, smollm2):
-    """Compiles llama.cpp, once: the objects stay in build/programs."""
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory) -> Path:
+    """The wheel of the programs, unpacked. Compiles llama.cpp, once: the objects stay in build/programs."""
     if sys.platform != "linux" or not (REPOSITORY / "build" / "llama.cpp").exists():
         pytest.skip("wants Linux, and the source that `make strict` unpacks")
-    with zipfile.ZipFile(
-        backend("build_wheel", tmp_path, REPOSITORY / "packages" / "programs", REPOSITORY / "build" / "programs")
-    ) as wheel:
-        wheel.extractall(tmp_path / "wheel")
-    names = {path.name for path in (tmp_path / "wheel").rglob("*") if path.is_file()}
-    assert names >= {"autodeco-cli", "LICENSE", "LICENSE-cxxopts", "LICENSE-jsonhpp"}
-    for program in (tmp_path / "wheel").glob("*.data/scripts/*"):
-        assert not re.search(
-            r"NEEDED", subprocess.run(["readelf", "-d", program], capture_output=True, text=True).stdout
-        )
+    folder = tmp_path_factory.mktemp("programs")
+    wheel = backend("build_wheel", folder, REPOSITORY / "packages" / "programs", REPOSITORY / "build" / "programs")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "wheel")
+    for program in (folder / "wheel").glob("*.data/scripts/*"):
         program.chmod(0o755)
-    program = next((tmp_path / "wheel").glob("*.data/scripts/autodeco-cli"))
+    return folder / "wheel"
+
+
+def program(programs: Path, name: str) -> Path:
+    return next(programs.glob(f"*.data/scripts/{name}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["autodeco-cli", "autodeco-server"])
+def test_a_program_of_the_wheel_needs_no_library(programs, name):
+    dynamic = subprocess.run(["readelf", "-d", program(programs, name)], capture_output=True, text=True, check=True)
+    assert "NEEDED" not in dynamic.stdout
+    subprocess.run([program(programs, name), "--version"], check=True, env={})
+
+
+@pytest.mark.slow
+def test_the_licences_of_what_the_programs_hold_are_in_their_wheel(programs):
+    licences = next(programs.glob("*.dist-info/licenses"))
+    held = {str(path.relative_to(licences)) for path in licences.rglob("*") if path.is_file()}
+    assert held == {
+        "LICENSE",
+        "third_party/LICENSE-cxxopts",
+        "third_party/llama.cpp/LICENSE",
+        "third_party/llama.cpp/licenses/LICENSE-jsonhpp",
+        "third_party/llama.cpp/vendor/cpp-httplib/LICENSE",
+        "third_party/llama.cpp/vendor/hash/rotate-bits/LICENSE.md",
+        "third_party/llama.cpp/vendor/hash/sha256/LICENSE",
+        "third_party/llama.cpp/vendor/hash/xxhash/LICENSE",
+    }
+
+
+@pytest.mark.slow
+def test_the_programs_of_the_wheel_draw_with_heads(programs, smollm2, tmp_path, monkeypatch):
     heads = REPOSITORY / "examples" / "smollm2" / "results" / "reward.gguf"
-    command = [
-        program,
-        "-m",
-        smollm2,
-        "--heads",
-        heads,
-        "-p",
-        "The capital of France is",
-        "-n",
-        "3",
-        "-s",
-        "1",
-        "-t",
-        "1",
-    ]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout
-    assert "Paris" in said
+    command = [program(programs, "autodeco-cli"), "-m", smollm2, "--heads", heads, "-n", "3", "-s", "1", "-t", "1"]
+    command += ["-p", "The capital of France is"]
+    assert "Paris" in subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout
+    monkeypatch.setenv("AUTODECO_SERVER", str(program(programs, "autodeco-server")))
+    with running(tmp_path / "server.log", "-m", smollm2, "--autodeco", heads, "-c", 256) as server:
+        assert json.loads(server.get("/health")) == {"status": "ok"}
+        question = [{"role": "user", "content": "What is the capital of France?"}]
+        answer = server.post("/v1/chat/completions", messages=question, max_tokens=8, seed=1, autodeco=True)
+    (choice,) = answer["choices"]
+    assert "Paris" in choice["message"]["content"]
+    assert len(choice["autodeco"]["temperature"]) == len(choice["autodeco"]["top_p"]) == 8
+    assert all(0 < value < 2 for value in choice["autodeco"]["temperature"])
+    assert all(0 < value < 1 for value in choice["autodeco"]["top_p"])

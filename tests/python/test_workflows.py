@@ -62,10 +62,12 @@ def test_tests_of_an_installed_package_are_not_run_in_its_source(workflow):
 def test_every_check_of_the_makefile_has_a_job():
     called = set(re.findall(r"(?:- run: make|target:) ([a-z-]+)", "".join(path.read_text() for path in WORKFLOWS)))
     checks = {"lint", "workflows", "docs", "test", "sanitize", "clang", "fuzz", "fuzz-heads"}
-    assert called >= checks | {"edge", "edge-arm", "edge-rpc", "edge-windows"}
+    assert called >= checks | {"edge", "edge-arm", "edge-rpc", "edge-windows", "window"}
 
 
 def test_every_release_of_the_window_has_a_job():
     ci = next(path for path in WORKFLOWS if path.name == "ci.yml").read_text(encoding="utf-8")
     tried = json.loads(re.search(r"release: (\[.*\])", ci)[1])
     assert [*tried, llama_cpp_source.VERSION] == list(llama_cpp_source.RELEASES)
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^RELEASES \?= (.*)$", makefile, re.MULTILINE)[1].split() == tried

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 HIDDEN, VOCAB, LAYERS, FEED_FORWARD = 64, 96, 2, 96
+HAS_TEST_TOKENIZER = hasattr(llama_cpp, "LLAMA_VOCAB_TYPE_TEST")
 
 
 def add_tokenizer(writer: gguf.GGUFWriter) -> None:
     """Name llama.cpp's own for tests, in which a token is a piece of text of fixed length; skip the test without."""
-    if not hasattr(llama_cpp, "LLAMA_VOCAB_TYPE_TEST"):
-        pytest.skip("wants llama.cpp's tokenizer for tests, which this release lacks")
+    if not HAS_TEST_TOKENIZER:
+        pytest.skip(f"llama-cpp-python {llama_cpp.__version__} lacks llama.cpp's tokenizer for tests")
     writer.add_tokenizer_model("test")
 
 
 def write_llama(path: Path) -> Path:
-    """Write the model and return ``path``."""
+    """Write the model and return ``path``; without a tokenizer for tests, it knows tokens and no text."""
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Tiny Llama")
@@ -31,7 +32,7 @@ def write_llama(path: Path) -> Path:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(HIDDEN // 2)
     writer.add_vocab_size(VOCAB)
-    add_tokenizer(writer)
+    writer.add_tokenizer_model("test" if HAS_TEST_TOKENIZER else "llama")
     writer.add_token_list([f"tok_{i}" for i in range(VOCAB)])
     writer.add_token_scores([0.0] * VOCAB)
 
