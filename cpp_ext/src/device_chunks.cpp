@@ -1,5 +1,6 @@
 #include "device_chunks.h"
 
+#include "llama_releases.h"
 #include "row_operations.h"
 
 #include <algorithm>
@@ -96,13 +97,13 @@ chunked_draw build_chunked_draw(ggml_context * ctx, const chunked_rows & rows, c
     ggml_tensor *     total   = sums(ctx, all);
     ggml_tensor *     weights = weights_at(ctx, rows.logits, in.divisor);
     ggml_tensor *     cum     = ggml_cumsum(ctx, weights);
-    const auto candidate = [&](ggml_tensor * rank) { return ggml_clamp(ctx, rank, 0.0f, end); };
+    const auto candidate = [&](ggml_tensor * rank) { return clamped(ctx, rank, 0.0f, end); };
     const auto is_known  = [&](ggml_tensor * rank) { return is_above(ctx, element(ctx, rows.logits, candidate(rank)), rows.bound); };
 
     // As build_device_draw: ranks count from 0, and each cut keeps a prefix. Where min-p and top-k leave out nothing that has
     // a weight, the mass is that of all tokens.
     ggml_tensor * weighing = ggml_scale_bias(ctx, count_above(ctx, all, in.min_p), 1.0f, -1.0f);
-    ggml_tensor * kept     = ggml_clamp(ctx, least(ctx, weighing, in.last), 0.0f, n_vocab - 1.0f);
+    ggml_tensor * kept     = clamped(ctx, least(ctx, weighing, in.last), 0.0f, n_vocab - 1.0f);
     ggml_tensor * is_uncut = ggml_mul(ctx, ggml_scale_bias(ctx, ggml_step(ctx, in.min_p), -1.0f, 1.0f),
                                       ggml_step(ctx, ggml_scale_bias(ctx, ggml_sub(ctx, in.last, weighing), 1.0f, 0.5f)));
     ggml_tensor * whole    = either(ctx, is_uncut, total, element(ctx, cum, candidate(kept)));

@@ -1,5 +1,6 @@
 #include "device_nucleus.h"
 
+#include "llama_releases.h"
 #include "row_operations.h"
 
 namespace autodeco {
@@ -73,7 +74,7 @@ device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, cons
     // In descending order every cut keeps a prefix, so that all of them are one rank, that of the last token kept. Clamped,
     // for no index may leave its row whatever the settings are. Min-p and top-k first,
     ggml_tensor * kept = ggml_scale_bias(ctx, count_above(ctx, weights, in.min_p), 1.0f, -1.0f);
-    kept               = ggml_clamp(ctx, least(ctx, kept, in.last), 0.0f, n_vocab - 1.0f);
+    kept               = clamped(ctx, least(ctx, kept, in.last), 0.0f, n_vocab - 1.0f);
     // then the tokens before which the mass has not reached top-p, and one token after each at which it has not
     ggml_tensor * target = ggml_mul(ctx, in.share, element(ctx, cum, kept));
     ggml_tensor * last   = least(ctx, count_rest(ctx, cum, target), kept);

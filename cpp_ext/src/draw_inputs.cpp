@@ -1,5 +1,7 @@
 #include "draw_inputs.h"
 
+#include "llama_releases.h"
+
 #include "ggml-backend.h"
 
 #include <cfloat>
@@ -31,7 +33,7 @@ draw_inputs place_draw_inputs(ggml_context * ctx, int64_t n, const predictions &
     in.settings    = settings;
     in.temperature = apply_setting(ctx, pred.temperature, get(offsetof(device_settings, temperature_scale)), get(offsetof(device_settings, temperature)));
     in.top_p       = apply_setting(ctx, pred.top_p, get(offsetof(device_settings, top_p_scale)), get(offsetof(device_settings, top_p)));
-    in.divisor     = ggml_clamp(ctx, in.temperature, GREEDY_TEMPERATURE, FLT_MAX);
+    in.divisor     = clamped(ctx, in.temperature, GREEDY_TEMPERATURE, FLT_MAX);
     // a top-p of 1, here 2, is never reached
     in.share = ggml_add(ctx, ggml_scale_bias(ctx, in.top_p, 1.0f, -ROUNDING), ggml_step(ctx, ggml_scale_bias(ctx, in.top_p, 1.0f, -1.0f + ROUNDING)));
     in.uniform = get(offsetof(device_settings, uniform));

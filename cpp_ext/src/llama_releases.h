@@ -21,6 +21,12 @@ auto add_up_in_f32(Tensor * product, long) -> decltype(ggml_mul_mat_set_prec(pro
     return ggml_mul_mat_set_prec(product, GGML_PREC_F32);
 }
 
+// Numbers held within bounds, as a tensor of their own: up to ggml 0.20 what is clamped is overwritten, by a view of it.
+inline ggml_tensor * clamped(ggml_context * ctx, ggml_tensor * numbers, float low, float high) {
+    ggml_tensor * result = ggml_clamp(ctx, numbers, low, high);
+    return result->view_src ? ggml_clamp(ctx, ggml_cont(ctx, numbers), low, high) : result;
+}
+
 template <typename Interface, typename = void>
 struct has_graph_calls : std::false_type {};
 template <typename Interface>

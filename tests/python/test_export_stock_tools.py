@@ -85,6 +85,10 @@ def test_llama_quantize_refuses_a_sidecar(made):
     assert not requantize(made / "sidecar.gguf", made / "quantized.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0)
 
 
+@pytest.mark.skipif(
+    not hasattr(llama_cpp, "LLAMA_VOCAB_TYPE_TEST"),  # as before 0.3.36
+    reason=f"llama-cpp-python {llama_cpp.__version__}: its quantizer refuses rows shorter than a block",
+)
 def test_llama_quantize_rewrites_a_merged_file_and_we_notice(made):
     assert requantize(made / "merged.gguf", made / "quantized.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0)
     kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(made / "quantized.gguf").tensors}
