@@ -11,7 +11,7 @@ import pytest
 from builders.random_heads import write_random_heads
 from builders.server import running
 from builders.word_models import write_llama
-from test_server_features import assert_same, values
+from test_server_features import HOST, assert_same, values
 
 pytestmark = pytest.mark.slow  # the server is compiled first
 
@@ -45,15 +45,30 @@ def alone(arguments, tmp_path_factory):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("cache", ["--kv-unified", "--no-kv-unified"])
+@pytest.mark.parametrize("where", [{}, HOST], ids=["graph", "host"])
 def test_slots_whose_outputs_fill_several_graphs_keep_values_and_seeds(
-    arguments, alone, tmp_path, monkeypatch, place, cache
+    arguments, alone, tmp_path, monkeypatch, place, cache, where
 ):
     monkeypatch.setenv("AUTODECO_NUCLEUS", place)
     slots = ["-c", 1024, "-np", 4, "-ub", 2, cache]
     with running(tmp_path / "log", *arguments, *slots) as server, ThreadPoolExecutor(4) as pool:
-        told = list(pool.map(lambda i: values(server.post("/completion", **body(i))), range(4)))
+        told = list(pool.map(lambda i: values(server.post("/completion", **body(i) | where)), range(4)))
     for found, wanted in zip(told, alone, strict=True):
         assert_same(found, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_several_answers_to_a_prompt_of_several_graphs_have_the_values_of_one(arguments, tmp_path, monkeypatch, place):
+    monkeypatch.setenv("AUTODECO_NUCLEUS", place)
+    asked = {"prompt": PROMPTS[3], "max_tokens": 12, "seed": 5, "n": 3, "autodeco": True}
+    found = []
+    for batch in (2, 512):
+        with running(tmp_path / f"log{batch}", *arguments, "-c", 1024, "-np", 4, "-ub", batch) as server:
+            choices = server.post("/v1/completions", **asked)["choices"]
+            found.append([choice["autodeco"] for choice in sorted(choices, key=lambda choice: choice["index"])])
+    for cut, whole in zip(*found, strict=True):
+        assert_same(cut, whole, atol=1e-3)
+        assert None not in cut["temperature"]
 
 
 @pytest.mark.parametrize("place", PLACES)
