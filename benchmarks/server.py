@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import platform
-import queue
 import socket
 import statistics
 import subprocess
@@ -85,11 +84,11 @@ class Server:
         self.process.terminate()
         self.process.wait(timeout=60)
 
-    def answer(self, body: dict) -> int:
-        """Tokens of the answer to ``body``."""
+    def ask(self, body: dict) -> dict:
+        """The answer to ``body``."""
         request = urllib.request.Request(self.address + "/completion", json.dumps(body).encode())
         with urllib.request.urlopen(request, timeout=600) as response:
-            return json.load(response)["tokens_predicted"]
+            return json.load(response)
 
     def processor_seconds(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -100,34 +99,49 @@ def settle(server: Server, settings: dict, args: argparse.Namespace) -> None:
     """Let every slot answer once: it keeps what it samples with, for which llama.cpp measures its graphs."""
     bodies = [{"prompt": "Once upon", "n_predict": 2, "cache_prompt": False, "id_slot": i} for i in range(args.slots)]
     with ThreadPoolExecutor(args.slots) as clients:
-        list(clients.map(lambda body: server.answer(body | settings), bodies))
+        list(clients.map(lambda body: server.ask(body | settings), bodies))
 
 
-def rate(server: Server, settings: dict, args: argparse.Namespace, seed: int, requests: int) -> tuple[float, float]:
-    """Tokens per second of so many answers, ``args.slots`` at a time, prompts included; and tokens of an answer."""
-    waiting: queue.SimpleQueue = queue.SimpleQueue()
-    for i in range(requests):
-        prompt = f"A long story about {TOPICS[i % len(TOPICS)]}, told {i + 2} times. Once upon a time,"
-        body = {"prompt": prompt, "n_predict": args.tokens, "seed": seed * args.requests + i, "cache_prompt": False}
-        waiting.put(body | settings)
-    counts: list[int] = []
+def body_of(args: argparse.Namespace, seed: int, i: int) -> dict:
+    """Request ``i`` of a round."""
+    prompt = f"A long story about {TOPICS[i % len(TOPICS)]}, told {i + 2} times. Once upon a time,"
+    return {"prompt": prompt, "seed": seed * 10_000 + i, "n_predict": args.tokens, "cache_prompt": False}
 
-    def client() -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                counts.append(server.answer(waiting.get_nowait()))
+
+def values_told(server: Server, args: argparse.Namespace) -> dict[str, int]:
+    """How many tokens of answers that begin while others go on have their values, and how many lack them."""
+    with ThreadPoolExecutor(args.slots) as clients:
+        asked = [body_of(args, args.rounds + 1, i) | {"autodeco": True} for i in range(2 * args.slots)]
+        answers = list(clients.map(server.ask, asked))
+    known = [value is not None for answer in answers for value in answer["autodeco"]["temperature"]]
+    return {"known": sum(known), "unknown": len(known) - sum(known)}
+
+
+def rate(server: Server, settings: dict, args: argparse.Namespace, seed: int, answers: int) -> tuple[float, float]:
+    """Tokens per second, prompts included, of clients that get the tokens of ``answers`` each; tokens of an answer.
+
+    Where an answer ends early its client asks for another one, so that no slot waits for the others."""
+    quota = args.tokens * answers
+    counts: list[list[int]] = [[] for _ in range(args.slots)]
+
+    def client(number: int) -> None:
+        got = counts[number]
+        while sum(got) < quota:
+            body = body_of(args, seed, number + len(got) * args.slots)
+            most = min(args.tokens, quota - sum(got))
+            got.append(max(1, server.ask(body | settings | {"n_predict": most})["tokens_predicted"]))
 
     clock = server.processor_seconds if args.busy else time.perf_counter
     start = clock()
-    clients = [threading.Thread(target=client) for _ in range(args.slots)]
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(args.slots)]
     for one in clients:
         one.start()
     for one in clients:
         one.join()
     took = clock() - start
-    if len(counts) != requests:
+    if any(sum(got) < quota for got in counts):
         raise SystemExit(f"a request has failed: {server.said()}")
-    return sum(counts) / took, sum(counts) / requests
+    return args.slots * quota / took, args.slots * quota / sum(map(len, counts))
 
 
 def measure(servers: dict[str, Server], args: argparse.Namespace, end: float) -> dict:
@@ -145,8 +159,8 @@ def measure(servers: dict[str, Server], args: argparse.Namespace, end: float) ->
         for name in names[turn:] + names[:turn]:
             server, settings = WAYS[name]
             settle(servers[server], settings, args)
-            requests = args.requests if round_ > 0 else args.slots  # the first round warms up
-            value, length = rate(servers[server], settings, args, round_, requests)
+            answers = args.answers if round_ > 0 else 1  # the first round warms up
+            value, length = rate(servers[server], settings, args, round_, answers)
             print(f"round {round_} of {args.rounds}: {name}: {value:.1f} tokens/s", file=sys.stderr, flush=True)
             if round_ > 0:
                 found[name].append(round(value, 2))
@@ -213,8 +227,8 @@ def main() -> None:
     parser.add_argument("--heads", type=Path)
     parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--slots", type=int, default=4)
-    parser.add_argument("--requests", type=int, help="default: four for each slot")
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--answers", type=int, default=4, help="for each slot")
+    parser.add_argument("--tokens", type=int, default=64, help="of an answer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default: all")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds; then no round begins")
@@ -222,7 +236,6 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="one thread, by the processor time of the server")
     parser.add_argument("-o", "--output", default=str(RESULT))
     args = parser.parse_args()
-    args.requests = args.requests or 4 * args.slots
     threads = 1 if args.busy else args.threads
     end = time.monotonic() + args.limit
     room = args.slots * (args.tokens + 128)
@@ -240,11 +253,12 @@ def main() -> None:
             result = {
                 "model": model.name,
                 "settings": {
-                    name: getattr(args, name) for name in ("slots", "requests", "tokens", "rounds", "gpu_layers")
+                    name: getattr(args, name) for name in ("slots", "answers", "tokens", "rounds", "gpu_layers")
                 }
                 | {"threads": threads},
                 "clock": "processor time of the server" if args.busy else "wall",
                 **measure({"stock": stock, "ours": ours}, args, end),
+                "values": values_told(ours, args),
                 **surroundings(args),
             }
     text = json.dumps(result, indent=2)
