@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autodeco.commands.training_run import Heads, add_resume, answering_policy, refuse, show_result
 from autodeco.errors import InputError
-from autodeco.rewards.arguments import SIZES, RewardArguments
+from autodeco.rewards.arguments import FIRST_HEADS, SIZES, RewardArguments
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Processors
 from autodeco.settings.options import Options, chosen_options, option
@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
             "would only rise; give fewer"
         )
     if files.anchors is None:
-        refuse(values, ["anchor_temperature", "anchor_top_p"], "without --anchors")
+        refuse(values, ["anchor_to", "anchor_temperature", "anchor_top_p"], "without --anchors")
+    if arguments.anchor_to == FIRST_HEADS:
+        refuse(values, ["anchor_temperature", "anchor_top_p"], f"with --anchor-to {FIRST_HEADS}")
     if heads.init:
         refuse(values, ["first_temperature", "first_top_p"], "with --init, whose heads are what a run starts from")
 

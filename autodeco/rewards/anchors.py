@@ -1,14 +1,14 @@
-"""Anchors: states at which heads are held to a static setting, as no reward says anything better.
+"""Anchors: states at which heads are held to what is known to be safe, as no reward says anything better.
 
 Rewards teach heads at the prompts of their own tasks. What the heads do elsewhere follows from that by accident: where
 sampling paid at a digit of one kind of problem, they sample at the digits of all. Anchors are positions of answers to
-other prompts, which nobody scores. With mu the distribution under the static setting and pi that of the heads, each has
-the cost
+other prompts, which nobody scores. There heads are held to a static setting, or to what the first heads of the run
+predict. With mu the distribution under that and pi the one under the heads, each position has the cost
 
     price x KL(mu, pi)
 
-Its slope vanishes at the setting. A distance whose slope does not, such as the total variation, drowns the rewards in
-the clipped gradient.
+Its slope vanishes where both are equal. A distance whose slope does not, such as the total variation, drowns the
+rewards in the clipped gradient.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from torch import Tensor
 from autodeco.heads import Heads
 from autodeco.rewards.decisions import kept_positions, position_weights, read_states
 from autodeco.rewards.distributions import Distributions, policy
-from autodeco.rewards.measuring import Static
+from autodeco.rewards.measuring import Predictor
 from autodeco.rewards.objective import chunks, predict
 from autodeco.rewards.policy import Ended, Policy
 
@@ -30,23 +30,25 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Anchors:
-    """n positions of answers under ``setting``."""
+    """n positions of answers, and what heads are held to there."""
 
     hidden: Tensor  # [n, H]
     distributions: Distributions
     weight: Tensor  # [n], how many positions each stands for
-    setting: Static
+    temperature: Tensor  # [n]
+    top_p: Tensor
 
     def __len__(self) -> int:
         return len(self.weight)
 
     def __getitem__(self, indices) -> "Anchors":
-        return Anchors(self.hidden[indices], self.distributions[indices], self.weight[indices], self.setting)
+        columns = (self.hidden, self.distributions, self.weight, self.temperature, self.top_p)
+        return Anchors(*(column[indices] for column in columns))
 
     def costs(self, heads: Heads) -> Tensor:
-        """Return KL(mu, pi) [n] of the setting and ``heads``, in nats, with gradients to ``heads``."""
+        """Return KL(mu, pi) [n] of what they are held to and ``heads``, in nats, with gradients to ``heads``."""
         with torch.no_grad():
-            mu = policy(self.distributions, *self.setting(self.hidden, self.hidden))
+            mu = policy(self.distributions, self.temperature, self.top_p)
         pi = policy(self.distributions, *predict(heads, self.hidden, self.distributions))
         return (mu * (torch.log(mu.clamp(min=TINY)) - torch.log(pi.clamp(min=TINY)))).sum(-1)
 
@@ -64,25 +66,28 @@ class Anchors:
 def draw_anchors(
     source: Policy,
     prompts: Sequence[Sequence[int]],
-    setting: Static,
+    safe: Heads | Predictor,
     seed: int,
     generators: Iterable[np.random.Generator],
     numbers: Sequence[int] | None = None,
     ended: Ended | None = None,
 ) -> Anchors:
-    """Return the anchors in one answer of ``source`` to each of ``prompts``, sampled with ``setting``.
+    """Return the anchors in one answer of ``source`` to each of ``prompts``, sampled with ``safe``, which holds heads.
 
     Random numbers of an answer depend on ``seed`` and its number in ``numbers`` (default: its place). Each prompt's of
     ``generators`` chooses which sure positions are kept. ``ended`` is called with every answer as it ends.
     """
-    sampled = [group[0] for group in source.sample(prompts, 1, setting, seed, True, ended, numbers)]
+    sampled = [group[0] for group in source.sample(prompts, 1, safe, seed, True, ended, numbers)]
     drawn = [generator.random(len(answer.tokens)) for generator, answer in zip(generators, sampled, strict=True)]
     columns = {
         name: np.concatenate([getattr(answer, name) for answer in sampled])
-        for name in ("tokens", "states", "top_probability")
+        for name in ("tokens", "states", "top_probability", "temperature", "top_p")
     }
     chosen, uncertain = kept_positions(columns["top_probability"], np.concatenate(drawn))
     tokens = torch.as_tensor(columns["tokens"][chosen]).to(source.device, torch.long)
     hidden, distributions, _ = read_states(source, columns["states"][chosen], tokens)
-    weight = torch.as_tensor(position_weights(uncertain)).to(source.device, torch.float32)
-    return Anchors(hidden, distributions, weight, setting)
+    weight, temperature, top_p = (
+        torch.as_tensor(column).to(source.device, torch.float32)
+        for column in (position_weights(uncertain), columns["temperature"][chosen], columns["top_p"][chosen])
+    )
+    return Anchors(hidden, distributions, weight, temperature, top_p)

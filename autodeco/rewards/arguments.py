@@ -10,6 +10,7 @@ from autodeco.settings.options import option
 from autodeco.training.arguments import MOST_SEED, OptimizerArguments
 
 MOST_SAMPLES = 4096
+ANCHOR_TO = SETTING, FIRST_HEADS = "setting", "first-heads"
 # What ``time`` chooses.
 SIZES = ("rounds", "batch_problems", "validation_problems", "screening_problems", "evaluate_every")
 
@@ -43,10 +44,19 @@ class RewardArguments(OptimizerArguments):
         1.0, "cost of probability for tokens that were hardly ever drawn", 0.0, 1000.0, flag=False
     )
     anchor_price: float = option(0.05, "cost of leaving the anchors' setting, for each nat", 0.0, 1000.0, flag=False)
+    anchor_to: str = option(
+        "setting",
+        "what heads are held to at the prompts of --anchors: a setting, or what the first heads predict there",
+        choices=ANCHOR_TO,
+    )
     anchor_temperature: float = option(0.1, "at the prompts of --anchors", 0.01, 1.99)
     anchor_top_p: float = option(1.0, "at the prompts of --anchors", 0.01, 1.0)
     free_temperature: float | None = option(
-        None, "of the setting whose probabilities leak nothing (default: that of the anchors)", 0.01, 1.99, flag=False
+        None,
+        "of the setting whose probabilities leak nothing (default: that of the anchors, if they have one)",
+        0.01,
+        1.99,
+        flag=False,
     )
     free_top_p: float = option(0.95, "of that setting, if its temperature is given", 0.01, 1.0, flag=False)
     first_temperature: float = option(0.35, "of heads that start from nothing", 0.01, 1.99)

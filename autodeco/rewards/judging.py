@@ -41,7 +41,7 @@ def judge(run: TrainingState, problems: Problems, target: Target) -> tuple[Verdi
     """
     arguments = run.arguments
     last = sorted(run.history, key=lambda row: row["loss"])[:FINALISTS]
-    finalists = {str(row["step"]): _candidate(run, row["step"]) for row in last}
+    finalists = {str(row["step"]): candidate(run, row["step"]) for row in last}
     settings: dict[str, Static] = {str(each): each for each in GRID}
     judged = run.extra.setdefault("judged", {})
 
@@ -92,6 +92,6 @@ def predictions(answers: list[list[Sampled]]) -> dict[str, list]:
     }
 
 
-def _candidate(run: TrainingState, step: int) -> Heads:
+def candidate(run: TrainingState, step: int) -> Heads:
     folder = run.directory / CANDIDATES / f"{step // run.arguments.updates_in_a_round:05d}"
     return Heads.from_pretrained(folder).to(run.model.device)

@@ -20,10 +20,10 @@ from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.heads import TEMPERATURE_SCALE, Heads
 from autodeco.rewards.anchors import Anchors, draw_anchors
-from autodeco.rewards.arguments import RewardArguments
+from autodeco.rewards.arguments import FIRST_HEADS, SETTING, RewardArguments
 from autodeco.rewards.decisions import decisions
 from autodeco.rewards.distributions import BLUR
-from autodeco.rewards.judging import CANDIDATES, held_out_answers, judge, kept_answers, predictions, spread
+from autodeco.rewards.judging import CANDIDATES, candidate, held_out_answers, judge, kept_answers, predictions, spread
 from autodeco.rewards.measuring import Static
 from autodeco.rewards.objective import Decisions, add_gradient
 from autodeco.rewards.plan import SCREENING_SAMPLES, Pace, paced, plan_of
@@ -149,9 +149,6 @@ class _Training:
                 with self._progress.drawing("screening", self._plan.screening, done):
                     self._screen()
                 self._progress.tell_left(**self._done())
-            if self._problems.anchors and self._number() < arguments.rounds:
-                with self._progress.drawing("anchors", self._plan.anchors):
-                    self._anchors = self._draw_anchors()
             while True:
                 number = self._number()
                 due = number % arguments.evaluate_every == 0 or number == arguments.rounds
@@ -160,6 +157,9 @@ class _Training:
                         self._measure(number)
                 if number == arguments.rounds:
                     return
+                if self._problems.anchors and self._anchors is None:
+                    with self._progress.drawing("anchors", self._plan.anchors):
+                        self._anchors = self._draw_anchors()
                 with self._progress.drawing(f"round {number + 1}", self._plan.in_a_round):
                     figures = self._round(number)
                 shown.update()
@@ -197,13 +197,17 @@ class _Training:
     def _draw_anchors(self) -> Anchors:
         """Return the anchors of this process's share of their prompts."""
         arguments, prompts = self._arguments, self._problems.anchors
+        if arguments.anchor_to == FIRST_HEADS:
+            safe: Heads | Static = candidate(self._run, 0)
+        else:
+            safe = Static(arguments.anchor_temperature, arguments.anchor_top_p)
         numbers = range(len(prompts))[self._processes.share(len(prompts))]
         anchors = None
         with self._processes.left_early():
             anchors = draw_anchors(
                 self._policy,
                 [prompts[number] for number in numbers],
-                Static(arguments.anchor_temperature, arguments.anchor_top_p),
+                safe,
                 seed_of(arguments.seed, Stream.ANCHORS, 0),
                 [random_numbers(arguments.seed, Stream.ANCHORS, 1 + number) for number in numbers],
                 numbers,
@@ -325,7 +329,8 @@ def _free_setting(arguments: RewardArguments, anchored: bool) -> tuple[float, fl
     """Return the (temperature, top-p) whose probabilities leak nothing: by default the anchors', held to be safe."""
     if arguments.free_temperature is not None:
         return arguments.free_temperature, arguments.free_top_p
-    return (arguments.anchor_temperature, arguments.anchor_top_p) if anchored else None
+    held = anchored and arguments.anchor_to == SETTING
+    return (arguments.anchor_temperature, arguments.anchor_top_p) if held else None
 
 
 def _static_heads(heads: Heads, arguments: RewardArguments) -> Heads:

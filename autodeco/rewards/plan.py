@@ -11,7 +11,7 @@ import numpy as np
 
 from autodeco.errors import InputError
 from autodeco.heads import Heads
-from autodeco.rewards.arguments import SIZES, RewardArguments
+from autodeco.rewards.arguments import FIRST_HEADS, SIZES, RewardArguments
 from autodeco.rewards.decisions import decisions
 from autodeco.rewards.measuring import FINALISTS, GRID, Static, halving_answers, halving_samples
 from autodeco.rewards.objective import add_gradient
@@ -88,8 +88,9 @@ class Plan:
                 f"verdict: {self.judging} answers of the best heads, of static settings and of greedy decoding"
             )
         if self.anchors:
-            setting = Static(arguments.anchor_temperature, arguments.anchor_top_p)
-            lines.insert(1, f"anchors: {self.anchors} answers to prompts that nobody scores, at {setting}")
+            setting = f"at {Static(arguments.anchor_temperature, arguments.anchor_top_p)}"
+            how = "with the first heads" if arguments.anchor_to == FIRST_HEADS else setting
+            lines.insert(1, f"anchors: {self.anchors} answers to prompts that nobody scores, {how}")
         if done.get("screened"):
             lines.append(f"done before: {done['rounds']} of {self.rounds} rounds")
         lines.append(

@@ -3,7 +3,7 @@
 MODEL is a GGUF or a Hugging Face folder; TRAINING and TEST are files of problems, as problems.py writes them. Three
 runs on rewards follow each other: OUT/warm for pass@1 + pass@8 from a warm static setting, OUT/both for --target from
 there, and OUT/single for pass@1 from there. With --anchors, heads are held to a warm setting at its prompts first, to
-colder ones then. The heads are measured on TEST, unless it is "none", beside greedy decoding, static
+the warm heads' own predictions then, and to a cold setting last. The heads are measured on TEST, unless it is "none", beside greedy decoding, static
 settings, their own means and their own values shuffled over tokens. OUT/full_run.json has figures and times,
 OUT/rewards.npz the reward of every test answer.
 """
@@ -21,7 +21,7 @@ from last_number import right
 from autodeco.data.problems import read_problems
 from autodeco.heads import Heads
 from autodeco.hugging_face.model import HuggingFaceModel
-from autodeco.rewards.arguments import RewardArguments
+from autodeco.rewards.arguments import FIRST_HEADS, RewardArguments
 from autodeco.rewards.hugging_face import HuggingFacePolicy
 from autodeco.rewards.loop import train_on_rewards
 from autodeco.rewards.measuring import GREEDY, Static
@@ -107,9 +107,7 @@ def stages(args: argparse.Namespace) -> dict[str, RewardArguments]:
             rounds=both,
             evaluate_every=max(1, both // 2),
             learning_rate=1e-3,
-            anchor_price=0.05,
-            anchor_temperature=0.2,
-            anchor_top_p=0.95,
+            anchor_to=FIRST_HEADS,
             free_temperature=0.6,
         ),
         "single": replace(
