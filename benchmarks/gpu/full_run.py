@@ -3,9 +3,9 @@
 MODEL is a GGUF or a Hugging Face folder; TRAINING and TEST are files of problems, as problems.py writes them. Three
 runs on rewards follow each other: OUT/warm for pass@1 + pass@8 from a warm static setting, OUT/both for --target from
 there, and OUT/single for pass@1 from there. With --anchors, heads are held to a warm setting at its prompts first, to
-the warm heads' own predictions then, and to a cold setting last. The heads are measured on TEST, unless it is "none", beside greedy decoding, static
-settings, their own means and their own values shuffled over tokens. OUT/full_run.json has figures and times,
-OUT/rewards.npz the reward of every test answer.
+the warm heads' own predictions then, and to a cold setting last. The heads are measured on TEST, unless it is "none",
+beside greedy decoding, static settings, their own means and their own values shuffled over tokens. OUT/full_run.json
+has figures and times, OUT/rewards.npz the reward of every test answer.
 """
 
 import argparse
