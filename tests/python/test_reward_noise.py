@@ -59,6 +59,10 @@ def test_answers_with_noise_follow_the_blurred_distribution(source):
     assert told == {round(float(np.float32(SETTING.top_p)), 6)}, "the noise is not among what answers tell"
 
 
+CONTROLS = ["llama.cpp", pytest.param("transformers", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("source", CONTROLS, indirect=True)
 def test_answers_without_noise_do_not(source):
     expected, drawn, _ = expected_and_drawn(source, 0.0)
     assert p_value(expected, drawn) < 1e-6

@@ -19,6 +19,7 @@ from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
 from autodeco.rewards.loop import train_on_rewards  # noqa: E402
 from autodeco.rewards.measuring import GREEDY, GRID, Static  # noqa: E402
 from autodeco.rewards.problems import Problems  # noqa: E402
+from autodeco.training import report  # noqa: E402
 from builders import reward_world as world  # noqa: E402
 from builders.trained_heads import weights  # noqa: E402
 
@@ -107,11 +108,12 @@ def test_the_verdict_is_kept_and_says_what_to_use(trained):
     assert not (trained / "candidates").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_heads_that_gain_nothing_say_which_setting_to_use(tmp_path):
     """In a world where every place is sure, nothing beats greedy decoding, and heads are not better."""
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps({"prompt": str(i), "number": i}) + "\n" for i in range(40)))
-    arguments = replace(SHORT, checker="python:test_rewards:one", rounds=1)
+    arguments = replace(SHORT, checker="python:builders.reward_score:one", rounds=1)
     train_on_rewards(world.WorldPolicy(), path, tmp_path / "heads", arguments, progress=False)
     found = json.loads((tmp_path / "heads" / "training.json").read_text())["verdict"]
     assert not found["use_heads"]
@@ -133,8 +135,10 @@ def test_without_a_verdict_the_best_measured_heads_are_kept(problems, tmp_path):
     assert not (tmp_path / "heads" / "candidates").exists()
 
 
-def one(problem, text):  # named by python:test_rewards:one
-    return 1.0
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No page at the end of a run, which would take half of its time."""
+    monkeypatch.setattr(report, "draw_report", lambda directory: None)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +148,12 @@ def short(problems, tmp_path_factory):
     return train_on_rewards(world.WorldPolicy(), problems, folder, SHORT, progress=False), folder
 
 
-@pytest.mark.parametrize("at", [3, 4, 6, 12], ids=["first round", "second round", "measuring", "judging"])
+INTERRUPTED = {"first round": 3, "second round": 4, "measuring": 6, "judging": 12}
+AT = [pytest.param(at, id=name, marks=[pytest.mark.slow] * (at in (3, 6))) for name, at in INTERRUPTED.items()]
+
+
+@pytest.mark.parametrize("at", AT)
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_resumes_to_the_same_heads(problems, short, tmp_path, at):
     whole, folder = short
     interrupted = train_on_rewards(Pressed(at), problems, tmp_path / "part", SHORT, progress=False)
@@ -158,6 +167,7 @@ def test_an_interrupted_run_resumes_to_the_same_heads(problems, short, tmp_path,
         assert torch.equal(weights(tmp_path / "part")[name], tensor), name
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupt_before_there_are_heads_is_continued_too(problems, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         train_on_rewards(Pressed(2), problems, tmp_path / "part", SHORT, progress=False)
@@ -177,7 +187,12 @@ def in_parts(problems, tmp_path_factory):
     return train_on_rewards(counted, problems, folder, IN_PARTS, progress=False), counted.times
 
 
-@pytest.mark.parametrize(("at", "again"), [(5, 1), (56, 1), (76, 2)], ids=["screening", "judging", "at last"])
+PLACES = [pytest.param(5, 1, id="screening", marks=pytest.mark.slow), pytest.param(56, 1, id="judging")]
+PLACES += [pytest.param(76, 2, id="at last")]
+
+
+@pytest.mark.parametrize(("at", "again"), PLACES)
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_screened_and_judged_before_an_interrupt_is_not_drawn_again(problems, in_parts, tmp_path, at, again):
     """What was being drawn begins again, and at last the fresh answers do, of which the heads' had been drawn."""
     whole, times = in_parts
@@ -206,16 +221,10 @@ class Pressed(world.WorldPolicy):
         return super().sample(*args, **kwargs)
 
 
-def hangs(problem, text):  # named by python:test_rewards:hangs
-    while problem["number"] == 0:
-        pass
-    return len(bytearray(2**40)) / 2**40
-
-
 def test_answers_whose_scoring_takes_too_much_get_no_reward_and_are_counted(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps({"prompt": str(i), "number": i}) + "\n" for i in range(4)))
-    arguments = replace(SHORT, checker="python:test_rewards:hangs")
+    arguments = replace(SHORT, checker="python:builders.reward_score:hangs")
     with Scorer(arguments.checker, workers=1, seconds=0.5) as scorer:
         problems = Problems(path, world.WorldPolicy(), arguments, scorer)
         answers, rewards = problems.answers([0, 1], 2, Static(1.0, 1.0), seed=0)

@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from reasoning_gym import factory
+from reasoning_gym.factory import DATASETS
 
 from autodeco import cli
 from autodeco.errors import InputError
@@ -138,6 +140,9 @@ class Answered:
 
 @pytest.fixture
 def ran(monkeypatch):
+    # anchors are drawn from some families: all of them take seconds, and have a test of their own
+    few = {name: DATASETS[name] for name in ("chain_sum", "letter_counting", "spell_backward", "gcd", "lcm")}
+    monkeypatch.setattr(factory, "DATASETS", few)
     return record_commands(monkeypatch, {"verdict": "use these heads: so it is"})
 
 
