@@ -39,7 +39,6 @@ FILES = (
     "test_opening.py",
     "test_drafts.py",
     "test_which_heads_decide.py",
-    "test_chat_template.py",
     "test_output_matrix.py",
     "test_collect.py",
     "test_export_writer.py",

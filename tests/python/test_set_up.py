@@ -1,6 +1,7 @@
 """Setting up compiles of llama.cpp what Python loads, says how far it is, and shows why it failed."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -91,3 +92,21 @@ def test_the_vision_models_are_compiled_together_and_the_command_line_is_not(tmp
     names = subprocess.run([tools / "ninja", "-C", tmp_path / "build", "-t", "targets", "all"], capture_output=True)
     objects = re.findall(rb"(\w+)\.dir/(\S+)\.o: CXX", names.stdout)
     assert sorted(objects) == [(b"mtmd", b"Unity/unity_0_cxx.cxx"), (b"mtmd", b"mtmd.cpp")]
+
+
+@pytest.mark.parametrize("release", ["0.3.32", "0.3.37"])
+def test_cmake_refuses_a_release_outside_the_window(tmp_path, release):
+    """0.3.32 has the ggml of 0.3.33, so that tells nothing."""
+    (tmp_path / "llama_cpp").mkdir()
+    (tmp_path / "llama_cpp" / "__init__.py").touch()
+    about = tmp_path / f"llama_cpp_python-{release}.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text(f"Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: {release}\n")
+    tools = Path(sys.executable).parent
+    configure = [tools / "cmake", "-S", FOLDER.parent, "-B", tmp_path / "build", "-G", "Ninja", "-DAUTODECO_PYTHON=ON"]
+    configure += [f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}", f"-DPython_EXECUTABLE={sys.executable}"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(configure, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert f"autodeco: llama-cpp-python {release} is installed, this release builds with >=0.3.33,<0.3.37" in said
