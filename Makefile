@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NATIVE_SOURCES := CMakeLists.txt $(wildcard cmake/* cpp_ext/include/* cpp_ext/src/* cpp_ext/src/kernel/* cpp_ext/python/*)
 
-.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server stock-server server-peer edge edge-arm edge-windows edge-cuda edge-vulkan edge-metal edge-rpc edge-bench bench wheel wheel-programs window clean
+.PHONY: setup demo test lint workflows docs strict architectures clang sanitize fuzz fuzz-heads server stock-server server-peer edge edge-arm edge-windows edge-cuda edge-vulkan edge-metal edge-rpc edge-bench edge-board bench wheel wheel-programs window clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -173,6 +173,12 @@ edge-rpc: strict
 # Figures of benchmarks/results/edge.json; wants a machine that does nothing else.
 edge-bench: edge
 	$(BIN)/python benchmarks/edge.py
+
+# A board of 1 GB: the programs held to 900 MB, figures of benchmarks/results/board.json. Wants root, and in MODEL a model of
+# some 500 MB; peaks of memory are the same on a busy machine.
+MODEL ?=
+edge-board: edge
+	$(BIN)/python benchmarks/edge.py --board 900 --threads 1 --tokens 8 --rounds 3 $(if $(MODEL),--model $(MODEL))
 
 # Ten minutes of damaged files for the readers; twenty seconds of it are in the tests.
 fuzz: setup

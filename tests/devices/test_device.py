@@ -124,7 +124,11 @@ def test_generation_is_that_of_the_cpu(heads, unquantized):
     agree(unquantized, heads)
 
 
-@pytest.mark.parametrize("draw", [["--temp", 0], ["--temp", 1, "-s", 7]], ids=["greedy", "drawn"])
+# so cold that a token is drawn from a handful: among 11,500 of about the same probability, the last bits of T decide
+DRAWN = ["--temp", 0.15, "-s", 7]
+
+
+@pytest.mark.parametrize("draw", [["--temp", 0], DRAWN], ids=["greedy", "drawn"])
 @pytest.mark.parametrize("places", PLACES)
 def test_generation_in_other_places(one_layer, places, draw):
     """With one layer, since a driver for CPUs takes a second for a token of thirty."""
