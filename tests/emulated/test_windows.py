@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from builders.gguf_files import TENSOR_F32, gguf, model_keys, tensor
-from builders.hostile_templates import ENDLESS, with_template
+from builders.hostile_templates import REFUSED, with_template
 from emulators import HERE, WINDOWS
 
 SYSTEM = {"ADVAPI32.dll", "KERNEL32.dll", "SHELL32.dll", "USER32.dll", "msvcrt.dll"}  # which every Windows has
@@ -76,17 +76,9 @@ def test_a_talk_by_the_models_own_template(named):
     assert answers[0].count(None) == 2
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        (ENDLESS["loops"], "it does not come to an end"),
-        (ENDLESS["macro"], "it goes too deep"),
-        (ENDLESS["text"], "it makes too much text"),
-        ("{{ raise_exception('users only') }}", "users only"),
-    ],
-    ids=["loops", "macro", "text", "reason"],
-)
-def test_a_hostile_template_is_refused_in_one_line(source, reason, smollm2, tmp_path):
+@pytest.mark.parametrize("name", ["loops", "macro", "text", "a reason"])
+def test_a_hostile_template_is_refused_in_one_line(name, smollm2, tmp_path):
+    source, reason = REFUSED[name]
     model = with_template(tmp_path / "model.gguf", smollm2, source)
     result = WINDOWS.run("autodeco-cli", "-m", model, "--chat", "-p", "one", "-n", 2, "-c", 64)
     assert result.returncode == 2

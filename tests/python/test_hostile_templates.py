@@ -13,7 +13,7 @@ from autodeco.base import template_limits
 from autodeco.base.chat_template import ChatTemplate, Renderer
 from autodeco.errors import InputError
 from builders.compiled import compiled
-from builders.hostile_templates import BROKEN, DOUBLED, ENDLESS, PYTHON, with_template
+from builders.hostile_templates import BROKEN, DOUBLED, ENDLESS, PYTHON, REFUSED, with_template
 
 MESSAGES = [{"role": "user", "content": " hi "}]
 LINE = "the model's chat template refuses the messages ("
@@ -117,24 +117,9 @@ def test_a_long_chat_is_no_endless_one_and_what_traces_goes_on():
     assert text == "user: hi\n" * 5000 + "00007   1"
 
 
-SHORT = {
-    name: (source, reason)
-    for name, source, reason in (
-        ("loops", ENDLESS["loops"], "it does not come to an end"),
-        ("macro", ENDLESS["macro"], "it goes too deep"),
-        ("two macros", ENDLESS["two macros"], "it goes too deep"),
-        ("text", ENDLESS["text"], "it makes too much text"),
-        ("no reason", "{{ raise_exception('') }}", "it gives no reason"),
-        ("a reason", "{{ raise_exception('users only') }}", "users only"),
-        ("broken", "{% if %}", ""),
-        ("half", "{{ messages", ""),
-    )
-}
-
-
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", REFUSED)
 def test_a_model_with_such_a_template_opens_and_only_its_chats_are_refused(name, smollm2, tmp_path):
-    source, reason = SHORT[name]
+    source, reason = REFUSED[name]
     model = with_template(tmp_path / "model.gguf", smollm2, source)
     llm = autodeco.Llama(str(model), n_ctx=64, verbose=False)
     assert llm("one", max_tokens=2)["usage"]["completion_tokens"] == 2

@@ -68,6 +68,18 @@ BROKEN = {
     "division": "{{ 1 / 0 }}",
 }
 
+# (source, how the reason begins that a chat with it is refused for, here and where Python is not)
+REFUSED = {
+    "loops": (ENDLESS["loops"], "it does not come to an end"),
+    "macro": (ENDLESS["macro"], "it goes too deep"),
+    "two macros": (ENDLESS["two macros"], "it goes too deep"),
+    "text": (ENDLESS["text"], "it makes too much text"),
+    "no reason": ("{{ raise_exception('') }}", "it gives no reason"),
+    "a reason": ("{{ raise_exception('users only') }}", "users only"),
+    "broken": ("{% if %}", ""),
+    "half": ("{{ messages", ""),
+}
+
 
 def with_template(path, model, source: str):
     """A copy of ``model`` with another chat template, of the same length in the file."""
