@@ -3,9 +3,9 @@
 import pytest
 
 from builders.random_heads import write_random_heads
+from builders.served_values import HOST, assert_same, values
 from builders.server import running
 from builders.word_models import write_llama
-from test_server_features import HOST, assert_same, values
 
 pytestmark = pytest.mark.slow  # the server is compiled first
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 import shutil
 
-import numpy as np
 import pytest
 
 import autodeco
@@ -19,6 +18,7 @@ from autodeco.export.writer import write_embedded
 from builders.gguf_files import head_arrays
 from builders.peer_models import write_picture
 from builders.random_heads import write_random_heads
+from builders.served_values import HOST, assert_same, values
 from builders.server import running
 from builders.vision_files import write_projector
 from builders.word_models import HIDDEN, write_llama, write_lora
@@ -28,7 +28,6 @@ pytestmark = pytest.mark.slow  # the server is compiled first
 PROMPT = "Once upon a time there was a little girl"
 N = 12
 ASKED = {"prompt": PROMPT, "n_predict": N, "seed": 3, "autodeco": True, "cache_prompt": False}
-HOST = {"backend_sampling": False}
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +45,6 @@ def folder(tmp_path_factory):
 def served(folder, log, *arguments):
     with running(log, "-m", folder / "model.gguf", "--autodeco", folder / "heads.gguf", *arguments) as server:
         yield server
-
-
-def values(answer: dict) -> dict:
-    found = (answer["choices"][0] if "choices" in answer else answer)["autodeco"]
-    assert not any(None in column for column in found.values())
-    return found
-
-
-def assert_same(found: dict, wanted: dict, atol: float = 1e-4) -> None:
-    assert found["token"] == wanted["token"]
-    for name in ("temperature", "top_p", "prob"):
-        np.testing.assert_allclose(found[name], wanted[name], atol=atol)
 
 
 def test_a_lora_changes_what_the_heads_see(folder, tmp_path):
