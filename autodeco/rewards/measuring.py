@@ -96,6 +96,14 @@ def halving_answers(candidates: int, samples: int) -> int:
     return answers
 
 
+def halving_draws(candidates: int) -> int:
+    """Return how many times ``halving`` draws answers to all problems."""
+    draws = 0
+    while candidates > 1:
+        draws, candidates = draws + candidates, math.ceil(candidates / 2)
+    return draws
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The result of heads on held-out problems; values are means over ``problems`` of the target."""

@@ -13,7 +13,7 @@ from autodeco.errors import InputError
 from autodeco.heads import Heads
 from autodeco.rewards.arguments import FIRST_HEADS, SIZES, RewardArguments
 from autodeco.rewards.decisions import decisions
-from autodeco.rewards.measuring import FINALISTS, GRID, Static, halving_answers, halving_samples
+from autodeco.rewards.measuring import FINALISTS, GRID, Static, halving_answers, halving_draws, halving_samples
 from autodeco.rewards.objective import add_gradient
 from autodeco.rewards.policy import Policy
 from autodeco.rewards.problems import Problems
@@ -31,23 +31,26 @@ MOST_HELD_OUT, MOST_IN_A_ROUND, MOST_ROUNDS = 200, 160, 100
 ROUNDS = 24  # before a round grows
 VERDICT_SHARE, MEASURING_SHARE, SCREENING_SHARE = 0.3, 0.15, 0.15  # the second: of a run without a verdict
 MEASUREMENTS = 4  # after the first
+SHORTEST = 1e-6  # seconds of a prompt, where a rate is shown
 RESERVE = 0.9  # of the time is given out: answers become longer and shorter while heads learn
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that this machine takes for an answer of ``tokens``: to draw it, and to learn from it in a round."""
+    """Seconds that this machine takes for a prompt, which its answers share, and for each answer of ``tokens``: to draw
+    it, and to learn from it in a round."""
 
     tokens: float  # the longest an answer may be, as far as no end was seen
     drawing: float
     learning: float
+    prompt: float = 0.0
     at_most: bool = False  # some answers were not drawn to their end
     measuring: float = 0.0  # how long it took to find out
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many answers each part of a run draws."""
+    """How many answers each part of a run draws, and behind how many prompts."""
 
     training: int  # problems
     held_out: int
@@ -58,6 +61,9 @@ class Plan:
     measurements: int
     in_a_measurement: int
     judging: int
+    prompts_of_screening: int
+    prompts_of_a_round: int
+    prompts_of_judging: int
 
     def left(self, screened: bool = False, rounds: int = 0, measurements: int = 0) -> tuple[int, int]:
         """Return how many answers are still to be drawn, and learned from, when so much is done."""
@@ -66,10 +72,16 @@ class Plan:
         before = (0 if screened else self.screening) + (self.anchors if rounds < self.rounds else 0)
         return before + learned + measured + self.judging, learned
 
+    def prompts_left(self, screened: bool = False, rounds: int = 0, measurements: int = 0) -> int:
+        """Return behind how many prompts the answers are that are still to be drawn."""
+        before = (0 if screened else self.prompts_of_screening) + (self.anchors if rounds < self.rounds else 0)
+        measured = (self.measurements - measurements) * self.held_out
+        return before + (self.rounds - rounds) * self.prompts_of_a_round + measured + self.prompts_of_judging
+
     def seconds(self, pace: Pace, **done) -> float:
         """Return how long what is left takes."""
         drawn, learned = self.left(**done)
-        return drawn * pace.drawing + learned * pace.learning
+        return self.prompts_left(**done) * pace.prompt + drawn * pace.drawing + learned * pace.learning
 
     def lines(self, pace: Pace, arguments: RewardArguments, **done) -> list[str]:
         """Return the plan in words."""
@@ -94,8 +106,9 @@ class Plan:
         if done.get("screened"):
             lines.append(f"done before: {done['rounds']} of {self.rounds} rounds")
         lines.append(
-            f"{drawn} answers of {'up to ' if pace.at_most else ''}{pace.tokens:.0f} tokens to draw: "
-            f"{how_long} at the {pace.tokens / pace.drawing:.0f} tokens/s measured here"
+            f"{drawn} answers of {'up to ' if pace.at_most else ''}{pace.tokens:.0f} tokens to draw, behind "
+            f"{self.prompts_left(**done)} prompts: {how_long} at the {pace.tokens / pace.drawing:.0f} tokens/s and "
+            f"{1 / max(pace.prompt, SHORTEST):.1f} prompts/s measured here"
         )
         return lines
 
@@ -105,18 +118,24 @@ def plan_of(arguments: RewardArguments, training: int, held_out: int, anchors: i
     screened = min(training, arguments.screening_problems or training)
     measurements = len({*range(0, arguments.rounds, arguments.evaluate_every), arguments.rounds})
     first = halving_samples(parse_target(arguments.target))
-    finals = halving_answers(min(FINALISTS, measurements), first) + halving_answers(len(GRID), first)
+    finalists, in_a_round = min(FINALISTS, measurements), min(arguments.batch_problems, training)
+    finals = halving_answers(finalists, first) + halving_answers(len(GRID), first)
     in_the_end = finals + 4 * arguments.validation_samples + 1 if arguments.verdict else 1
+    # in the end the heads kept, the setting kept and greedy decoding
+    draws = halving_draws(finalists) + halving_draws(len(GRID)) + 3 if arguments.verdict else 1
     return Plan(
         training,
         held_out,
         anchors,
         SCREENING_SAMPLES * screened,
         arguments.rounds,
-        min(arguments.batch_problems, training) * arguments.samples,
+        in_a_round * arguments.samples,
         measurements,
         held_out * arguments.validation_samples,
         held_out * in_the_end,
+        screened,
+        in_a_round,
+        held_out * draws,
     )
 
 
@@ -149,8 +168,9 @@ def measure_pace(policy: Policy, prompts: Sequence[Sequence[int]], arguments: Re
     ended = time.perf_counter()
     learning = (read - began + arguments.passes * (ended - read)) / tokens * mean
     count = policy.processes.count
-    drawing = of_prompts / len(flat) / 2 + token * mean  # more answers than these two share a prompt
-    pace = Pace(mean, drawing / count, learning / count, mean > tokens / len(flat), ended - started)
+    prompt = of_prompts / len(prompts)
+    at_most = mean > tokens / len(flat)
+    pace = Pace(mean, token * mean / count, learning / count, prompt / count, at_most, ended - started)
     return policy.processes.gather(pace)[0]
 
 
@@ -199,11 +219,11 @@ def fitted(arguments: RewardArguments, problems: int, pace: Pace, seconds: float
             "give more time, or a lower --max-tokens"
         )
     held_out, screened, batch, rounds = LEAST
-    a_problem = arguments.samples * (pace.drawing + pace.learning)
+    a_problem = pace.prompt + arguments.samples * (pace.drawing + pace.learning)
     of_one_held_out = (cost(3, *LEAST[1:]) - cost(2, *LEAST[1:])) if problems > 6 else spent
     wished = (
         int((VERDICT_SHARE if arguments.verdict else MEASURING_SHARE) * spent / of_one_held_out),
-        int(SCREENING_SHARE * spent / pace.drawing / SCREENING_SAMPLES),
+        int(SCREENING_SHARE * spent / (pace.prompt + SCREENING_SAMPLES * pace.drawing)),
     )
     wished = max(held_out, min(MOST_HELD_OUT, wished[0])), max(screened, wished[1])
     if cost(*wished, batch, rounds) <= spent:

@@ -32,6 +32,7 @@ KEPT = 0.5  # of what was known of a problem's share of right answers, when it i
 class Drawn:
     """How much was drawn so far, and in what time."""
 
+    prompts: int = 0
     answers: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -144,6 +145,7 @@ class Problems:
         self.given_up = sum(exceeded for _, exceeded in parts)
         answers, rewards = zip(*(each for each, _ in parts), strict=True)
         answers = [group for each in answers for group in each]
+        self.drawn.prompts += len(indices)
         self.drawn.answers += len(indices) * n
         self.drawn.tokens += sum(len(answer.tokens) for group in answers for answer in group)
         self.drawn.seconds += time.perf_counter() - began

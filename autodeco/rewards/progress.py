@@ -52,20 +52,22 @@ class Progress:
     def tell_left(self, **done) -> None:
         """Print how long the rest takes."""
         if self.shown:
-            pace = self._pace_so_far()
-            print(
-                f"answers have {pace.tokens:.0f} tokens on average, and {pace.tokens / pace.drawing:.0f} tokens/s are "
-                f"drawn: about {self.left(**done)} left",
-                flush=True,
-            )
+            drawn, seen = self._problems.drawn, ""
+            if drawn.answers:
+                rate = f"{drawn.tokens / drawn.seconds:.0f} tokens/s are drawn, prompts included"
+                seen = f"answers have {drawn.tokens / drawn.answers:.0f} tokens on average, and {rate}: "
+            print(f"{seen}about {self.left(**done)} left", flush=True)
 
     def _pace_so_far(self) -> Pace:
         pace, drawn = self._pace or Pace(0.0, 0.0, 0.0), self._problems.drawn
         if drawn.answers >= SEEN:
             tokens = drawn.tokens / drawn.answers
             # learning takes as long as answers are, until a round has shown how long
-            learning = pace.learning * tokens / pace.tokens if pace.tokens else 0.0
-            pace = Pace(tokens, drawn.seconds / drawn.answers, learning)
+            longer = tokens / pace.tokens if pace.tokens else 0.0
+            drawing, learning = longer * pace.drawing, longer * pace.learning
+            expected = drawn.prompts * pace.prompt + drawn.answers * drawing
+            slower = drawn.seconds / expected if expected else 0.0
+            pace = Pace(tokens, slower * drawing, learning, slower * pace.prompt)
         if self._learned:
             pace = replace(pace, learning=self._learning / self._learned)
         return pace

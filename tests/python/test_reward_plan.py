@@ -46,10 +46,11 @@ class SlowPolicy(world.WorldPolicy):
 
     def __init__(self, clock, speed=1.0):
         super().__init__()
-        self._clock, self._speed, self.drawn = clock, speed, 0
+        self._clock, self._speed, self.drawn, self.prompts = clock, speed, 0, 0
 
     def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None, blur=0.0):
         self.drawn += len(prompts) * n
+        self.prompts += len(prompts)
         behind = (max_tokens or world.LENGTH) - 1
         self._clock.now += (len(prompts) + 0.1 * behind * n * len(prompts)) / self._speed
         answers = super().sample(prompts, n, heads, seed, keep_states, ended, numbers)
@@ -76,10 +77,11 @@ CHANGES = [{}, {"target": "pass@4", "validation_samples": 4}, {"screening_proble
 
 
 @pytest.mark.parametrize("changes", CHANGES)
-def test_the_plan_counts_every_answer_of_the_run(problems, tmp_path, changes):
+def test_the_plan_counts_every_answer_of_the_run_and_every_prompt(problems, tmp_path, changes):
     arguments, policy = replace(SHORT, **changes), SlowPolicy(Clock())
     train_on_rewards(policy, problems, tmp_path / "heads", arguments, progress=False)
-    assert plan_of(arguments, 54, 6).left()[0] == policy.drawn
+    whole = plan_of(arguments, 54, 6)
+    assert (whole.left()[0], whole.prompts_left()) == (policy.drawn, policy.prompts)
 
 
 def test_what_is_done_is_left_out():
@@ -87,17 +89,24 @@ def test_what_is_done_is_left_out():
     assert whole.left(screened=True, rounds=2, measurements=2) == (16 + 12 + whole.judging, 16)
     pace = Pace(50.0, 2.0, 0.5)
     assert whole.seconds(pace, screened=True, rounds=2, measurements=2) == 2.0 * (28 + whole.judging) + 0.5 * 16
+    prompts = 4 + 6 + whole.prompts_of_judging
+    assert whole.prompts_left(screened=True, rounds=2, measurements=2) == prompts
+    dearer = replace(pace, prompt=3.0)
+    more = whole.seconds(dearer, screened=True, rounds=2, measurements=2) - whole.seconds(
+        pace, screened=True, rounds=2, measurements=2
+    )
+    assert more == 3.0 * prompts
 
 
 def test_the_pace_is_that_of_the_machine(clock):
-    """A second a prompt, half of it for each of two answers, which in a run are more; and 0.1 s a token."""
+    """A second a prompt, which its answers share, and 0.1 s a token."""
     prompts = [[i] for i in range(5)]
     whole = measure_pace(SlowPolicy(clock), prompts, replace(SHORT, max_tokens=50), whole=True)
     assert (whole.tokens, whole.at_most) == (50, False)
-    assert whole.drawing == pytest.approx(0.25 + 0.1 * 50)
+    assert (whole.prompt, whole.drawing) == (pytest.approx(1.0), pytest.approx(0.1 * 50))
     cut = measure_pace(SlowPolicy(clock), prompts, replace(SHORT, max_tokens=200), whole=False)
     assert (cut.tokens, cut.at_most) == (200, True)
-    assert cut.drawing == pytest.approx(0.25 + 0.1 * 200)
+    assert (cut.prompt, cut.drawing) == (pytest.approx(1.0), pytest.approx(0.1 * 200))
 
 
 @pytest.mark.parametrize("problems", [40, 400, 40_000])
@@ -158,11 +167,13 @@ def test_the_plan_is_printed_before_a_run_and_the_time_left_once_the_pace_is_kno
     whole = plan_of(arguments, 54, 6)
     assert lines[0] == "60 problems: 54 to learn from, 6 held out"
     assert "3 rounds: each 4 problems x 4 answers, then 12 updates of the heads" in lines
-    longest = duration(whole.left()[0] * (0.25 + 0.1 * 60))
-    assert f"{whole.left()[0]} answers of up to 60 tokens to draw: at most {longest} at the" in lines[5]
-    # screening takes a second for each problem's prompt, and 4.9 for each answer
-    left = duration(whole.left(screened=True)[0] * (0.25 + 4.9))
-    assert lines[6].startswith("answers have 50 tokens on average")
+    longest = duration(whole.prompts_left() + whole.left()[0] * 0.1 * 60)
+    drawn = f"{whole.left()[0]} answers of up to 60 tokens to draw, behind {whole.prompts_left()} prompts"
+    assert lines[5].startswith(f"{drawn}: at most {longest} at the 10 tokens/s and 1.0 prompts/s")
+    # screening took a second for each problem's prompt and 4.9 for each answer, where 5 were expected
+    slower = (54 + 4.9 * 216) / (54 + 5 * 216)
+    left = duration(slower * (whole.prompts_left(screened=True) + 5 * whole.left(screened=True)[0]))
+    assert lines[6].startswith("answers have 50 tokens on average, and 10 tokens/s are drawn, prompts included")
     assert lines[6].endswith(f"about {left} left")
 
 
