@@ -1,7 +1,7 @@
 """Heads measured on held-out problems by sampling answers, beside greedy decoding and static settings."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -89,19 +89,19 @@ def halving_samples(target: Target) -> int:
 
 def halving_answers(candidates: int, samples: int) -> int:
     """Return how many answers to each problem ``halving`` draws."""
-    answers = 0
-    while candidates > 1:
-        answers += candidates * samples
-        candidates, samples = math.ceil(candidates / 2), 2 * samples
-    return answers
+    return sum(count * samples * 2**number for number, count in enumerate(_halved(candidates)))
 
 
 def halving_draws(candidates: int) -> int:
     """Return how many times ``halving`` draws answers to all problems."""
-    draws = 0
+    return sum(_halved(candidates))
+
+
+def _halved(candidates: int) -> Iterator[int]:
+    """Yield how many candidates are in each round of ``halving``."""
     while candidates > 1:
-        draws, candidates = draws + candidates, math.ceil(candidates / 2)
-    return draws
+        yield candidates
+        candidates = math.ceil(candidates / 2)
 
 
 @dataclass(frozen=True)
