@@ -2,16 +2,15 @@
 
 PROBLEMS are files of problems, as problems.py writes them; each is a group of the result. The --heads NAME=FILE.gguf
 stand beside static settings, rules with --rivals, their own mean in T and in 1/T, and their own pairs shuffled over
-tokens. Several processes share one GPU. OUT/rewards.npz has the reward of every answer, and what it has is not drawn
-again. OUT/judged.json has the figures: pass@1 and pass@n in %, their differences with 95% bootstrap intervals over
-problems, seconds, tokens and tokens a second.
+tokens. Several processes share each of --gpus GPUs. OUT/rewards.npz has the reward of every answer, and what it has is
+not drawn again. OUT/judged.json has the figures: pass@1 and pass@n in %, their differences with 95% bootstrap intervals
+over problems, seconds, tokens and tokens a second.
 """
 
 import argparse
 import json
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from autodeco.batch.request import Sampling
 from autodeco.data.problems import read_problems
 from autodeco.data.statistics import interval
+from autodeco.runs.workers import Workers
 
 LEAST = 0.01  # temperature that counts in the mean of 1/T
 PAIRS = 50_000  # that each part hands back
@@ -77,8 +77,6 @@ def derived(name: str, pairs: np.ndarray, answers: int | None) -> list[Way]:
 class Worker:
     """The model in a process of its own."""
 
-    one: "Worker"
-
     def __init__(self, args: argparse.Namespace):
         from llama_cpp import Llama
 
@@ -87,6 +85,10 @@ class Worker:
             str(args.model), n_ctx=1024, n_gpu_layers=args.gpu_layers, verbose=False, n_threads=args.threads,
             n_threads_batch=args.threads, seed=1,
         )  # fmt: skip
+
+    def __call__(self, number: int, way: Way | None, problems: list[dict], first: int) -> Iterator[tuple]:
+        """Yield the part of a way that begins with problem ``first``; where no way is given, the rivals."""
+        yield number, first, self.answer(way, problems, first) if way else self.rivals()
 
     def rivals(self) -> list[Way]:
         from autodeco.evaluation.rivals import by_hand
@@ -122,52 +124,45 @@ class Worker:
         return part
 
 
-def _open(args: argparse.Namespace) -> None:
-    Worker.one = Worker(args)
-
-
-def _answer(way: Way, problems: list[dict], first: int) -> Part:
-    return Worker.one.answer(way, problems, first)
-
-
-def _rivals() -> list[Way]:
-    return Worker.one.rivals()
-
-
 class Judge:
     """Draws answers and keeps their rewards."""
 
-    def __init__(self, args: argparse.Namespace, groups: dict[str, list[dict]], pool: ProcessPoolExecutor):
-        self._args, self._pool, self._groups = args, pool, groups
+    def __init__(self, args: argparse.Namespace, groups: dict[str, list[dict]], workers: Workers):
+        self._args, self._workers, self._groups = args, workers, groups
         self._problems = [problem for group in groups.values() for problem in group]
         self._file = args.output / "rewards.npz"
         kept = dict(np.load(self._file)) if self._file.exists() else {}
         self.rewards = {name: value for name, value in kept.items() if not name.startswith(("cost ", "pairs "))}
         self._kept = {name: value for name, value in kept.items() if name not in self.rewards}
 
+    def rivals(self) -> list[Way]:
+        """Return the rules with which heads are compared, which the model decides."""
+        ((_, _, ways),) = self._workers.results([(0, None, [], 0)])
+        return ways
+
     def all(self, ways: list[Way]) -> None:
-        """Draw what each of ``ways`` wants; the parts of one after those of another, so that all processes work."""
-        size, bar = self._args.part, tqdm(total=len(ways), unit="way", disable=None)
-        started = []
-        for way in ways:
-            if way.name not in self.rewards:
-                starts = range(0, len(self._problems), size)
-                jobs = [self._pool.submit(_answer, way, self._problems[i : i + size], i) for i in starts]
-                started.append((way, jobs))
-        began = time.perf_counter()
-        for way, jobs in started:
-            parts = [job.result() for job in jobs]
-            self.rewards[way.name] = np.concatenate([part.rewards for part in parts])
-            seconds, began = time.perf_counter() - began, time.perf_counter()
-            self._kept[f"cost {way.name}"] = np.array(
-                [seconds, sum(part.tokens for part in parts), sum(part.finished for part in parts)]
-            )
-            pairs = [pairs for part in parts for pairs in part.pairs]
-            if pairs:
-                self._kept[f"pairs {way.name}"] = np.concatenate(pairs)
-            np.savez_compressed(self._file, **self.rewards, **self._kept)
+        """Draw what each of ``ways`` wants. Parts are the same for any number of processes, so answers are too."""
+        ways = [way for way in ways if way.name not in self.rewards]
+        starts = range(0, len(self._problems), self._args.part)
+        jobs = [(i, way, self._problems[j : j + self._args.part], j) for i, way in enumerate(ways) for j in starts]
+        drawn: list[dict[int, Part]] = [{} for _ in ways]
+        bar, began = tqdm(total=len(jobs), unit="part", disable=None), time.perf_counter()
+        for i, start, part in self._workers.results(jobs):
+            drawn[i][start] = part
             bar.update()
-            print(json.dumps({way.name: self.figures_of(way.name)}), flush=True)
+            if len(drawn[i]) == len(starts):
+                seconds, began = time.perf_counter() - began, time.perf_counter()
+                self._keep(ways[i].name, [drawn[i][start] for start in starts], seconds)
+
+    def _keep(self, name: str, parts: list[Part], seconds: float) -> None:
+        self.rewards[name] = np.concatenate([part.rewards for part in parts])
+        self._kept[f"cost {name}"] = np.array(
+            [seconds, sum(part.tokens for part in parts), sum(part.finished for part in parts)]
+        )
+        if pairs := [pairs for part in parts for pairs in part.pairs]:
+            self._kept[f"pairs {name}"] = np.concatenate(pairs)
+        np.savez_compressed(self._file, **self.rewards, **self._kept)
+        print(json.dumps({name: self.figures_of(name)}), flush=True)
 
     def pairs(self, name: str) -> np.ndarray:
         return self._kept[f"pairs {name}"]
@@ -242,16 +237,16 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=256)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--part", type=int, default=200, help="problems that a process answers in one go")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs; each process uses one")
+    parser.add_argument("--part", type=int, default=100, help="problems that a process answers in one go")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     groups = {file.stem: read_problems(file)[: args.each] for file in args.problems}
     heads = [Way(name, Sampling(), Path(file)) for name, _, file in (text.partition("=") for text in args.heads)]
     began = time.perf_counter()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.processes, spawn, _open, (args,)) as pool:
-        judge = Judge(args, groups, pool)
-        ways = [*heads, *map(static, args.settings), *(pool.submit(_rivals).result() if args.rivals else [])]
+    with Workers(args.processes, args.gpus, Worker, args) as workers:
+        judge = Judge(args, groups, workers)
+        ways = [*heads, *map(static, args.settings), *(judge.rivals() if args.rivals else [])]
         judge.all(ways)
         names = [each.name for each in heads] if args.derived is None else args.derived
         judge.all([way for name in names for way in derived(name, judge.pairs(name), args.derived_answers)])
