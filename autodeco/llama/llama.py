@@ -33,11 +33,11 @@ from autodeco.llama.sampling import (
     check_chain,
     check_numbers,
     check_settings,
-    check_split_mode,
     is_plain,
     stock_cuts,
 )
 from autodeco.llama.seeds import Seeds, is_random
+from autodeco.llama.split_mode import check_rows, check_tensors
 from autodeco.llama.text_completion import complete
 from autodeco.llama.turns import Turn
 
@@ -95,15 +95,17 @@ class Llama(ExclusiveLlama):
             )
         if heads_path is None and self._layout.brings_heads:
             heads_path = model_path
+        split_mode = kwargs.get("split_mode", llama_cpp.LLAMA_SPLIT_MODE_LAYER)
         heads = None
         if heads_path is not None:
-            check_split_mode(model_path, kwargs.get("split_mode", llama_cpp.LLAMA_SPLIT_MODE_LAYER))
+            check_tensors(model_path, split_mode)
             heads = self._read_heads(heads_path)
 
         self._rpc_servers = rpc_servers
         if rpc_servers is not None:
             add_servers(rpc_servers)
             kwargs.setdefault("n_gpu_layers", -1)
+        check_rows(model_path, split_mode)
         with opened_at(model_path, self._layout.base_offset):
             super().__init__(model_path, **kwargs)
         use_own_templates(self, kwargs.get("chat_format"))
@@ -141,7 +143,7 @@ class Llama(ExclusiveLlama):
 
     def _use(self, heads: native.Heads | None, path: str | os.PathLike | None) -> None:
         if heads is not None:
-            check_split_mode(self.model_path, self.model_params.split_mode)
+            check_tensors(self.model_path, self.model_params.split_mode)
             try:
                 heads.check_fit(native.address(self.model))
             except ValueError as error:

@@ -4,7 +4,6 @@ Both have the one sampler method that ``llama_cpp.Llama`` calls, and append a ro
 """
 
 import enum
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,14 +32,6 @@ def check_numbers(settings: dict[str, Any]) -> None:
             continue
         limits = () if kind is float else (-(2**31), 2**31 - 1)
         checked(name, value, kind, *limits)
-
-
-def check_split_mode(path: str | os.PathLike, mode: int) -> None:
-    """Raise InputError where heads cannot run: matrices shared by GPUs, with which llama.cpp samples on the host."""
-    if mode == llama_cpp.LLAMA_SPLIT_MODE_TENSOR:
-        raise InputError(
-            f"{path}: heads do not work with split_mode=LLAMA_SPLIT_MODE_TENSOR; take another one, or leave them out"
-        )
 
 
 def check_settings(settings: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@
 #   build       llama.cpp with CUDA, our library, C++ tests and benchmarks, in build/cuda (3 minutes on 16 cores)
 #   test        the C++ tests: none, 10 and all layers on the GPU, the nucleus where it can be and on the CPU; autodeco-cli
 #   python      llama-cpp-python with CUDA and the Python package against it, in build/cuda-site, their tests and their speed (4 minutes)
-#   split       where there are several GPUs: one model on two of them, by layers, by rows, and all on the second
+#   split       where there are several GPUs: one model on two of them, in every way that they can share it
 #   operations  what single ggml operations cost
 #   models      the generated models, 8 GB in build/cuda-models, or $MODELS
 #   decode      decoding speed
@@ -118,8 +118,8 @@ python() (
 
 split() {
     [ "$(nvidia-smi --list-gpus | wc -l)" -gt 1 ] || return 0
-    PYTHONPATH="$PWD/build/cuda-site" python3 -P benchmarks/gpu/shared_model.py $programs/autodeco-cli "$carried/smollm2.gguf" \
-        "$carried/smollm2.heads.gguf" "$out/split.json"
+    PYTHONPATH="$PWD/build/cuda-site" python3 -P benchmarks/gpu/two_gpus.py "$carried/smollm2.gguf" "$carried/smollm2.heads.gguf" \
+        -o "$out/split.json" --program $programs/autodeco-cli
 }
 
 operations() {

@@ -90,6 +90,18 @@ def test_the_program_spreads_layers_over_servers(servers, smollm2, exported):
         assert other["top_p"] == pytest.approx(one["top_p"], abs=1e-3)
 
 
+@pytest.mark.slow
+def test_rows_of_matrices_are_refused_where_a_device_has_none(servers, smollm2, exported):
+    environment = os.environ | {"GGML_BACKEND_PATH": str(servers[0])}
+    program = f"import autodeco; autodeco.Llama({str(smollm2)!r}, split_mode=2, rpc_servers={servers[1]!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"autodeco.errors.InputError: {smollm2}: RPC0 cannot hold rows of matrices, as "
+        "split_mode=LLAMA_SPLIT_MODE_ROW asks; share layers instead, with LLAMA_SPLIT_MODE_LAYER"
+    )
+
+
 def nobody() -> str:
     """An endpoint where no server answers."""
     with socket.socket() as free:
