@@ -117,6 +117,8 @@ class _Lane:
         self._active: dict[Slot, list[Draws]] = {}  # the answers of a slot have all their tokens in common
         self._waiting: list[list[Draws]] = []  # branches for which there was no slot
         self._step: _Step | None = None
+        # as if as many answers as there are slots had ended, each in one of its own
+        self._ended = self._endings = len(context.slots)
 
     @property
     def is_busy(self) -> bool:
@@ -144,7 +146,7 @@ class _Lane:
         rows = chain.from_iterable(part.result() for part in step.drawn)
         answers = []
         for index, slot in enumerate(step.slots):
-            group, branches = self._active.pop(slot), {}
+            group, branches, endings = self._active.pop(slot), {}, set()
             if seen:
                 samples = [drawing.request.sample for drawing in group]
                 here = slice(index, index + 1)
@@ -153,14 +155,20 @@ class _Lane:
                 row = next(rows)
                 if finish := drawing.add(row):
                     answers.append(drawing.answer(finish))
+                    endings.add(row[0])
                 else:
                     branches.setdefault(row[0], []).append(drawing)
+            self._endings += len(endings)
             self._branch(slot, list(branches.values()))
+        self._ended += len(answers)
         return answers
 
     def _branch(self, slot: Slot, branches: list[list[Draws]]) -> None:
         if not branches:
             self._context.release(slot, *self._next())
+            return
+        if len(branches) == 1:  # which is most often so
+            self._active[slot] = branches[0]
             return
         kept = branches[: 1 + self._context.n_free]
         for branch, group in zip(self._context.branches(slot, len(kept)), kept, strict=True):
@@ -175,16 +183,21 @@ class _Lane:
 
     def _admit(self) -> None:
         """Begin what there are free slots for: branches that wait, the last first, so that few prompts are under way;
-        then prompts all of whose answers have room. One may have less, as answers share slots: more of them can wait.
+        then prompts for all of whose answers there will be slots, if these share as much as those before. One may have
+        less, as more of them can wait.
         """
         context = self._context
         while self._waiting and context.n_free:
             slot = context.begin(*self._next())
             self._active[slot] = self._waiting.pop()
-        room = len(context.slots) - sum(map(len, self._active.values()))
+        room = len(context.slots) - sum(map(self._slots_of, self._active.values()))
         begun = False
-        while self._queue and context.n_free and (len(self._queue[0]) <= room or not begun):
+        while self._queue and context.n_free and (self._slots_of(self._queue[0]) <= room or not begun):
             group = [Draws(request, self._token_bytes) for request in self._queue.popleft()]
             self._active[context.begin(group[0].request.prompt)] = group
-            room -= len(group)
+            room -= self._slots_of(group)
             begun = True
+
+    def _slots_of(self, group: Sequence[Draws | Request]) -> float:
+        """How many slots the answers of ``group``, which are one now, will end in."""
+        return max(1.0, len(group) * self._endings / self._ended)

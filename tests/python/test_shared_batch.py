@@ -233,3 +233,15 @@ def test_a_pool_takes_the_place_of_streams_that_have_no_room(llm, monkeypatch):
     assert next(answers).finished is False
     assert made == [(False, 3 * 512), (True, 512)]
     answers.close()
+
+
+def test_answers_that_share_slots_leave_room_for_more(llm, monkeypatch):
+    """At first as many answers as slots are under way; where these end in few slots, so will the next ones."""
+    steps, states = [], StateContext.states
+    monkeypatch.setattr(
+        StateContext, "states", lambda c, slots, last: steps.append(len(slots)) or states(c, slots, last)
+    )
+    wanted = requests(llm, QUESTIONS[:4] * 6, 4, Sampling(0.01, heads="none"), 2)
+    assert len(list(answer(llm, wanted, None, 8))) == len(wanted)
+    assert steps[0] == 2, "nothing is known yet"
+    assert max(steps) >= 5
