@@ -34,6 +34,11 @@ def run(policy, heads, options: argparse.Namespace) -> dict:
 
     trained, measuring, figures = steer(policy, heads, steering, measured, say)
     trained.save_pretrained(options.output)
+    if options.probe:
+        from autodeco.steering.probe import probe
+
+        figures["measured"]["probe"] = probe(policy, trained, steering, measured)
+        say({"probe": figures["measured"]["probe"]})
     if options.problems:
         figures["measured"]["problems"] = measuring.problems(options.problems, options.checker, options.samples)
         say({"problems": figures["measured"]["problems"]})
@@ -65,6 +70,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--problems", help="JSON lines: pass@1 of both heads, to see that gains stay")
     parser.add_argument("--checker", default="number")
     parser.add_argument("--samples", type=int, default=4, help="answers to each of --problems")
+    parser.add_argument("--probe", action="store_true", help="measure what hidden states tell of commands as well")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of learning and measuring")
     parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of a result")
     return parser.parse_args(words)

@@ -40,32 +40,59 @@ class Asked:
 
 
 def asked_in_training(
-    prompts: Sequence[ControlPrompt], wordings: int, degrees: int, seed: int, round_: int
+    prompts: Sequence[ControlPrompt],
+    wordings: int,
+    degrees: int,
+    seed: int,
+    round_: int,
+    neutral: int = 1,
+    quoted: int = 1,
 ) -> list[list[Asked]]:
     """Return, for each prompt, the readings of training round ``round_``; as many of each.
 
-    They are: plain, neutral, ``wordings`` of each direction, ``degrees`` of the scale in one wording, and a quotation.
+    They are: plain, ``neutral`` sentences, ``wordings`` of each direction, ``degrees`` of the scale in one wording, and
+    last ``quoted`` quotations.
     Commands stand in one of the FRAMES, and some are two wordings together.
     """
     commands = by_direction(False)
     return [
-        list(_in_training(group, prompt, commands, wordings, degrees, generator(seed, Stream.WORDINGS, round_, group)))
+        list(
+            _in_training(
+                group,
+                prompt,
+                commands,
+                {NEUTRAL: neutral} | dict.fromkeys(DIRECTIONS, wordings),
+                degrees,
+                quoted,
+                generator(seed, Stream.WORDINGS, round_, group),
+            )
+        )
         for group, prompt in enumerate(prompts)
     ]
 
 
-def _in_training(group, prompt, commands, wordings, degrees, random: np.random.Generator) -> Iterator[Asked]:
+def _in_training(
+    group: int,
+    prompt: ControlPrompt,
+    commands: dict[str, list[Command]],
+    counts: dict[str, int],
+    degrees: int,
+    quoted: int,
+    random: np.random.Generator,
+) -> Iterator[Asked]:
     yield Asked(group, PLAIN, 0.0, chat(prompt.text))
-    for direction, count in ((NEUTRAL, 1), *((direction, wordings) for direction in DIRECTIONS)):
+    for direction, count in counts.items():
         for _ in range(count):
             command = _perhaps_two(random, commands[direction])
             yield worded(group, prompt, direction, command, str(random.choice(FRAMES)))
     scale, frame = _chosen(random, commands[SCALE]), str(random.choice(FRAMES))
     for degree in random.choice(DEGREES + 1, degrees, replace=False):
         yield graded(group, prompt, scale, int(degree), frame)
-    direction = DIRECTIONS[int(random.integers(len(DIRECTIONS)))]
-    text, _ = quoting(_chosen(random, _spoken(commands[direction])).text, False, random)
-    yield Asked(group, QUOTED, 0.0, chat(text))
+    first = int(random.integers(len(DIRECTIONS)))
+    for number in range(quoted):
+        direction = DIRECTIONS[(first + number) % len(DIRECTIONS)]
+        text, _ = quoting(_chosen(random, _spoken(commands[direction])).text, False, random)
+        yield Asked(group, QUOTED, 0.0, chat(text))
 
 
 def asked_in_measuring(prompts: Sequence[ControlPrompt], seed: int) -> list[dict[str, Asked]]:

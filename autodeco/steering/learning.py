@@ -35,8 +35,9 @@ from autodeco.steering.asking import asked_in_training
 from autodeco.steering.readout import install, readout
 
 CLIP = 1.0  # of the gradient's norm
-TEMPERATURE_GAIN, TOP_P_GAIN = 4.0, 2.0  # of what is read of a command, in the argument of a sigmoid
-MARGIN = 0.5  # of one level, in the argument of a sigmoid
+HALVINGS = 30  # of the interval in which the last bias is looked for
+REACH = 8.0  # of that interval to either side, in the argument of a sigmoid
+TOKENS_AT_A_TIME = 1 << 16
 LEAST_RATE = 0.02  # of the learning rate, at the last update
 
 
@@ -65,14 +66,23 @@ def learn(
     prompts = control_prompts(False, arguments.prompts, arguments.seed)
     for number in range(done, arguments.rounds):
         answers = draw(policy, heads, prompts, arguments, number)
-        heads, figures = _learned(policy, base, answers, arguments, number)
+        begun = heads if arguments.continued and number else None
+        heads, figures = _learned(policy, base, answers, arguments, number, begun)
         after_round(heads, {"round": number, "tokens": len(answers.answer), **figures})
     return heads
 
 
 def draw(policy: Policy, heads: Heads, prompts, arguments: SteeringArguments, number: int) -> Drawn:
     """Return the answers of round ``number``: one behind each command, with the same random numbers for a prompt."""
-    asked = asked_in_training(prompts, arguments.wordings, arguments.degrees, arguments.seed, number)
+    asked = asked_in_training(
+        prompts,
+        arguments.wordings,
+        arguments.degrees,
+        arguments.seed,
+        number,
+        arguments.neutral,
+        arguments.quoted,
+    )
     flat = [each for row in asked for each in row]
     sampled = policy.sample(
         [policy.prompt_ids(each.prompt) for each in flat],
@@ -88,16 +98,22 @@ def draw(policy: Policy, heads: Heads, prompts, arguments: SteeringArguments, nu
 
 
 def _learned(
-    policy: Policy, base: Heads, answers: Drawn, arguments: SteeringArguments, number: int
+    policy: Policy,
+    base: Heads,
+    answers: Drawn,
+    arguments: SteeringArguments,
+    number: int,
+    begun: Heads | None,
 ) -> tuple[Heads, dict]:
-    """Return heads that begin as ``base`` and learn from the answers of one round, and the mean losses of their last
-    epochs."""
-    heads, hidden = copy.deepcopy(base), answers.hidden.float()
-    level = answers.level.flatten()
-    weight = (torch.where(level == 0, arguments.hold, 1.0) / answers.counts)[answers.answer]
-    read = readout(hidden, level[answers.answer], weight)
+    """Return heads that learn from the answers of one round, and the mean losses of their last epochs; they begin as
+    ``begun``, or as ``base`` with what is read in closed form."""
+    heads, hidden = copy.deepcopy(begun or base), answers.hidden.float()
     before = base.temperature(hidden)
-    install(heads.temp_head.mlp, read, hidden, TEMPERATURE_GAIN)
+    if begun is None:
+        level = answers.level.flatten()
+        weight = (torch.where(level == 0, arguments.hold, 1.0) / answers.counts)[answers.answer]
+        read = readout(hidden, level[answers.answer], weight, arguments.ridge)
+        install(heads.temp_head.mlp, read, hidden, arguments.temperature_gain)
     steps = temperature_steps(before, arguments.low_factor, arguments.high_temperature)
     first = _fit(heads.temp_head.mlp, hidden, steps, answers, arguments, number, head=0)
     temperature = heads.temperature(hidden).detach()
@@ -106,7 +122,8 @@ def _learned(
     columns = [
         [hidden, t.unsqueeze(-1), *([] if k is None else [k])] for t, k in ((before, known[0]), (temperature, known[1]))
     ]
-    install(heads.top_p_head.mlp, read, torch.cat(columns[0], -1), TOP_P_GAIN)
+    if begun is None:
+        install(heads.top_p_head.mlp, read, torch.cat(columns[0], -1), arguments.top_p_gain)
     steps = top_p_steps(top_p, arguments.low_top_p_factor, arguments.high_top_p)
     second = _fit(heads.top_p_head.mlp, torch.cat(columns[1], -1), steps, answers, arguments, number, head=1)
     figures = {"temperature_loss": first, "top_p_loss": second, "mean_temperature": float(temperature.mean())}
@@ -118,7 +135,7 @@ def _fit(
 ) -> float:
     """Update one head's ``mlp`` from ``inputs`` [n, width], which is to show the levels of ``answers`` in ``steps``."""
     mlp.requires_grad_(True)
-    optimizer = torch.optim.AdamW(mlp.parameters(), lr=arguments.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(mlp.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay)
     batches = list(_batches(answers, arguments, number, head))
     total, last = 0.0, len(batches) // arguments.epochs
     for step, prompts in enumerate(batches):
@@ -130,9 +147,10 @@ def _fit(
         here = steps[indices]
         shown = here.level(u)
         means, first = (mean_arguments(each, answer, levels.numel()) for each in (u, here.first))
-        # what answers a quotation, the last variant, is another text
-        order = order_loss(means.view(levels.shape)[:, :-1], levels[:, :-1], MARGIN)
-        loss = distance_loss(shown, levels.flatten()[answer], arguments.hold)
+        # what answers a quotation is another text
+        ranked = slice(levels.shape[1] - arguments.quoted)
+        order = order_loss(means.view(levels.shape)[:, ranked], levels[:, ranked], arguments.margin)
+        loss = arguments.distance * distance_loss(shown, levels.flatten()[answer], arguments.hold)
         loss = loss + arguments.ranking * (order + hold_loss(means, first, levels.flatten()))
         optimizer.zero_grad()
         loss.backward()
@@ -140,7 +158,31 @@ def _fit(
         optimizer.step()
         if step >= len(batches) - last:
             total += float(loss.detach()) / last
+    mlp.requires_grad_(False)
+    if arguments.calibrate:
+        calibrate(mlp, inputs, steps.first, answers, 1 + arguments.neutral)
     return total
+
+
+@torch.no_grad()
+def calibrate(mlp, inputs: Tensor, first: Tensor, answers: Drawn, variants: int) -> None:
+    """Move the bias of ``mlp`` so that sigmoid(mlp(``inputs`` [n, width])) has the mean of sigmoid(``first`` [n]) over
+    the answers to the first ``variants``, which ask for nothing; answers count alike.
+
+    Noise in what is read of a command would raise low temperatures more than it lowers them.
+    """
+    held = (answers.answer % answers.level.shape[1] < variants).nonzero().squeeze(-1)
+    weight = (1 / answers.counts)[answers.answer[held]].double()
+    u = torch.cat([mlp(inputs[part]).squeeze(-1) for part in held.split(TOKENS_AT_A_TIME)]).double()
+    wanted = (torch.sigmoid(first[held].double()) * weight).sum()
+    low, high = -REACH, REACH
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if (torch.sigmoid(u + middle) * weight).sum() > wanted:
+            high = middle
+        else:
+            low = middle
+    mlp[2].bias += (low + high) / 2
 
 
 def _batches(answers: Drawn, arguments: SteeringArguments, number: int, head: int) -> Iterator[Tensor]:

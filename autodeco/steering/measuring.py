@@ -74,6 +74,7 @@ class Measuring:
         return {
             "prompts": len(asked),
             "shares": rows,
+            "noise": {value: self._noise(groups, value, shape) for value in VALUES},
             "by_kind": {
                 kind: {f"{d} {v}": share(right[d, v][kinds == kind])["share"] for d, v in right}
                 | {"prompts": int((kinds == kind).sum()), "held_out_kind": kind in HELD_OUT_KINDS}
@@ -89,6 +90,18 @@ class Measuring:
             "entropy": self._against_plain(entropy),
             "distinct_2": self._against_plain(unique) if self._arguments.answers > 1 else None,
             "examples": [self._example(groups, i) for i in range(min(6, len(asked)))],
+        }
+
+    def _noise(self, groups: list[list[Sampled]], value: str, shape: tuple[int, int]) -> dict:
+        """Return how far apart means of two answers of one prompt without a command are, how far a command moves them
+        on average, and the share of prompts that follow when all answers are averaged."""
+        each = np.array([[np.mean(getattr(a, value), dtype=np.float64) for a in g] for g in groups]).reshape(*shape, -1)
+        means, sign = each.mean(-1), {"low": -1, "high": 1}
+        moved = {d: sign[d] * (means[:, column] - means[:, 0]) for column, d in enumerate(DIRECTIONS, start=1)}
+        return {
+            "between_answers": float(each[:, 0].std(-1, ddof=1).mean()) if each.shape[-1] > 1 else None,
+            "step": {d: float(sign[d] * moved[d].mean()) for d in DIRECTIONS},
+            "share_of_averages": {d: float((moved[d] > 0).mean()) for d in DIRECTIONS},
         }
 
     def scale(self) -> dict:

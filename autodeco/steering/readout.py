@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-RIDGE = 0.3  # of states with variance 1
 TINY = 1e-6
 
 
@@ -33,10 +32,10 @@ class Readout:
         return hidden @ self.weight + self.bias
 
 
-def readout(hidden: Tensor, level: Tensor, weight: Tensor) -> Readout:
+def readout(hidden: Tensor, level: Tensor, weight: Tensor, ridge: float) -> Readout:
     """Return the readout of ``level`` [n] at ``hidden`` [n, H]; tokens count by ``weight`` [n].
 
-    On average v is 0.
+    ``ridge`` is that of states with variance 1. On average v is 0.
     """
     share = (weight / weight.sum()).double()
     mean = _sum(hidden, share)
@@ -51,8 +50,8 @@ def readout(hidden: Tensor, level: Tensor, weight: Tensor) -> Readout:
         cross += weighted.T @ (level[part].double() - centre)
     deviation = second.diagonal().sqrt().clamp(min=TINY)
     correlation = second / deviation / deviation.unsqueeze(-1)
-    ridge = RIDGE * torch.eye(len(mean), dtype=torch.float64, device=mean.device)
-    found = torch.linalg.solve(correlation + ridge, cross / deviation) / deviation
+    added = ridge * torch.eye(len(mean), dtype=torch.float64, device=mean.device)
+    found = torch.linalg.solve(correlation + added, cross / deviation) / deviation
     return Readout(found.float(), -(found @ mean).float())
 
 

@@ -31,6 +31,7 @@ from autodeco.steering.asking import (  # noqa: E402
 )
 from autodeco.steering.learning import learn  # noqa: E402
 from autodeco.steering.measuring import Measuring  # noqa: E402
+from autodeco.steering.probe import probe  # noqa: E402
 from autodeco.steering.steering import steer  # noqa: E402
 from autodeco.steering.table import tables  # noqa: E402
 from builders.hf_folders import TINY, write_tiny_smollm2  # noqa: E402
@@ -55,6 +56,13 @@ def test_training_asks_with_training_wordings_alone_and_every_prompt_in_as_many_
         for each in row:
             assert not any(text in texts(each) for text in new)
     assert rows != asked_in_training(control_prompts(False, 40), 2, 3, 0, round_=1)
+
+
+def test_training_asks_as_many_neutral_sentences_and_quotations_as_are_wanted():
+    for row in asked_in_training(control_prompts(False, 5), 1, 0, 0, 0, neutral=3, quoted=4):
+        assert [each.variant for each in row] == [PLAIN, *["neutral"] * 3, "low", "high", *[QUOTED] * 4]
+        assert {each.level for each in row if each.variant not in DIRECTIONS} == {0}
+        assert len({texts(each) for each in row if each.variant == QUOTED}) > 1
 
 
 def test_measuring_asks_with_held_out_wordings_alone():
@@ -164,6 +172,49 @@ def test_what_states_know_of_commands_is_followed_and_texts_without_one_are_left
         assert abs(held[name]["shift"]) <= 0.02
     assert followed["entropy"]["high over plain"]["low_end"] > 0
     assert followed["entropy"]["low over plain"]["high_end"] < 0
+
+
+def test_a_round_may_go_on_from_the_one_before(told):
+    policy, base, arguments, _ = told
+    short = replace(arguments, prompts=8, epochs=1, learning_rate=0.0, calibrate=False)
+    weights: dict = {False: [], True: []}
+    for continued, mine in weights.items():
+        given = replace(short, continued=continued)
+        learn(policy, base, given, lambda heads, row, to=mine: to.append(heads.temp_head.mlp[0].weight))
+    first, going_on = weights[True]
+    assert torch.equal(first, going_on)
+    assert not torch.equal(weights[False][1], going_on)
+
+
+def test_the_last_bias_keeps_the_mean_of_texts_that_ask_for_nothing():
+    torch.manual_seed(0)
+    mlp = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+    # 2 prompts of 3 variants, of which the last one asks for something; answers of 1 and of 5 tokens
+    counts = torch.tensor([1, 5, 3, 5, 1, 3])
+    answers = Drawn(torch.randn(18, 8), torch.arange(6).repeat_interleave(counts), torch.tensor([[0.0, 0, 1]] * 2))
+    first = torch.randn(18) - 3
+    learning.calibrate(mlp, answers.hidden, first, answers, 2)
+    after = torch.sigmoid(mlp(answers.hidden).squeeze(-1)).detach()
+    means = [
+        torch.stack([each[answers.answer == a].mean() for a in (0, 1, 3, 4)]).mean()
+        for each in (after, first.sigmoid())
+    ]
+    assert means[0] == pytest.approx(float(means[1]), abs=1e-5)
+
+
+def test_what_states_tell_of_commands_is_said_for_tokens_and_for_answers(told):
+    policy, base, arguments, _ = told
+    found = probe(policy, base, replace(arguments, prompts=40), replace(MEASURED, held_out_prompts=30))
+    for guess in ("straight line", "network"):
+        assert found[guess]["answer"] == {"low": 1.0, "high": 1.0}
+        assert found[guess]["token"]["low"] > 0.99
+        assert found[guess]["step"]["low"] > 10 * found[guess]["between two answers"]
+    told_level, policy.prompt_ids = policy.prompt_ids, lambda prompt, tools=None: [1]
+    try:
+        nothing = probe(policy, base, replace(arguments, prompts=40), replace(MEASURED, held_out_prompts=30))
+    finally:
+        policy.prompt_ids = told_level
+    assert 0.3 < nothing["straight line"]["token"]["high"] < 0.7
 
 
 def test_learning_leaves_the_first_heads_as_they_were(told):
