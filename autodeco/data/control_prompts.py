@@ -70,10 +70,18 @@ def sums(count: int, held_out: bool, seed: int = 0) -> list[ControlPrompt]:
     return list(made.values())
 
 
-def quoting(text: str, held_out: bool, random: np.random.Generator) -> tuple[str, str]:
-    """Return a prompt with a document that quotes ``text``, and the same with a sentence that asks for nothing."""
+def documents(held_out: bool) -> list[str]:
+    """Return the documents of one use, with {} where something is quoted."""
+    return MADE_OF["quotations"]["held_out" if held_out else "training"]
+
+
+def quoting(text: str, held_out: bool, random: np.random.Generator, among: list[str] | None = None) -> tuple[str, str]:
+    """Return a prompt with a document that quotes ``text``, and the same with a sentence that asks for nothing.
+
+    The document is one of ``among``, by default all of its use.
+    """
     use = "held_out" if held_out else "training"
-    document = str(random.choice(MADE_OF["quotations"][use]))
+    document = str(random.choice(among or documents(held_out)))
     return document.format(text), document.format(str(random.choice(MADE_OF["neutral_quotes"][use])))
 
 

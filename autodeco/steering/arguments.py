@@ -36,6 +36,7 @@ class SteeringArguments(Options):
     low_top_p_factor: float = option(0.7, "times top-p, where certainty is asked for", least=0.0, most=1.0)
     high_temperature: float = option(0.9, "where diversity is asked for", least=0.0, most=1.9)
     high_top_p: float = option(0.98, "where diversity is asked for", least=0.0, most=0.999)
+    validate: bool = option(False, "train without a fifth of prompts and wordings, and measure with these alone")
     seed: int = option(0, "of prompts, wordings, answers and updates", least=0)
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autodeco.data.control import DEGREES, DIRECTIONS, NEUTRAL, SCALE, Command, commanded, read_commands
-from autodeco.data.control_prompts import ControlPrompt, quoting
+from autodeco.data.control import DEGREES, DIRECTIONS, NEUTRAL, SCALE, Command, commanded
+from autodeco.data.control_prompts import ControlPrompt
 from autodeco.data.messages import Messages
 from autodeco.data.records import Record
 from autodeco.runs.seeds import Stream, generator
+from autodeco.steering.parts import HELD_OUT, TRAINING, Part
 
 LEVELS = {"low": -1.0, "high": 1.0}  # others are 0
 # Where a command stands in a training prompt; measured prompts end with it, as the first one here.
@@ -47,57 +48,58 @@ def asked_in_training(
     round_: int,
     neutral: int = 1,
     quoted: int = 1,
+    part: Part = TRAINING,
 ) -> list[list[Asked]]:
     """Return, for each prompt, the readings of training round ``round_``; as many of each.
 
     They are: plain, ``neutral`` sentences, ``wordings`` of each direction, ``degrees`` of the scale in one wording, and
-    last ``quoted`` quotations.
-    Commands stand in one of the FRAMES, and some are two wordings together.
+    last ``quoted`` quotations. Commands are those of ``part``, stand in one of the FRAMES, and some are two wordings
+    together.
     """
-    commands = by_direction(False)
-    return [
-        list(
-            _in_training(
-                group,
-                prompt,
-                commands,
-                {NEUTRAL: neutral} | dict.fromkeys(DIRECTIONS, wordings),
-                degrees,
-                quoted,
-                generator(seed, Stream.WORDINGS, round_, group),
-            )
-        )
-        for group, prompt in enumerate(prompts)
-    ]
+    commands, asked = part.commands(), []
+    for group, prompt in enumerate(prompts):
+        random = generator(seed, Stream.WORDINGS, round_, group)
+        counts = {NEUTRAL: neutral} | dict.fromkeys(DIRECTIONS, wordings)
+        mine = [
+            Asked(group, PLAIN, 0.0, chat(prompt.text)),
+            *_worded_in_training(group, prompt, commands, counts, random),
+            *_graded_in_training(group, prompt, commands[SCALE], degrees, random),
+            *_quoted_in_training(group, part, commands, quoted, random),
+        ]
+        asked.append(mine)
+    return asked
 
 
-def _in_training(
-    group: int,
-    prompt: ControlPrompt,
-    commands: dict[str, list[Command]],
-    counts: dict[str, int],
-    degrees: int,
-    quoted: int,
-    random: np.random.Generator,
+def _worded_in_training(
+    group: int, prompt: ControlPrompt, commands: dict, counts: dict[str, int], random: np.random.Generator
 ) -> Iterator[Asked]:
-    yield Asked(group, PLAIN, 0.0, chat(prompt.text))
     for direction, count in counts.items():
         for _ in range(count):
             command = _perhaps_two(random, commands[direction])
             yield worded(group, prompt, direction, command, str(random.choice(FRAMES)))
-    scale, frame = _chosen(random, commands[SCALE]), str(random.choice(FRAMES))
+
+
+def _graded_in_training(
+    group: int, prompt: ControlPrompt, scales: Sequence[Command], degrees: int, random: np.random.Generator
+) -> Iterator[Asked]:
+    scale, frame = _chosen(random, scales), str(random.choice(FRAMES))
     for degree in random.choice(DEGREES + 1, degrees, replace=False):
         yield graded(group, prompt, scale, int(degree), frame)
+
+
+def _quoted_in_training(
+    group: int, part: Part, commands: dict, count: int, random: np.random.Generator
+) -> Iterator[Asked]:
     first = int(random.integers(len(DIRECTIONS)))
-    for number in range(quoted):
+    for number in range(count):
         direction = DIRECTIONS[(first + number) % len(DIRECTIONS)]
-        text, _ = quoting(_chosen(random, _spoken(commands[direction])).text, False, random)
+        text, _ = part.quoting(_chosen(random, _spoken(commands[direction])).text, random)
         yield Asked(group, QUOTED, 0.0, chat(text))
 
 
-def asked_in_measuring(prompts: Sequence[ControlPrompt], seed: int) -> list[dict[str, Asked]]:
-    """Return, for each prompt, by variant: plain, neutral, low and high, in held-out wordings."""
-    commands, asked = by_direction(True), []
+def asked_in_measuring(prompts: Sequence[ControlPrompt], seed: int, part: Part = HELD_OUT) -> list[dict[str, Asked]]:
+    """Return, for each prompt, by variant: plain, neutral, low and high, in wordings of ``part``."""
+    commands, asked = part.commands(), []
     for group, prompt in enumerate(prompts):
         random = generator(seed, Stream.WORDINGS, 0, group)
         mine = {PLAIN: Asked(group, PLAIN, 0.0, chat(prompt.text))}
@@ -107,22 +109,21 @@ def asked_in_measuring(prompts: Sequence[ControlPrompt], seed: int) -> list[dict
     return asked
 
 
-def graded_in_measuring(prompts: Sequence[ControlPrompt], seed: int) -> list[list[Asked]]:
-    """Return, for each prompt, every degree of the scale in one held-out wording."""
-    scales, asked = by_direction(True)[SCALE], []
+def graded_in_measuring(prompts: Sequence[ControlPrompt], seed: int, part: Part = HELD_OUT) -> list[list[Asked]]:
+    """Return, for each prompt, every degree of the scale in one wording of ``part``."""
+    scales, asked = part.commands()[SCALE], []
     for group, prompt in enumerate(prompts):
         scale = _chosen(generator(seed, Stream.WORDINGS, 1, group), scales)
         asked.append([graded(group, prompt, scale, degree) for degree in range(DEGREES + 1)])
     return asked
 
 
-def quoted_in_measuring(count: int, direction: str, seed: int) -> list[tuple[Asked, Asked]]:
-    """Return ``count`` held-out documents that quote a held-out wording of ``direction``, each with its neutral
-    twin."""
-    commands, asked = _spoken(by_direction(True)[direction]), []
+def quoted_in_measuring(count: int, direction: str, seed: int, part: Part = HELD_OUT) -> list[tuple[Asked, Asked]]:
+    """Return ``count`` documents of ``part`` that quote a wording of ``direction``, each with its neutral twin."""
+    commands, asked = _spoken(part.commands()[direction]), []
     for group in range(count):
         random = generator(seed, Stream.WORDINGS, 2 + DIRECTIONS.index(direction), group)
-        texts = quoting(_chosen(random, commands).text, True, random)
+        texts = part.quoting(_chosen(random, commands).text, random)
         asked.append(tuple(Asked(group, name, 0.0, chat(t)) for name, t in zip((QUOTED, TWIN), texts, strict=True)))
     return asked
 
@@ -140,14 +141,6 @@ def graded(group: int, prompt: ControlPrompt, scale: Command, degree: int, frame
     """Return ``prompt`` with the wording ``scale`` of the degree; 0 asks for what low asks, 10 for what high does."""
     asked = worded(group, prompt, f"{degree} of {DEGREES}", replace(scale, text=scale.text.format(n=degree)), frame)
     return replace(asked, level=2 * degree / DEGREES - 1)
-
-
-def by_direction(held_out: bool) -> dict[str, list[Command]]:
-    """Return our own commands of one use, by direction."""
-    commands = read_commands(wanted=(*DIRECTIONS, SCALE, NEUTRAL))
-    return {
-        d: [c for c in commands if (c.direction, c.held_out) == (d, held_out)] for d in (*DIRECTIONS, SCALE, NEUTRAL)
-    }
 
 
 def chat(text: str) -> Messages:

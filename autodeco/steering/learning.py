@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from autodeco.data.control_prompts import control_prompts
 from autodeco.errors import InputError
 from autodeco.heads import Heads
 from autodeco.losses.levels import (
@@ -32,6 +31,7 @@ from autodeco.runs.seeds import Stream, generator, seed_of
 from autodeco.steering.answers import Drawn, drawn, features
 from autodeco.steering.arguments import SteeringArguments
 from autodeco.steering.asking import asked_in_training
+from autodeco.steering.parts import parts
 from autodeco.steering.readout import install, readout
 
 CLIP = 1.0  # of the gradient's norm
@@ -63,7 +63,7 @@ def learn(
         )
     base = copy.deepcopy(base).to(policy.device).requires_grad_(False)
     heads = copy.deepcopy(begun or base).to(policy.device).requires_grad_(False)
-    prompts = control_prompts(False, arguments.prompts, arguments.seed)
+    prompts = parts(arguments.validate)[0].prompts(arguments.prompts, arguments.seed)
     for number in range(done, arguments.rounds):
         answers = draw(policy, heads, prompts, arguments, number)
         begun = heads if arguments.continued and number else None
@@ -82,6 +82,7 @@ def draw(policy: Policy, heads: Heads, prompts, arguments: SteeringArguments, nu
         number,
         arguments.neutral,
         arguments.quoted,
+        parts(arguments.validate)[0],
     )
     flat = [each for row in asked for each in row]
     sampled = policy.sample(

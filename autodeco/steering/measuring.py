@@ -8,7 +8,7 @@ import numpy as np
 
 from autodeco.data.checkers import check, checker
 from autodeco.data.control import DEGREES, DIRECTIONS, NEUTRAL, PAPER_SHARES, REGISTERS
-from autodeco.data.control_prompts import HELD_OUT_KINDS, control_prompts, sums
+from autodeco.data.control_prompts import HELD_OUT_KINDS
 from autodeco.data.problems import read_problems
 from autodeco.data.statistics import distinct, interval, wilson
 from autodeco.heads import Heads
@@ -20,12 +20,12 @@ from autodeco.steering.asking import (
     PLAIN,
     Asked,
     asked_in_measuring,
-    by_direction,
     chat,
     graded_in_measuring,
     quoted_in_measuring,
     worded,
 )
+from autodeco.steering.parts import parts
 
 VALUES = ("temperature", "top_p")
 COMMANDED = (PLAIN, *DIRECTIONS)
@@ -39,7 +39,8 @@ class Measuring:
     ):
         self._policy, self._heads, self._base = policy, heads.to(policy.device), base.to(policy.device)
         self._steering, self._arguments = steering, arguments
-        self._prompts = control_prompts(True, arguments.held_out_prompts, steering.seed)
+        _, self._part = parts(steering.validate)
+        self._prompts = self._part.prompts(arguments.held_out_prompts, steering.seed)
 
     def all(self, say: Callable[[dict], None] = lambda figures: None) -> dict:
         """Return every figure; ``say`` is called with the figures of each part as they are known."""
@@ -55,7 +56,7 @@ class Measuring:
 
     def followed(self) -> dict:
         """Return in how many prompts the mean of each value moves as the command says, and what becomes of answers."""
-        asked = asked_in_measuring(self._prompts, self._steering.seed)
+        asked = asked_in_measuring(self._prompts, self._steering.seed, self._part)
         flat = [row[variant] for row in asked for variant in COMMANDED]
         groups = self._draw(flat, self._arguments.answers, 0, keep_states=True)
         entropies = iter(self._entropies([answer for group in groups for answer in group]))
@@ -108,7 +109,7 @@ class Measuring:
         """Return mean values by degree, and how well they are ordered: over the means, and prompt by prompt."""
         from scipy.stats import spearmanr
 
-        asked = graded_in_measuring(self._prompts, self._steering.seed)
+        asked = graded_in_measuring(self._prompts, self._steering.seed, self._part)
         groups = self._draw([each for row in asked for each in row], 1, 1)
         degrees, found = np.arange(DEGREES + 1), {"degrees": list(range(DEGREES + 1))}
         for value in VALUES:
@@ -124,9 +125,9 @@ class Measuring:
 
     def quoted(self) -> dict:
         """Return how far a quoted command moves the means, beside how far the real one does."""
-        asked, found = asked_in_measuring(self._prompts, self._steering.seed), {}
+        asked, found = asked_in_measuring(self._prompts, self._steering.seed, self._part), {}
         for direction in DIRECTIONS:
-            pairs = quoted_in_measuring(len(self._prompts), direction, self._steering.seed)
+            pairs = quoted_in_measuring(len(self._prompts), direction, self._steering.seed, self._part)
             groups = self._draw([each for pair in pairs for each in pair], 1, 2)
             real = self._draw([row[variant] for row in asked for variant in (PLAIN, direction)], 1, 2)
             for value in VALUES:
@@ -145,7 +146,7 @@ class Measuring:
     def held(self) -> dict:
         """Return how far heads are from those that they began as, in answers drawn with the latter without a
         command, and behind sentences that ask for nothing."""
-        asked, found = asked_in_measuring(self._prompts, self._steering.seed), {}
+        asked, found = asked_in_measuring(self._prompts, self._steering.seed, self._part), {}
         for variant in (PLAIN, NEUTRAL):
             groups = self._draw([row[variant] for row in asked], 1, 3, keep_states=True, heads=self._base)
             answers = [group[0] for group in groups]
@@ -168,8 +169,8 @@ class Measuring:
     def sums(self) -> dict:
         """Return the accuracy on sums without a command and behind low ones, there also that of the first heads: what
         a command's words do to an answer by themselves."""
-        prompts = sums(self._arguments.sums, True, self._steering.seed)
-        commands = by_direction(True)["low"]
+        prompts = self._part.sums(self._arguments.sums, self._steering.seed)
+        commands = self._part.commands()["low"]
         flat = []
         for group, prompt in enumerate(prompts):
             command = commands[int(generator(self._steering.seed, Stream.WORDINGS, 4, group).integers(len(commands)))]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from autodeco.data.control import DIRECTIONS
-from autodeco.data.control_prompts import control_prompts
 from autodeco.export.schema import HEAD_WIDTH
 from autodeco.heads import Heads
 from autodeco.rewards.policy import Policy
@@ -20,6 +19,7 @@ from autodeco.steering.answers import Drawn, drawn
 from autodeco.steering.arguments import MeasuringArguments, SteeringArguments
 from autodeco.steering.asking import PLAIN, asked_in_measuring
 from autodeco.steering.learning import draw
+from autodeco.steering.parts import parts
 from autodeco.steering.readout import readout
 
 PASSES, TOKENS = 6, 2048  # of the network over all tokens, and of an update
@@ -31,8 +31,9 @@ SHOWN = (PLAIN, PLAIN, *DIRECTIONS)  # two answers without a command: how far ap
 def probe(policy: Policy, heads: Heads, steering: SteeringArguments, measured: MeasuringArguments) -> dict:
     """Return how well levels are told from states of answers that ``policy`` draws with ``heads``, by kind of guess."""
     heads = heads.to(policy.device)
-    seen = draw(policy, heads, control_prompts(False, steering.prompts, steering.seed), steering, steering.rounds)
-    asked = asked_in_measuring(control_prompts(True, measured.held_out_prompts, steering.seed), steering.seed)
+    training, other = parts(steering.validate)
+    seen = draw(policy, heads, training.prompts(steering.prompts, steering.seed), steering, steering.rounds)
+    asked = asked_in_measuring(other.prompts(measured.held_out_prompts, steering.seed), steering.seed, other)
     flat = [row[variant] for row in asked for variant in SHOWN]
     numbers = [each.group + len(asked) * (i % len(SHOWN) == 1) for i, each in enumerate(flat)]
     groups = policy.sample(

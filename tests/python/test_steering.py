@@ -25,12 +25,12 @@ from autodeco.steering.asking import (  # noqa: E402
     QUOTED,
     asked_in_measuring,
     asked_in_training,
-    by_direction,
     graded_in_measuring,
     quoted_in_measuring,
 )
 from autodeco.steering.learning import learn  # noqa: E402
 from autodeco.steering.measuring import Measuring  # noqa: E402
+from autodeco.steering.parts import HELD_OUT, TRAINING, parts  # noqa: E402
 from autodeco.steering.probe import probe  # noqa: E402
 from autodeco.steering.steering import steer  # noqa: E402
 from autodeco.steering.table import tables  # noqa: E402
@@ -47,7 +47,7 @@ def texts(asked):
 def test_training_asks_with_training_wordings_alone_and_every_prompt_in_as_many_ways():
     rows = asked_in_training(control_prompts(False, 40), wordings=2, degrees=3, seed=0, round_=0)
     assert {len(row) for row in rows} == {2 + 2 * 2 + 3 + 1}
-    new = [c.text for commands in by_direction(True).values() for c in commands if "{n}" not in c.text]
+    new = [c.text for commands in HELD_OUT.commands().values() for c in commands if "{n}" not in c.text]
     for row in rows:
         assert [each.level for each in row[:6]] == [0, 0, -1, -1, 1, 1]
         assert len({each.level for each in row[6:9]}) == 3
@@ -65,9 +65,27 @@ def test_training_asks_as_many_neutral_sentences_and_quotations_as_are_wanted():
         assert len({texts(each) for each in row if each.variant == QUOTED}) > 1
 
 
+def test_validation_has_a_fifth_of_training_and_training_does_without_it():
+    cut, validation = parts(True)
+    assert parts(False) == (TRAINING, HELD_OUT)
+    for all_, one, other in zip(
+        (TRAINING.commands().values()), cut.commands().values(), validation.commands().values(), strict=True
+    ):
+        assert 0.1 < len(other) / len(all_) <= 0.2
+        assert {*one, *other} == {*all_}
+        assert not {*one} & {*other}
+    prompts = [part.prompts(400, 0) for part in (TRAINING, cut, validation)]
+    assert [len(each) for each in prompts] == [400, 320, 80]
+    assert {*prompts[1], *prompts[2]} == {*prompts[0]}
+    quoted = [{part.quoting("Be sure.", np.random.default_rng(i))[0] for i in range(200)} for part in (cut, validation)]
+    assert quoted[0]
+    assert quoted[1]
+    assert not quoted[0] & quoted[1]
+
+
 def test_measuring_asks_with_held_out_wordings_alone():
     prompts = control_prompts(True, 30)
-    new = {d: [c.text for c in commands] for d, commands in by_direction(True).items()}
+    new = {d: [c.text for c in commands] for d, commands in HELD_OUT.commands().items()}
     for row in asked_in_measuring(prompts, 0):
         for direction in DIRECTIONS:
             assert any(text in texts(row[direction]) for text in new[direction])
@@ -103,7 +121,7 @@ class ToldModel:
 
     @staticmethod
     def _commands(direction):
-        return by_direction(False)[direction] + by_direction(True)[direction]
+        return TRAINING.commands()[direction] + HELD_OUT.commands()[direction]
 
     def prompt_ids(self, prompt, tools=None):
         from autodeco.steering.asking import chat
