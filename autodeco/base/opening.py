@@ -66,14 +66,14 @@ def open_base(
     return llm
 
 
-def open_vocabulary(model: str | os.PathLike | Layout) -> llama_cpp.Llama:
+def open_vocabulary(model: str | os.PathLike | Layout, n_ctx: int = 512) -> llama_cpp.Llama:
     """Open the vocabulary of ``model`` without its weights: enough to tokenize and detokenize, in little memory.
 
-    Raises InputError as ``open_base`` does.
+    ``n_ctx`` is what it says that a context has room for. Raises InputError as ``open_base`` does.
     """
     # llama.cpp makes a context even so, and warns that it is longer than the 0 tokens that it takes the model to know.
     with contextlib.redirect_stderr(io.StringIO()):
-        return open_base(model, vocab_only=True)
+        return open_base(model, vocab_only=True, n_ctx=n_ctx)
 
 
 def loaded(load: Callable[[], llama_cpp.Llama], path: str | os.PathLike) -> llama_cpp.Llama:

@@ -1,18 +1,22 @@
 """Compare heads with greedy, default and tuned settings, and with their own mean, on problems with known answers."""
 
 import argparse
+import contextlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from autodeco.errors import InputError
 from autodeco.evaluation.settings import DIAGNOSTICS, RULES, Settings
 from autodeco.servers.settings import ServerSettings
 from autodeco.settings.given import add_settings, given_values
-from autodeco.settings.machine import Machine
+from autodeco.settings.machine import Machine, Processes
 from autodeco.settings.options import Options, chosen_options, option
 from autodeco.terminal import one_line, say
 
 if TYPE_CHECKING:
+    from autodeco.evaluation.drawing import Source
     from autodeco.evaluation.tasks import TrainedOn
 
 
@@ -42,15 +46,16 @@ class Files(Options):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``autodeco eval``."""
-    add_settings(parser, Files, Settings, Machine, ServerSettings)
+    add_settings(parser, Files, Settings, Machine, Processes, ServerSettings)
 
 
 def run(args: argparse.Namespace) -> None:
     """Answer what is not answered yet, write the report, print the comparison."""
     from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
 
-    values = given_values(args, Files, Settings, Machine, ServerSettings)
-    files, machine, servers = (chosen_options(kind, values) for kind in (Files, Machine, ServerSettings))
+    values = given_values(args, Files, Settings, Machine, Processes, ServerSettings)
+    kinds = (Files, Machine, Processes, ServerSettings)
+    files, machine, processes, servers = (chosen_options(kind, values) for kind in kinds)
     settings = chosen_options(Settings, values | {"tasks": tuple(parse_specs(list(files.tasks)))})
     heads = _heads(files)
     excluded = read_questions(files.trained_on)
@@ -61,9 +66,11 @@ def run(args: argparse.Namespace) -> None:
         say(f"{files.training_problems}: {count} problems")
         return
     if servers.urls:
+        if processes != Processes():
+            raise InputError("servers draw the answers: leave out --processes and --gpus")
         settings = replace(settings, without=tuple(dict.fromkeys((*settings.without, *RULES))))
         say("servers give no logits: the rules that draw from them, and the diagnostics, are left out")
-    figures, written = _evaluate(files, heads, settings, machine, servers, tasks, excluded)
+    figures, written = _evaluate(files, heads, settings, machine, processes, servers, tasks, excluded)
     _print(figures)
     if figures["verdict"]:
         print(figures["verdict"])
@@ -86,6 +93,7 @@ def _evaluate(
     heads: Path | None,
     settings: Settings,
     machine: Machine,
+    processes: Processes,
     servers: ServerSettings,
     tasks: list,
     excluded: "TrainedOn",
@@ -98,27 +106,18 @@ def _evaluate(
     from autodeco.evaluation.results import task_figures, together
     from autodeco.evaluation.running import Runner
     from autodeco.evaluation.verdict import verdict
-    from autodeco.llama.opening import open_llama
     from autodeco.runs.provenance import provenance
 
     description = describe(settings, files.model, heads, excluded)
     opening = {"n_threads": machine.threads, "n_threads_batch": machine.threads, "n_gpu_layers": machine.gpu_layers}
     if servers.urls:
-        from autodeco import native
-        from autodeco.base.opening import open_vocabulary
-        from autodeco.servers.drawing import Servers
-
-        llm = open_vocabulary(files.model)
         description["drawn_at"] = "servers"
-        own = native.load_heads(heads) if heads else None
-        runner = Runner(llm, settings, files.output / ANSWERS, description, Servers(servers, llm, heads), own)
-    else:
-        llm = open_llama(files.model, heads, n_ctx=files.context, **opening)
-        runner = Runner(llm, settings, files.output / ANSWERS, description)
-    runner.check(tasks)
-    folder = claim(files.output, description)
-    passes = runner.run(tasks)
-    llm.close()
+    with contextlib.ExitStack() as stack:
+        source = _source(files, heads, settings, opening, processes, servers, stack)
+        runner = Runner(source.llm, settings, files.output / ANSWERS, description, source)
+        runner.check(tasks)
+        folder = claim(files.output, description)
+        passes = runner.run(tasks)
     if runner.given_up:
         say(given_up(runner.given_up))
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
@@ -134,6 +133,40 @@ def _evaluate(
     }
     figures["verdict"] = verdict(figures)
     return figures, report.write(figures, folder)
+
+
+def _source(
+    files: Files,
+    heads: Path | None,
+    settings: Settings,
+    opening: dict[str, Any],
+    processes: Processes,
+    servers: ServerSettings,
+    stack: contextlib.ExitStack,
+) -> "Source":
+    """What draws the answers until ``stack`` ends it."""
+    from autodeco import native
+    from autodeco.base.opening import open_vocabulary
+    from autodeco.evaluation.drawing import AtServers, Here, InProcesses, begin
+    from autodeco.llama.opening import open_llama
+    from autodeco.runs.workers import Workers
+
+    if servers.urls:
+        from autodeco.servers.drawing import Servers
+
+        llm = open_vocabulary(files.model)
+        source = AtServers(Servers(servers, llm, heads), llm, native.load_heads(heads) if heads else None)
+    elif processes == Processes():
+        source = Here(open_llama(files.model, heads, n_ctx=files.context, **opening), settings.slots)
+    else:
+        # half of the machine's cores in all, as one process has
+        threads = max(1, (os.cpu_count() or 1) // 2 // processes.processes)
+        opening = {name: threads if value is None else value for name, value in opening.items()}
+        given = (files.model, heads, settings.slots, {"n_ctx": files.context, **opening})
+        workers = stack.enter_context(Workers(processes.processes, processes.gpus, begin, *given))
+        source = InProcesses(files.model, heads, files.context, workers)
+    stack.callback(source.llm.close)
+    return source
 
 
 def _print(figures: dict) -> None:

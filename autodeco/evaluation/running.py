@@ -5,37 +5,32 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import llama_cpp
 from tqdm import tqdm
 
-from autodeco import batch, native
+from autodeco import batch
 from autodeco.base.token_bytes import TokenBytes
 from autodeco.base.tokenizer import Tokenizer
-from autodeco.batch import Answer, shared
-from autodeco.batch.request import check_requests
+from autodeco.batch import Answer
 from autodeco.data.json_lines import place_of
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.evaluation import methods, rivals
+from autodeco.evaluation.drawing import Here, Source
 from autodeco.evaluation.folders import claim, describe_answers
 from autodeco.evaluation.methods import Method
 from autodeco.evaluation.settings import OPTIONAL, Settings
-from autodeco.evaluation.spreads import Spreads
 from autodeco.evaluation.tasks import Task
 from autodeco.reports.token_texts import texts_of
 from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_folder
 from autodeco.settings.program import bar as progress_bar
-
-if TYPE_CHECKING:
-    from autodeco.servers.drawing import Servers
-
 
 SCORERS = max(1, min(8, (os.cpu_count() or 1) - 1))  # processes that score answers
 SCORING = 256  # answers that may wait for their scores, lost if the program ends meanwhile
@@ -64,8 +59,8 @@ class Runner:
     """Asks ``llm`` and keeps the answers in ``folder``, where an interrupted run finds them again.
 
     ``description`` is that of the run; answers lie in a folder for each part of it that decides them, so that another
-    run of which the same is true finds them too. Where ``servers`` are given, they draw the answers, with ``heads``,
-    and ``llm`` may be a vocabulary.
+    run of which the same is true finds them too. Where a ``source`` is given, it draws the answers, and ``llm`` may be
+    a vocabulary.
     """
 
     def __init__(
@@ -74,12 +69,11 @@ class Runner:
         settings: Settings,
         folder: Path,
         description: dict[str, Any],
-        servers: "Servers | None" = None,
-        heads: native.Heads | None = None,
+        source: Source | None = None,
     ):
         self._llm = llm
-        self._servers = servers
-        self._heads = heads if servers else llm._heads
+        self._source = source or Here(llm, settings.slots)
+        self._heads = self._source.heads
         self._settings = settings
         self._folder = folder
         self._description = description
@@ -94,16 +88,10 @@ class Runner:
                 try:
                     prompt = tuple(tokenizer.prompt_ids(problem["prompt"], problem.get("tools")))
                     request = batch.Request(prompt, methods.GREEDY.sampling, settings.max_tokens, 0, settings.stop)
-                    self._check(request)
+                    self._source.check(request)
                 except InputError as error:
                     what = str(error).removeprefix("prompt 0: ")
                     raise InputError(f"task {task.spec.name}, {place_of(problem)}{what}") from None
-
-    def _check(self, request: batch.Request) -> None:
-        if self._servers:
-            self._servers.check([request])
-        else:
-            check_requests([request], self._llm, None)
 
     def run(self, tasks: list[Task]) -> list[TaskPasses]:
         """Answer what is not answered yet, and return everything."""
@@ -202,39 +190,36 @@ class Runner:
             return
         wanted.sort(key=lambda request: request.index)
         pieces = TokenBytes(self._llm.model, special=True)
-        spreads = Spreads(lambda sample: chooses and logs[sample // samples].method.name == methods.AUTODECO.name)
+        guided = [i for i, log in enumerate(logs) if chooses and log.method.name == methods.AUTODECO.name]
+        noted = range(guided[0] * samples, (guided[0] + 1) * samples) if guided else range(0)
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
             for log in logs:
                 stack.enter_context(log)
-            answers = stack.enter_context(contextlib.closing(self._drawn(wanted, cut, spreads)))
-            scoring: deque[tuple[Answer, Future]] = deque()  # the model goes on meanwhile
+            answers = stack.enter_context(contextlib.closing(self._source.answer(wanted, cut, noted)))
+            # the model goes on meanwhile
+            scoring: deque[tuple[Answer, dict[str, list[float]], Future]] = deque()
 
             def write(waiting: int) -> None:
                 """Write what is scored, in order; wait for it while more than ``waiting`` are not."""
-                while scoring and (len(scoring) > waiting or scoring[0][1].done()):
-                    one, score = scoring.popleft()
+                while scoring and (len(scoring) > waiting or scoring[0][-1].done()):
+                    one, spreads, score = scoring.popleft()
                     method, sample = divmod(one.sample, samples)
                     right = task.was_right(score, self._scorer)
                     row = answer_row(replace(one, sample=sample), right, pieces, logs[method].method)
-                    logs[method].add(row | spreads.take(one))
+                    logs[method].add(row | spreads)
                     bar.update()
 
             try:
-                for one in answers:
-                    scoring.append((one, task.start(problems[one.prompt], one.text, one.finished, self._scorer)))
+                for one, spreads in answers:
+                    score = task.start(problems[one.prompt], one.text, one.finished, self._scorer)
+                    scoring.append((one, spreads, score))
                     write(SCORING)
                 write(0)
             finally:
                 seconds, tokens = time.perf_counter() - start, sum(log.new_tokens for log in logs)
                 for log in logs:
                     log.add_seconds(seconds * log.new_tokens / max(1, tokens))
-
-    def _drawn(self, wanted: list[batch.Request], cut: bool, spreads: "Spreads") -> Iterator[Answer]:
-        if self._servers:
-            return self._servers.answer(wanted)
-        model = (self._llm, wanted, self._heads, self._settings.slots)
-        return batch.answer(*model) if cut else shared.answer(*model, spreads.note)
 
 
 def file_name(method: Method) -> str:

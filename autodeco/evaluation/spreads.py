@@ -1,6 +1,6 @@
 """How spread the distributions were that answers were drawn from, noted while they are drawn."""
 
-from collections.abc import Callable
+from collections.abc import Container
 
 import numpy as np
 
@@ -9,15 +9,15 @@ from autodeco.batch import Answer
 
 
 class Spreads:
-    """The spread (autodeco.batch.rules) of each distribution that answers of AutoDeco were drawn from."""
+    """The spread (autodeco.batch.rules) of each distribution that the answers of samples ``wanted`` were drawn from."""
 
-    def __init__(self, is_wanted: Callable[[int], bool]):
-        self._is_wanted = is_wanted
+    def __init__(self, wanted: Container[int]):
+        self._wanted = wanted
         self._found: dict[tuple[int, int], list[tuple[float, float]]] = {}
 
     def note(self, index: int, samples: list[int], hidden: np.ndarray, logits: np.ndarray) -> None:
         """Note one of them, from which ``samples`` were drawn."""
-        if wanted := [sample for sample in samples if self._is_wanted(sample)]:
+        if wanted := [sample for sample in samples if sample in self._wanted]:
             spread = native.spread(logits[0])
             for sample in wanted:
                 self._found.setdefault((index, sample), []).append(spread)

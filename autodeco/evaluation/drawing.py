@@ -1,0 +1,111 @@
+"""Where the answers of an evaluation are drawn: by the model here, by processes that each have it, or at servers.
+
+Each gives an answer with what is noted of its distributions (``spreads``), JSON-ready.
+"""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp
+
+from autodeco import batch, native
+from autodeco.base.opening import open_vocabulary
+from autodeco.batch import Answer, Request, shared
+from autodeco.batch.request import check_requests
+from autodeco.evaluation.spreads import Spreads
+from autodeco.runs.workers import Run, Workers
+
+if TYPE_CHECKING:
+    from autodeco.servers.drawing import Servers
+
+PART = 2000  # answers that are drawn together: enough to keep slots busy, and few enough for processes to end together
+
+Drawn = tuple[Answer, dict[str, list[float]]]
+
+
+class Source(ABC):
+    """Draws answers, with ``heads``, if any, to prompts in the vocabulary of ``llm``."""
+
+    def __init__(self, llm: llama_cpp.Llama, heads: native.Heads | None):
+        self.llm, self.heads = llm, heads
+
+    def check(self, request: Request) -> None:
+        """Raise InputError for what cannot be asked."""
+        check_requests([request], self.llm, None)
+
+    @abstractmethod
+    def answer(self, wanted: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
+        """Yield answers to ``wanted``, those of a prompt behind each other, as they finish; ``cut`` says that more than
+        temperature and top-p cuts their distributions. Those of samples ``noted`` come with their spreads."""
+
+
+class Here(Source):
+    """Draws in this process, with the heads of ``llm``, in ``slots`` sequences."""
+
+    def __init__(self, llm: llama_cpp.Llama, slots: int):
+        super().__init__(llm, llm._heads)
+        self._slots = slots
+
+    def answer(self, wanted: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
+        for part in parts(wanted):
+            yield from self.answer_part(part, cut, noted)
+
+    def answer_part(self, part: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
+        """``answer`` for what is drawn together."""
+        model, spreads = (self.llm, part, self.heads, self._slots), Spreads(noted)
+        drawn = batch.answer(*model) if cut else shared.answer(*model, spreads.note)
+        with contextlib.closing(drawn) as answers:
+            for one in answers:
+                yield one, spreads.take(one)
+
+
+class InProcesses(Source):
+    """Draws in ``workers``, which ``begin`` with the model in ``model``; their number changes no answer."""
+
+    def __init__(self, model: Path, heads: Path | None, context: int, workers: Workers):
+        super().__init__(open_vocabulary(model, n_ctx=context), native.load_heads(heads) if heads else None)
+        self._workers = workers
+
+    def answer(self, wanted: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
+        jobs = ((part, cut, noted) for part in parts(wanted))
+        with contextlib.closing(self._workers.results(jobs)) as results:
+            yield from results
+
+
+def begin(model: Path, heads: Path | None, slots: int, opening: dict[str, Any]) -> Run:
+    """Open the model in a process, and return what draws with it."""
+    from autodeco.llama.opening import open_llama
+
+    return Here(open_llama(model, heads, **opening), slots).answer_part
+
+
+class AtServers(Source):
+    """Draws at ``servers``, which have ``heads``, and tell nothing of distributions."""
+
+    def __init__(self, servers: "Servers", llm: llama_cpp.Llama, heads: native.Heads | None):
+        super().__init__(llm, heads)
+        self._servers = servers
+
+    def check(self, request: Request) -> None:
+        self._servers.check([request])
+
+    def answer(self, wanted: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
+        with contextlib.closing(self._servers.answer(wanted)) as answers:
+            for one in answers:
+                yield one, {}
+
+
+def parts(wanted: list[Request]) -> Iterator[list[Request]]:
+    """``wanted`` in parts that are drawn together, each of whole prompts: the same wherever they are drawn."""
+    part: list[Request] = []
+    for _, of_prompt in groupby(wanted, key=lambda request: request.index):
+        part += of_prompt
+        if len(part) >= PART:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -1,0 +1,136 @@
+"""An evaluation whose answers are drawn by processes that each have the model."""
+
+import contextlib
+import json
+import os
+import signal
+
+import pytest
+
+from autodeco.errors import InputError
+from autodeco.evaluation import drawing
+from autodeco.evaluation.drawing import InProcesses, begin, parts
+from autodeco.evaluation.folders import describe
+from autodeco.evaluation.running import Runner
+from autodeco.evaluation.settings import Settings
+from autodeco.evaluation.tasks import Task, TaskSpec, TrainedOn
+from autodeco.llama.opening import open_llama
+from autodeco.runs.workers import Workers
+from builders.commands import refused
+from builders.random_heads import write_random_heads
+from builders.word_models import write_llama
+
+OPENING = {"n_ctx": 256, "n_threads": 1, "n_threads_batch": 1}
+SLOTS = 4
+
+
+def write_problems(folder, *prompts):
+    file = folder / "asked.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt, "answer": "a"}) + "\n" for prompt in prompts))
+    return file
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_llama(tmp_path_factory.mktemp("model") / "words.gguf")
+
+
+@pytest.fixture(scope="module")
+def heads(model):
+    return write_random_heads(model.parent / "heads.gguf", model)
+
+
+@pytest.fixture
+def asked(model, heads, tmp_path, monkeypatch):
+    """asked(begin, number of processes, folder) -> answers by split and method; of 0 processes, in this one."""
+    monkeypatch.setattr(drawing, "PART", 30)
+    file = write_problems(tmp_path, *(f"{word} she" for word in ("Hello", "once", "upon", "a", "time", "dog")))
+    spec = TaskSpec("asked", str(file))
+    settings = Settings(
+        (spec,), validation=2, test=4, samples=2, ks=(1,), max_tokens=5, temperatures=(0.5,), top_ps=(0.9,),
+        slots=SLOTS, without=("stock-defaults", "dynatemp", "top-n-sigma"),
+    )  # fmt: skip
+    description, task = describe(settings, model, heads, TrainedOn()), Task(spec, 0, 4, 2)
+
+    def ask(begun, number, folder):
+        with contextlib.ExitStack() as stack:
+            if number:
+                workers = stack.enter_context(Workers(number, 0, begun, model, heads, SLOTS, OPENING))
+                source = InProcesses(model, heads, OPENING["n_ctx"], workers)
+                llm = source.llm
+            else:
+                llm, source = open_llama(model, heads, **OPENING), None
+            stack.callback(llm.close)
+            runner = Runner(llm, settings, folder, description, source)
+            runner.check([task])
+            (passes,) = runner.run([task])
+        return {(split, name): of.rows for split in ("validation", "test") for name, of in vars(passes)[split].items()}
+
+    return ask
+
+
+def dies_in_its_second_part(*given):
+    run, jobs = begin(*given), []
+
+    def some(*job):
+        jobs.append(job)
+        if len(jobs) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from run(*job)
+
+    return some
+
+
+def test_the_number_of_processes_changes_nothing(asked, tmp_path):
+    here, one, two = (asked(begin, number, tmp_path / str(number)) for number in (0, 1, 2))
+    assert here == one == two
+    assert {"AutoDeco", "shuffle", "binned shuffle", "mean shift in 1/T"} <= {name for _, name in here}
+    texts = {row["text"] for row in here["test", "AutoDeco"]}
+    assert len(texts) > 4, "the answers are too alike to test anything"
+    assert len(here["validation", "AutoDeco"][0]["entropy"]) == 5
+
+
+def test_what_a_killed_process_had_answered_is_kept(asked, tmp_path):
+    with pytest.raises(InputError, match=r"a process that ran the model was ended \(signal 9\); start fewer processes"):
+        asked(dies_in_its_second_part, 1, tmp_path / "stopped")
+    kept = [len(file.read_text().splitlines()) for file in (tmp_path / "stopped").rglob("validation.*.jsonl")]
+    assert sum(kept) >= 30, "the first part is lost"
+    files = {file: file.read_text() for file in (tmp_path / "stopped").rglob("*.jsonl")}
+    again = asked(begin, 2, tmp_path / "stopped")
+    assert again == asked(begin, 0, tmp_path / "whole")
+    assert all(file.read_text().startswith(text) for file, text in files.items()), "answers are drawn again"
+
+
+def test_answers_to_a_prompt_are_drawn_together(asked, monkeypatch):
+    monkeypatch.setattr(drawing, "PART", 3)
+    rows = [type("Asked", (), {"index": index}) for index in (0, 0, 1, 1, 1, 1, 2)]
+    assert [[row.index for row in part] for part in parts(rows)] == [[0, 0, 1, 1, 1, 1], [2]]
+
+
+def test_a_prompt_that_fills_the_context_is_refused_before_any_process_starts(model, tmp_path):
+    file = tmp_path / "long.jsonl"
+    file.write_text(
+        "".join(json.dumps({"prompt": f"{i} Hello" + " she" * 300, "answer": "a"}) + "\n" for i in range(2))
+    )
+    settings = [
+        "--test",
+        1,
+        "--validation",
+        1,
+        "--samples",
+        1,
+        "--context",
+        256,
+        "--processes",
+        2,
+        "-o",
+        tmp_path / "o",
+    ]
+    error = refused("eval", model, "--tasks", file, *settings)
+    assert "fills the context of 256" in error
+
+
+def test_servers_take_no_processes(model, tmp_path):
+    file = write_problems(tmp_path, "Hello", "once")
+    settings = ["--test", 1, "--validation", 1, "--samples", 1, "--processes", 2, "--server", "http://127.0.0.1:1"]
+    assert "leave out --processes and --gpus" in refused("eval", model, "--tasks", file, *settings)
