@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from autodeco.data import statistics
+from autodeco.data.inverse_temperature import LEAST_TEMPERATURE
 
-LEAST_TEMPERATURE = 1e-2  # below, a token that is not the likeliest has no probability that float64 can hold
 ENTROPY_BINS = 5
 
 
@@ -43,8 +43,8 @@ def given_token(
     z = logits.astype(np.float64)
     z = z - z.max()
     z[np.isneginf(z)] = -1e9  # banned; keeps products with probability 0 finite
-    inverse, inverse_mean = 1.0 / max(setting[0], LEAST_TEMPERATURE), mean[0]
-    log_p, log_p_mean, log_p_plain = (_log_softmax(b * z) for b in (inverse, inverse_mean, 1.0))
+    inverse = 1.0 / max(setting[0], LEAST_TEMPERATURE)
+    log_p, log_p_mean, log_p_plain = (_log_softmax(b * z) for b in (inverse, mean[0], 1.0))
     below = np.cumsum(np.sort(np.exp(log_p))[::-1])
     return GivenToken(
         answer,

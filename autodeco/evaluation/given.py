@@ -8,6 +8,7 @@ import numpy as np
 from autodeco import native
 from autodeco.base.states import StatefulModel, StateReader, open_stateful
 from autodeco.base.tokenizer import Tokenizer
+from autodeco.data.inverse_temperature import inverse_mean
 from autodeco.evaluation.diagnostics import GivenToken, figures, given_token
 from autodeco.evaluation.methods import AUTODECO, DEFAULT
 from autodeco.evaluation.running import Pass, TaskPasses
@@ -46,7 +47,7 @@ class GivenAnswers:
             return None
         source = right[0]
         read = self.read(source, passes.task.test)
-        inverse = float(np.mean([1.0 / max(t, 1e-2) for *_, temperatures, _ in read for t in temperatures]))
+        inverse = inverse_mean([t for *_, temperatures, _ in read for t in temperatures])
         top_p = float(np.mean([p for *_, top_ps in read for p in top_ps]))
         tokens: list[GivenToken] = []
         for number, (prompt, ids, temperatures, top_ps) in enumerate(read):

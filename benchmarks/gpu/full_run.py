@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from last_number import right
 
+from autodeco.data.inverse_temperature import inverse_mean
 from autodeco.data.problems import read_problems
 from autodeco.heads import Heads
 from autodeco.hugging_face.model import HuggingFaceModel
@@ -25,8 +26,6 @@ from autodeco.rewards.arguments import FIRST_HEADS, RewardArguments
 from autodeco.rewards.hugging_face import HuggingFacePolicy
 from autodeco.rewards.loop import train_on_rewards
 from autodeco.rewards.measuring import GREEDY, Static
-
-LEAST = 0.01  # temperature that counts in the mean of 1/T
 
 
 def shuffled(temperature: np.ndarray, top_p: np.ndarray, device: str):
@@ -180,7 +179,7 @@ def main() -> None:
         judge(str(setting), setting, args.answers)
     for folder in (args.out / "both", args.out / "single", *(each for each in args.also if each.exists())):
         temperature, top_p = judge(folder.name, Heads.from_pretrained(folder).to(args.device), args.answers)
-        means = {"mean": temperature.mean(), "mean of 1/T": 1 / np.mean(1 / np.maximum(temperature, LEAST))}
+        means = {"mean": temperature.mean(), "mean of 1/T": 1 / inverse_mean(temperature)}
         for mean, value in means.items():
             judge(f"{folder.name}, fixed at the {mean}", Static(float(value), float(top_p.mean())), args.answers)
         judge(f"{folder.name}, shuffled", shuffled(temperature, top_p, args.device), args.answers)

@@ -20,11 +20,11 @@ from last_number import right
 from tqdm import tqdm
 
 from autodeco.batch.request import Sampling
+from autodeco.data.inverse_temperature import inverse_mean
 from autodeco.data.problems import read_problems
 from autodeco.data.statistics import interval
 from autodeco.runs.workers import Workers
 
-LEAST = 0.01  # temperature that counts in the mean of 1/T
 PAIRS = 50_000  # that each part hands back
 SEED = 4242
 
@@ -65,7 +65,7 @@ def derived(name: str, pairs: np.ndarray, answers: int | None) -> list[Way]:
     from autodeco.evaluation.rivals.shuffle import ShuffledPairs
 
     temperature, top_p = pairs.T.astype(float)
-    inverse = 1 / np.mean(1 / np.maximum(temperature, LEAST))
+    inverse = 1 / inverse_mean(temperature)
     found = []
     for mean, value in (("mean", temperature.mean()), ("mean of 1/T", inverse)):
         sampling = Sampling(temperature=float(value), top_p=float(top_p.mean()), heads="none")

@@ -164,6 +164,11 @@ def test_the_shuffle_draws_the_heads_pairs_alike():
     assert inverse_mean.method(rows).sampling == Sampling(0.6, round(1.3 / 3, 4), heads="none")
 
 
+def test_greedy_tokens_count_as_a_low_temperature_in_the_mean_of_1_by_t():
+    rows = [{"temperature": [0.0, 0.0001, 0.5, 0.5], "top_p": [1.0] * 4}]
+    assert inverse_mean.method(rows).sampling.temperature == round(4 / (100 + 100 + 2 + 2), 4)
+
+
 def test_the_binned_shuffle_keeps_what_entropy_and_top_probability_tell():
     random = np.random.default_rng(3)
     rows = noted(random)

@@ -2,14 +2,14 @@
 
 import numpy as np
 
+from autodeco.data.inverse_temperature import inverse_mean
 from autodeco.evaluation.methods import Method, held
 
 NAME = "mean shift in 1/T"
-LEAST = 1e-4  # temperatures are noted with four digits
 
 
 def method(rows: list[dict]) -> Method:
     """The method, by what heads predicted in the answers ``rows``."""
     temperatures = np.concatenate([row["temperature"] for row in rows])
     top_ps = np.concatenate([row["top_p"] for row in rows])
-    return held(NAME, 1.0 / float(np.mean(1.0 / np.maximum(temperatures, LEAST))), float(top_ps.mean()))
+    return held(NAME, 1.0 / inverse_mean(temperatures), float(top_ps.mean()))
