@@ -105,8 +105,18 @@ class _Step(NamedTuple):
 
     slots: list[Slot]
     hidden: np.ndarray
-    logits: np.ndarray
+    logits: Future[np.ndarray]
     drawn: list[Future[list[Drawn]]]
+
+
+def _draw_part(
+    groups: list[list[Draws]],
+    hidden: np.ndarray,
+    logits: Future[np.ndarray],
+    part: slice,
+    heads: native.Heads | None,
+) -> list[Drawn]:
+    return draw_rows(groups[part], hidden[part], logits.result()[part], heads)
 
 
 class _Lane:
@@ -131,11 +141,15 @@ class _Lane:
             return
         self._active = self._context.gathered(self._active)
         slots, groups = list(self._active), list(self._active.values())
-        hidden, logits = self._context.states(slots, [group[0].last for group in groups])
-        drawn = self._context.readers = []
+        hidden = self._context.states(slots, [group[0].last for group in groups])
+        # in another thread: logits are copied from a GPU while the next context computes
+        logits = pool.submit(self._context.logits, len(slots))
+        drawn = []
+        self._context.readers = [logits]
         size = -(-len(slots) // parts)
         for part in (slice(i, i + size) for i in range(0, len(slots), size)):
-            drawn.append(pool.submit(draw_rows, groups[part], hidden[part], logits[part], heads))
+            drawn.append(pool.submit(_draw_part, groups, hidden, logits, part, heads))
+            self._context.readers.append(drawn[-1])
         self._step = _Step(slots, hidden, logits, drawn)
 
     def end_step(self, seen: Seen | None) -> list[Answer]:
@@ -150,7 +164,7 @@ class _Lane:
             if seen:
                 samples = [drawing.request.sample for drawing in group]
                 here = slice(index, index + 1)
-                seen(group[0].request.index, samples, step.hidden[here], step.logits[here])
+                seen(group[0].request.index, samples, step.hidden[here], step.logits.result()[here])
             for drawing in group:
                 row = next(rows)
                 if finish := drawing.add(row):

@@ -122,9 +122,9 @@ class StateContext(BatchContext):
         slot.prompt = prompt if prompt and common >= len(prompt) - 1 else None
         self._free.append(slot)
 
-    def states(self, slots: list[Slot], tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def states(self, slots: list[Slot], tokens: list[int]) -> np.ndarray:
         """Decode one token of each of ``slots``, which stand in the order of their sequences; return hidden states
-        [n, H], a copy, and logits [n, V], valid until the next step."""
+        [n, H], a copy."""
         self.flush()
         self._check()
         self._states.clear()
@@ -132,5 +132,8 @@ class StateContext(BatchContext):
         for slot, token in zip(slots, tokens, strict=True):
             slot.held.append(token)
         self.flush()
-        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._ctx), (len(slots), self._n_vocab))
-        return self._states.rows(), logits
+        return self._states.rows()
+
+    def logits(self, number: int) -> np.ndarray:
+        """Wait until the logits [number, V] of the last step are copied from the device; valid until the next step."""
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._ctx), (number, self._n_vocab))

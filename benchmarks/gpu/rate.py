@@ -5,15 +5,20 @@ Each configuration is HOW:PROCESSESxSLOTSxTHREADS[xCONTEXTS]. HOW is "shared", a
 processes answer other problems at the same time; tokens of answers that are not complete count. A line of JSON for each
 configuration has the rate, the rows that the model computed a second, and the seconds of a process in:
 
-  decode   llama_decode: building the graph, the model up to the hidden states, prompts
-  logits   waiting for the rest of the model and the copy of the logits
+  decode   llama_decode: building the graph, the model, prompts
   hidden   copying the hidden states
-  draws    waiting for draws
+  waiting  waiting for draws
   slots    copies and moves of sequences, and prompts that begin, without their decoding
   rest     everything else: Python's own cost of tokens and steps
 
-"thread_draws" are the seconds of all threads that draw, and "native_draws" those in the draws themselves. With
---profile, the lines that cProfile finds most time in are printed for the first process.
+and, summed over the threads that draw, in
+
+  thread_logits   waiting for the copy of the logits
+  thread_waiting  waiting for the thread that does
+  thread_draws    draws by settings, heads and rules, and among them
+  thread_native   those by settings and heads
+
+With --profile, the lines that cProfile finds most time in are printed for the first process.
 """
 
 import argparse
@@ -38,7 +43,8 @@ LONGEST_START = 120  # seconds that the first process waits for the last
 
 
 class Clock:
-    """Seconds by what they were spent on; what one named call spends in another belongs to the inner one."""
+    """Seconds by what they were spent on; what one named call spends in another belongs to the inner one. Those of
+    other threads than the first have names of their own."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
@@ -56,7 +62,8 @@ class Clock:
                 result = call(*args, **options)
             finally:
                 spent = time.perf_counter() - start
-                self.seconds[what] += spent - self._inner.seconds
+                is_main = threading.current_thread() is threading.main_thread()
+                self.seconds[what if is_main else f"thread_{what}"] += spent - self._inner.seconds
                 self._inner.seconds = outer + spent
             if count:
                 self.counts[what] += count(result)
@@ -75,15 +82,15 @@ def watch(clock: Clock) -> None:
     from autodeco.batch import context, shared, shared_context
 
     clock.wrap(llama_cpp, "llama_decode", "decode", lambda _: 1)
-    clock.wrap(llama_cpp, "llama_get_logits", "logits")
+    clock.wrap(shared_context.StateContext, "logits", "logits")
     clock.wrap(native.HiddenStates, "rows", "hidden")
-    clock.wrap(shared_context.StateContext, "states", "rest", lambda found: len(found[1]))  # rows
+    clock.wrap(shared_context.StateContext, "states", "rest", len)  # rows
     for name in ("gathered", "branches", "begin", "release"):
         clock.wrap(shared_context.StateContext, name, "slots")
-    clock.wrap(Future, "result", "draws")
-    clock.wrap(native, "draw_from_rows", "native_draws")
-    clock.wrap(shared, "draw_rows", "thread_draws", len)
-    clock.wrap(context.BatchContext, "step", "logits", len)
+    clock.wrap(Future, "result", "waiting")
+    clock.wrap(native, "draw_from_rows", "native")
+    clock.wrap(shared, "draw_rows", "draws", len)
+    clock.wrap(context.BatchContext, "step", "step", len)
 
 
 class Answering:
@@ -164,10 +171,10 @@ class Answering:
     def _found(self, spent: float, complete: int, is_over: bool) -> dict:
         counts, seconds = self._clock.counts, dict(self._clock.seconds)
         in_graph = self._how == "graph"
-        threads = {name: seconds.pop(name, 0.0) for name in ("thread_draws", "native_draws")}
-        threads["thread_draws"] += threads["native_draws"]
-        seconds["rest"] = spent - sum(value for name, value in seconds.items() if name != "rest")
-        tokens = counts["logits" if in_graph else "thread_draws"]
+        if "thread_draws" in seconds:
+            seconds["thread_draws"] += seconds["thread_native"]
+        seconds["rest"] = spent - sum(seconds[name] for name in seconds if not name.startswith(("rest", "thread_")))
+        tokens = counts["step" if in_graph else "draws"]
         return {
             "spent": spent,
             "tokens": tokens,
@@ -175,7 +182,7 @@ class Answering:
             "decodes": counts["decode"],
             "answers": complete,
             "ran_out": is_over,
-            "seconds": seconds | threads,
+            "seconds": seconds,
         }
 
 
