@@ -6,6 +6,7 @@ import numpy as np
 
 from autodeco.data import statistics
 from autodeco.evaluation import methods
+from autodeco.evaluation.by_family import by_family
 from autodeco.evaluation.final_answers import votes_of
 from autodeco.evaluation.methods import Method
 from autodeco.evaluation.running import Pass, TaskPasses, mean_of
@@ -49,6 +50,7 @@ def task_figures(passes: TaskPasses, settings: Settings) -> dict[str, Any]:
         "seconds": sum(answers.seconds for answers in everything),
         "tokens": sum(row["tokens"] for answers in everything for row in answers.rows),
         "methods": found,
+        "families": by_family({name: rates(of, n, 1) for name, of in passes.test.items()}, passes.task.test),
         BEST: _best({name: passes.validation[name] for name in static}, v),
         ORACLE: _best({name: passes.test[name] for name in static}, n),
         "rules": _rules(passes, v, n),

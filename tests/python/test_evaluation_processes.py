@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from autodeco import cli
 from autodeco.errors import InputError
 from autodeco.evaluation import drawing
 from autodeco.evaluation.drawing import InProcesses, begin, parts
@@ -24,9 +25,9 @@ OPENING = {"n_ctx": 256, "n_threads": 1, "n_threads_batch": 1}
 SLOTS = 4
 
 
-def write_problems(folder, *prompts):
+def write_problems(folder, *prompts, **others):
     file = folder / "asked.jsonl"
-    file.write_text("".join(json.dumps({"prompt": prompt, "answer": "a"}) + "\n" for prompt in prompts))
+    file.write_text("".join(json.dumps({"prompt": prompt, "answer": "a", **others}) + "\n" for prompt in prompts))
     return file
 
 
@@ -128,6 +129,59 @@ def test_a_prompt_that_fills_the_context_is_refused_before_any_process_starts(mo
     ]
     error = refused("eval", model, "--tasks", file, *settings)
     assert "fills the context of 256" in error
+
+
+def test_the_command_draws_in_processes_and_reports_by_family(model, heads, tmp_path, capsys):
+    prompts = [f"{word} she" for word in ("Hello", "once", "upon", "a", "time", "dog")]
+    asked = [(f"{one} {prompt}", family) for prompt in prompts for one, family in (("a", "short|er"), ("the", "other"))]
+    file = tmp_path / "asked.jsonl"
+    problems = [{"prompt": text, "answer": family, "family": family} for text, family in asked]
+    file.write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    settings = [
+        "--test",
+        8,
+        "--validation",
+        4,
+        "--samples",
+        2,
+        "--ks",
+        1,
+        2,
+        "--context",
+        256,
+        "--max-tokens",
+        12,
+        "--stop",
+        "e",
+    ]
+    settings += ["--temperatures", 0.5, "--top-ps", 0.9, "--without", "rivals", "--slots", 4, "--threads", 1]
+    settings += ["--processes", 2, "--heads", heads, "-o", tmp_path / "output"]
+    task = f"{file}:python:test_evaluation_processes:is_of_the_other_family"
+    assert cli.main([str(one) for one in ("eval", model, "--tasks", task, *settings)]) == 0
+    (folder,) = (file.parent for file in (tmp_path / "output").glob("*/report.json"))
+    (found,) = json.loads((folder / "report.json").read_text())["tasks"]
+    numbers = {family: of["problems"] for family, of in found["families"].items()}
+    assert sorted(numbers) == ["other", "short|er"]
+    assert sum(numbers.values()) == 8
+    finished = {name: method["finished"] for name, method in found["methods"].items()}
+    assert found["families"]["short|er"]["pass_at_1"] == dict.fromkeys(finished, 0.0)
+    whole = {name: method["pass_at"]["1"]["value"] for name, method in found["methods"].items()}
+    ours = {name: numbers["other"] * rate / 8 for name, rate in found["families"]["other"]["pass_at_1"].items()}
+    assert ours == pytest.approx(whole)
+    assert any(whole.values()), "nothing is right: this tests nothing"
+    assert (
+        f"| method | other, {numbers['other']} | short\\|er, {numbers['short|er']} |"
+        in (folder / "report.md").read_text()
+    )
+    assert (
+        f"<th>other, {numbers['other']}</th><th>short|er, {numbers['short|er']}</th>"
+        in (folder / "report.html").read_text()
+    )
+
+
+def is_of_the_other_family(problem, text):
+    """A checker: named by python:test_evaluation_processes:is_of_the_other_family."""
+    return float(problem["answer"] == "other")
 
 
 def test_servers_take_no_processes(model, tmp_path):
