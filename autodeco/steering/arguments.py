@@ -29,6 +29,8 @@ class SteeringArguments(Options):
     ranking: float = option(1.0, "weight of answers' means: their ranking, and their hold", least=0.0)
     margin: float = option(0.5, "of one level in the ranking, in the argument of a sigmoid", least=0.01)
     ridge: float = option(0.3, "of the regression that learning begins with", least=0.0)
+    presence: bool = option(False, "learning begins with whether there is a command as well, not its level alone")
+    units: int = option(0, "of a head's 256 that read commands; the others stay. 0: all learn", least=0, most=256)
     temperature_gain: float = option(4.0, "of what is read of a command, in the argument of T's sigmoid", least=0.0)
     top_p_gain: float = option(2.0, "of what is read of a command, in the argument of P's sigmoid", least=0.0)
     calibrate: bool = option(True, "end with a bias that keeps the means of texts without a command")

@@ -10,7 +10,7 @@ of a token are computed once a round.
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -113,10 +113,12 @@ def _learned(
     if begun is None:
         level = answers.level.flatten()
         weight = (torch.where(level == 0, arguments.hold, 1.0) / answers.counts)[answers.answer]
-        read = readout(hidden, level[answers.answer], weight, arguments.ridge)
-        install(heads.temp_head.mlp, read, hidden, arguments.temperature_gain)
+        kinds = (level, level.abs()) if arguments.presence else (level,)
+        reads = [readout(hidden, kind[answers.answer], weight, arguments.ridge) for kind in kinds]
+        install(heads.temp_head.mlp, reads, hidden, arguments.temperature_gain, arguments.units)
     steps = temperature_steps(before, arguments.low_factor, arguments.high_temperature)
-    first = _fit(heads.temp_head.mlp, hidden, steps, answers, arguments, number, head=0)
+    others = _others(heads.temp_head.mlp, base.temp_head.mlp, arguments)
+    first = _fit(heads.temp_head.mlp, hidden, steps, answers, arguments, number, 0, others)
     temperature = heads.temperature(hidden).detach()
     known = features(policy, answers.hidden, (before, temperature)) if base.prob_stats else [None, None]
     top_p = base.top_p(hidden, before, known[0])
@@ -124,17 +126,34 @@ def _learned(
         [hidden, t.unsqueeze(-1), *([] if k is None else [k])] for t, k in ((before, known[0]), (temperature, known[1]))
     ]
     if begun is None:
-        install(heads.top_p_head.mlp, read, torch.cat(columns[0], -1), arguments.top_p_gain)
+        install(heads.top_p_head.mlp, reads, torch.cat(columns[0], -1), arguments.top_p_gain, arguments.units)
     steps = top_p_steps(top_p, arguments.low_top_p_factor, arguments.high_top_p)
-    second = _fit(heads.top_p_head.mlp, torch.cat(columns[1], -1), steps, answers, arguments, number, head=1)
+    others = _others(heads.top_p_head.mlp, base.top_p_head.mlp, arguments)
+    second = _fit(heads.top_p_head.mlp, torch.cat(columns[1], -1), steps, answers, arguments, number, 1, others)
     figures = {"temperature_loss": first, "top_p_loss": second, "mean_temperature": float(temperature.mean())}
     return heads.requires_grad_(False), figures
 
 
+def _others(mlp, first, arguments: SteeringArguments) -> Tensor | None:
+    """Return which hidden units [k] of ``mlp`` are still those of the ``first`` heads, if these are to stay."""
+    if not arguments.units:
+        return None
+    return (mlp[0].weight == first[0].weight).all(1).nonzero().squeeze(-1)
+
+
 def _fit(
-    mlp, inputs: Tensor, steps: Steps, answers: Drawn, arguments: SteeringArguments, number: int, head: int
+    mlp,
+    inputs: Tensor,
+    steps: Steps,
+    answers: Drawn,
+    arguments: SteeringArguments,
+    number: int,
+    head: int,
+    others: Tensor | None,
 ) -> float:
-    """Update one head's ``mlp`` from ``inputs`` [n, width], which is to show the levels of ``answers`` in ``steps``."""
+    """Update one head's ``mlp`` from ``inputs`` [n, width], which is to show the levels of ``answers`` in ``steps``;
+    hidden units ``others`` [k] stay."""
+    stays = None if others is None else [each.clone() for each in _weights(mlp, others)]
     mlp.requires_grad_(True)
     optimizer = torch.optim.AdamW(mlp.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay)
     batches = list(_batches(answers, arguments, number, head))
@@ -157,12 +176,25 @@ def _fit(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(mlp.parameters(), CLIP)
         optimizer.step()
+        if others is not None:
+            _set_weights(mlp, others, stays)
         if step >= len(batches) - last:
             total += float(loss.detach()) / last
     mlp.requires_grad_(False)
     if arguments.calibrate:
         calibrate(mlp, inputs, steps.first, answers, 1 + arguments.neutral)
     return total
+
+
+@torch.no_grad()
+def _weights(mlp, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all weights of hidden ``units`` [k]."""
+    return mlp[0].weight[units], mlp[0].bias[units], mlp[2].weight[:, units]
+
+
+@torch.no_grad()
+def _set_weights(mlp, units: Tensor, weights: Sequence[Tensor]) -> None:
+    mlp[0].weight[units], mlp[0].bias[units], mlp[2].weight[:, units] = weights
 
 
 @torch.no_grad()

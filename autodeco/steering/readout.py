@@ -12,6 +12,7 @@ A head can read v with two of its hidden units, relu(v) and relu(-v), which rais
 whose part in that sum varies least are given away for them. The first heads' predictions stay where v is 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,17 +56,27 @@ def readout(hidden: Tensor, level: Tensor, weight: Tensor, ridge: float) -> Read
     return Readout(found.float(), -(found @ mean).float())
 
 
-def install(mlp: nn.Sequential, read: Readout, inputs: Tensor, gain: float) -> None:
-    """Have ``mlp`` add ``gain`` x v to its result; ``inputs`` [n, width] choose the two units."""
+def install(mlp: nn.Sequential, reads: Sequence[Readout], inputs: Tensor, gain: float, units: int = 0) -> Tensor:
+    """Have ``mlp`` add ``gain`` x v of the first of ``reads`` to its result, and return which units read v [k].
+
+    ``inputs`` [n, width] choose as many ``units`` as are wanted, at least two for each of ``reads``. What the others
+    read, relu(v - c) and relu(c - v) for several c, has no part in the result until it is learned.
+    """
     with torch.no_grad():
         parts = torch.relu(mlp[0](inputs)) * mlp[2].weight[0]
-        first, second = parts.std(0).argsort()[:2].tolist()
-        mlp[2].bias += parts[:, [first, second]].mean(0).sum()
-        for unit, sign in ((first, 1.0), (second, -1.0)):
+        given = parts.std(0).argsort()[: max(units, 2 * len(reads))]
+        mlp[2].bias += parts[:, given].mean(0).sum()
+        values = [read(inputs[:, : len(read.weight)]) for read in reads]
+        pairs = len(given) / (2 * len(reads))
+        for place, unit in enumerate(given.tolist()):
+            sign, number = (1.0, -1.0)[place % 2], place // 2
+            read, v, at = reads[number % len(reads)], values[number % len(reads)], number // len(reads)
+            spread = (-1) ** at * at / pairs  # of two standard deviations; the first one is in the middle
             mlp[0].weight[unit] = 0
             mlp[0].weight[unit, : len(read.weight)] = sign * read.weight
-            mlp[0].bias[unit] = sign * read.bias
-            mlp[2].weight[0, unit] = sign * gain
+            mlp[0].bias[unit] = sign * (read.bias - 2 * spread * v.std())
+            mlp[2].weight[0, unit] = sign * gain if number == 0 else 0.0
+    return given
 
 
 def _sum(hidden: Tensor, share: Tensor) -> Tensor:

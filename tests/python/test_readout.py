@@ -48,6 +48,24 @@ def test_a_head_adds_what_is_read_and_is_else_as_it_was():
             mlp[0].bias[unit] = 1
         before = mlp(inputs).squeeze(-1)
         read = Readout(torch.randn(WIDTH), torch.tensor(0.3))
-        install(mlp, read, inputs, gain=2.5)
+        assert sorted(install(mlp, [read], inputs, gain=2.5).tolist()) == [4, 7]
         after = mlp(inputs).squeeze(-1)
     assert torch.allclose(after, before + 2.5 * read(inputs[:, :WIDTH]), atol=1e-4)
+
+
+def test_more_units_read_and_add_nothing_until_they_have_learned():
+    torch.manual_seed(0)
+    mlp, inputs = Heads(WIDTH).temp_head.mlp, torch.randn(500, WIDTH)
+    with torch.no_grad():
+        before = mlp(inputs).squeeze(-1)
+        reads = [Readout(torch.randn(WIDTH), torch.tensor(0.3)) for _ in range(2)]
+        given = install(mlp, reads, inputs, gain=2.5, units=12)
+        assert len(given) == 12
+        assert torch.allclose(mlp(inputs).squeeze(-1), before + 2.5 * reads[0](inputs), atol=1e-4)
+        active = (mlp[0](inputs)[:, given] > 0).float().mean(0)
+    assert active.min() > 0.01
+    assert active.max() < 0.99
+    assert (
+        len({(*row, b) for row, b in zip(mlp[0].weight[given].tolist(), mlp[0].bias[given].tolist(), strict=True)})
+        == 12
+    )

@@ -204,6 +204,17 @@ def test_a_round_may_go_on_from_the_one_before(told):
     assert not torch.equal(weights[False][1], going_on)
 
 
+def test_a_few_units_may_learn_while_the_others_stay(told):
+    policy, base, arguments, _ = told
+    given = replace(arguments, prompts=20, epochs=2, units=16, presence=True, weight_decay=1.0, continued=True)
+    heads = learn(policy, base, given)
+    for mlp, first in ((heads.temp_head.mlp, base.temp_head.mlp), (heads.top_p_head.mlp, base.top_p_head.mlp)):
+        same = (mlp[0].weight == first[0].weight).all(1)
+        assert int(same.sum()) == 256 - 16
+        assert torch.equal(mlp[2].weight[:, same], first[2].weight[:, same])
+        assert torch.equal(mlp[0].bias[same], first[0].bias[same])
+
+
 def test_the_last_bias_keeps_the_mean_of_texts_that_ask_for_nothing():
     torch.manual_seed(0)
     mlp = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
