@@ -13,8 +13,8 @@ from autodeco.batch.rules import Row
 from autodeco.batch.shared import answer
 from autodeco.errors import InputError
 from autodeco.evaluation import rivals
-from autodeco.evaluation.rivals import adaptive_p, edt, greedy_threshold, inverse_mean, phases, shuffle
-from autodeco.evaluation.rivals.stock_chain import distribution
+from autodeco.evaluation.rivals import adaptive_p, edt, greedy_threshold, inverse_mean, phases, shuffle, stock_chain
+from autodeco.evaluation.rivals.stock_chain import Candidates, distribution, left_by
 from autodeco.evaluation.settings import ALL_RIVALS, RIVALS
 
 LOGITS = np.array([2.0, 1.5, 1.4, 0.3, -0.5, -1.0, -2.5, -6.0], np.float32)
@@ -85,9 +85,33 @@ def agree(tokens, p):
 def test_rules_of_llama_cpp_draw_from_what_its_samplers_leave(name, p):
     assert 2 <= np.count_nonzero(p) < len(p), "tests a cut"
     rule, random, row = named(name), np.random.default_rng(1), Row(LOGITS)
-    tokens, found = distribution(LOGITS, rule.samplers)
+    tokens, found = distribution(row, rule.samplers)
     assert np.bincount(tokens, found, minlength=len(p)) == pytest.approx(p, abs=1e-5)
     assert agree(np.array([rule.choose(row, random) for _ in range(DRAWS)]), p)
+
+
+@pytest.mark.parametrize("name", ["top-k 40 P 0.95 min-p 0.05 T 0.8", "dynatemp 0.8 range 0.4", "min-p 0.1 T 1.5"])
+@pytest.mark.parametrize("scale", [2.0, 12.0])
+def test_samplers_leave_the_same_of_the_tokens_that_the_first_can_leave(name, scale, monkeypatch):
+    """Of a large vocabulary the samplers see few tokens, and find the very numbers that they find in all."""
+    logits = (scale * np.random.default_rng(4).standard_normal(20_000)).astype(np.float32)
+    logits[::7] = -np.inf
+    samplers = named(name).samplers
+    few = left_by(samplers[0], logits)
+    assert len(few) < 20_000 / 4
+    tokens, p = distribution(Row(logits), samplers)
+    monkeypatch.setattr(stock_chain, "left_by", lambda sampler, logits: None)
+    every, exact = distribution(Row(logits), samplers)
+    assert (tokens.tolist(), p.tolist()) == (every.tolist(), exact.tolist())
+
+
+def test_candidates_are_all_where_no_cut_bounds_them():
+    logits = np.arange(300, dtype=np.float32)
+    assert left_by(("top_n_sigma", (1.0,)), logits) is None
+    assert left_by(("top_k", (3,)), logits) is None, "more than there are blocks"
+    assert left_by(("min_p", (0.0, 1)), logits) is None
+    assert left_by(("top_k", (2,)), logits).tolist() == list(range(254, 300))
+    assert Candidates(logits, np.array([5, 7])).rows()["id"].tolist() == [5, 7]
 
 
 def adapted(mean, target):
