@@ -25,8 +25,7 @@ from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_file
 from autodeco.runs.names import beside
 from autodeco.runs.provenance import file_hash
-from autodeco.settings.limits import MOST_THREADS
-from autodeco.settings.options import checked
+from autodeco.settings.machine import Processors
 from autodeco.settings.program import bar
 
 if TYPE_CHECKING:
@@ -59,6 +58,7 @@ def rollout(
     threads: int | None = None,
     progress: bool = True,
     servers: "ServerSettings | None" = None,
+    gpu_layers: int = 0,
 ) -> RolloutResult:
     """Answer every problem ``settings.n`` times and write the answers that score enough to ``output``, as JSON lines.
 
@@ -70,7 +70,7 @@ def rollout(
     answers, with their own heads where ``heads_path`` names the same. Raises InputError for bad input.
     """
     settings, output = settings or RolloutSettings(), Path(output)
-    threads = checked("threads", threads, int | None, 1, MOST_THREADS) or os.cpu_count()
+    machine = Processors(threads, gpu_layers)
     _refuse_existing(output)
     checker(settings.checker)
     problems = read_problems(problems_path)
@@ -87,7 +87,7 @@ def rollout(
         if servers is not None and servers.urls:
             draw = _draw_at(servers, settings, layout, heads_path, prompts)
         else:
-            draw = _drawing(settings, layout, heads, prompts, threads)
+            draw = _drawing(settings, layout, heads, prompts, machine)
         setting = _setting(settings, model_path, heads_path)
         with (
             log,
@@ -139,11 +139,11 @@ def _drawing(
     layout: Layout,
     heads: native.Heads | None,
     prompts: dict[int, list[int]],
-    threads: int,
+    machine: Processors,
 ) -> Drawing:
     """What yields problems with all their answers, in order of the samples, as they are complete."""
     longest = max(map(len, prompts.values()), default=0) + settings.max_tokens
-    llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), n_threads=threads, n_threads_batch=threads)
+    llm = open_base(layout, n_ctx=max(LEAST_CONTEXT, longest), **machine.opening)
 
     def draw(wanted: list[int]) -> Iterator[tuple[int, list[Answer]]]:
         for index in wanted:

@@ -54,9 +54,8 @@ def measure(model: Path, heads: Path | None, runs: Runs, machine: Machine) -> di
     from autodeco.llama.opening import open_llama
     from autodeco.settings.program import bar
 
-    threads, tokens = machine.threads, runs.tokens
-    options = {"n_threads": threads, "n_threads_batch": threads, "n_gpu_layers": machine.gpu_layers}
-    options["n_ctx"] = len(PROMPT) + tokens + 8
+    tokens = runs.tokens
+    options = {**machine.opening, "n_ctx": len(PROMPT) + tokens + 8}
     with_heads = open_llama(model, heads, **options)
     prompt = with_heads.tokenize(PROMPT.encode())
     scaled = _multipliers(with_heads, prompt, tokens)

@@ -37,7 +37,13 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.traces import collect
 
     manifest = collect(
-        files.model, files.data, files.output, settings, processors.threads, commands_path=files.control_commands
+        files.model,
+        files.data,
+        files.output,
+        settings,
+        processors.threads,
+        commands_path=files.control_commands,
+        gpu_layers=processors.gpu_layers,
     )
     say(f"{files.output}: {manifest.tokens} tokens of {manifest.next_record} records in {len(manifest.shards)} shards")
     say(

@@ -12,7 +12,7 @@ import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from autodeco.commands.training_run import answering_policy
+from autodeco.commands.training_run import answering_policy, refuse_other
 from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Processors
@@ -58,12 +58,13 @@ def run(args: argparse.Namespace) -> int:
 
     values = given_values(args, *SETTINGS)
     files, steering, measured, answering, processors = (chosen_options(kind, values) for kind in SETTINGS)
+    refuse_other(values, answering.answers_from)
     if files.output.exists() and not files.output.is_dir():
         raise InputError(f"{files.output}: is a file; choose a folder with -o")
     base = Heads.from_pretrained(files.init)
     with locked_folder(files.output):
         run = Run(files.output, {"model": str(files.model), "init": str(files.init), **asdict(steering)})
-        policy = answering_policy(files.model, steering.max_tokens, answering, processors.threads)
+        policy = answering_policy(files.model, steering.max_tokens, answering, processors)
         figures = finish(run, policy, base, steering, measured, _tell)
     _show(figures)
     say(f"{files.output}: the heads, and report.html; next: autodeco-export {files.output} --base MODEL.gguf")

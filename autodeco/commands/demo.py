@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     check_gguf(model)
     console = Console(highlight=False, soft_wrap=True)
     wanted = Wanted(
-        model, files.output, TASKS, "pass@1", settings.judged_samples, settings.seed, MAX_TOKENS, processors.threads
+        model, files.output, TASKS, "pass@1", settings.judged_samples, settings.seed, MAX_TOKENS, processors
     )
     problems = Split(settings.test, settings.validation, settings.training)
     with locked_folder(files.output):
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         take_folder(files.output, "demo.json", "demo", described)
         tuning = Tuning(wanted, Given(problems, _learning(settings), TEMPERATURES), console)
         if not tuning.file("report.html").exists():
-            console.print(_how_long(model, settings, processors.threads))
+            console.print(_how_long(model, settings, processors))
         if code := tuning.run():
             return code
         picture = tuning.file("comparison.svg")
@@ -96,14 +96,14 @@ def _learning(settings: Settings) -> list:
     return [*flags, "--validation-samples", 4, "--evaluate-every", -(-settings.rounds // 2), NO_VERDICT]
 
 
-def _how_long(model: Path, settings: Settings, threads: int | None) -> str:
+def _how_long(model: Path, settings: Settings, processors: Processors) -> str:
     """How long it takes here, from how long the model takes to read some tokens."""
     import time
 
     from autodeco.llama.opening import open_llama
     from autodeco.settings.durations import duration
 
-    llm = open_llama(model, None, n_ctx=512, n_threads=threads, n_threads_batch=threads)
+    llm = open_llama(model, None, n_ctx=512, **processors.opening)
     tokens = llm.tokenize(b"one two three four " * 64)[:READ]
     llm.eval(tokens[:32])  # what is done once
     began = time.perf_counter()

@@ -109,11 +109,10 @@ def _evaluate(
     from autodeco.runs.provenance import provenance
 
     description = describe(settings, files.model, heads, excluded)
-    opening = {"n_threads": machine.threads, "n_threads_batch": machine.threads, "n_gpu_layers": machine.gpu_layers}
     if servers.urls:
         description["drawn_at"] = "servers"
     with contextlib.ExitStack() as stack:
-        source = _source(files, heads, settings, opening, processes, servers, stack)
+        source = _source(files, heads, settings, machine.opening, processes, servers, stack)
         runner = Runner(source.llm, settings, files.output / ANSWERS, description, source)
         runner.check(tasks)
         folder = claim(files.output, description)
@@ -122,7 +121,7 @@ def _evaluate(
         say(given_up(runner.given_up))
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
     if heads is not None and not servers.urls and DIAGNOSTICS not in settings.without:
-        with GivenAnswers(files.model, heads, settings, files.context, **opening) as given:
+        with GivenAnswers(files.model, heads, settings, files.context, **machine.opening) as given:
             for found, of_task in zip(of_tasks, passes, strict=True):
                 found["diagnostics"] = given.diagnostics(of_task)
     figures = {

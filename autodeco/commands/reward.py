@@ -10,7 +10,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autodeco.commands.training_run import Heads, add_resume, answering_policy, refuse, show_result
+from autodeco.commands.training_run import Heads, add_resume, answering_policy, refuse, refuse_other, show_result
 from autodeco.errors import InputError
 from autodeco.rewards.arguments import FIRST_HEADS, SIZES, RewardArguments
 from autodeco.settings.given import add_settings, given_values
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     values = given_values(args, *SETTINGS)
     files, heads, arguments, processors = (chosen_options(kind, values) for kind in SETTINGS)
     with_transformers = arguments.answers_from == "hugging-face"
-    refuse(values, ["threads" if with_transformers else "dtype"], f"with --answers-from {arguments.answers_from}")
+    refuse_other(values, arguments.answers_from)
     if arguments.time:
         refuse(values, SIZES, "with --time, which chooses it")
     for head, first in (("temperature", "first_temperature"), ("top_p", "first_top_p")):
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         check_alone("training on rewards with llama.cpp")
     checked_problems(files.problems, arguments)  # before a model is loaded for them
     check_run(heads.output, arguments, args.resume)
-    policy = answering_policy(files.model, arguments.max_tokens, arguments, processors.threads)
+    policy = answering_policy(files.model, arguments.max_tokens, arguments, processors)
     files_and_settings = files.problems, heads.output, arguments, heads.init, args.resume
     result = train_on_rewards(policy, *files_and_settings, anchors=files.anchors)
     return show_result(replace(result, quiet=policy.rank != 0), heads.output)

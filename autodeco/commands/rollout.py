@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
         shard,
         processors.threads,
         servers=servers,
+        gpu_layers=processors.gpu_layers,
     )
     say(
         f"{files.output}: {result.kept} of {result.answers} answers to {result.problems} problems, "

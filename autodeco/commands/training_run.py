@@ -10,6 +10,7 @@ from typing import Any
 from autodeco.data.control import share_rows
 from autodeco.errors import InputError
 from autodeco.runs.interrupts import exit_code
+from autodeco.settings.machine import Processors
 from autodeco.settings.options import Options, option
 from autodeco.terminal import say
 
@@ -34,9 +35,15 @@ def refuse(values: dict[str, Any], names: Iterable[str], why: str) -> None:
             raise InputError(f"--{name.replace('_', '-')}: has no meaning {why}; leave it out")
 
 
-def answering_policy(model: Path, max_tokens: int, answering: Any, threads: int | None):
+def refuse_other(values: dict[str, Any], answers_from: str) -> None:
+    """Raise InputError for a setting of ``values`` that only the other kind of ``answers_from`` reads."""
+    unread = ("threads", "gpu_layers") if answers_from == "hugging-face" else ("dtype",)
+    refuse(values, unread, f"with --answers-from {answers_from}")
+
+
+def answering_policy(model: Path, max_tokens: int, answering: Any, processors: Processors):
     """Return what answers as ``answering`` says (answers_from, slots, device, dtype): ``model`` in transformers, or in
-    llama.cpp on ``threads``."""
+    llama.cpp on ``processors``."""
     room = model, max_tokens, answering.slots, answering.device
     if answering.answers_from == "hugging-face":
         from autodeco.rewards.hugging_face import HuggingFacePolicy
@@ -44,7 +51,7 @@ def answering_policy(model: Path, max_tokens: int, answering: Any, threads: int 
         return HuggingFacePolicy(*room, answering.dtype)
     from autodeco.rewards.llama import LlamaPolicy
 
-    return LlamaPolicy(*room, threads)
+    return LlamaPolicy(*room, processors.threads, processors.gpu_layers)
 
 
 def show_result(result, output: Path) -> int:

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             settings.samples,
             settings.seed,
             answer_length(files.model, settings.max_tokens),
-            processors.threads,
+            processors,
             settings.control,
         )
         tuning = Tuning(wanted, Timed(seconds), console)

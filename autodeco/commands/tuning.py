@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodeco.commands.shown_command import show_and_run
 from autodeco.errors import InputError
+from autodeco.settings.machine import Processors
 
 if TYPE_CHECKING:
     from autodeco.tuning.sizes import Sizes
@@ -31,7 +32,7 @@ class Wanted:
     samples: int  # answers to a problem when heads are judged
     seed: int
     max_tokens: int  # of an answer
-    threads: int | None
+    processors: Processors
     control: bool = False  # heads follow commands in the prompt, too
 
 
@@ -55,7 +56,7 @@ class Tuning:
     def __init__(self, wanted: Wanted, sizes: "Sizes", console):
         self.console = console
         self._wanted, self._sizes = wanted, sizes
-        self._machine = [] if wanted.threads is None else ["--threads", wanted.threads]
+        self._machine = wanted.processors.flags
         self._tasks = list(wanted.tasks) or [str(self.file("tasks.yaml"))]
 
     def run(self) -> int:
@@ -100,7 +101,7 @@ class Tuning:
             self.console.print(said)
         if not wanted.tasks and not self.file("tasks.yaml").exists():
             self.console.print("no tasks are given; a look at what the model answers of the built-in ones:")
-            options = wanted.max_tokens, seed, wanted.threads, self.file("tasks.yaml")
+            options = wanted.max_tokens, seed, wanted.processors, self.file("tasks.yaml")
             for line in write_mixture(wanted.model, *options):
                 self.console.print(f"  {line}")
         specs = parse_specs(self._tasks)

@@ -28,6 +28,7 @@ from autodeco.heads import Heads
 from autodeco.reports.token_texts import texts_of
 from autodeco.rewards.measuring import Static
 from autodeco.rewards.policy import Ended, Predictor, Sampled
+from autodeco.settings.machine import Processors
 from autodeco.training.processes import Processes
 from autodeco.training.rebuilt_logits import RebuiltLogits
 
@@ -43,11 +44,19 @@ class LlamaPolicy:
 
     rank, processes = 0, Processes()
 
-    def __init__(self, path: str | os.PathLike, max_tokens: int, slots: int, device: str, threads: int | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        max_tokens: int,
+        slots: int,
+        device: str,
+        threads: int | None = None,
+        gpu_layers: int = 0,
+    ):
         if slots > (most := llama_cpp.llama_max_parallel_sequences()):
             raise InputError(f"slots {slots}: llama.cpp computes at most {most} answers at a time; give fewer")
         self._max_tokens, self._slots, self.device = max_tokens, slots, device
-        self._threads = threads or os.cpu_count()
+        self._machine = Processors(threads, gpu_layers)
         self._layout = open_layout(path)
         self._matrix = read_output_matrix(self._layout)
         self._rebuilt: RebuiltLogits | None = None
@@ -158,5 +167,4 @@ class LlamaPolicy:
         if self._llm is None or self._llm.n_ctx() < context:
             if self._llm is not None:
                 self._llm.close()  # its memory first
-            threads = {"n_threads": self._threads, "n_threads_batch": self._threads}
-            self._llm = open_base(self._layout, n_ctx=max(context, LEAST_CONTEXT), **threads)
+            self._llm = open_base(self._layout, n_ctx=max(context, LEAST_CONTEXT), **self._machine.opening)

@@ -1,16 +1,10 @@
 """Threads, processes and GPU layers of llama.cpp: settings that decide only the speed."""
 
+import os
 from dataclasses import dataclass
 
 from autodeco.settings.limits import MOST_THREADS
 from autodeco.settings.options import Options, option
-
-
-@dataclass(frozen=True)
-class Processors(Options):
-    """For work that keeps all processors busy."""
-
-    threads: int | None = option(None, "CPU threads (default: all)", least=1, most=MOST_THREADS)
 
 
 @dataclass(frozen=True)
@@ -19,6 +13,30 @@ class Machine(Options):
 
     threads: int | None = option(None, "CPU threads (default: half of the machine's)", least=1, most=MOST_THREADS)
     gpu_layers: int = option(0, "layers on the GPU, -1: all", least=-1)
+
+    @property
+    def opening(self) -> dict[str, int | None]:
+        """The arguments of ``llama_cpp.Llama`` that say so."""
+        return {"n_threads": self.threads, "n_threads_batch": self.threads, "n_gpu_layers": self.gpu_layers}
+
+    @property
+    def flags(self) -> list:
+        """The flags that ask another command for the same."""
+        return ([] if self.threads is None else ["--threads", self.threads]) + (
+            ["--gpu-layers", self.gpu_layers] if self.gpu_layers else []
+        )
+
+
+@dataclass(frozen=True)
+class Processors(Machine):
+    """For work that keeps all processors busy."""
+
+    threads: int | None = option(None, "CPU threads (default: all)", least=1, most=MOST_THREADS)
+
+    @property
+    def opening(self) -> dict[str, int | None]:
+        threads = self.threads or os.cpu_count()
+        return {**super().opening, "n_threads": threads, "n_threads_batch": threads}
 
 
 @dataclass(frozen=True)

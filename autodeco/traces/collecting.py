@@ -19,8 +19,8 @@ from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
 from autodeco.runs.locks import locked_folder
 from autodeco.runs.provenance import file_hash, provenance
-from autodeco.settings.limits import MOST_THREADS, PROMPT_BATCH
-from autodeco.settings.options import checked
+from autodeco.settings.limits import PROMPT_BATCH
+from autodeco.settings.machine import Processors
 from autodeco.settings.program import bar
 from autodeco.traces.format import MANIFEST, Manifest, Shard, read_manifest, write_manifest, write_shard
 from autodeco.traces.settings import CollectSettings
@@ -34,6 +34,7 @@ def collect(
     threads: int | None = None,
     progress: bool = True,
     commands_path: str | os.PathLike | None = None,
+    gpu_layers: int = 0,
 ) -> Manifest:
     """Run the GGUF model over the records of ``data_path``, write traces into ``output_dir``, return their manifest.
 
@@ -42,7 +43,7 @@ def collect(
     states differ from llama.cpp's own by more than 5%.
     """
     settings, output_dir = settings or CollectSettings(), Path(output_dir)
-    threads = checked("threads", threads, int | None, 1, MOST_THREADS) or os.cpu_count() or 1
+    machine = Processors(threads, gpu_layers)
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: is a file; give a folder for the traces")
     if commands_path is not None and not settings.control:
@@ -57,7 +58,7 @@ def collect(
         new.control = Control(commands, sorted(held_out), settings.seed)
     if (manifest := _continued(output_dir, new)).complete:
         return manifest
-    llm = _open(layout, matrix, settings.context, threads)
+    llm = _open(layout, matrix, settings.context, machine)
     with locked_folder(output_dir):
         manifest = _continued(output_dir, new)  # another process may have written meanwhile
         with bar(records, manifest.next_record, "record", "collect", progress) as shown:
@@ -72,8 +73,8 @@ def collect(
     return manifest
 
 
-def _open(layout: Layout, matrix: OutputMatrix, context: int, threads: int) -> StatefulModel:
-    llm = open_stateful(layout, n_ctx=context, n_batch=PROMPT_BATCH, n_threads=threads, n_threads_batch=threads)
+def _open(layout: Layout, matrix: OutputMatrix, context: int, machine: Processors) -> StatefulModel:
+    llm = open_stateful(layout, n_ctx=context, n_batch=PROMPT_BATCH, **machine.opening)
     if (llm.n_embd(), llm.n_vocab()) != (matrix.hidden_size, matrix.vocab_size):
         raise InputError(
             f"{layout.path}: its output matrix is {matrix.vocab_size} x {matrix.hidden_size}, the model works with "

@@ -12,6 +12,7 @@ from autodeco.batch import Sampling
 from autodeco.errors import InputError
 from autodeco.evaluation.tasks import Task, parse_specs
 from autodeco.llama.opening import open_llama
+from autodeco.settings.machine import Processors
 from autodeco.tuning.sizes import PROMPT_TOKENS
 
 LOOKED_AT = 6  # problems of each family
@@ -30,7 +31,7 @@ def answer_length(model: Path, given: int | None) -> int:
     return THINKING_TOKENS if thinks else TOKENS
 
 
-def write_mixture(model: Path, max_tokens: int, seed: int, threads: int | None, path: Path) -> list[str]:
+def write_mixture(model: Path, max_tokens: int, seed: int, machine: Processors, path: Path) -> list[str]:
     """Write to ``path`` the families that ``model`` answers sometimes, as ``autodeco eval --tasks`` reads them.
 
     Return a line for each family, with how many of a few greedy answers are right. Raises InputError for a model
@@ -39,7 +40,7 @@ def write_mixture(model: Path, max_tokens: int, seed: int, threads: int | None, 
     source = resources.files(__package__) / "mixture.yaml"
     with resources.as_file(source) as file:
         specs = parse_specs([str(file)])
-    llm = open_llama(model, None, n_ctx=max_tokens + PROMPT_TOKENS, n_threads=threads, n_threads_batch=threads)
+    llm = open_llama(model, None, n_ctx=max_tokens + PROMPT_TOKENS, **machine.opening)
     if not llm.metadata.get("tokenizer.chat_template"):
         llm.close()
         raise InputError(

@@ -103,6 +103,7 @@ def test_the_demo_is_a_tuning_of_given_sizes_that_goes_on(tmp_path, capsys, ran)
     demo, words = ran
     out = tmp_path / "out"
     command = ["demo", "-o", str(out), "--threads", "1", "--rounds", "5", "--test", "7"]
+    command += ["--gpu-layers", "-1"]
     assert demo(command) == 0
     assert [argv[0] for argv in words] == ["eval", "reward", str(out / "heads"), "eval"]
     training = words[1]
@@ -110,6 +111,8 @@ def test_the_demo_is_a_tuning_of_given_sizes_that_goes_on(tmp_path, capsys, ran)
     assert "--no-verdict" in training
     assert not {"--time", "--anchors"} & set(training)
     assert words[3][words[3].index("--test") + 1] == "7"
+    for argv in (training, words[3]):
+        assert argv[argv.index("--gpu-layers") + 1] == "-1"
     printed = capsys.readouterr().out
     assert printed.startswith("all of it takes about ")
     assert printed.rstrip().endswith("use these heads: so it is")

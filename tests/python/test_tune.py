@@ -14,6 +14,7 @@ from autodeco.errors import InputError
 from autodeco.evaluation.tasks import TaskSpec, parse_specs, read_questions
 from autodeco.evaluation.verdict import verdict
 from autodeco.settings.durations import parse_duration
+from autodeco.settings.machine import Processors
 from autodeco.tuning import mixture
 from autodeco.tuning.anchors import write_anchors
 from autodeco.tuning.sizes import MOST, Split, checker_of, divided, split_of, test_size
@@ -123,12 +124,12 @@ def test_families_that_suit_the_model_are_chosen(smollm2, tmp_path, monkeypatch)
     monkeypatch.setattr(
         mixture.Task, "is_right", lambda task, problem, text, finished: int(text) < rights[task.spec.name]
     )
-    lines = mixture.write_mixture(smollm2, 24, 0, 1, tmp_path / "tasks.yaml")
+    lines = mixture.write_mixture(smollm2, 24, 0, Processors(1), tmp_path / "tasks.yaml")
     assert lines == ["sums: 6 of 6", "letters: 0 of 6", "bits: 3 of 6, chosen"]
     assert [spec.name for spec in parse_specs([str(tmp_path / "tasks.yaml")])] == ["bits"]
     rights["bits"] = 0
     with pytest.raises(InputError, match="answers all or none"):
-        mixture.write_mixture(smollm2, 24, 0, 1, tmp_path / "tasks.yaml")
+        mixture.write_mixture(smollm2, 24, 0, Processors(1), tmp_path / "tasks.yaml")
 
 
 class Answered:
@@ -177,7 +178,11 @@ def test_heads_that_are_to_follow_commands_learn_it_last_and_are_those_judged(sm
     tune, words = ran
     out = tmp_path / "out"
     command = ["tune", str(smollm2), "--tasks", "chain_sum", "-o", str(out), "--time", "10m", "--control"]
+    command += ["--threads", "1", "--gpu-layers", "-1"]
     assert tune(command) == 0
+    for argv in (words[1], words[2], words[4]):
+        assert argv[argv.index("--threads") + 1] == "1"
+        assert argv[argv.index("--gpu-layers") + 1] == "-1"
     assert [argv[0] for argv in words] == ["eval", "reward", "control", str(out / "control"), "eval"]
     assert words[2][words[2].index("--init") + 1] == str(out / "heads")
     assert f"{out / 'control' / 'report.html'}   whether commands are followed" in capsys.readouterr().out
