@@ -15,15 +15,17 @@ from autodeco.rewards.arguments import FIRST_HEADS, SIZES, RewardArguments
 from autodeco.rewards.decisions import decisions
 from autodeco.rewards.measuring import FINALISTS, GRID, Static, halving_answers, halving_draws, halving_samples
 from autodeco.rewards.objective import add_gradient
-from autodeco.rewards.policy import Policy
+from autodeco.rewards.policy import Policy, Sampled
 from autodeco.rewards.problems import Problems
 from autodeco.rewards.targets import Target, parse_target
 from autodeco.settings.durations import duration, parse_duration
 from autodeco.training.state import unfinished_arguments
 
 SCREENING_SAMPLES = 4
-# The pace is measured on this many answers, of which none has more tokens unless lengths matter.
-PILOT_ANSWERS, PILOT_TOKENS = 16, 16
+# The pace is measured on about so many answers, of which none has more tokens. Where lengths matter, some more answers
+# to each prompt are drawn to their end.
+PILOT_ANSWERS, PILOT_TOKENS = 64, 16
+PILOT_PROMPTS, WHOLE_ANSWERS = 8, 2
 
 # What ``fitted`` chooses: the least and the most of each size, and shares of the time.
 LEAST = (10, 16, 8, 4)  # held-out problems, screened ones, problems in a round, rounds
@@ -31,14 +33,13 @@ MOST_HELD_OUT, MOST_IN_A_ROUND, MOST_ROUNDS = 200, 160, 100
 ROUNDS = 24  # before a round grows
 VERDICT_SHARE, MEASURING_SHARE, SCREENING_SHARE = 0.3, 0.15, 0.15  # the second: of a run without a verdict
 MEASUREMENTS = 4  # after the first
-SHORTEST = 1e-6  # seconds of a prompt, where a rate is shown
 RESERVE = 0.9  # of the time is given out: answers become longer and shorter while heads learn
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that this machine takes for a prompt, which its answers share, and for each answer of ``tokens``: to draw
-    it, and to learn from it in a round."""
+    """Seconds that this machine takes for a prompt and what its answers have in common, and for each answer of
+    ``tokens``: to draw the rest of it, and to learn from it in a round."""
 
     tokens: float  # the longest an answer may be, as far as no end was seen
     drawing: float
@@ -107,8 +108,8 @@ class Plan:
             lines.append(f"done before: {done['rounds']} of {self.rounds} rounds")
         lines.append(
             f"{drawn} answers of {'up to ' if pace.at_most else ''}{pace.tokens:.0f} tokens to draw, behind "
-            f"{self.prompts_left(**done)} prompts: {how_long} at the {pace.tokens / pace.drawing:.0f} tokens/s and "
-            f"{1 / max(pace.prompt, SHORTEST):.1f} prompts/s measured here"
+            f"{self.prompts_left(**done)} prompts: {how_long} at the {1000 * pace.prompt:.0f} ms a prompt and "
+            f"{1000 * pace.drawing:.1f} ms an answer measured here"
         )
         return lines
 
@@ -140,38 +141,70 @@ def plan_of(arguments: RewardArguments, training: int, held_out: int, anchors: i
 
 
 def measure_pace(policy: Policy, prompts: Sequence[Sequence[int]], arguments: RewardArguments, whole: bool) -> Pace:
-    """Return the pace of ``policy``, from two answers to each of ``prompts`` at the first temperature and top-p.
+    """Return the pace of ``policy``, from as many answers as a round draws to a few of ``prompts``, or to all on a GPU,
+    at the first temperature and top-p.
 
-    ``whole``: the answers are drawn to their end, which shows how long they are.
+    ``whole``: some answers are drawn to their end, too, which shows how long they are.
     """
-    started, predictor = time.perf_counter(), Static(arguments.first_temperature, arguments.first_top_p)
-    most = arguments.max_tokens if whole else min(PILOT_TOKENS, arguments.max_tokens)
+    started, n, most = time.perf_counter(), arguments.samples, arguments.max_tokens
+    predictor, on_cpu = Static(arguments.first_temperature, arguments.first_top_p), policy.device == "cpu"
+    few = prompts[: max(2, PILOT_ANSWERS // n)] if on_cpu else prompts
 
-    def drawn(tokens: int, keep_states: bool = False):
+    def drawn(some: Sequence[Sequence[int]], n: int, tokens: int) -> _Drawn:
         began = time.perf_counter()
-        answers = policy.sample(prompts, 2, predictor, 0, keep_states, None, None, tokens)
-        return answers, time.perf_counter() - began
+        answers = policy.sample(some, n, predictor, 0, True, None, None, min(tokens, most))
+        return _Drawn(answers, time.perf_counter() - began)
 
-    drawn(min(2, most))  # opens and compiles what is opened and compiled once
-    _, of_prompts = drawn(1)
-    answers, seconds = drawn(most, keep_states=True)
-    flat = [answer for group in answers for answer in group]
-    tokens = sum(len(answer.tokens) for answer in flat)
-    mean = float(np.mean([len(a.tokens) if a.finished or whole else arguments.max_tokens for a in flat]))
-    token = max(seconds - of_prompts, 0.1 * seconds) / max(1, tokens - len(flat))
-    began = time.perf_counter()
-    heads = Heads(policy.identity.hidden_size).to(policy.device)
-    generators = [np.random.default_rng(0) for _ in answers]
-    some = decisions(policy, answers, np.zeros((len(answers), 2)), Target(), generators)
-    read = time.perf_counter()
-    add_gradient(copy.deepcopy(heads), some, arguments.leak_price, 1.0, arguments.clip).tolist()
-    ended = time.perf_counter()
-    learning = (read - began + arguments.passes * (ended - read)) / tokens * mean
+    drawn(few, n, 2)  # opens and compiles what is opened and compiled once
+    prompt = drawn(few, n, 1).seconds / len(few)
+    ends = drawn(prompts, WHOLE_ANSWERS if on_cpu else n, most) if whole and most > PILOT_TOKENS else None
+    begun = drawn(few, n, PILOT_TOKENS)
+    mean = ends.length if ends else float(np.mean([len(a.tokens) if a.finished else most for a in begun.flat]))
+    # what answers have in common counts as their prompt's; behind the tokens of the pilot it is next to nothing
+    alone, together = begun.length - 1, begun.states_behind_first / len(few)
+    own = max(together - alone, 0.0) / (n - 1)
+    rest, state = max(mean - begun.length, 0.0), begun.seconds_a_state(prompt)
+    drawing = state * own + (ends.seconds_a_state(prompt) if ends else state) * rest
+    reading, updating = _learning_seconds(policy, begun, arguments)
+    learning = reading * ((alone - own) / n + own + rest) + arguments.passes * updating * mean
+    at_most = not ends and rest > 0
     count = policy.processes.count
-    prompt = of_prompts / len(prompts)
-    at_most = mean > tokens / len(flat)
-    pace = Pace(mean, token * mean / count, learning / count, prompt / count, at_most, ended - started)
+    seconds = [each / count for each in (drawing, learning, prompt + state * (alone - own))]
+    pace = Pace(mean, *seconds, at_most, time.perf_counter() - started)
     return policy.processes.gather(pace)[0]
+
+
+class _Drawn:
+    """Answers to some prompts, and the ``seconds`` that they took; a state that several are drawn from counts once."""
+
+    def __init__(self, answers: Sequence[Sequence[Sampled]], seconds: float):
+        self.answers, self.seconds = answers, seconds
+        self.flat = [answer for group in answers for answer in group]
+        self.tokens = sum(len(answer.tokens) for answer in self.flat)
+        self.length = self.tokens / len(self.flat)
+        self.states = len(np.unique(np.concatenate([answer.states for answer in self.flat])))
+        self.states_behind_first = self.states - len({int(answer.states[0]) for answer in self.flat})
+
+    def seconds_a_state(self, prompt: float) -> float:
+        """Return how long each state behind the first ones took, where a ``prompt`` took so long."""
+        return max(self.seconds - len(self.answers) * prompt, 0.1 * self.seconds) / max(1, self.states_behind_first)
+
+
+def _learning_seconds(policy: Policy, drawn: _Drawn, arguments: RewardArguments) -> tuple[float, float]:
+    """Return how long it takes to read a state that was ``drawn`` from, and to learn once from a token."""
+    heads = Heads(policy.identity.hidden_size).to(policy.device)
+
+    def learned() -> tuple[float, float]:
+        began = time.perf_counter()
+        generators = [np.random.default_rng(0) for _ in drawn.answers]
+        rewards = np.zeros((len(drawn.answers), len(drawn.answers[0])))
+        some = decisions(policy, drawn.answers, rewards, Target(), generators)
+        read = time.perf_counter()
+        add_gradient(copy.deepcopy(heads), some, arguments.leak_price, 1.0, arguments.clip).tolist()
+        return (read - began) / drawn.states, (time.perf_counter() - read) / drawn.tokens
+
+    learned()  # compiles what is compiled once
+    return learned()
 
 
 def paced(
@@ -183,7 +216,7 @@ def paced(
     """
     # on a GPU as many as keep it busy
     answers = PILOT_ANSWERS if policy.device == "cpu" else max(PILOT_ANSWERS, arguments.slots)
-    prompts = problems.prompts(problems.training[: answers // 2])
+    prompts = problems.prompts(problems.training[: max(PILOT_PROMPTS, answers // arguments.samples)])
     pace = measure_pace(policy, prompts, arguments, bool(arguments.time) and not resume)
     if arguments.time:
         if resume:

@@ -3,16 +3,21 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from autodeco.data.scoring import Scorer  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.rewards import plan  # noqa: E402
 from autodeco.rewards.arguments import SIZES, RewardArguments  # noqa: E402
+from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
 from autodeco.rewards.loop import train_on_rewards  # noqa: E402
-from autodeco.rewards.plan import Pace, fitted, measure_pace, plan_of  # noqa: E402
+from autodeco.rewards.plan import Pace, fitted, measure_pace, paced, plan_of  # noqa: E402
+from autodeco.rewards.problems import Problems  # noqa: E402
 from autodeco.settings.durations import duration, parse_duration  # noqa: E402
 from builders import reward_world as world  # noqa: E402
+from builders.word_models import write_llama  # noqa: E402
 
 SHORT = RewardArguments(
     checker="python:builders.reward_score:score",
@@ -42,25 +47,36 @@ class Clock:
 
 
 class SlowPolicy(world.WorldPolicy):
-    """Takes a second for a prompt and 0.1 s for each token behind an answer's first, and counts answers."""
+    """Takes a second for a prompt and 0.1 s for each state behind the first one, and counts answers.
 
-    def __init__(self, clock, speed=1.0):
+    Answers to a prompt have their first ``shared`` states in common.
+    """
+
+    def __init__(self, clock, speed=1.0, shared=1):
         super().__init__()
-        self._clock, self._speed, self.drawn, self.prompts = clock, speed, 0, 0
+        self._clock, self._speed, self.drawn, self.prompts, self._shared = clock, speed, 0, 0, shared
 
     def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None, blur=0.0):
         self.drawn += len(prompts) * n
         self.prompts += len(prompts)
-        behind = (max_tokens or world.LENGTH) - 1
-        self._clock.now += (len(prompts) + 0.1 * behind * n * len(prompts)) / self._speed
+        length = min(max_tokens or world.LENGTH, world.LENGTH)
+        shared = min(self._shared, length)
+        states = shared - 1 + n * (length - shared)
+        self._clock.now += len(prompts) * (1 + 0.1 * states) / self._speed
         answers = super().sample(prompts, n, heads, seed, keep_states, ended, numbers)
-        return [[self._cut(answer, max_tokens) for answer in group] for group in answers]
+        return [[self._cut(i, answer, length) for i, answer in enumerate(group)] for group in answers]
 
-    def _cut(self, answer, most):
-        if not most or most >= world.LENGTH:
+    def _cut(self, sample, answer, length):
+        """The first tokens of an answer, with states of its own behind those that all answers have."""
+        own = np.where(np.arange(len(answer.states)) < self._shared, 0, sample * len(self._hidden))
+        answer = replace(answer, states=answer.states + own)
+        if length == world.LENGTH:
             return answer
-        columns = {name: getattr(answer, name)[:most] for name in COLUMNS}
+        columns = {name: getattr(answer, name)[:length] for name in COLUMNS}
         return replace(answer, finished=False, **columns)
+
+    def states(self, rows):
+        return super().states(rows % len(self._hidden))
 
 
 COLUMNS = ("tokens", "temperature", "top_p", "top_probability", "states")
@@ -98,15 +114,57 @@ def test_what_is_done_is_left_out():
     assert more == 3.0 * prompts
 
 
-def test_the_pace_is_that_of_the_machine(clock):
-    """A second a prompt, which its answers share, and 0.1 s a token."""
-    prompts = [[i] for i in range(5)]
-    whole = measure_pace(SlowPolicy(clock), prompts, replace(SHORT, max_tokens=50), whole=True)
+@pytest.mark.parametrize("shared", [1, 9])
+def test_the_pace_is_that_of_the_machine(clock, shared):
+    """A second a prompt, which its answers share as they do their first states, and 0.1 s for a state of their own."""
+    prompts = [[i] for i in range(8)]
+    whole = measure_pace(SlowPolicy(clock, shared=shared), prompts, replace(SHORT, max_tokens=50), whole=True)
     assert (whole.tokens, whole.at_most) == (50, False)
-    assert (whole.prompt, whole.drawing) == (pytest.approx(1.0), pytest.approx(0.1 * 50))
-    cut = measure_pace(SlowPolicy(clock), prompts, replace(SHORT, max_tokens=200), whole=False)
+    cut = measure_pace(SlowPolicy(clock, shared=shared), prompts, replace(SHORT, max_tokens=200), whole=False)
     assert (cut.tokens, cut.at_most) == (200, True)
-    assert (cut.prompt, cut.drawing) == (pytest.approx(1.0), pytest.approx(0.1 * 200))
+    for pace, tokens in ((whole, 50), (cut, 200)):
+        assert pace.prompt == pytest.approx(1 + 0.1 * (shared - 1))
+        assert pace.drawing == pytest.approx(0.1 * (tokens - shared))
+
+
+class CountingPolicy(LlamaPolicy):
+    """llama.cpp, with the tokens of prompts and the states that it computes as the time; all answers end."""
+
+    def __init__(self, clock, *settings):
+        super().__init__(*settings)
+        self._clock = clock
+
+    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None, blur=0.0):
+        def told(prompt, sample, answer):
+            ended(prompt, sample, self._ended(answer))
+
+        settings = prompts, n, heads, seed, True, ended and told, numbers, max_tokens, blur
+        answers = [[self._ended(answer) for answer in group] for group in super().sample(*settings)]
+        self._clock.now += sum(map(len, prompts)) - len(prompts) + len(self._states)
+        return answers
+
+    def _ended(self, answer):
+        return replace(answer, finished=len(answer.tokens) == self._max_tokens)
+
+
+@pytest.mark.parametrize(("max_tokens", "time"), [(2, ""), (24, ""), (24, "5h")])
+def test_a_run_whose_answers_begin_alike_takes_about_as_long_as_was_said(tmp_path, clock, max_tokens, time):
+    problems, words = tmp_path / "problems.jsonl", ["one", "two", "three", "four", "five", "six"]
+    problems.write_text("".join(json.dumps({"prompt": f"{a} {b}"}) + "\n" for a in words for b in words))
+    arguments = replace(SHORT, samples=16, max_tokens=max_tokens, verdict=False, time=time)
+    arguments = replace(arguments, checker="python:test_reward_plan:any_score", first_temperature=0.8)
+    policy = CountingPolicy(clock, write_llama(tmp_path / "model.gguf"), max_tokens, 32, "cpu", 1)
+    with Scorer("python:test_reward_plan:any_score", 1) as scorer:
+        found = Problems(problems, policy, arguments, scorer)
+        pace, arguments = paced(policy, found, arguments, tmp_path, False)
+    said = plan_of(arguments, len(found.training), len(found.validation)).seconds(pace)
+    began = clock.now
+    train_on_rewards(policy, problems, tmp_path / "heads", replace(arguments, time=""), progress=False)
+    assert 1 / 1.5 < said / (clock.now - began) < 1.5
+
+
+def any_score(problem, text):  # named by a checker
+    return len(text) % 2
 
 
 @pytest.mark.parametrize("problems", [40, 400, 40_000])
@@ -167,12 +225,14 @@ def test_the_plan_is_printed_before_a_run_and_the_time_left_once_the_pace_is_kno
     whole = plan_of(arguments, 54, 6)
     assert lines[0] == "60 problems: 54 to learn from, 6 held out"
     assert "3 rounds: each 4 problems x 4 answers, then 12 updates of the heads" in lines
-    longest = duration(whole.prompts_left() + whole.left()[0] * 0.1 * 60)
+    longest = duration(whole.prompts_left() + whole.left()[0] * 0.1 * 59)
     drawn = f"{whole.left()[0]} answers of up to 60 tokens to draw, behind {whole.prompts_left()} prompts"
-    assert lines[5].startswith(f"{drawn}: at most {longest} at the 10 tokens/s and 1.0 prompts/s")
-    # screening took a second for each problem's prompt and 4.9 for each answer, where 5 were expected
-    slower = (54 + 4.9 * 216) / (54 + 5 * 216)
-    left = duration(slower * (whole.prompts_left(screened=True) + 5 * whole.left(screened=True)[0]))
+    assert lines[5].startswith(f"{drawn}: at most {longest} at the 1000 ms a prompt and 5900.0 ms an answer")
+    # screening took a second for each problem's prompt and 4.9 for each answer, where 50 tokens of 5.9 / 60 each were
+    # expected
+    expected = 5.9 * 50 / 60
+    slower = (54 + 4.9 * 216) / (54 + expected * 216)
+    left = duration(slower * (whole.prompts_left(screened=True) + expected * whole.left(screened=True)[0]))
     assert lines[6].startswith("answers have 50 tokens on average, and 10 tokens/s are drawn, prompts included")
     assert lines[6].endswith(f"about {left} left")
 
