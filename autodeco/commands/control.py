@@ -5,7 +5,8 @@ a command they stay as they were. At the end it is measured, with prompts and wo
 commands are followed: control.json and report.html beside the heads.
 
 MODEL is a GGUF that llama.cpp runs or, with --answers-from hugging-face, what transformers can load; it stays as it is.
-The same command continues what was interrupted, after the last whole round.
+The same command continues what was interrupted, after the last whole round. On the CPU the defaults are fewer rounds,
+prompts and tokens, for less than an hour on two cores with a small model; how long it takes is said before it begins.
 """
 
 import argparse
@@ -42,6 +43,9 @@ class Answering(Options):
     slots: int = option(32, "answers computed at a time", least=1, most=65_536)
 
 
+# What two cores do with a small model in less than an hour; a GPU takes the settings' own defaults.
+ON_A_CPU = {"rounds": 2, "prompts": 160, "wordings": 2, "degrees": 2, "max_tokens": 40}
+ON_A_CPU |= {"held_out_prompts": 60, "answers": 2, "sums": 60, "sum_answers": 2}
 SETTINGS = (Files, SteeringArguments, MeasuringArguments, Answering, Processors)
 
 
@@ -54,9 +58,12 @@ def run(args: argparse.Namespace) -> int:
     """Learn, measure, and say what came of it."""
     from autodeco.heads import Heads
     from autodeco.runs.locks import locked_folder
+    from autodeco.steering.plan import in_words, measure_pace, plan_of
     from autodeco.steering.unfinished import Run, finish
 
     values = given_values(args, *SETTINGS)
+    if chosen_options(Answering, values).device == "cpu":
+        values = ON_A_CPU | values
     files, steering, measured, answering, processors = (chosen_options(kind, values) for kind in SETTINGS)
     refuse_other(values, answering.answers_from)
     if files.output.exists() and not files.output.is_dir():
@@ -65,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
     with locked_folder(files.output):
         run = Run(files.output, {"model": str(files.model), "init": str(files.init), **asdict(steering)})
         policy = answering_policy(files.model, steering.max_tokens, answering, processors)
+        pace = measure_pace(policy, base, steering)
+        say(in_words(plan_of(steering, measured), pace, steering.max_tokens, len(run.rounds)))
+        say("Ctrl-C stops it; the same command goes on after the last whole round")
         figures = finish(run, policy, base, steering, measured, _tell)
     _show(figures)
     say(f"{files.output}: the heads, and report.html; next: autodeco-export {files.output} --base MODEL.gguf")

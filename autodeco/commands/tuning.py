@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from autodeco.tuning.sizes import Sizes
 
 
-# of `autodeco control`: minutes on two cores with a small model
-CONTROL_SIZES = ["--rounds", 2, "--prompts", 160, "--wordings", 1, "--degrees", 2, "--max-tokens", 40]
-CONTROL_SIZES += ["--held-out-prompts", 60, "--answers", 2, "--sums", 60, "--sum-answers", 2]
-
-
 @dataclass(frozen=True)
 class Wanted:
     """What is tuned for what, and where all goes."""
@@ -135,7 +130,7 @@ class Tuning:
         if not self._wanted.control or ((folder / FIGURES).exists() and not (folder / UNFINISHED).exists()):
             return 0
         begin()
-        flags = [*CONTROL_SIZES, "--seed", self._wanted.seed]
+        flags = ["--seed", self._wanted.seed]
         return self._autodeco(
             "control", self._wanted.model, "--init", self.file("heads"), "-o", folder, *flags, *self._machine
         )

@@ -54,13 +54,7 @@ def learn(
     ``after_round`` is called with the heads and figures of each round. An interrupted run goes on after ``done`` rounds
     with the heads that it has ``begun``. Raises InputError for heads of another model, or without one of the two.
     """
-    if base.temp_head is None or base.top_p_head is None:
-        raise InputError("heads: one of the two is missing; control needs a temperature head and a top-p head")
-    if base.hidden_size != policy.identity.hidden_size:
-        raise InputError(
-            f"heads: for hidden states of {base.hidden_size} numbers, {policy.identity.name} has "
-            f"{policy.identity.hidden_size}; give heads of this model"
-        )
+    refuse_other_heads(policy, base)
     base = copy.deepcopy(base).to(policy.device).requires_grad_(False)
     heads = copy.deepcopy(begun or base).to(policy.device).requires_grad_(False)
     prompts = parts(arguments.validate)[0].prompts(arguments.prompts, arguments.seed)
@@ -70,6 +64,17 @@ def learn(
         heads, figures = _learned(policy, base, answers, arguments, number, begun)
         after_round(heads, {"round": number, "tokens": len(answers.answer), **figures})
     return heads
+
+
+def refuse_other_heads(policy: Policy, heads: Heads) -> None:
+    """Raise InputError for ``heads`` of another model than that of ``policy``, or without one of the two."""
+    if heads.temp_head is None or heads.top_p_head is None:
+        raise InputError("heads: one of the two is missing; control needs a temperature head and a top-p head")
+    if heads.hidden_size != policy.identity.hidden_size:
+        raise InputError(
+            f"heads: for hidden states of {heads.hidden_size} numbers, {policy.identity.name} has "
+            f"{policy.identity.hidden_size}; give heads of this model"
+        )
 
 
 def draw(policy: Policy, heads: Heads, prompts, arguments: SteeringArguments, number: int) -> Drawn:

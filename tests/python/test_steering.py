@@ -31,6 +31,7 @@ from autodeco.steering.asking import (  # noqa: E402
 from autodeco.steering.learning import learn  # noqa: E402
 from autodeco.steering.measuring import Measuring  # noqa: E402
 from autodeco.steering.parts import HELD_OUT, TRAINING, parts  # noqa: E402
+from autodeco.steering.plan import Pace, Plan, in_words, measure_pace, plan_of, seconds  # noqa: E402
 from autodeco.steering.probe import probe  # noqa: E402
 from autodeco.steering.steering import steer  # noqa: E402
 from autodeco.steering.table import tables  # noqa: E402
@@ -295,7 +296,9 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
     figures = json.loads((tmp_path / "whole" / "control.json").read_text())
     assert html.count("<svg") == 1 + len(figures["measured"]["followed"]["examples"])
     assert "asked to be certain" in html
-    assert "low: temperature falls" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "low: temperature falls" in said.out
+    assert "2 rounds draw 48 answers" in said.out + said.err
 
     draw, drawn = learning.draw, []
 
@@ -320,6 +323,38 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
         "model.safetensors",
         "report.html",
     ]
+
+
+def test_a_plan_counts_what_is_drawn():
+    policy, asked = ToldModel(), []
+    sample = policy.sample
+
+    def counted(prompts, n, *rest, **settings):
+        asked.append((len(prompts), len(prompts) * n))
+        return sample(prompts, n, *rest, **settings)
+
+    policy.sample = counted
+    steering = replace(ARGUMENTS, rounds=2, neutral=2, quoted=3)
+    measured = replace(MEASURED, sum_answers=3)
+    steer(policy, cold_heads(policy.width), steering, measured)
+    plan = plan_of(steering, measured)
+    assert plan.left()[:2] == tuple(map(sum, zip(*asked, strict=True)))
+    assert plan.left(done=1)[:2] == tuple(map(sum, zip(*asked[1:], strict=True)))
+    assert [plan.left(done)[2] for done in (0, 1, 2)] == [2 * 4 * 9, 4 * 9, 0]
+
+
+def test_how_long_it_takes_is_said_with_what_it_comes_of():
+    plan = Plan(rounds=3, prompts_of_a_round=100, measured_prompts=50, measured_answers=80)
+    pace = Pace(prompt=0.1, token=0.01, learning=0.002)
+    assert seconds(plan, pace, 20) == pytest.approx(350 * 0.1 + 20 * (380 * 0.01 + 300 * 0.002))
+    assert in_words(plan, pace, 20, done=1) == (
+        "2 rounds draw 200 answers, and measuring 80, of up to 20 tokens behind 250 prompts: at most 89 s at the "
+        "100 tokens/s and 10.0 prompts/s measured here"
+    )
+    found = measure_pace(ToldModel(), cold_heads(ToldModel.width), ARGUMENTS)
+    assert min(found.prompt, found.token, found.learning) > 0
+    with pytest.raises(InputError, match="heads of this model"):
+        measure_pace(ToldModel(), Heads(9), ARGUMENTS)
 
 
 def test_the_tables_of_the_documentation_are_those_of_the_result():
