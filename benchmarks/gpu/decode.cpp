@@ -7,7 +7,6 @@
 // graph_greedy     the likeliest token in the graph: what decoding costs without sampling
 // autodeco         heads, statistics and nucleus in the graph
 // autodeco_cpu     the same with the CPU's node for the nucleus, whatever the device can
-// autodeco_chunks  the same with rows that are sorted in chunks
 //
 // A round decodes TOKENS tokens of each sequence with one of them after the other, every second round in the opposite
 // order. Named VARIANTs are run with graph_greedy and autodeco alone; else all are. The user's multipliers bring the heads'
@@ -34,7 +33,7 @@ static constexpr float TOP_P       = 0.95f;
 
 static const std::vector<llama_token> PROMPT = { 1, 504, 3575, 282, 4649, 314, 19, 216, 34, 446, 216, 35 };
 
-static const char * const VARIANTS[] = { "graph_static", "autodeco", "host_static", "graph_greedy", "autodeco_cpu", "autodeco_chunks" };
+static const char * const VARIANTS[] = { "graph_static", "autodeco", "host_static", "graph_greedy", "autodeco_cpu" };
 
 // The first tokens behind a prompt are not counted: a device records its graph in them (CUDA graphs).
 static constexpr int UNCOUNTED = 4;
@@ -92,7 +91,7 @@ static void make_runner(runner & r, const char * variant, llama_model * model, c
                         int n_seq, int n_tokens) {
     const std::string name = variant;
     r.n_seq                = n_seq;
-    setenv("AUTODECO_NUCLEUS", name == "autodeco_cpu" ? "cpu" : name == "autodeco_chunks" ? "chunks" : "", 1);
+    setenv("AUTODECO_NUCLEUS", name == "autodeco_cpu" ? "cpu" : "", 1);
     std::vector<llama_sampler_seq_config> configs;
     for (int i = 0; i < n_seq; ++i) {
         llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());

@@ -3,10 +3,9 @@
 //   bench_operations [N_VOCAB] [ROWS]
 //
 // Each operation stands in a graph ENOUGH times and the graph is computed again and again, as llama.cpp does, so that
-// graphs of the device's own (CUDA graphs) are made and used. Prints microseconds for one of them; the last lines are whole
-// draws, of rows that are sorted whole and of rows that are sorted in chunks.
+// graphs of the device's own (CUDA graphs) are made and used. Prints microseconds for one of them; the last line is a whole
+// draw.
 
-#include "device_chunks.h"
 #include "device_nucleus.h"
 
 #include "ggml-alloc.h"
@@ -113,11 +112,6 @@ int main(int argc, char ** argv) {
         { "cumsum",   [](ggml_context * ctx, const inputs & in) { return ggml_cumsum(ctx, in.logits); } },
         { "argmax",   [](ggml_context * ctx, const inputs & in) { return ggml_argmax(ctx, in.logits); } },
         { "argsort",  [](ggml_context * ctx, const inputs & in) { return ggml_argsort(ctx, in.logits, GGML_SORT_ORDER_DESC); } },
-        { "argsort chunks", [](ggml_context * ctx, const inputs & in) { // all of a row, a chunk of it a row
-              const int64_t length = in.logits->ne[0] / autodeco::FEWEST_CHUNKS;
-              const int64_t n      = autodeco::FEWEST_CHUNKS * in.logits->ne[1];
-              return ggml_argsort(ctx, ggml_view_2d(ctx, in.logits, length, n, length * sizeof(float), 0), GGML_SORT_ORDER_DESC);
-          } },
         { "argsort 4096", [](ggml_context * ctx, const inputs & in) {
               return ggml_argsort(ctx, ggml_view_2d(ctx, in.logits, 4096, in.logits->ne[1], 4096 * sizeof(float), 0), GGML_SORT_ORDER_DESC);
           } },
@@ -138,9 +132,6 @@ int main(int argc, char ** argv) {
         { "scalar",   [](ggml_context * ctx, const inputs & in) { return ggml_relu(ctx, in.scalar); } },
         { "draw",     [](ggml_context * ctx, const inputs & in) {
               return autodeco::build_device_draw(ctx, autodeco::sort_rows(ctx, in.logits), { in.scalar, in.scalar }).values;
-          } },
-        { "draw in chunks", [](ggml_context * ctx, const inputs & in) {
-              return autodeco::build_chunked_draw(ctx, autodeco::chunk_rows(ctx, in.logits), { in.scalar, in.scalar }).values;
           } },
     };
     printf("%s, rows of %lld, %lld at once; microseconds\n", ggml_backend_name(backend), (long long) n_vocab, (long long) rows);

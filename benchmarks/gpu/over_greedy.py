@@ -1,4 +1,4 @@
-"""Decoding with heads in the graph over greedy decoding there, whole rows sorted and chunks of them, in two minutes.
+"""Decoding with heads in the graph over greedy decoding there, in two minutes.
 
     python3 benchmarks/gpu/over_greedy.py PROGRAMS MODELS RESULT.json [--smollm2 MODEL.gguf HEADS.gguf]
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 GENERATED = ("135m-peaked", "1.5b-peaked", "1.5b-flat", "8b-peaked")
-VARIANTS = ("graph_greedy", "autodeco", "autodeco_chunks")
+VARIANTS = ("graph_greedy", "autodeco")
 AIM = 0.95
 
 
@@ -105,8 +105,8 @@ def main() -> None:
     report["measuring_seconds"] = round(time.monotonic() - began, 1)
     args.result.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     rows = report["rows"]
-    reached = sum(max(row["over_greedy"].values()) >= AIM for row in rows)
-    print(f"{reached} of {len(rows)} rows reach {AIM} of greedy in one way or the other")
+    reached = sum(row["over_greedy"]["autodeco"] >= AIM for row in rows)
+    print(f"{reached} of {len(rows)} rows reach {AIM} of greedy")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@
 #   operations  what single ggml operations cost
 #   models      the generated models, 8 GB in build/cuda-models, or $MODELS
 #   decode      decoding speed
-#   over_greedy decoding speed over that of greedy decoding, whole rows sorted and chunks of them, after writing what is
-#               missing of the generated models (3 minutes); only if it is named
+#   over_greedy decoding speed over that of greedy decoding, after writing what is missing of the generated models
+#               (3 minutes); only if it is named
 #   losses      training speed and memory, against the plain losses
 #   train       heads for SmolLM2 from nothing: answers, likelihood, rewards, test (4 minutes); memory at 1.5B parameters
 #   many        where there are several GPUs: training at 1.5B and 8B parameters, and at 43B, which two of 80 GB hold (6 minutes)

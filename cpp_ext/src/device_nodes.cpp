@@ -11,7 +11,7 @@ namespace autodeco {
 
 namespace {
 
-// force one way or the other, for tests and for devices whose operations turn out to be broken: "device", "chunks" or "cpu"
+// force one way or the other, for tests and for devices whose operations turn out to be broken: "device" or "cpu"
 constexpr const char * FORCE_NUCLEUS = "AUTODECO_NUCLEUS";
 constexpr const char * FORCE_HEADS   = "AUTODECO_HEADS";
 
@@ -109,8 +109,8 @@ node_places places(ggml_backend_buffer_type_t buft, const heads_data * heads, in
     if (!is_cpu(device)) {
         result = places_on(asking(device), heads, n_vocab);
     }
-    if (is_forced(FORCE_NUCLEUS, "device") || is_forced(FORCE_NUCLEUS, "chunks")) {
-        result = { true, false, is_forced(FORCE_NUCLEUS, "chunks") };
+    if (is_forced(FORCE_NUCLEUS, "device")) {
+        result = { true, false };
     } else if (is_forced(FORCE_NUCLEUS, "cpu")) {
         result.draw_on_device = false;
     }

@@ -30,7 +30,6 @@ void shape_heads(heads_data & heads, int32_t n_embd, ggml_type type);
 struct node_places {
     bool draw_on_device; // else by the CPU's node, which the logits are brought to
     bool heads_on_host;  // by the CPU's nodes; else by operations on the device that has the logits
-    bool draw_in_chunks = false; // of long rows, where the draw is on the device: asked for, see device_chunks.h
 };
 
 // On a device other than a CPU, which has better: as much as it has operations for. `heads` may be null, for fixed settings.

@@ -19,19 +19,6 @@ device_draw build_draw(ggml_context * ctx, const heads_data * heads, const devic
     return build_device_draw(ctx, rows, predicted(ctx, heads, weights, hidden, [&](ggml_tensor * t) { return device_stats(ctx, rows, t); }));
 }
 
-device_draw build_draw_in_chunks(ggml_context * ctx, const heads_data * heads, const device_weights * weights, ggml_tensor * logits, ggml_tensor * hidden,
-                                 row_redraws & redraws) {
-    const chunked_rows rows = chunk_rows(ctx, logits);
-    const chunked_draw draw = build_chunked_draw(ctx, rows, predicted(ctx, heads, weights, hidden, [&](ggml_tensor * t) { return chunked_stats(ctx, rows, t); }));
-    ggml_tensor *      values = redraws.values(ctx, draw.values);
-    ggml_tensor *      tokens = row_redraws::tokens(ctx, values);
-    ggml_set_output(values);
-    ggml_set_output(tokens);
-    ggml_set_name(values, "autodeco_values");
-    ggml_set_name(tokens, "autodeco_token");
-    return { draw.settings, values, tokens };
-}
-
 // llama.cpp makes room in its graphs for as many tensors as a sampler makes in a probe, which has one row. A sampler may be
 // the only one in its rows: leave room for as many as any number of them takes.
 void count_rows(ggml_context * ctx, const heads_data * heads, const device_weights * weights, int64_t n_vocab) {
@@ -43,7 +30,7 @@ void count_rows(ggml_context * ctx, const heads_data * heads, const device_weigh
 } // namespace
 
 std::shared_ptr<device_rows> device_rows::in_graph(ggml_context * ctx, ggml_cgraph * gf, const heads_data * heads, const device_weights * weights,
-                                                   const output_rows & outputs, int64_t at_once, bool in_chunks) {
+                                                   const output_rows & outputs, int64_t at_once) {
     const int64_t n_vocab = outputs.logits->ne[0];
     at_once               = std::max<int64_t>(1, std::min(at_once, most_rows(n_vocab)));
     // the rows fall into groups of `at_once`
@@ -65,19 +52,13 @@ std::shared_ptr<device_rows> device_rows::in_graph(ggml_context * ctx, ggml_cgra
     auto          rows   = std::make_shared<device_rows>();
     ggml_tensor * hidden = heads ? hidden_of(ctx, gf, outputs, heads->n_embd, begin, end - begin) : nullptr;
     rows->first          = begin;
-    ggml_tensor * logits = logits_of(ctx, outputs, begin, end - begin);
-    if (in_chunks && has_chunks(n_vocab)) {
-        rows->redraws = std::make_unique<row_redraws>(logits);
-        rows->draw    = build_draw_in_chunks(ctx, heads, weights, logits, hidden, *rows->redraws);
-    } else {
-        rows->draw = build_draw(ctx, heads, weights, logits, hidden);
-    }
+    rows->draw           = build_draw(ctx, heads, weights, logits_of(ctx, outputs, begin, end - begin), hidden);
     rows->values.resize(end - begin);
     rows->seen.resize(end - begin);
     ggml_set_name(rows->draw.settings, name);
     device_rows * self = rows.get();
     std::memcpy(rows->draw.settings->op_params, &self, sizeof(self)); // unused by tensors without an operation
-    if (outputs.is_probe) { // of rows that are sorted whole, which takes more tensors
+    if (outputs.is_probe) {
         count_rows(ctx, heads, weights, n_vocab);
     }
     return rows;
@@ -96,9 +77,6 @@ void device_rows::prepare(int64_t row, const device_settings & settings) {
     is_read = false;
     is_seen = false;
     write_settings(draw.settings, row - first, settings);
-    if (redraws) {
-        redraws->prepare(row - first, settings);
-    }
 }
 
 bool device_rows::read(int64_t row, device_values & result) {

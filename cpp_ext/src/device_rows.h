@@ -4,7 +4,6 @@
 
 #include "device_nucleus.h"
 #include "output_rows.h"
-#include "row_redraws.h"
 
 #include <memory>
 #include <mutex>
@@ -17,9 +16,9 @@ namespace autodeco {
 class device_rows : public std::enable_shared_from_this<device_rows> {
 public:
     // The rows, with `row` among them, that samplers with the same heads share; `heads` and `weights` are null where
-    // temperature and top-p are those of the params. At most `at_once` rows; long ones are not sorted whole if `in_chunks`.
+    // temperature and top-p are those of the params. At most `at_once` rows.
     static std::shared_ptr<device_rows> in_graph(ggml_context * ctx, ggml_cgraph * gf, const heads_data * heads, const device_weights * weights,
-                                                 const output_rows & outputs, int64_t at_once, bool in_chunks);
+                                                 const output_rows & outputs, int64_t at_once);
 
     // token [1] I32 of a row of the graph, or all values of it, those of a device_values; a tensor for each that asks
     ggml_tensor * token(ggml_context * ctx, int64_t row) const;
@@ -41,8 +40,6 @@ public:
 private:
     int64_t     first; // among all outputs of the graph
     device_draw draw;  // of the graph; null when that has gone
-
-    std::unique_ptr<row_redraws> redraws; // null where rows are sorted whole
 
     std::mutex                 mutex; // samplers of one context may be asked by several threads
     std::vector<device_values> values;

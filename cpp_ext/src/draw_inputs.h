@@ -49,7 +49,7 @@ draw_inputs place_draw_inputs(ggml_context * ctx, int64_t n, const predictions &
 
 void write_settings(ggml_tensor * settings, int64_t row, const device_settings & values);
 
-// device_values [6 and as many more, n] of each row: what was drawn [1, n], and what was picked for it
+// device_values [6, n] of each row: what was drawn [1, n], and what was picked for it
 ggml_tensor * told_values(ggml_context * ctx, const draw_inputs & in, const predictions & pred, ggml_tensor * token, std::initializer_list<ggml_tensor *> rest);
 
 } // namespace autodeco

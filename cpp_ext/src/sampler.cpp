@@ -189,7 +189,6 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     state.n_outputs_max   = std::max<int64_t>({ 1, (int64_t) n_outputs_max_per_seq... });
     const node_places where = places(buft, state.heads.get(), state.heads ? state.heads->n_vocab : LARGEST_VOCAB);
     state.on_device         = where.draw_on_device;
-    state.in_chunks         = where.draw_in_chunks;
     if (!state.heads) {
         return true;
     }
@@ -224,7 +223,7 @@ int64_t rows_at_once(const sampler_state & state) {
 
 void draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & state, const output_rows & outputs, llama_sampler_data & data,
                     graph_row & row) {
-    row.planned = { device_rows::in_graph(ctx, gf, state.heads.get(), state.weights.get(), outputs, rows_at_once(state), state.in_chunks), outputs.row };
+    row.planned = { device_rows::in_graph(ctx, gf, state.heads.get(), state.weights.get(), outputs, rows_at_once(state)), outputs.row };
     // What stands for probabilities llama.cpp copies before the next graph of the same decode; the token is among them.
     ggml_tensor *& result = state.is_served ? data.probs : data.sampled;
     result = state.is_served ? row.planned.rows->told(ctx, outputs.row) : row.planned.rows->token(ctx, outputs.row);
@@ -243,11 +242,7 @@ predictions predict(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & 
         return build_cpu_heads(ctx, hidden, logits, row.heads);
     }
     return build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
-        if (!state.on_device) {
-            return cpu_stats(ctx, logits, temperature);
-        }
-        return state.in_chunks && has_chunks(logits->ne[0]) ? chunked_stats(ctx, chunk_rows(ctx, logits), temperature)
-                                                            : device_stats(ctx, sort_rows(ctx, logits), temperature);
+        return state.on_device ? device_stats(ctx, sort_rows(ctx, logits), temperature) : cpu_stats(ctx, logits, temperature);
     });
 }
 

@@ -85,7 +85,6 @@ struct sampler_state {
                           // pieces, or decoding what is then not sampled, changes nothing
 
     bool heads_on_host = false; // hidden state and logits are where the nodes of the CPU can read them
-    bool in_chunks     = false; // which then does not sort long rows whole
     bool on_device     = false; // what a draw needs is computed by the device that has the logits
     int64_t n_outputs_max = 1;  // of one sequence in one graph
     bool draws_on_host = false; // the node of the CPU keeps the logits for host stages instead of drawing

@@ -8,12 +8,10 @@
 #include "nodes.h"
 
 #include "cpu_heads.h"
-#include "device_chunks.h"
 #include "device_nucleus.h"
 #include "kernel/distribution.h"
 #include "heads_graph.h"
 #include "host_node.h"
-#include "row_redraws.h"
 
 #include <algorithm>
 #include <array>
@@ -102,18 +100,11 @@ static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool 
     }
 }
 
-// ways to sort rows on a device
-enum class sorting { whole, chunks };
-
-static ggml_tensor * stats_of(ggml_context * ctx, ggml_tensor * logits, ggml_tensor * temperature, sorting way) {
-    return way == sorting::whole ? device_stats(ctx, sort_rows(ctx, logits), temperature) : chunked_stats(ctx, chunk_rows(ctx, logits), temperature);
-}
-
 // by the node of the CPU, or by the operations of any device, which add the vocabulary up in float32
-static void test_stats(const std::vector<float> & z, bool by_node, sorting way = sorting::whole) {
+static void test_stats(const std::vector<float> & z, bool by_node) {
     for (const float temperature : { 1.0f, 0.3f, 1.9f }) {
         row_graph     graph(z);
-        ggml_tensor * stats = by_node ? cpu_stats(graph.ctx, graph.logits, graph.scalar) : stats_of(graph.ctx, graph.logits, graph.scalar, way);
+        ggml_tensor * stats = by_node ? cpu_stats(graph.ctx, graph.logits, graph.scalar) : device_stats(graph.ctx, sort_rows(graph.ctx, graph.logits), graph.scalar);
         graph.plan(stats);
         graph.allocate();
         graph.compute(temperature, 1);
@@ -201,27 +192,17 @@ static std::vector<std::vector<float>> rows_of(const std::vector<float> & z, siz
 }
 
 // Draw by operations from rows at once, against the nucleus of each; `strays` are drawn from with settings that are no
-// numbers. The part of the draws that the device did; in chunks the others are done here.
-static double test_draws(const std::vector<float> & z, const std::vector<row_case> & cases, const std::vector<size_t> & strays, int rounds,
-                         sorting way = sorting::whole) {
+// numbers.
+static void test_draws(const std::vector<float> & z, const std::vector<row_case> & cases, const std::vector<size_t> & strays, int rounds) {
     const size_t n = cases.size();
     row_graph    graph(z, (int64_t) n);
-    row_redraws  redraws(graph.logits);
-    int          done = 0;
     predictions  pred = { graph.scalar, nullptr };
     if (cases[0].top_p >= 0.0f) {
         pred.top_p = ggml_new_tensor_2d(graph.ctx, GGML_TYPE_F32, 1, (int64_t) n);
         ggml_set_input(pred.top_p);
     }
-    device_draw draw;
-    if (way == sorting::whole) {
-        draw = build_device_draw(graph.ctx, sort_rows(graph.ctx, graph.logits), pred);
-        graph.plan(draw.token);
-    } else {
-        const chunked_draw in_chunks = build_chunked_draw(graph.ctx, chunk_rows(graph.ctx, graph.logits), pred);
-        draw                         = { in_chunks.settings, in_chunks.values, nullptr };
-        graph.plan(draw.values);
-    }
+    const device_draw draw = build_device_draw(graph.ctx, sort_rows(graph.ctx, graph.logits), pred);
+    graph.plan(draw.token);
     graph.allocate();
 
     std::vector<sorted_nucleus> wanted;
@@ -248,9 +229,6 @@ static double test_draws(const std::vector<float> & z, const std::vector<row_cas
                 settings        = { any, any, any, any, any, any, any };
             }
             write_settings(draw.settings, (int64_t) i, settings);
-            if (!std::count(strays.begin(), strays.end(), i)) {
-                redraws.prepare((int64_t) i, settings);
-            }
         }
         if (pred.top_p) {
             ggml_backend_tensor_set(pred.top_p, top_ps.data(), 0, ggml_nbytes(pred.top_p));
@@ -259,18 +237,8 @@ static double test_draws(const std::vector<float> & z, const std::vector<row_cas
 
         const auto           n_vocab = (int32_t) (z.size() / n);
         std::vector<int32_t> tokens(n);
-        auto                 values = row_graph::values(draw.values);
-        if (way == sorting::whole) {
-            ggml_backend_tensor_get(draw.token, tokens.data(), 0, ggml_nbytes(draw.token));
-        } else {
-            std::vector<chunked_values> told(n);
-            std::memcpy(told.data(), values.data(), n * sizeof(told[0]));
-            redraws.finish(told.data(), (device_values *) values.data());
-            for (size_t i = 0; i < n; ++i) {
-                tokens[i] = (int32_t) values[i * sizeof(device_values) / sizeof(float)];
-                done += told[i].is_drawn > 0.0f && !std::count(strays.begin(), strays.end(), i);
-            }
-        }
+        const auto           values = row_graph::values(draw.values);
+        ggml_backend_tensor_get(draw.token, tokens.data(), 0, ggml_nbytes(draw.token));
         for (size_t i = 0; i < n; ++i) {
             device_values found;
             std::memcpy(&found, &values[i * sizeof(found) / sizeof(float)], sizeof(found));
@@ -294,41 +262,6 @@ static double test_draws(const std::vector<float> & z, const std::vector<row_cas
     check(worst < 2e-3, "draws follow the inverse distribution function", worst);
     check(error < 2e-2, "size and probability", error);
     check(unlike == 0, "each row gives a token of its own, and tells what was predicted for it", unlike);
-    return (double) done / (double) (n - strays.size()) / rounds;
-}
-
-// What is drawn where, in chunks: the nucleus of a peaked row lies among the candidates, that of a flat one does not.
-static void test_chunks(int rounds) {
-    const std::vector<float> peaked = random_row(49152, 4.0f);
-    const std::vector<float> flat   = random_row(151936, 1.0f); // which chunks do not divide
-    const std::vector<float> wide   = random_row(300000, 4.0f); // of more chunks than others
-    const auto part = [&](const std::vector<float> & z, float temperature, float top_p, float last = 1e6f, float min_p = 0.0f, float uniform = -1.0f) {
-        const auto     top_k = last < 1e6f ? (int64_t) last + 1 : 0;
-        const row_case row   = { 0.9f, -1.0f, { 0.0f, temperature, 0.0f, top_p, uniform, last, min_p * MIN_P_ROUNDING }, top_k, min_p };
-        return test_draws(z, { row }, {}, rounds, sorting::chunks);
-    };
-    for (const auto & z : { peaked, flat, wide }) {
-        test_stats(z, false, sorting::chunks);
-        check(part(z, 0.0f, 1.0f, 1e6f, 0.0f, 0.0f) == 1.0, "greedy is drawn on the device", 0);
-        check(part(z, 1.3f, 0.9f, 3.0f) == 1.0, "and so are draws from few tokens", 0);
-    }
-    check(part(peaked, 0.9f, 0.9f) == 1.0, "and nuclei of peaked rows", 0);
-    check(part(wide, 0.7f, 0.9f) == 1.0, "and of long ones", 0);
-    check(part(peaked, 0.9f, 0.9f, 1e6f, 0.1f) == 1.0, "and of what min-p leaves", 0);
-    check(part(peaked, 0.2f, 0.9f) == 1.0, "and of rows so cold that most tokens weigh nothing", 0);
-    for (const float uniform : { 0.1f, 0.5f, 0.9f }) {
-        check(part(peaked, 0.9f, 1.0f, 1e6f, 0.0f, uniform) == 1.0, "and likely tokens of peaked rows where nothing is cut", uniform);
-    }
-    check(part(peaked, 0.9f, 1.0f, 1e6f, 0.0f, 0.9999f) == 0.0, "unlikely ones are drawn here", 0);
-    check(part(flat, 0.9f, 0.9f) == 0.0, "nuclei of flat rows are drawn here", 0);
-    check(part(flat, 0.9f, 0.9f, 60000.0f) == 0.0, "and of more tokens than there are candidates", 0);
-    check(part(flat, 0.9f, 0.9f, 1e6f, 0.01f) == 0.0, "and of what a low min-p leaves", 0);
-    const int64_t n = 3;
-    std::vector<float> mixed = random_row(n * 49152, 3.0f);
-    std::transform(mixed.begin(), mixed.begin() + 49152, mixed.begin(), [](float z) { return 0.1f * z; });
-    const row_case row = { 0.9f, -1.0f, { 1.0f, 0.0f, 0.0f, 0.8f, -1.0f, 1e6f, 0.0f }, 0, 0.0 };
-    const double   of  = test_draws(mixed, { row, row, row }, {}, rounds, sorting::chunks);
-    check(std::abs(of - 2.0 / 3.0) < 1e-9, "each row for itself", of);
 }
 
 // whether all rows that the graph of `tensor` sorts begin where every device can sort them
@@ -370,7 +303,7 @@ static void test_no_number_at_the_end() {
 }
 
 // n rows at once: no two neighbours alike in shape, temperature, top-p or settings
-static void test_many(int64_t n_vocab, int64_t n, int rounds, sorting way = sorting::whole) {
+static void test_many(int64_t n_vocab, int64_t n, int rounds) {
     const auto   all   = (float) n_vocab;
     const struct {
         device_settings given;
@@ -397,16 +330,16 @@ static void test_many(int64_t n_vocab, int64_t n, int rounds, sorting way = sort
         temperatures.push_back(cases.back().temperature);
     }
     printf("%lld rows of %lld at once\n", (long long) n, (long long) n_vocab);
-    test_draws(z, cases, n > 2 ? std::vector<size_t>{ 1, (size_t) n - 1 } : std::vector<size_t>{}, rounds, way);
+    test_draws(z, cases, n > 2 ? std::vector<size_t>{ 1, (size_t) n - 1 } : std::vector<size_t>{}, rounds);
     for (row_case & row : cases) {
         row.top_p             = -1.0f; // not predicted
         row.given.top_p       = row.given.top_p_scale > 0.0f ? 0.75f : row.given.top_p;
         row.given.top_p_scale = 0.0f;
     }
-    test_draws(z, cases, {}, rounds, way);
+    test_draws(z, cases, {}, rounds);
 
     row_graph     graph(z, n);
-    ggml_tensor * stats = stats_of(graph.ctx, graph.logits, graph.scalar, way);
+    ggml_tensor * stats = device_stats(graph.ctx, sort_rows(graph.ctx, graph.logits), graph.scalar);
     graph.plan(stats);
     graph.allocate();
     graph.compute(temperatures, 1);
@@ -487,9 +420,6 @@ int main(int argc, char ** argv) {
     test_many(151936, 3, 2);
     test_many(49152, 5, 3);
     test_many(49152, 17, 2);
-    test_many(151936, 3, 2, sorting::chunks);
-    test_many(49152, 17, 2, sorting::chunks);
-    test_chunks(rounds / 3 + 1);
     test_many(4099, 2, 20);
     test_many(300, 40, 9);
     test_many(3, 4, 9);

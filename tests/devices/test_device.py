@@ -25,13 +25,11 @@ GPU = EdgeBuild(FOLDER, options=("-g", "99"), environment={VISIBLE: os.environ.g
 CPU = EdgeBuild(FOLDER, environment={VISIBLE: ""})
 PLACES = {
     "all on the device": {},
-    "the draw in chunks": {"AUTODECO_NUCLEUS": "chunks"},
     "the draw on the CPU": {"AUTODECO_NUCLEUS": "cpu"},
     "heads and draw on the CPU": {"AUTODECO_HEADS": "cpu"},
 }
 CPU_NODES = {  # of one token: values and token, statistics and draw, or first layers, predictions and draw
     "all on the device": 0,
-    "the draw in chunks": 2,
     "the draw on the CPU": 2,
     "heads and draw on the CPU": 3,
 }

@@ -43,16 +43,13 @@ def generated(tmp_path_factory):
 
 
 @pytest.mark.slow  # a real model; its claims are those of the generated one too
-@pytest.mark.parametrize("nucleus", ["cpu", "device", "chunks"])
+@pytest.mark.parametrize("nucleus", ["cpu", "device"])
 def test_the_sampler_from_cpp(smollm2, exported, nucleus):
     # the operations meant for devices run on the CPU too
     passes("test_sampler", smollm2, exported("f32"), AUTODECO_NUCLEUS=nucleus)
 
 
-SLOW = [pytest.param(nucleus, marks=pytest.mark.slow) for nucleus in ("device", "chunks")]
-
-
-@pytest.mark.parametrize("nucleus", ["cpu", *SLOW])
+@pytest.mark.parametrize("nucleus", ["cpu", pytest.param("device", marks=pytest.mark.slow)])
 def test_the_sampler_on_a_generated_model(generated, nucleus):
     for program in ("test_sampler", "test_drafts"):
         passes(program, *generated, AUTODECO_NUCLEUS=nucleus)

@@ -21,7 +21,7 @@ PROMPTS = [
     "The",
     "Lily and her mother went to the park to play with a red ball and a dog",
 ]
-PLACES = ["cpu", "device", "chunks"]
+PLACES = ["cpu", "device"]
 
 
 def body(i: int, n: int = 24) -> dict:

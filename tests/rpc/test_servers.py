@@ -36,7 +36,6 @@ WAYS = {
 }
 PLACES = {
     "all on the servers": {},
-    "the draw in chunks": {"AUTODECO_NUCLEUS": "chunks"},
     "the draw here": {"AUTODECO_NUCLEUS": "cpu"},
     "heads and draw here": {"AUTODECO_HEADS": "cpu"},
 }
@@ -138,7 +137,7 @@ def test_what_crosses_the_wire_for_a_token(servers, heads, place):
     )
     print(f"\n{place}: {first[0]} and {second[0]} bytes a token to the servers, {first[1]} and {second[1]} from them")
     assert first[1] >= 4 * 576, "the hidden state of the token goes on to the second server"
-    if place in ("all on the servers", "the draw in chunks"):
+    if place == "all on the servers":
         assert second[1] < 1024, "a token and what it was drawn with"
     else:
         assert LOGITS <= second[1] < LOGITS + 16384
