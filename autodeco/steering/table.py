@@ -19,6 +19,12 @@ def tables(figures: dict) -> list[str]:
     lines += _table(
         ("texts without a command", "heads before", "shift", "of a text", "of a token"), held_cells(measured)
     )
+    if "noise" in measured["followed"]:
+        head = "mean over an answer", "moved by low", "by high", "deviation", "followed by averages: low", "high"
+        lines += _table(head, noise_cells(measured["followed"]["noise"]))
+    if "probe" in measured:
+        head = "guess from states", "low, a token", "high, a token", "low, an answer", "high, an answer"
+        lines += _table(head, probe_cells(measured["probe"]))
     return lines[:-1]
 
 
@@ -89,6 +95,25 @@ def held_cells(measured: dict) -> list[tuple[str, str, str, str, str]]:
             (shown, f"{of['before']:.3f}", f"{of['shift']:+.4f}", f"{of['by_text']:.4f}", f"{of['by_token']:.4f}")
         )
     return rows
+
+
+def noise_cells(noise: dict) -> list[tuple[str, ...]]:
+    """Return (which mean, its steps behind commands, the deviation of it from answer to answer, shares of prompts
+    that follow when all answers are averaged), as text."""
+    rows = []
+    for value, of in noise.items():
+        between = "" if of["between_answers"] is None else f"{of['between_answers']:.3f}"
+        steps = (f"{of['step'][direction]:+.3f}" for direction in ("low", "high"))
+        rows.append((_named(value), *steps, between, *(f"{of['share_of_averages'][d]:.1%}" for d in ("low", "high"))))
+    return rows
+
+
+def probe_cells(probe: dict) -> list[tuple[str, ...]]:
+    """Return (kind of guess, how often it orders two tokens right, two answers to one prompt), as text."""
+    return [
+        (name, *(f"{of[what][direction]:.1%}" for what in ("token", "answer") for direction in ("low", "high")))
+        for name, of in probe.items()
+    ]
 
 
 def _named(value: str) -> str:

@@ -186,6 +186,10 @@ def test_what_states_know_of_commands_is_followed_and_texts_without_one_are_left
     assert [row["share"] for row in followed["shares"]] == [1.0] * 4
     means = followed["means"]["temperature"]
     assert means["low"] < 0.12 < 0.15 < means[PLAIN] < 0.3 < 0.6 < means["high"]
+    noise = followed["noise"]["temperature"]
+    assert noise["step"]["high"] == pytest.approx(means["high"] - means[PLAIN], abs=0.02)
+    assert noise["share_of_averages"] == {"low": 1.0, "high": 1.0}
+    assert 0 < noise["between_answers"] < noise["step"]["high"] / 10
     held = figures.held()
     for name in ("plain temperature", "plain top_p"):
         assert abs(held[name]["shift"]) <= 0.02
@@ -279,7 +283,10 @@ def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_pa
     assert f"| tiny, {MEASURED.held_out_prompts} prompts | share | 95% interval | paper |" in shown
     share = measured["followed"]["shares"][0]["share"]
     assert any(line.startswith(f"| low: temperature falls | {share:.1%} | ") for line in shown)
-    assert sum(line.startswith("| ---") for line in shown) == 5
+    assert sum(line.startswith("| ---") for line in shown) == 6
+    probed = {"token": {"low": 0.5, "high": 0.625}, "answer": {"low": 0.75, "high": 1.0}}
+    measured["probe"] = {"straight line": probed}
+    assert tables(figures)[-1] == "| straight line | 50.0% | 62.5% | 75.0% | 100.0% |"
 
 
 FLAGS = ["--rounds", "2", "--prompts", "4", "--degrees", "1", "--wordings", "1", "--max-tokens", "2", "--epochs", "1"]
