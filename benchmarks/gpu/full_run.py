@@ -5,12 +5,15 @@ runs on rewards follow each other: OUT/warm for pass@1 + pass@8 from a warm stat
 there, and OUT/single for pass@1 from there. With --anchors, heads are held to a warm setting at its prompts first, to
 the warm heads' own predictions then, and to a cold setting last. The heads are measured on TEST, unless it is "none",
 beside greedy decoding, static settings, their own means and their own values shuffled over tokens. OUT/full_run.json
-has figures and times, OUT/rewards.npz the reward of every test answer.
+has figures and times, OUT/rewards.npz the reward of every test answer. The defaults are for short answers, as those of
+problems.py FOLDER; answers that reason want --max-tokens 400. The same command continues what was interrupted.
 """
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +23,16 @@ from last_number import right
 
 from autodeco.data.inverse_temperature import inverse_mean
 from autodeco.data.problems import read_problems
+from autodeco.errors import InputError
+from autodeco.export.checkpoint import RESUME_FILE
 from autodeco.heads import Heads
 from autodeco.hugging_face.model import HuggingFaceModel
 from autodeco.rewards.arguments import FIRST_HEADS, RewardArguments
 from autodeco.rewards.hugging_face import HuggingFacePolicy
 from autodeco.rewards.loop import train_on_rewards
 from autodeco.rewards.measuring import GREEDY, Static
+from autodeco.runs.interrupts import exit_code
+from autodeco.settings.program import reports_errors
 
 
 def shuffled(temperature: np.ndarray, top_p: np.ndarray, device: str):
@@ -120,38 +127,51 @@ def stages(args: argparse.Namespace) -> dict[str, RewardArguments]:
     }
 
 
-def main() -> None:
-    """Run all stages."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("model", "training", "test", "out"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtype", default="bfloat16")
+@reports_errors("full_run.py")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run all stages that are not done yet; return 0, or the exit code of an interrupt."""
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=shown)
+    parser.add_argument("model", type=Path, help="GGUF or Hugging Face folder")
+    parser.add_argument("training", type=Path, help="training.jsonl of problems.py")
+    parser.add_argument("test", type=Path, help="test.jsonl of problems.py, or none: measure nothing")
+    parser.add_argument("out", type=Path, help="folder for heads and figures")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
+    parser.add_argument("--dtype", default="bfloat16", help="of the frozen model")
     parser.add_argument("--target", default="pass@1+1.5*pass@8", help="of the second run")
-    parser.add_argument("--max-tokens", type=int, default=24)
-    parser.add_argument("--slots", type=int, default=1536)
+    parser.add_argument("--max-tokens", type=int, default=24, help="of an answer")
+    parser.add_argument("--slots", type=int, default=1536, help="answers computed at a time: fewer take less memory")
     parser.add_argument("--answers", type=int, default=8, help="to a test problem")
     parser.add_argument("--rounds", type=int, nargs=3, default=(22, 28, 24), help="of the three runs")
-    parser.add_argument("--anchors", type=Path, help="prompts that nobody scores")
-    parser.add_argument("--batch-problems", type=int, default=160)
-    parser.add_argument("--screening-problems", type=int, default=1500)
-    parser.add_argument("--validation-problems", type=int, default=300)
-    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--anchors", type=Path, help="prompts that nobody scores: anchors.jsonl of problems.py")
+    parser.add_argument("--batch-problems", type=int, default=160, help="in a round")
+    parser.add_argument("--screening-problems", type=int, default=1500, help="looked at before the first round")
+    parser.add_argument("--validation-problems", type=int, default=300, help="held out of TRAINING")
+    parser.add_argument("--samples", type=int, default=16, help="answers to a problem in a round")
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="other heads to measure")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    on_gpu = args.device.startswith("cuda")
+    if on_gpu and not torch.cuda.is_available():
+        raise InputError(f"device {args.device}: torch finds no CUDA here; give --device cpu, which takes far longer")
+    test = [] if str(args.test) == "none" else read_problems(args.test)
     args.out.mkdir(parents=True, exist_ok=True)
-    report = {"device": torch.cuda.get_device_name() if args.device == "cuda" else "CPU", "seconds": {}, "test": {}}
+    file, began = args.out / "full_run.json", time.perf_counter()
+    report = {"device": torch.cuda.get_device_name(args.device) if on_gpu else "CPU", "seconds": {}, "test": {}}
     report |= {"torch": torch.__version__, "settings": {key: str(value) for key, value in vars(args).items()}}
-    began = time.perf_counter()
+    if file.exists():
+        done_before = json.loads(file.read_text(encoding="utf-8"))
+        if done_before["settings"] != report["settings"]:
+            raise InputError(f"{args.out}: holds a run of other arguments; give the same, or another OUT")
+        report = done_before
 
     def done(stage: str) -> None:
         nonlocal began
-        report["seconds"][stage] = round(time.perf_counter() - began, 1)
-        (args.out / "full_run.json").write_text(json.dumps(report, indent=2) + "\n")
-        print(f"{stage}: {report['seconds'][stage]} s", flush=True)
+        seconds = time.perf_counter() - began
+        report["seconds"][stage] = round(report["seconds"].get(stage, 0.0) + seconds, 1)
+        file.write_text(json.dumps(report, indent=2) + "\n")
+        print(f"{stage}: {seconds:.1f} s", flush=True)
         began = time.perf_counter()
 
-    test = [] if str(args.test) == "none" else read_problems(args.test)
     model = HuggingFaceModel(args.model, args.dtype)
     policy = HuggingFacePolicy(model, args.max_tokens, args.slots, args.device, args.dtype)
     done("load")
@@ -159,14 +179,20 @@ def main() -> None:
     first = None
     for name, arguments in stages(args).items():
         folder = args.out / name
-        result = train_on_rewards(policy, args.training, folder, arguments, first, progress=False, anchors=args.anchors)
-        report[name] = {"verdict": result.verdict, "best_step": result.best_step, "history": result.history}
+        unfinished = (folder / RESUME_FILE).exists()
+        if name not in report or unfinished:
+            result = train_on_rewards(policy, args.training, folder, arguments, first, unfinished, anchors=args.anchors)
+            if not result.interrupted:
+                report[name] = {"verdict": result.verdict, "best_step": result.best_step, "history": result.history}
+            done(name)
+            if result.interrupted:
+                print(f"{folder}: unfinished; the same command goes on")
+                return exit_code(result.interrupted)
         first = folder
-        done(name)
-    report["peak_bytes"] = torch.cuda.max_memory_allocated() if args.device == "cuda" else None
+    report["peak_bytes"] = torch.cuda.max_memory_allocated() if on_gpu else None
 
     if not test:
-        return
+        return 0
     all_rewards = {}
 
     def judge(name: str, predict, n: int) -> list:
@@ -185,8 +211,9 @@ def main() -> None:
         judge(f"{folder.name}, shuffled", shuffled(temperature, top_p, args.device), args.answers)
     done("test")
     print(json.dumps(report["test"], indent=1))
-    print(result.verdict)
+    print(report["single"]["verdict"])
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

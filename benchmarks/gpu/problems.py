@@ -1,8 +1,9 @@
-"""Write training.jsonl and test.jsonl, which share no question: python benchmarks/gpu/problems.py FOLDER [SET]
+"""Write problems for full_run.py and judge.py: python benchmarks/gpu/problems.py FOLDER [SET]
 
+FOLDER gets training.jsonl and test.jsonl, which share no question, and anchors.jsonl, prompts of all other families.
 SET is smollm2, the families of examples/smollm2 with short answers, or reasoning, families whose answers a model
 reasons about for some 200 tokens: twelve to train on, and four more that no training sees, in unseen.jsonl. Families of
-short answers (short.yaml) are in its training too, but in no test. anchors.jsonl gets prompts of all other families.
+short answers (short.yaml) are in the training of this one too, but in no test.
 """
 
 import argparse
@@ -28,9 +29,9 @@ DRAWN, ANCHORS_EACH, LONGEST = 60, 24, 1200  # problems of a family, prompts of 
 def main() -> None:
     """Draw the problems."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("set", nargs="?", default="smollm2", choices=SETS)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("folder", type=Path, help="for all files; it is made if it is missing")
+    parser.add_argument("set", nargs="?", default="smollm2", choices=SETS, help="(default: smollm2)")
+    parser.add_argument("--seed", type=int, default=0, help="of the problems (default: 0)")
     args = parser.parse_args()
     trained, short, unseen, training, test = SETS[args.set]
 
@@ -39,16 +40,20 @@ def main() -> None:
 
     tasks = tasks_of(trained, test=test, validation=0, training=training)
     only_trained = tasks_of(short, test=0, validation=0, training=SHORT)
-    write_training(tasks + only_trained, args.folder / "training.jsonl")
+    written = {"training": write_training(tasks + only_trained, args.folder / "training.jsonl")}
     never_seen = tasks_of(unseen, test=test, validation=0, training=0)
     held = other_prompts(
         {task.spec.source for task in tasks + only_trained + never_seen}, 1234, DRAWN, LONGEST, ANCHORS_EACH
     )
     (args.folder / "anchors.jsonl").write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in held))
+    written["anchors"] = len(held)
     for name, some in (("test", tasks), ("unseen", never_seen)):
         rows = [problem | {"family": task.spec.name} for task in some for problem in task.test]
         if rows:
             (args.folder / f"{name}.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
+            written[name] = len(rows)
+    for name, count in written.items():
+        print(f"{args.folder / name}.jsonl: {count} problems")
 
 
 if __name__ == "__main__":
