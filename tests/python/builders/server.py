@@ -78,12 +78,7 @@ def running(log: Path, *arguments) -> Iterator[Server]:
         yield server
     finally:
         process.terminate()
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            # llama.cpp's signal handler takes the lock of its queue, which the thread that it interrupts may hold
-            process.kill()
-            process.wait()
+        process.wait(timeout=60)
 
 
 def _wait(server: Server) -> None:
