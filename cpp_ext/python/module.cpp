@@ -133,7 +133,7 @@ py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_arra
         requests.push_back({ rows ? rows->at(i) : i, temperature.at(i), top_p.at(i), u.at(i) });
         check_request(requests.back(), i, logits.shape(0));
     }
-    std::vector<autodeco::nucleus_draw> draws(requests.size());
+    std::vector<autodeco::token_draw> draws(requests.size());
     {
         const float * z = logits.data();
         const int64_t v = logits.shape(1);

@@ -30,7 +30,7 @@ bool draw_from_rows(const heads_data * heads, const float * hidden, const float 
                     int32_t * tokens, float * temperature, float * top_p, std::string & error) {
     row_workspace &           ws = workspace();
     std::vector<draw_request> requests;
-    std::vector<nucleus_draw> drawn;
+    std::vector<token_draw>   drawn;
 
     for (int64_t begin = 0, end; begin < n; begin = end) {
         const int64_t row    = draws[begin].request.row;
@@ -70,7 +70,7 @@ bool draw_from_rows(const heads_data * heads, const float * hidden, const float 
         drawn.resize(requests.size());
         nucleus_samples(z, n_vocab, requests.data(), (int64_t) requests.size(), ws, drawn.data(), guided);
         for (int64_t i = begin; i < end; ++i) {
-            const nucleus_draw & one = drawn[i - begin];
+            const token_draw & one = drawn[i - begin];
             if (one.status != row_status::ok) {
                 error = "row " + std::to_string(row) + ": " + row_status_message(one.status);
                 return false;

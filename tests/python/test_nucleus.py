@@ -221,3 +221,19 @@ def test_other_threads_of_python_run_while_tokens_are_drawn():
         done.set()
         thread.join()
     assert ran
+
+
+@pytest.mark.parametrize("beside", [1e-3, 0.04, 0.06, 0.5, 3.0])
+@pytest.mark.parametrize("one_block", [True, False])
+def test_a_token_with_nearly_all_mass_is_drawn_as_often_as_it_has_mass(beside, one_block):
+    """Draws just within and just beyond its share; others share the rest, in its block of the kernel and elsewhere."""
+    n = 100 if one_block else V
+    logits = np.full(V, -np.inf, np.float32)
+    logits[:n] = np.log(beside / (n - 1))
+    logits[n // 3] = 0.0
+    p = exact(logits, 1.0, 1.0)
+    share = p[n // 3]
+    margin = min(share, 1 - share) / 10
+    drawn = draw(logits, 1.0, 1.0, np.array([0.0, share / 2, share - margin, share + margin]))
+    assert (drawn == n // 3).tolist() == [True, True, True, False]
+    assert (draw(logits, 1.0, share * (1 - 1e-5), np.array([0.0, 0.5, 0.999999])) == n // 3).all()

@@ -1,6 +1,7 @@
 #include "distribution.h"
 
 #include "bracket_search.h"
+#include "sole_token.h"
 
 #include <algorithm>
 #include <cfloat>
@@ -24,6 +25,11 @@ logits_row share_of(const logits_row & r, int ith, int nth) {
 
 logits_row row_of(const float * logits, int64_t n_vocab, row_workspace & ws) {
     return { logits, n_vocab, ws.block_max.data(), ws.e.data() };
+}
+
+logits_row reserved_row(const float * logits, int64_t n_vocab, row_workspace & ws) {
+    ws.reserve(n_vocab); // which moves the memory of a smaller one
+    return row_of(logits, n_vocab, ws);
 }
 
 row_status status_of(bool is_real, float max) {
@@ -141,7 +147,8 @@ private:
 // The nucleus of one row at a temperature and top-p, from which any number of tokens can be drawn.
 class nucleus {
 public:
-    nucleus(const float * logits, int64_t n_vocab, float temperature, float top_p, row_workspace & ws, bool seen) {
+    nucleus(const float * logits, int64_t n_vocab, float temperature, float top_p, row_workspace & ws, bool seen) :
+        r(reserved_row(logits, n_vocab, ws)), ws(ws), top_p(top_p) {
         seen      = seen && ws.has_row;
         float max = ws.em.max;
         if (!seen) {
@@ -153,21 +160,57 @@ public:
         if (status != row_status::ok) {
             return;
         }
-        const logits_row r = row_of(logits, n_vocab, ws);
-        if (temperature < GREEDY_TEMPERATURE) {
+        is_greedy = temperature < GREEDY_TEMPERATURE;
+        if (is_greedy) {
             likeliest = first_of(r, max);
             return;
         }
 
-        exponent_map em = { max, 1.0f / temperature };
+        em = { max, 1.0f / temperature };
         // the statistics are of T + STATS_EPSILON, which is the same temperature for all but the smallest
-        if (seen && std::abs(em.inv_temperature - ws.em.inv_temperature) <= 1e-6f * em.inv_temperature) {
+        is_filled = seen && std::abs(em.inv_temperature - ws.em.inv_temperature) <= 1e-6f * em.inv_temperature;
+        if (is_filled) {
             em = ws.em;
-        } else {
-            ws.sums = best_passes().exponentials(r, em);
         }
-        ws.has_row = false; // r.e may be of another temperature now
+        ws.has_row = false; // r.e may be of another temperature soon
+    }
 
+    nucleus_draw draw(double uniform) {
+        if (status != row_status::ok) {
+            return { status, -1, 0, 0.0f };
+        }
+        if (is_greedy) {
+            return { status, likeliest, 1, 1.0f };
+        }
+        find_edge();
+        const mass_position drawn = search->find(uniform * mass, true);
+        return { status, drawn.token, (int32_t) size, (float) (drawn.e / mass) };
+    }
+
+    // The token of the same draw.
+    token_draw draw_token(double uniform) {
+        if (status == row_status::ok && !is_greedy && !is_filled) {
+            if (likeliest < 0) {
+                likeliest = first_of(r, em.max);
+                beside    = most_beside(r, em, ws);
+            }
+            if (is_sole(top_p, beside) || takes_likeliest(uniform, beside)) {
+                return { status, likeliest };
+            }
+        }
+        return { status, draw(uniform).token };
+    }
+
+private:
+    // The exponentials of the row, and the mass of the nucleus.
+    void find_edge() {
+        if (search) {
+            return;
+        }
+        if (!is_filled) {
+            ws.sums   = best_passes().exponentials(r, em);
+            is_filled = true;
+        }
         search.emplace(r, em, ws.sums, ws);
         size = ws.sums.n;
         mass = ws.sums.e;
@@ -178,23 +221,19 @@ public:
         }
     }
 
-    nucleus_draw draw(double uniform) {
-        if (status != row_status::ok) {
-            return { status, -1, 0, 0.0f };
-        }
-        if (!search) {
-            return { status, likeliest, 1, 1.0f };
-        }
-        const mass_position drawn = search->find(uniform * mass, true);
-        return { status, drawn.token, (int32_t) size, (float) (drawn.e / mass) };
-    }
+    const logits_row r;
+    row_workspace &  ws;
+    const float      top_p;
+    exponent_map     em        = { 0.0f, 0.0f };
+    row_status       status    = row_status::ok;
+    bool             is_greedy = false;
+    bool             is_filled = false; // r.e has the exponentials
+    int32_t          likeliest = -1;
+    double           beside    = 0.0; // a bound on the mass of all others, once `likeliest` is known
+    int64_t          size      = 0;
+    double           mass      = 0.0;
 
-private:
-    row_status                       status    = row_status::ok;
-    int32_t                          likeliest = -1; // of a greedy temperature
-    std::optional<descending_search> search;         // else
-    int64_t                          size = 0;
-    double                           mass = 0.0;
+    std::optional<descending_search> search; // once it is needed
 };
 
 } // namespace
@@ -273,7 +312,7 @@ nucleus_draw nucleus_sample(const float * logits, int64_t n_vocab, float tempera
     return nucleus(logits, n_vocab, temperature, top_p, ws, seen).draw(uniform);
 }
 
-void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, nucleus_draw * draws, bool seen) {
+void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, token_draw * draws, bool seen) {
     // those at the temperature whose exponentials the workspace has come first
     const exponent_map known    = ws.em;
     const auto         settings = [&](int64_t i) {
@@ -289,7 +328,7 @@ void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request *
         nucleus              shared(logits + first.row * n_vocab, n_vocab, first.temperature, first.top_p, ws, seen);
         const auto           these = settings(order[i]);
         do {
-            draws[order[i]] = shared.draw(requests[order[i]].uniform);
+            draws[order[i]] = shared.draw_token(requests[order[i]].uniform);
         } while (++i < n && settings(order[i]) == these);
     }
 }

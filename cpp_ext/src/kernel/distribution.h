@@ -61,8 +61,14 @@ struct draw_request {
     double  uniform;
 };
 
-// What nucleus_sample draws for each of n requests from logits [rows, n_vocab]. `seen`, of one row only, is as there.
-void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, nucleus_draw * draws, bool seen = false);
+struct token_draw {
+    row_status status;
+    int32_t    token;
+};
+
+// The tokens that nucleus_sample draws for each of n requests from logits [rows, n_vocab]. `seen`, of one row only, is as
+// there. Where the likeliest token has nearly all mass, most draws are certain without the exponentials of the others.
+void nucleus_samples(const float * logits, int64_t n_vocab, const draw_request * requests, int64_t n, row_workspace & ws, token_draw * draws, bool seen = false);
 
 // Entropy in nats and the highest probability of softmax(logits).
 struct spread {
