@@ -2,11 +2,11 @@
 
     python3 benchmarks/gpu/two_gpus.py MODEL HEADS -o RESULT.json [--server autodeco-server] [--program autodeco-cli]
 
-The installed autodeco.Llama takes every way, and so do the programs that are named. Each must give the tokens of one
-GPU, and T and P to 1e-3; keep layers on the GPUs that were asked for; and draw on a GPU. Rows of matrices are refused
-in one line, or multiplied by other kernels: they begin with the same token, and keep T and P to 0.1. Tensor parallelism
-is refused in one line. The exit code is 1 where anything else happens. `--rpc A,B` tries all of this over two of
-llama.cpp's servers, on a machine without GPUs.
+The installed autodeco.Llama takes every way, and so does the program that is named; a server takes some. Each must give
+the tokens of one GPU, and T and P to 1e-3; keep layers on the GPUs that were asked for; and draw on a GPU. Rows of
+matrices are refused in one line, or multiplied by other kernels: they begin with the same token, and keep T and P to
+0.1. Tensor parallelism is refused in one line. The exit code is 1 where anything else happens. `--rpc A,B` tries all of
+this over two of llama.cpp's servers, on a machine without GPUs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PROMPT, TOKENS, ROUNDS = "The capital of France is", 64, 3
@@ -42,6 +42,7 @@ WAYS = {
     "tensor parallelism": {"split_mode": TENSOR},
 }
 ON_THE_SECOND = ("nothing and all", "the second alone")
+OF_A_SERVER = ("halves", "the second alone", "rows", "tensor parallelism")  # which takes longest to start
 ASKED = {"greedy": {"temp": 0.0}, "drawn": {"temp": 1.0}}
 SEED = 7
 TELLING = {"GGML_SCHED_DEBUG": "1"}  # llama.cpp's scheduler, how it divides graphs
@@ -224,14 +225,14 @@ def faults(way: str, found: dict, alone: dict) -> list[str]:
     return wrong
 
 
-def compared(take: Callable[[dict], dict]) -> dict:
-    """Return what every way gives, with its ``faults``, and what one GPU gives."""
+def compared(take: Callable[[dict], dict], ways: Iterable[str]) -> dict:
+    """Return what each of ``ways`` gives, with its ``faults``, and what one GPU gives."""
     alone = take(ALONE)
     if "failed" in alone:
         return {"one GPU": alone | {"faults": [alone["failed"]]}}
     report = {}
-    for way, settings in WAYS.items():
-        found = take(settings)
+    for way in ways:
+        found = take(WAYS[way])
         wrong = faults(way, found, alone)
         report[way] = found | {"faults": wrong}
     kept = {key: alone[key] for key in ("tokens_per_second", "mib", "splits")}
@@ -288,7 +289,8 @@ def main(arguments: list[str]) -> int:
     report: dict = {"devices": args.devices, "model": args.model.name, "tokens": TOKENS}
     wrong = 0
     for kind, take in kinds.items():
-        report[kind] = compared(lambda settings, take=take: take(settings, args))
+        ways = OF_A_SERVER if take is with_server else WAYS
+        report[kind] = compared(lambda settings, take=take: take(settings, args), ways)
         for way, row in report[kind].items():
             wrong += bool(row["faults"])
             print(f"{kind}, {way}: {shown(way, row)}", flush=True)
