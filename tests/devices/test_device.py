@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import llama_cpp
@@ -33,6 +34,21 @@ CPU_NODES = {  # of one token: values and token, statistics and draw, or first l
     "the draw on the CPU": 2,
     "heads and draw on the CPU": 3,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bound(tmp_path_factory) -> Iterator[None]:
+    """Mesa's driver for CPUs needs what `bind_every_buffer.c` says; other devices are left alone."""
+    if "llvmpipe" not in GPU.output("autodeco-cli", "--devices"):
+        yield
+        return
+    source = Path(__file__).with_name("bind_every_buffer.c")
+    library = tmp_path_factory.mktemp("preloaded") / "bind_every_buffer.so"
+    flags = ["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library]
+    subprocess.run(["cc", *flags, source, "-ldl"], check=True)
+    GPU.environment["LD_PRELOAD"] = str(library)
+    yield
+    del GPU.environment["LD_PRELOAD"]
 
 
 def benchmark(*arguments) -> None:
