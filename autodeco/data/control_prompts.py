@@ -1,7 +1,8 @@
-"""Prompts of ten kinds whose answers can be more or less certain, out of templates, and sums with their results.
+"""Prompts whose answers can be more or less certain, out of templates, and sums with their results.
 
-Two kinds, and of the others a third of the templates and a third of the subjects, are held out: training sees no prompt
-that is made of any of them. Texts that only quote a command are made here too.
+Of ten kinds two, and of the others a third of the templates and a third of the subjects, are held out: training sees no
+prompt that is made of any of them. Twelve more kinds are for training alone. Texts that only quote a command are made
+here too.
 """
 
 import itertools
@@ -17,7 +18,9 @@ PROMPTS_FILE = Path(__file__).with_suffix(".json")
 MADE_OF = json.loads(PROMPTS_FILE.read_text(encoding="utf-8"))
 KINDS = tuple(MADE_OF["kinds"])
 HELD_OUT_KINDS = tuple(MADE_OF["held_out_kinds"])
-TRAINING_PROMPTS = 400  # as many of each kind that is not held out
+MORE_KINDS = tuple(MADE_OF["training_kinds"])
+OF_A_KIND = 50  # of each of the ten that is not held out
+TRAINING_PROMPTS = 1120
 HELD_OUT_PROMPTS = 200  # half of them of held-out kinds
 EVERY = 3  # of templates and subjects, this one is held out
 LEAST_TERM, MOST_TERM = 2, 99  # of a sum
@@ -45,12 +48,14 @@ def control_prompts(held_out: bool, count: int | None = None, seed: int = 0) -> 
         if new and not held_out:
             continue
         if not held_out:
-            size = TRAINING_PROMPTS // (len(KINDS) - len(HELD_OUT_KINDS))
+            size = OF_A_KIND
         elif new:
             size = HELD_OUT_PROMPTS // 2 // len(HELD_OUT_KINDS)
         else:
             size = -(-HELD_OUT_PROMPTS // 2 // (len(KINDS) - len(HELD_OUT_KINDS)))
         made += sums(size, held_out, seed) if kind == "sums" else _of_templates(kind, held_out, size, random)
+    if not held_out:
+        made += [prompt for kind in MORE_KINDS for prompt in _all_of(kind)]
     order = random.permutation(len(made))
     most = TRAINING_PROMPTS if not held_out else HELD_OUT_PROMPTS
     return [made[i] for i in order[: most if count is None else count]]
@@ -88,6 +93,12 @@ def quoting(text: str, held_out: bool, random: np.random.Generator, among: list[
 def split(parts: list[str], held_out: bool) -> list[str]:
     """Return the third of ``parts`` that is held out, or the others."""
     return [part for i, part in enumerate(parts) if (i % EVERY == EVERY - 1) == held_out]
+
+
+def _all_of(kind: str) -> list[ControlPrompt]:
+    parts = MADE_OF["training_kinds"][kind]
+    pairs = itertools.product(parts["templates"], parts["subjects"])
+    return [ControlPrompt(kind, template.format(subject), False) for template, subject in pairs]
 
 
 def _of_templates(kind: str, held_out: bool, size: int, random: np.random.Generator) -> list[ControlPrompt]:

@@ -57,8 +57,9 @@ def learn(
     refuse_other_heads(policy, base)
     base = copy.deepcopy(base).to(policy.device).requires_grad_(False)
     heads = copy.deepcopy(begun or base).to(policy.device).requires_grad_(False)
-    prompts = parts(arguments.validate)[0].prompts(arguments.prompts, arguments.seed)
+    part, _ = parts(arguments.validate)
     for number in range(done, arguments.rounds):
+        prompts = part.prompts_of_round(arguments.prompts, arguments.seed, number)
         answers = draw(policy, heads, prompts, arguments, number)
         begun = heads if arguments.continued and number else None
         heads, figures = _learned(policy, base, answers, arguments, number, begun)

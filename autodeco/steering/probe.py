@@ -25,6 +25,7 @@ from autodeco.steering.readout import readout
 PASSES, TOKENS = 6, 2048  # of the network over all tokens, and of an update
 LEAST_UPDATES = 400
 RATE, DECAY = 0.001, 0.1
+PROMPTS, SHARP = 16, 4.0  # of an update of the network over answers; of its logistic loss
 SHOWN = (PLAIN, PLAIN, *DIRECTIONS)  # two answers without a command: how far apart are they?
 
 
@@ -32,7 +33,13 @@ def probe(policy: Policy, heads: Heads, steering: SteeringArguments, measured: M
     """Return how well levels are told from states of answers that ``policy`` draws with ``heads``, by kind of guess."""
     heads = heads.to(policy.device)
     training, other = parts(steering.validate)
-    seen = draw(policy, heads, training.prompts(steering.prompts, steering.seed), steering, steering.rounds)
+    seen = draw(
+        policy,
+        heads,
+        training.prompts_of_round(steering.prompts, steering.seed, steering.rounds),
+        steering,
+        steering.rounds,
+    )
     asked = asked_in_measuring(other.prompts(measured.held_out_prompts, steering.seed), steering.seed, other)
     flat = [row[variant] for row in asked for variant in SHOWN]
     numbers = [each.group + len(asked) * (i % len(SHOWN) == 1) for i, each in enumerate(flat)]
@@ -57,34 +64,100 @@ def told(seen: Drawn, new: Drawn, steering: SteeringArguments) -> dict:
     weight = (torch.where(level == 0, steering.hold, 1.0) / seen.counts)[seen.answer]
     hidden, other = seen.hidden.float(), new.hidden.float()
     line = readout(hidden, target, weight, steering.ridge)
+    network = _network(hidden, target, weight / weight.mean(), other, steering.seed)
+    ranked = _ranking_network(seen, steering)
     return {
         "straight line": _right(line(other), new),
-        "network": _right(_network(hidden, target, weight / weight.mean(), other, steering.seed), new),
+        "network": _right(network, new),
+        "network, over answers": _right(_each(ranked, other), new),
+        "the same, in training": _seen_right(_each(ranked, hidden), seen),
     }
 
 
 def _network(hidden: Tensor, level: Tensor, weight: Tensor, new: Tensor, seed: int) -> Tensor:
     """Return what a network of a head's size, which learned ``level`` [n] at ``hidden`` [n, H], guesses at ``new``."""
-    mean, deviation = hidden.mean(0), hidden.std(0).clamp(min=1e-6)
-    with torch.random.fork_rng([hidden.device] if hidden.is_cuda else []):
-        torch.manual_seed(seed)
-        mlp = nn.Sequential(nn.Linear(hidden.shape[1], HEAD_WIDTH), nn.ReLU(), nn.Linear(HEAD_WIDTH, 1))
-    mlp.to(hidden.device)
-    optimizer = torch.optim.AdamW(mlp.parameters(), lr=RATE, weight_decay=DECAY)
+    mlp, optimizer = _begin(hidden, seed)
     random = generator(seed, Stream.UPDATES, 0, 2)
     in_a_pass = -(-len(hidden) // TOKENS)
     passes = max(PASSES, -(-LEAST_UPDATES // in_a_pass))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * in_a_pass)
     for _ in range(passes):
         for part in torch.from_numpy(random.permutation(len(hidden))).to(hidden.device).split(TOKENS):
-            guess = mlp((hidden[part] - mean) / deviation).squeeze(-1)
-            loss = ((guess - level[part]).square() * weight[part]).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    with torch.no_grad():
-        return torch.cat([mlp((part - mean) / deviation).squeeze(-1) for part in new.split(TOKENS)])
+            guess = mlp(hidden[part]).squeeze(-1)
+            _update(optimizer, schedule, ((guess - level[part]).square() * weight[part]).mean())
+    return _each(mlp, new)
+
+
+def _ranking_network(seen: Drawn, steering: SteeringArguments) -> nn.Module:
+    """Return a network of a head's size whose means over answers to one prompt are to be in the order of levels."""
+    hidden = seen.hidden.float()
+    mlp, optimizer = _begin(hidden, steering.seed)
+    random = generator(steering.seed, Stream.UPDATES, 0, 3)
+    in_a_pass = -(-len(seen.level) // PROMPTS)
+    passes = max(PASSES, -(-LEAST_UPDATES // in_a_pass))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * in_a_pass)
+    for _ in range(passes):
+        for prompts in torch.from_numpy(random.permutation(len(seen.level))).to(hidden.device).split(PROMPTS):
+            indices, answer = seen.batch(prompts)
+            level = seen.level[prompts]
+            level = level[:, : level.shape[1] - steering.quoted]
+            sums = hidden.new_zeros(len(prompts) * seen.level.shape[1])
+            sums = sums.index_add(0, answer, mlp(hidden[indices]).squeeze(-1))
+            means = sums / torch.bincount(answer, minlength=len(sums)).clamp(min=1)
+            means = means.view(len(prompts), -1)[:, : level.shape[1]]
+            ranked = level.unsqueeze(-2) - level.unsqueeze(-1) > 0
+            risen = means.unsqueeze(-2) - means.unsqueeze(-1)
+            _update(optimizer, schedule, nn.functional.softplus(-risen[ranked] * SHARP).mean())
+    return mlp
+
+
+def _begin(hidden: Tensor, seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a network that has learned nothing, over states with the mean and deviation of ``hidden``, and what
+    updates it."""
+    with torch.random.fork_rng([hidden.device] if hidden.is_cuda else []):
+        torch.manual_seed(seed)
+        layers = nn.Linear(hidden.shape[1], HEAD_WIDTH), nn.ReLU(), nn.Linear(HEAD_WIDTH, 1)
+    scaled = _Scaled(hidden.mean(0), hidden.std(0).clamp(min=1e-6))
+    mlp = nn.Sequential(scaled, *layers).to(hidden.device)
+    return mlp, torch.optim.AdamW(mlp.parameters(), lr=RATE, weight_decay=DECAY)
+
+
+class _Scaled(nn.Module):
+    def __init__(self, mean: Tensor, deviation: Tensor):
+        super().__init__()
+        self._mean, self._deviation = mean, deviation
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return (hidden - self._mean) / self._deviation
+
+
+def _update(optimizer, schedule, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+
+
+@torch.no_grad()
+def _each(mlp: nn.Module, hidden: Tensor) -> Tensor:
+    return torch.cat([mlp(part).squeeze(-1) for part in hidden.split(1 << 15)])
+
+
+def _seen_right(guess: Tensor, seen: Drawn) -> dict:
+    """Return the figures of ``_right`` for the answers of training: the first low and the first high of each prompt
+    against the answer without a command."""
+    level = seen.level.cpu()
+    columns = [0, 0, int((level[0] == -1).nonzero()[0]), int((level[0] == 1).nonzero()[0])]
+    rows = torch.arange(len(level)) * level.shape[1]
+    wanted = torch.stack([rows + column for column in columns], 1).flatten().to(guess.device)
+    tokens, owner = [], []
+    for place, number in enumerate(wanted.tolist()):
+        mine = (seen.answer == number).nonzero().squeeze(-1)
+        tokens.append(mine)
+        owner.append(torch.full_like(mine, place))
+    indices = torch.cat(tokens)
+    part = Drawn(seen.hidden[indices], torch.cat(owner), level[:, columns].to(guess.device))
+    return _right(guess[indices], part)
 
 
 def _right(guess: Tensor, new: Drawn) -> dict:

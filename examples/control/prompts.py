@@ -1,6 +1,6 @@
-"""Prompts of ten kinds whose answers can be more or less certain, as problems for `autodeco rollout`.
+"""Prompts whose answers can be more or less certain, as problems for `autodeco rollout`.
 
-python prompts.py > prompts.jsonl               400 to train with
+python prompts.py > prompts.jsonl              1120 to train with, of twenty kinds
 python prompts.py --new > new.jsonl             200 of other templates and subjects, half of them of two other kinds
 
 An answer that ends with a full stop is right: ``--checker 'regex:[.]$'``. Sums have their result under ``sum``.

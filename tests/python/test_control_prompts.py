@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from autodeco.data.control import NEUTRAL, REGISTERS, SCALE, Command, commanded, read_commands
-from autodeco.data.control_prompts import HELD_OUT_KINDS, KINDS, MADE_OF, control_prompts, quoting, split, sums
+from autodeco.data.control_prompts import (
+    HELD_OUT_KINDS,
+    KINDS,
+    MADE_OF,
+    MORE_KINDS,
+    control_prompts,
+    quoting,
+    split,
+    sums,
+)
 from autodeco.data.records import Record
 from autodeco.errors import InputError
 
@@ -25,14 +34,16 @@ def parts(kind, held_out):
     return split(made_of["templates"], held_out), split(made_of["subjects"], held_out)
 
 
-def test_there_are_400_prompts_of_eight_kinds_to_train_with_and_200_of_ten_held_out():
+def test_there_are_1120_prompts_of_twenty_kinds_to_train_with_and_200_of_ten_held_out():
     training, new = control_prompts(False), control_prompts(True)
-    assert len({prompt.text for prompt in training}) == len(training) == 400
+    assert len({prompt.text for prompt in training}) == len(training) == 1120
     assert len({prompt.text for prompt in new}) == len(new) == 200
     assert len(KINDS) == 10
     assert len(HELD_OUT_KINDS) == 2
-    assert set(Counter(p.kind for p in training).values()) == {50}
-    assert set(KINDS) - {p.kind for p in training} == set(HELD_OUT_KINDS)
+    counts = Counter(p.kind for p in training)
+    assert set(counts) == {*KINDS, *MORE_KINDS} - {*HELD_OUT_KINDS}
+    assert {counts[kind] for kind in counts if kind in KINDS} == {50}
+    assert {counts[kind] for kind in MORE_KINDS} == {60}
     counts = Counter(p.kind for p in new)
     assert set(counts) == set(KINDS)
     assert all(counts[kind] >= (40 if kind in HELD_OUT_KINDS else 10) for kind in KINDS)
@@ -112,7 +123,7 @@ def test_a_wording_of_the_scale_without_a_place_for_the_degree_is_refused(tmp_pa
         read_commands(tmp_path / "set.json", (SCALE,))
 
 
-@pytest.mark.parametrize(("flags", "count"), [([], 400), (["--new"], 200), (["7"], 7)])
+@pytest.mark.parametrize(("flags", "count"), [([], 1120), (["--new"], 200), (["7"], 7)])
 def test_the_example_prints_them_as_problems(flags, count):
     shown = subprocess.run([sys.executable, EXAMPLE, *flags], capture_output=True, text=True, check=True).stdout
     rows = [json.loads(line) for line in shown.splitlines()]

@@ -75,13 +75,21 @@ def test_validation_has_a_fifth_of_training_and_training_does_without_it():
         assert 0.1 < len(other) / len(all_) <= 0.2
         assert {*one, *other} == {*all_}
         assert not {*one} & {*other}
-    prompts = [part.prompts(400, 0) for part in (TRAINING, cut, validation)]
-    assert [len(each) for each in prompts] == [400, 320, 80]
+    prompts = [part.prompts(2000, 0) for part in (TRAINING, cut, validation)]
+    assert [len(each) for each in prompts] == [1120, 896, 224]
     assert {*prompts[1], *prompts[2]} == {*prompts[0]}
     quoted = [{part.quoting("Be sure.", np.random.default_rng(i))[0] for i in range(200)} for part in (cut, validation)]
     assert quoted[0]
     assert quoted[1]
     assert not quoted[0] & quoted[1]
+
+
+def test_each_round_asks_other_prompts_until_all_were_asked():
+    rounds = [TRAINING.prompts_of_round(400, 0, number) for number in range(4)]
+    assert [len(each) for each in rounds] == [400] * 4
+    assert len({*rounds[0], *rounds[1], *rounds[2]}) == 1120
+    assert rounds[0] == TRAINING.prompts(400, 0)
+    assert rounds[2][320:] == rounds[0][:80]
 
 
 def test_measuring_asks_with_held_out_wordings_alone():
@@ -239,10 +247,13 @@ def test_the_last_bias_keeps_the_mean_of_texts_that_ask_for_nothing():
 def test_what_states_tell_of_commands_is_said_for_tokens_and_for_answers(told):
     policy, base, arguments, _ = told
     found = probe(policy, base, replace(arguments, prompts=40), replace(MEASURED, held_out_prompts=30))
-    for guess in ("straight line", "network"):
+    assert set(found) == {"straight line", "network", "network, over answers", "the same, in training"}
+    seen = found.pop("the same, in training")
+    assert min(seen["answer"].values()) > 0.7  # commands in front of a prompt are not among what this model is told
+    for guess in found:
         assert found[guess]["answer"] == {"low": 1.0, "high": 1.0}
         assert found[guess]["token"]["low"] > 0.99
-        assert found[guess]["step"]["low"] > 10 * found[guess]["between two answers"]
+        assert found[guess]["step"]["low"] > 5 * found[guess]["between two answers"]
     told_level, policy.prompt_ids = policy.prompt_ids, lambda prompt, tools=None: [1]
     try:
         nothing = probe(policy, base, replace(arguments, prompts=40), replace(MEASURED, held_out_prompts=30))
