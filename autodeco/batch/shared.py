@@ -47,8 +47,9 @@ def answer(
     follow each other.
 
     The ``decoding`` of these answers knows no nucleus (0) and no probability (NaN). The slots are of ``contexts`` that
-    take turns, two where the model runs on a GPU and prompts and slots are many. Draws run on ``llm.n_threads_batch``
-    threads. Raises InputError as ``autodeco.batch.answer``, and for a top-k or min-p, which only that one has.
+    take turns: two where the model runs on a GPU and prompts and slots are many, more where the slots are more than
+    llama.cpp has sequences for. Draws run on ``llm.n_threads_batch`` threads. Raises InputError as
+    ``autodeco.batch.answer``, and for a top-k or min-p, which only that one has.
     """
     wanted = list(wanted)
     checked("slots", slots, int, 1)
@@ -76,9 +77,11 @@ def _answers(
         [replace(request, prompt=prompt) for request in group]
         for prompt, group in groupby(wanted, key=lambda request: request.prompt)
     )
+    most = llama_cpp.llama_max_parallel_sequences()
     if contexts is None:
-        contexts = 2 if _is_on_gpu(llm) and slots >= 2 * LEAST_SLOTS else 1
+        contexts = max(-(-slots // most), 2 if _is_on_gpu(llm) and slots >= 2 * LEAST_SLOTS else 1)
     contexts = min(contexts, len(queue), slots)
+    slots = min(slots, contexts * most)
     lengths = sorted((len(request.prompt) + request.max_tokens for request in wanted), reverse=True)
     with contextlib.ExitStack() as stack:
         lanes = []

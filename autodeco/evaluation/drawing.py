@@ -56,8 +56,11 @@ class Here(Source):
 
     def answer_part(self, part: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
         """``answer`` for what is drawn together."""
-        model, spreads = (self.llm, part, self.heads, self._slots), Spreads(noted)
-        drawn = batch.answer(*model) if cut else shared.answer(*model, spreads.note)
+        spreads, given = Spreads(noted), (self.llm, part, self.heads)
+        if cut:  # of one context, which has no more sequences
+            drawn = batch.answer(*given, min(self._slots, llama_cpp.llama_max_parallel_sequences()))
+        else:
+            drawn = shared.answer(*given, self._slots, spreads.note)
         with contextlib.closing(drawn) as answers:
             for one in answers:
                 yield one, spreads.take(one)

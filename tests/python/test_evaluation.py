@@ -6,6 +6,7 @@ import math
 from types import SimpleNamespace
 from typing import ClassVar
 
+import llama_cpp
 import pytest
 
 from autodeco.batch import Sampling
@@ -127,7 +128,9 @@ def test_other_settings_get_another_folder(tmp_path):
 
 
 def test_a_recommended_top_k_is_asked_too_and_all_methods_give_their_own_answers(llm, smollm2, tmp_path, monkeypatch):
-    """Methods are told apart though they are asked together; the recommended one in batches of its own."""
+    """Methods are told apart though they are asked together; the recommended one in batches of its own, which have no
+    more sequences than llama.cpp has."""
+    monkeypatch.setattr(llama_cpp, "llama_max_parallel_sequences", lambda: 3)
     recommended = Method("vendor", Sampling(1.5, top_k=1, heads="none"))
     monkeypatch.setattr(methods, "vendor", lambda llm: recommended)
     settings = Settings(

@@ -245,3 +245,19 @@ def test_answers_that_share_slots_leave_room_for_more(llm, monkeypatch):
     assert len(list(answer(llm, wanted, None, 8))) == len(wanted)
     assert steps[0] == 2, "nothing is known yet"
     assert max(steps) >= 5
+
+
+def test_more_slots_than_a_context_has_are_of_several(llm, monkeypatch):
+    made, open_context = [], StateContext.__init__
+    monkeypatch.setattr(llama_cpp, "llama_max_parallel_sequences", lambda: 3)
+    monkeypatch.setattr(
+        StateContext, "__init__", lambda c, llm, slots, *room: made.append(slots) or open_context(c, llm, slots, *room)
+    )
+    wanted = requests(llm, QUESTIONS[:3], 3, GREEDY, 2)
+    assert len(list(answer(llm, wanted, None, 8))) == 9
+    assert made == [2, 3, 3]
+    assert len(list(answer(llm, wanted[:3], None, 8))) == 3
+    assert made[3:] == [3], "one prompt is one context's"
+    one = requests(llm, QUESTIONS[:1], 7, GREEDY, 2)
+    assert len(list(answer(llm, one, None, 8))) == 7
+    assert made[4:] == [3]
