@@ -44,7 +44,7 @@ class Answering(Options):
 
 
 # What two cores do with a small model in less than an hour; a GPU takes the settings' own defaults.
-ON_A_CPU = {"rounds": 2, "prompts": 160, "wordings": 2, "degrees": 2, "max_tokens": 40}
+ON_A_CPU = {"rounds": 4, "prompts": 80, "wordings": 2, "degrees": 2, "neutral": 1, "quoted": 1, "max_tokens": 40}
 ON_A_CPU |= {"held_out_prompts": 60, "answers": 2, "sums": 60, "sum_answers": 2}
 SETTINGS = (Files, SteeringArguments, MeasuringArguments, Answering, Processors)
 

@@ -29,6 +29,7 @@ from autodeco.steering.parts import parts
 
 VALUES = ("temperature", "top_p")
 COMMANDED = (PLAIN, *DIRECTIONS)
+FIRST_TOKENS = (1, 4, 16)
 
 
 class Measuring:
@@ -75,6 +76,7 @@ class Measuring:
         return {
             "prompts": len(asked),
             "shares": rows,
+            "first_tokens": self._first_tokens(groups, shape),
             "noise": {value: self._noise(groups, value, shape) for value in VALUES},
             "by_kind": {
                 kind: {f"{d} {v}": share(right[d, v][kinds == kind])["share"] for d, v in right}
@@ -92,6 +94,17 @@ class Measuring:
             "distinct_2": self._against_plain(unique) if self._arguments.answers > 1 else None,
             "examples": [self._example(groups, i) for i in range(min(6, len(asked)))],
         }
+
+    def _first_tokens(self, groups: list[list[Sampled]], shape: tuple[int, int]) -> dict:
+        """Return in what share of prompts the means over the first tokens of the answers move as the command says."""
+        found = {}
+        for count in FIRST_TOKENS:
+            of_count = found[count] = {}
+            for value in VALUES:
+                means = mean_values(groups, value, count).reshape(shape)
+                for column, (direction, sign) in enumerate(zip(DIRECTIONS, (-1, 1), strict=True), start=1):
+                    of_count[f"{direction} {value}"] = float((sign * (means[:, column] - means[:, 0]) > 0).mean())
+        return {str(count): of for count, of in found.items()}
 
     def _noise(self, groups: list[list[Sampled]], value: str, shape: tuple[int, int]) -> dict:
         """Return how far apart means of two answers of one prompt without a command are, how far a command moves them
@@ -264,9 +277,9 @@ class Measuring:
 number = checker("number")
 
 
-def mean_values(groups: Sequence[Sequence[Sampled]], value: str) -> np.ndarray:
-    """Return the mean of ``value`` over the tokens of the first answer of each group."""
-    return np.array([float(np.mean(getattr(group[0], value), dtype=np.float64)) for group in groups])
+def mean_values(groups: Sequence[Sequence[Sampled]], value: str, count: int | None = None) -> np.ndarray:
+    """Return the mean of ``value`` over the first ``count`` tokens, by default all, of each group's first answer."""
+    return np.array([float(np.mean(getattr(group[0], value)[:count], dtype=np.float64)) for group in groups])
 
 
 def share(right: np.ndarray) -> dict:

@@ -19,6 +19,9 @@ def tables(figures: dict) -> list[str]:
     lines += _table(
         ("texts without a command", "heads before", "shift", "of a text", "of a token"), held_cells(measured)
     )
+    if "first_tokens" in measured["followed"]:
+        head = "means over", "low: temperature", "low: top-p", "high: temperature", "high: top-p"
+        lines += _table(head, first_cells(measured["followed"]))
     if "noise" in measured["followed"]:
         head = "mean over an answer", "moved by low", "by high", "deviation", "followed by averages: low", "high"
         lines += _table(head, noise_cells(measured["followed"]["noise"]))
@@ -95,6 +98,14 @@ def held_cells(measured: dict) -> list[tuple[str, str, str, str, str]]:
             (shown, f"{of['before']:.3f}", f"{of['shift']:+.4f}", f"{of['by_text']:.4f}", f"{of['by_token']:.4f}")
         )
     return rows
+
+
+def first_cells(followed: dict) -> list[tuple[str, ...]]:
+    """Return (how many first tokens, the share of prompts whose means over these move as the command says), as text."""
+    shares = {f"{row['direction']} {row['value']}": row["share"] for row in followed["shares"]}
+    names = {"1": "the first token"}
+    rows = [(names.get(count, f"the first {count} tokens"), of) for count, of in followed["first_tokens"].items()]
+    return [(name, *(f"{of[key]:.1%}" for key in shares)) for name, of in [*rows, ("all tokens", shares)]]
 
 
 def noise_cells(noise: dict) -> list[tuple[str, ...]]:

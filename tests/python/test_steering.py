@@ -37,7 +37,7 @@ from autodeco.steering.steering import steer  # noqa: E402
 from autodeco.steering.table import tables  # noqa: E402
 from builders.hf_folders import TINY, write_tiny_smollm2  # noqa: E402
 
-ARGUMENTS = SteeringArguments(rounds=1, prompts=4, degrees=1, wordings=1, max_tokens=2, epochs=1)
+ARGUMENTS = SteeringArguments(rounds=1, prompts=4, degrees=1, wordings=1, neutral=1, quoted=1, max_tokens=2, epochs=1)
 MEASURED = MeasuringArguments(held_out_prompts=3, answers=2, sums=2, sum_answers=1)
 
 
@@ -194,6 +194,9 @@ def test_what_states_know_of_commands_is_followed_and_texts_without_one_are_left
     assert [row["share"] for row in followed["shares"]] == [1.0] * 4
     means = followed["means"]["temperature"]
     assert means["low"] < 0.12 < 0.15 < means[PLAIN] < 0.3 < 0.6 < means["high"]
+    assert set(followed["first_tokens"]) == {"1", "4", "16"}
+    assert set(followed["first_tokens"]["4"].values()) == {1.0}  # all tokens of these answers
+    assert min(followed["first_tokens"]["1"].values()) > 0.9
     noise = followed["noise"]["temperature"]
     assert noise["step"]["high"] == pytest.approx(means["high"] - means[PLAIN], abs=0.02)
     assert noise["share_of_averages"] == {"low": 1.0, "high": 1.0}
@@ -294,14 +297,27 @@ def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_pa
     assert f"| tiny, {MEASURED.held_out_prompts} prompts | share | 95% interval | paper |" in shown
     share = measured["followed"]["shares"][0]["share"]
     assert any(line.startswith(f"| low: temperature falls | {share:.1%} | ") for line in shown)
-    assert sum(line.startswith("| ---") for line in shown) == 6
+    assert sum(line.startswith("| ---") for line in shown) == 7
     probed = {"token": {"low": 0.5, "high": 0.625}, "answer": {"low": 0.75, "high": 1.0}}
     measured["probe"] = {"straight line": probed}
     assert tables(figures)[-1] == "| straight line | 50.0% | 62.5% | 75.0% | 100.0% |"
 
 
 FLAGS = ["--rounds", "2", "--prompts", "4", "--degrees", "1", "--wordings", "1", "--max-tokens", "2", "--epochs", "1"]
-FLAGS += ["--held-out-prompts", "3", "--answers", "2", "--sums", "2", "--sum-answers", "1"]
+FLAGS += [
+    "--neutral",
+    "1",
+    "--quoted",
+    "1",
+    "--held-out-prompts",
+    "3",
+    "--answers",
+    "2",
+    "--sums",
+    "2",
+    "--sum-answers",
+    "1",
+]
 FLAGS += ["--answers-from", "hugging-face", "--dtype", "float32"]
 
 
