@@ -26,6 +26,7 @@ PASSES, TOKENS = 6, 2048  # of the network over all tokens, and of an update
 LEAST_UPDATES = 400
 RATE, DECAY = 0.001, 0.1
 PROMPTS, SHARP = 16, 4.0  # of an update of the network over answers; of its logistic loss
+PLACES = ((0, 1), (1, 4), (4, 16), (16, 64))  # of tokens in an answer
 SHOWN = (PLAIN, PLAIN, *DIRECTIONS)  # two answers without a command: how far apart are they?
 
 
@@ -167,9 +168,19 @@ def _right(guess: Tensor, new: Drawn) -> dict:
     counts = new.counts.cpu().numpy()
     means = (np.bincount(owner, value, len(counts)) / counts).reshape(new.level.shape)
     columns = [value[owner % len(SHOWN) == column] for column in range(len(SHOWN))]
+    places = np.arange(len(owner)) - np.searchsorted(owner, owner)  # tokens of an answer stand together
     step = np.diff(means[:, [2, 0, 3]], axis=1).mean(0)
     return {
         "token": {"low": ordered(columns[2], columns[0]), "high": ordered(columns[0], columns[3])},
+        "by place": {
+            f"{first + 1} to {end}": {
+                direction: ordered(
+                    *(value[(owner % len(SHOWN) == c) & (places >= first) & (places < end)] for c in pair)
+                )
+                for direction, pair in (("low", (2, 0)), ("high", (0, 3)))
+            }
+            for first, end in PLACES
+        },
         "answer": {
             "low": float((means[:, 2] < means[:, 0]).mean()),
             "high": float((means[:, 0] < means[:, 3]).mean()),
@@ -180,6 +191,8 @@ def _right(guess: Tensor, new: Drawn) -> dict:
 
 
 def ordered(less: np.ndarray, more: np.ndarray) -> float:
-    """Return how often one of ``less`` is below one of ``more``, of all pairs."""
+    """Return how often one of ``less`` is below one of ``more``, of all pairs; 0.5 if there are none."""
+    if not len(less) or not len(more):
+        return 0.5
     rank = np.searchsorted(np.sort(less), more, side="left") + np.searchsorted(np.sort(less), more, side="right")
     return float(rank.mean() / 2 / len(less))

@@ -28,6 +28,8 @@ def tables(figures: dict) -> list[str]:
     if "probe" in measured:
         head = "guess from states", "low, a token", "high, a token", "low, an answer", "high, an answer"
         lines += _table(head, probe_cells(measured["probe"]))
+        places = list(next(iter(measured["probe"].values()))["by place"])
+        lines += _table(("a token's place in the answer", *places), place_cells(measured["probe"]))
     return lines[:-1]
 
 
@@ -124,6 +126,16 @@ def probe_cells(probe: dict) -> list[tuple[str, ...]]:
     return [
         (name, *(f"{of[what][direction]:.1%}" for what in ("token", "answer") for direction in ("low", "high")))
         for name, of in probe.items()
+    ]
+
+
+def place_cells(probe: dict) -> list[tuple[str, ...]]:
+    """Return (kind of guess and direction, how often it orders two tokens right at each place in an answer), as
+    text."""
+    return [
+        (f"{name}: {direction}", *(f"{at[direction]:.1%}" for at in of["by place"].values()))
+        for name, of in probe.items()
+        for direction in ("low", "high")
     ]
 
 

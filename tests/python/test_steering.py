@@ -256,6 +256,8 @@ def test_what_states_tell_of_commands_is_said_for_tokens_and_for_answers(told):
     for guess in found:
         assert found[guess]["answer"] == {"low": 1.0, "high": 1.0}
         assert found[guess]["token"]["low"] > 0.99
+        assert found[guess]["by place"]["2 to 4"]["high"] > 0.99
+        assert found[guess]["by place"]["17 to 64"]["high"] == 0.5  # there are none
         assert found[guess]["step"]["low"] > 5 * found[guess]["between two answers"]
     told_level, policy.prompt_ids = policy.prompt_ids, lambda prompt, tools=None: [1]
     try:
@@ -299,8 +301,16 @@ def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_pa
     assert any(line.startswith(f"| low: temperature falls | {share:.1%} | ") for line in shown)
     assert sum(line.startswith("| ---") for line in shown) == 7
     probed = {"token": {"low": 0.5, "high": 0.625}, "answer": {"low": 0.75, "high": 1.0}}
+    probed["by place"] = {"1 to 1": {"low": 0.25, "high": 0.875}, "2 to 4": {"low": 0.5, "high": 0.5}}
     measured["probe"] = {"straight line": probed}
-    assert tables(figures)[-1] == "| straight line | 50.0% | 62.5% | 75.0% | 100.0% |"
+    shown = tables(figures)
+    assert "| straight line | 50.0% | 62.5% | 75.0% | 100.0% |" in shown
+    assert shown[-4:] == [
+        "| a token's place in the answer | 1 to 1 | 2 to 4 |",
+        "| --- | --- | --- |",
+        "| straight line: low | 25.0% | 50.0% |",
+        "| straight line: high | 87.5% | 50.0% |",
+    ]
 
 
 FLAGS = ["--rounds", "2", "--prompts", "4", "--degrees", "1", "--wordings", "1", "--max-tokens", "2", "--epochs", "1"]
