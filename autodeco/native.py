@@ -4,8 +4,10 @@ It is compiled against one release of llama-cpp-python, whose structures change 
 is an ImportError that names both (``autodeco.release``).
 """
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 
 import llama_cpp  # loads the one libllama of this process, and on Windows adds its folder to those that have DLLs
 import numpy as np
@@ -51,6 +53,17 @@ def watch(states: HiddenStates, params: llama_cpp.llama_context_params) -> None:
     """Let ``states``, which must outlive it, see the hidden states of the outputs of a context made with ``params``."""
     params.cb_eval = llama_cpp.ggml_backend_sched_eval_callback(states.on_node)
     params.cb_eval_user_data = states.address
+
+
+@contextlib.contextmanager
+def warnings_only() -> Iterator[None]:
+    """Let llama.cpp log warnings and errors alone, in all threads: what it logs with every graph would else wait for
+    Python's lock each time, only to be dropped."""
+    _native.begin_log_filter()
+    try:
+        yield
+    finally:
+        _native.end_log_filter()
 
 
 def load_heads(path: str | os.PathLike) -> Heads:

@@ -84,6 +84,8 @@ def _answers(
     slots = min(slots, contexts * most)
     lengths = sorted((len(request.prompt) + request.max_tokens for request in wanted), reverse=True)
     with contextlib.ExitStack() as stack:
+        if not llm.verbose:
+            stack.enter_context(native.warnings_only())
         lanes = []
         for i in range(contexts):
             own = slots * (i + 1) // contexts - slots * i // contexts

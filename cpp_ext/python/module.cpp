@@ -8,6 +8,7 @@
 #include "heads_predict.h"
 #include "hidden_states.h"
 #include "language_model.h"
+#include "log_filter.h"
 #include "row_draws.h"
 #include "sampler_state.h"
 
@@ -418,6 +419,9 @@ PYBIND11_MODULE(_native, m) {
     m.def("draw_from_rows", &draw_from_rows, py::arg("heads").none(true), py::arg("hidden"), py::arg("logits"), py::arg("rows"), py::arg("temperature"),
           py::arg("top_p"), py::arg("by_temperature_head"), py::arg("by_top_p_head"), py::arg("u"), py::arg("top_p_noise"));
     m.def("spread", &spread, py::arg("logits"));
+
+    m.def("begin_log_filter", &autodeco::log_filter::begin);
+    m.def("end_log_filter", &autodeco::log_filter::end);
 
     py::class_<graph_sampler>(m, "GraphSampler")
         .def(py::init<const heads *, bool>())

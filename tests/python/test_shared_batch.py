@@ -1,5 +1,6 @@
 """Answers that share what they begin with: each follows its own distribution, and nothing is computed twice."""
 
+import ctypes
 import time
 from collections import Counter
 from dataclasses import replace
@@ -261,3 +262,25 @@ def test_more_slots_than_a_context_has_are_of_several(llm, monkeypatch):
     one = requests(llm, QUESTIONS[:1], 7, GREEDY, 2)
     assert len(list(answer(llm, one, None, 8))) == 7
     assert made[4:] == [3]
+
+
+def test_what_llama_cpp_logs_of_graphs_does_not_wait_for_python(llm):
+    """Each line would take the interpreter's lock in the middle of a decode; errors still arrive."""
+    before, data = llama_cpp.llama_log_callback(), ctypes.c_void_p()
+    llama_cpp.llama_log_get(ctypes.byref(before), ctypes.byref(data))
+    levels = []
+    noted = llama_cpp.llama_log_callback(lambda level, text, data: levels.append(level))
+    llama_cpp.llama_log_set(noted, ctypes.c_void_p())
+    try:
+        wanted = requests(llm, QUESTIONS[:2], 4, Sampling(1.5, heads="none"), 4)
+        assert len(list(answer(llm, wanted, None, 8))) == 8
+        assert 1 not in levels, "a line for developers"
+        assert 2 not in levels, "information"
+        with native.warnings_only(), native.warnings_only():
+            assert not llama_cpp.llama_model_load_from_file(b"/none.gguf", llama_cpp.llama_model_default_params())
+        assert set(levels) == {4}, "errors alone"
+        levels.clear()
+        llama_cpp.llama_model_load_from_file(b"/none.gguf", llama_cpp.llama_model_default_params())
+        assert levels, "the callback is there again"
+    finally:
+        llama_cpp.llama_log_set(before, data)
