@@ -51,8 +51,18 @@ class StateContext(BatchContext):
         if self._streams:
             params.kv_unified = False
             params.n_ctx = slots * -(-self._longest // PADDING) * PADDING
+        if self._is_offloaded(llm, params):
+            # all that is left here is to look up embeddings; more threads would wait, busily, in the way of the draws
+            params.n_threads = params.n_threads_batch = 1
         native.watch(self._states, params)
         return params
+
+    @staticmethod
+    def _is_offloaded(llm: llama_cpp.Llama, params: llama_cpp.llama_context_params) -> bool:
+        """Whether a GPU has all layers and their memory."""
+        layers = llm.model_params.n_gpu_layers
+        every = layers < 0 or layers > llama_cpp.llama_model_n_layer(llm.model)
+        return llama_cpp.llama_supports_gpu_offload() and every and params.offload_kqv
 
     def _slot(self, llm: llama_cpp.Llama, heads: native.Heads | None, seq: int) -> Slot:
         return Slot(seq)

@@ -235,11 +235,12 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=400)
     parser.add_argument("--gpu-layers", type=int, default=-1)
     parser.add_argument("--slots", type=int, default=256)
-    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--processes", type=int, help="default: 2 a GPU")
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--gpus", type=int, default=1, help="GPUs; each process uses one")
     parser.add_argument("--part", type=int, default=100, help="problems that a process answers in one go")
     args = parser.parse_args()
+    args.processes = args.processes or 2 * max(1, args.gpus)
     args.output.mkdir(parents=True, exist_ok=True)
     groups = {file.stem: read_problems(file)[: args.each] for file in args.problems}
     heads = [Way(name, Sampling(), Path(file)) for name, _, file in (text.partition("=") for text in args.heads)]

@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("problems", type=Path)
     parser.add_argument("--heads", type=Path)
-    parser.add_argument("--configurations", nargs="+", default=["shared:4x256x4", "graph:4x256x1"])
+    parser.add_argument("--configurations", nargs="+", default=["shared:1x256x8", "shared:2x256x8", "shared:2x512x8"])
     parser.add_argument("--ways", nargs="+", default=["heads"], metavar="heads|T[/P]", help="asked together")
     parser.add_argument("--answers", type=int, default=8, help="to each problem, a way")
     parser.add_argument("--each", type=int, default=400, help="problems of a process, which may come again")

@@ -284,3 +284,17 @@ def test_what_llama_cpp_logs_of_graphs_does_not_wait_for_python(llm):
         assert levels, "the callback is there again"
     finally:
         llama_cpp.llama_log_set(before, data)
+
+
+@pytest.mark.parametrize(("layers", "on_gpu", "threads"), [(31, True, 1), (-1, True, 1), (30, True, 2), (31, False, 2)])
+def test_a_model_on_a_gpu_keeps_no_other_threads_busy(llm_to_close, monkeypatch, layers, on_gpu, threads):
+    made, open_context = [], llama_cpp.llama_init_from_model
+    monkeypatch.setattr(llm_to_close.model_params, "n_gpu_layers", layers)  # of 30, and the output
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: on_gpu)
+    monkeypatch.setattr(
+        llama_cpp,
+        "llama_init_from_model",
+        lambda model, params: made.append(params.n_threads_batch) or open_context(model, params),
+    )
+    assert len(list(answer(llm_to_close, requests(llm_to_close, QUESTIONS[:1], 1, GREEDY, 1), None, 1))) == 1
+    assert made == [threads]
