@@ -25,7 +25,7 @@ SCREENING_SAMPLES = 4
 # The pace is measured on about so many answers, of which none has more tokens. Where lengths matter, some more answers
 # to each prompt are drawn to their end.
 PILOT_ANSWERS, PILOT_TOKENS = 64, 16
-PILOT_PROMPTS, WHOLE_ANSWERS = 8, 2
+PILOT_PROMPTS, WHOLE_PROMPTS, WHOLE_ANSWERS = 16, 8, 2
 
 # What ``fitted`` chooses: the least and the most of each size, and shares of the time.
 LEAST = (10, 16, 8, 4)  # held-out problems, screened ones, problems in a round, rounds
@@ -155,15 +155,18 @@ def measure_pace(policy: Policy, prompts: Sequence[Sequence[int]], arguments: Re
         answers = policy.sample(some, n, predictor, 0, True, None, None, min(tokens, most))
         return _Drawn(answers, time.perf_counter() - began)
 
-    drawn(few, n, 2)  # opens and compiles what is opened and compiled once
-    prompt = drawn(few, n, 1).seconds / len(few)
-    ends = drawn(prompts, WHOLE_ANSWERS if on_cpu else n, most) if whole and most > PILOT_TOKENS else None
+    drawn(few[:1] if on_cpu else few, n, 2)  # opens and compiles what is opened and compiled once
+    # of many prompts, for those of a kind begin alike and are read in less time than a few
+    prompt = drawn(prompts, n, 1).seconds / len(prompts)
+    some = prompts[:WHOLE_PROMPTS] if on_cpu else prompts
+    ends = drawn(some, WHOLE_ANSWERS if on_cpu else n, most) if whole and most > PILOT_TOKENS else None
+    of_few = drawn(few, n, 1).seconds / len(few) if len(few) < len(prompts) else prompt
     begun = drawn(few, n, PILOT_TOKENS)
     mean = ends.length if ends else float(np.mean([len(a.tokens) if a.finished else most for a in begun.flat]))
     # what answers have in common counts as their prompt's; behind the tokens of the pilot it is next to nothing
     alone, together = begun.length - 1, begun.states_behind_first / len(few)
     own = max(together - alone, 0.0) / (n - 1)
-    rest, state = max(mean - begun.length, 0.0), begun.seconds_a_state(prompt)
+    rest, state = max(mean - begun.length, 0.0), begun.seconds_a_state(of_few)
     drawing = state * own + (ends.seconds_a_state(prompt) if ends else state) * rest
     reading, updating = _learning_seconds(policy, begun, arguments)
     learning = reading * ((alone - own) / n + own + rest) + arguments.passes * updating * mean

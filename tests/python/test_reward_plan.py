@@ -127,6 +127,20 @@ def test_the_pace_is_that_of_the_machine(clock, shared):
         assert pace.drawing == pytest.approx(0.1 * (tokens - shared))
 
 
+def test_prompts_that_begin_alike_are_timed_together(clock):
+    """The first of them takes a second longer than each of the others, which a round has many of."""
+
+    class Alike(SlowPolicy):
+        def sample(self, prompts, *settings):
+            clock.now += 1.0
+            return super().sample(prompts, *settings)
+
+    prompts = [[i] for i in range(16)]
+    pace = measure_pace(Alike(clock), prompts, replace(SHORT, samples=16, max_tokens=50), whole=False)
+    assert pace.prompt == pytest.approx(17 / 16)
+    assert pace.drawing == pytest.approx(0.1 * 49)
+
+
 class CountingPolicy(LlamaPolicy):
     """llama.cpp, with the tokens of prompts and the states that it computes as the time; all answers end."""
 
