@@ -312,6 +312,7 @@ static void test_a_draw_that_fails(const autodeco_heads * heads) {
 
 // What is told where nothing was decided, and how many samplers a graph makes room for.
 static void test_undecided(llama_model * model, const autodeco_heads * heads) {
+    bool                             on_device; // where tokens are drawn; heads may be on a device, and draws on the CPU
     const ggml_backend_buffer_type_t buft = [&] {
         llama_sampler * smpl;
         llama_sampler * chain = new_chain(heads, { 1, 1.0f, 1.0f }, &smpl);
@@ -321,12 +322,12 @@ static void test_undecided(llama_model * model, const autodeco_heads * heads) {
         check(d.status == AUTODECO_STATUS_NOT_DECODED && d.token == -1, "a sampler that is attached tells that nothing was decoded", d.status);
         const autodeco::counted_weights & weights = autodeco::state_of(smpl).weights;
         const auto found = weights ? ggml_backend_buffer_get_type(weights->buffer) : nullptr;
+        on_device        = autodeco::state_of(smpl).on_device;
         llama_free(ctx);
         llama_sampler_free(chain);
         return found;
     }();
-    const bool on_device = buft != nullptr; // the heads of a CPU need no copy of the weights
-    const auto weights   = on_device ? heads->data->weights(buft) : nullptr;
+    const auto weights = buft ? heads->data->weights(buft) : nullptr; // the heads of a CPU need no copy of them
     check(!weights || weights->n_samplers == 0, "a sampler that is freed is not counted", weights ? (double) weights->n_samplers : 0.0);
 
     llama_context * ctx = new_context(model, false, 2);
