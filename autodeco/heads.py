@@ -1,5 +1,6 @@
 """The two heads of AutoDeco: from a hidden state and its logits to a temperature and a top-p."""
 
+import copy
 import json
 import math
 import os
@@ -101,6 +102,16 @@ class Heads(nn.Module):
             with torch.no_grad():
                 stats = prob_stats(logits.float(), temperature.float())
         return temperature, self.top_p(hidden, temperature, stats)
+
+    def moved(self, temperature: float, top_p: float) -> "Heads":
+        """Return a copy that predicts more of both everywhere: ``temperature`` and ``top_p`` are added to the arguments
+        of the heads' sigmoids."""
+        heads = copy.deepcopy(self)
+        with torch.no_grad():
+            for head, by in ((heads.temp_head, temperature), (heads.top_p_head, top_p)):
+                if head is not None:
+                    head.mlp[2].bias += by
+        return heads
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Write ``model.safetensors`` and ``config.json`` in the official names and keys into ``directory``."""

@@ -13,6 +13,7 @@ from autodeco.rewards.measuring import (
     Verdict,
     halving,
     halving_samples,
+    moves,
     verdict,
 )
 from autodeco.rewards.policy import Sampled
@@ -35,30 +36,36 @@ def held_out_answers(
 
 
 def judge(run: TrainingState, problems: Problems, target: Target) -> tuple[Verdict, list[list[Sampled]]]:
-    """Choose the best of the measured heads and of the static settings, and compare them by fresh answers.
+    """Choose the best of the measured heads, of what they become when moved as a whole, and of the static settings, and
+    compare them by fresh answers.
 
     Return the verdict and the heads' answers. What was judged before an interrupt is not drawn again.
     """
     arguments = run.arguments
     last = sorted(run.history, key=lambda row: row["loss"])[:FINALISTS]
     finalists = {str(row["step"]): candidate(run, row["step"]) for row in last}
+    moved: dict[str, Heads] = {}
     settings: dict[str, Static] = {str(each): each for each in GRID}
     judged = run.extra.setdefault("judged", {})
 
     def rewards_of(name: str, n: int, number: int) -> np.ndarray:
         key = f"{name} {number}"
         if key not in judged:
-            predictor = (finalists | settings)[name]
+            predictor = (finalists | moved | settings)[name]
             judged[key] = held_out_answers(problems, arguments, predictor, n, 1 + number)[1].tolist()
             run.save_resume()
         return np.array(judged[key])
 
     samples = halving_samples(target)
     kept = halving(list(finalists), rewards_of, target, samples)
+    ways = {f"{kept} moved by {by}": by for by in moves(arguments.temperature, arguments.top_p)}
+    moved |= {name: finalists[kept].moved(*by) for name, by in ways.items()}
+    best = halving(list(moved), rewards_of, target, samples)
+    run.extra["moved"] = dict(zip(("temperature", "top_p"), ways[best], strict=True))
     setting = settings[halving(list(settings), rewards_of, target, samples)]
-    run.keep(int(kept), finalists[kept])
+    run.keep(int(kept), moved[best])
     n = 2 * arguments.validation_samples
-    answers, ours = held_out_answers(problems, arguments, finalists[kept], n, 100)
+    answers, ours = held_out_answers(problems, arguments, moved[best], n, 100)
     _, greedy = held_out_answers(problems, arguments, GREEDY, 1, 100)
     _, theirs = held_out_answers(problems, arguments, setting, n, 101)
     del run.extra["judged"]  # only who continues a run asks for it

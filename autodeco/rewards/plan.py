@@ -13,7 +13,7 @@ from autodeco.errors import InputError
 from autodeco.heads import Heads
 from autodeco.rewards.arguments import FIRST_HEADS, SIZES, RewardArguments
 from autodeco.rewards.decisions import decisions
-from autodeco.rewards.measuring import FINALISTS, GRID, Static, halving_answers, halving_draws, halving_samples
+from autodeco.rewards.measuring import FINALISTS, GRID, Static, halving_answers, halving_draws, halving_samples, moves
 from autodeco.rewards.objective import add_gradient
 from autodeco.rewards.policy import Policy, Sampled
 from autodeco.rewards.problems import Problems
@@ -120,10 +120,11 @@ def plan_of(arguments: RewardArguments, training: int, held_out: int, anchors: i
     measurements = len({*range(0, arguments.rounds, arguments.evaluate_every), arguments.rounds})
     first = halving_samples(parse_target(arguments.target))
     finalists, in_a_round = min(FINALISTS, measurements), min(arguments.batch_problems, training)
-    finals = halving_answers(finalists, first) + halving_answers(len(GRID), first)
+    candidates = finalists, len(moves(arguments.temperature, arguments.top_p)), len(GRID)
+    finals = sum(halving_answers(count, first) for count in candidates)
     in_the_end = finals + 4 * arguments.validation_samples + 1 if arguments.verdict else 1
     # in the end the heads kept, the setting kept and greedy decoding
-    draws = halving_draws(finalists) + halving_draws(len(GRID)) + 3 if arguments.verdict else 1
+    draws = sum(halving_draws(count) for count in candidates) + 3 if arguments.verdict else 1
     return Plan(
         training,
         held_out,
