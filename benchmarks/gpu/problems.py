@@ -3,12 +3,16 @@
 FOLDER gets training.jsonl and test.jsonl, which share no question, and anchors.jsonl, prompts of all other families.
 SET is smollm2, the families of examples/smollm2 with short answers, or reasoning, families whose answers a model
 reasons about for some 200 tokens: twelve to train on, and four more that no training sees, in unseen.jsonl. Families of
-short answers (short.yaml) are in the training of this one too, but in no test.
+short answers (short.yaml) are in the training of this one too, but in no test. Its anchors.jsonl also has prompts of
+everyday.py's families. Eight of those are in held_out.jsonl alone: they choose between heads by what no run sees.
 """
 
 import argparse
 import json
 from pathlib import Path
+
+from everyday import FAMILIES, HELD_OUT
+from everyday import problems as everyday_problems
 
 from autodeco.evaluation.tasks import Task, parse_specs, write_training
 from autodeco.tuning.anchors import other_prompts
@@ -21,8 +25,7 @@ SETS = {
     "reasoning": (HERE / "reasoning.yaml", HERE / "short.yaml", HERE / "unseen.yaml", 700, 200),
 }
 SHORT = 250  # problems of a family of short answers
-
-
+EVERYDAY, HELD_OUT_EACH = 40, 45  # prompts of a family of everyday sums, and problems of one that is held out
 DRAWN, ANCHORS_EACH, LONGEST = 60, 24, 1200  # problems of a family, prompts of them, characters
 
 
@@ -45,10 +48,17 @@ def main() -> None:
     held = other_prompts(
         {task.spec.source for task in tasks + only_trained + never_seen}, 1234, DRAWN, LONGEST, ANCHORS_EACH
     )
+    groups = {
+        name: [problem | {"family": task.spec.name} for task in some for problem in task.test]
+        for name, some in (("test", tasks), ("unseen", never_seen))
+    }
+    if args.set == "reasoning":
+        anchored = [name for name in FAMILIES if name not in HELD_OUT]
+        held += [row["prompt"] for name in anchored for row in everyday_problems(name, EVERYDAY, args.seed)]
+        groups["held_out"] = [row for name in HELD_OUT for row in everyday_problems(name, HELD_OUT_EACH, args.seed)]
     (args.folder / "anchors.jsonl").write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in held))
     written["anchors"] = len(held)
-    for name, some in (("test", tasks), ("unseen", never_seen)):
-        rows = [problem | {"family": task.spec.name} for task in some for problem in task.test]
+    for name, rows in groups.items():
         if rows:
             (args.folder / f"{name}.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
             written[name] = len(rows)
