@@ -2,8 +2,8 @@
 
 MODEL is a GGUF or a Hugging Face folder; TRAINING and TEST are files of problems, as problems.py writes them. Three
 runs on rewards follow each other: OUT/warm for pass@1 + pass@8 from a warm static setting, OUT/both for --target from
-there, and OUT/single for pass@1 from there. With --anchors, heads are held to a warm setting at its prompts first, to
-the warm heads' own predictions then, and to a cold setting last. The heads are measured on TEST, unless it is "none",
+there, and OUT/single for pass@1 from there. With --anchors, heads are held to a setting at its prompts: a warm one in
+OUT/warm, a colder one in OUT/both and a cold one in OUT/single. The heads are measured on TEST, unless it is "none",
 beside greedy decoding, static settings, their own means and their own values shuffled over tokens. OUT/full_run.json
 has figures and times, OUT/rewards.npz the reward of every test answer. The defaults are for short answers, as those of
 problems.py FOLDER; answers that reason want --max-tokens 400. The same command continues what was interrupted.
@@ -27,7 +27,7 @@ from autodeco.errors import InputError
 from autodeco.export.checkpoint import RESUME_FILE
 from autodeco.heads import Heads
 from autodeco.hugging_face.model import HuggingFaceModel
-from autodeco.rewards.arguments import FIRST_HEADS, RewardArguments
+from autodeco.rewards.arguments import RewardArguments
 from autodeco.rewards.hugging_face import HuggingFacePolicy
 from autodeco.rewards.loop import train_on_rewards
 from autodeco.rewards.measuring import GREEDY, Static
@@ -112,9 +112,12 @@ def stages(args: argparse.Namespace) -> dict[str, RewardArguments]:
             target=args.target,
             rounds=both,
             evaluate_every=max(1, both // 2),
-            learning_rate=1e-3,
-            anchor_to=FIRST_HEADS,
-            free_temperature=0.6,
+            learning_rate=7e-4,
+            passes=2,
+            batch_problems=args.both_problems,
+            anchor_price=0.1,
+            anchor_temperature=0.2,
+            anchor_top_p=0.95,
         ),
         "single": replace(
             shared,
@@ -138,13 +141,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder for heads and figures")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--dtype", default="bfloat16", help="of the frozen model")
-    parser.add_argument("--target", default="pass@1+1.5*pass@8", help="of the second run")
+    parser.add_argument("--target", default="pass@1+2*pass@8", help="of the second run")
     parser.add_argument("--max-tokens", type=int, default=24, help="of an answer")
     parser.add_argument("--slots", type=int, default=1536, help="answers computed at a time: fewer take less memory")
     parser.add_argument("--answers", type=int, default=8, help="to a test problem")
-    parser.add_argument("--rounds", type=int, nargs=3, default=(22, 28, 24), help="of the three runs")
+    parser.add_argument("--rounds", type=int, nargs=3, default=(22, 8, 24), help="of the three runs")
     parser.add_argument("--anchors", type=Path, help="prompts that nobody scores: anchors.jsonl of problems.py")
     parser.add_argument("--batch-problems", type=int, default=160, help="in a round")
+    parser.add_argument("--both-problems", type=int, default=192, help="in a round of the second run")
     parser.add_argument("--screening-problems", type=int, default=1500, help="looked at before the first round")
     parser.add_argument("--validation-problems", type=int, default=300, help="held out of TRAINING")
     parser.add_argument("--samples", type=int, default=16, help="answers to a problem in a round")

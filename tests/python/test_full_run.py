@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
+from autodeco.rewards.arguments import SETTING
+
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
 
 
@@ -20,10 +22,11 @@ def full_run(monkeypatch):
     spec = importlib.util.spec_from_file_location("full_run", FOLDER / "full_run.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.ran, module.interrupted = [], {}
+    module.ran, module.interrupted, module.settings = [], {}, {}
 
     def train(policy, problems, folder, arguments, first, resume, anchors):
         module.ran.append((folder.name, first and first.name, resume))
+        module.settings[folder.name] = arguments
         folder.mkdir(parents=True, exist_ok=True)
         stopped = module.interrupted.pop(folder.name, 0)
         kept = folder / module.RESUME_FILE
@@ -53,6 +56,16 @@ def test_each_run_begins_with_the_heads_before_it_and_an_interrupted_one_goes_on
     assert "holds a run of other arguments" in capsys.readouterr().err
     assert full_run.main(command) == 0
     assert full_run.ran == []
+
+
+def test_the_second_run_holds_heads_to_a_setting_of_its_own(full_run, tmp_path):
+    command = ["model.gguf", "training.jsonl", "none", str(tmp_path / "out"), "--device", "cpu"]
+    assert full_run.main(command) == 0
+    warm, both, single = (full_run.settings[name] for name in ("warm", "both", "single"))
+    assert (warm.rounds, both.rounds, single.rounds) == (22, 8, 24)
+    assert (both.target, both.batch_problems, both.passes, both.learning_rate) == ("pass@1+2*pass@8", 192, 2, 7e-4)
+    assert (both.anchor_to, both.anchor_temperature, both.anchor_top_p, both.anchor_price) == (SETTING, 0.2, 0.95, 0.1)
+    assert (warm.batch_problems, single.batch_problems, both.free_temperature) == (160, 160, None)
 
 
 @pytest.mark.parametrize(
