@@ -217,6 +217,18 @@ def _paired(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
     return [round(100 * float(value), 2) for value in (difference.mean(), *interval(difference, 0))]
 
 
+def settings(args: argparse.Namespace) -> dict[str, str]:
+    """Return ``args`` as text, of files their names alone: folders are this machine's."""
+
+    def named(value) -> str:
+        if isinstance(value, list):
+            return " ".join(map(named, value))
+        head, sign, file = str(value).rpartition("=")
+        return f"{head}{sign}{Path(file).name}" if sign or isinstance(value, Path) else str(value)
+
+    return {key: named(value) for key, value in vars(args).items()}
+
+
 def main() -> None:
     """Judge all ways and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -251,14 +263,15 @@ def main() -> None:
         judge.all(ways)
         names = [each.name for each in heads] if args.derived is None else args.derived
         judge.all([way for name in names for way in derived(name, judge.pairs(name), args.derived_answers)])
+    figures = {name: judge.figures_of(name) for name in judge.rewards}
     report = {
-        "seconds": round(time.perf_counter() - began, 1),
-        "settings": {key: str(value) for key, value in vars(args).items()},
-        "figures": {name: judge.figures_of(name) for name in judge.rewards},
+        "seconds": round(sum(each["seconds"] for each in figures.values()), 1),  # of runs before this one, too
+        "settings": settings(args),
+        "figures": figures,
         "differences": {each.name: judge.differences(each.name) for each in heads},
     }
     (args.output / "judged.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(f"judged in {report['seconds']} s")
+    print(f"judged in {time.perf_counter() - began:.1f} s")
 
 
 if __name__ == "__main__":
