@@ -1,5 +1,6 @@
 """Processes that take turns at jobs: whatever their number, the results are the same, and none is lost in silence."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -77,9 +78,11 @@ def test_a_job_that_fails_is_one_clear_line(how, message):
 
 
 def test_results_that_nobody_waits_for_end_the_processes():
+    before = multiprocessing.active_children()
     with Workers(2, 0, multiplier, 2) as workers:
         results = workers.results((i,) * 100 for i in range(100))
         next(results)
-        processes = list(workers._started.values())
+        processes = [process for process in multiprocessing.active_children() if process not in before]
+        assert len(processes) == 2
         results.close()
         assert not any(process.is_alive() for process in processes)
