@@ -176,7 +176,8 @@ def asked_by_http(address: str, server: subprocess.Popen) -> dict | None:
         time.sleep(0.1)
     found = {}
     for name, asked in ASKED.items():
-        body = {"prompt": PROMPT, "n_predict": TOKENS, "temperature": asked["temp"], "seed": SEED, "ignore_eos": True}
+        body = {"prompt": PROMPT, "n_predict": TOKENS, "temperature": asked["temp"], "seed": SEED}
+        # no "ignore_eos": it is a bias of logits, with which the host draws; so an answer may end early
         body |= {"autodeco": True, "cache_prompt": False}
         request = urllib.request.Request(address + "/completion", json.dumps(body).encode())
         with urllib.request.urlopen(request, timeout=120) as answer:
@@ -207,11 +208,11 @@ def faults(way: str, found: dict, alone: dict) -> list[str]:
     if way == "tensor parallelism":
         return ["not refused"]
     wrong = []
-    least, most = (1, 0.1) if way.startswith("rows") else (TOKENS, 1e-3)
+    most = 0.1 if way.startswith("rows") else 1e-3
     for name in ASKED:
         same, apart = agreement(found.pop(name), alone[name])
         found |= {f"{name}_tokens_the_same": same, f"{name}_greatest_difference": apart}
-        if same < least:
+        if same < (1 if way.startswith("rows") else len(alone[name]["token"])):
             wrong.append(f"{name}: token {same + 1} is another one")
         if not apart < most:
             wrong.append(f"{name}: T or P differs by {apart:.2g}")
