@@ -3,15 +3,16 @@
 PROBLEMS are files of problems, as problems.py writes them; each is a group of the result. The --heads NAME=FILE.gguf
 stand beside static settings, rules with --rivals, their own mean in T and in 1/T, and their own pairs shuffled over
 tokens. Several processes share each of --gpus GPUs. OUT/rewards.npz has the reward of every answer, and what it has is
-not drawn again. OUT/judged.json has the figures: pass@1 and pass@n in %, their differences with 95% bootstrap intervals
-over problems, seconds, tokens and tokens a second.
+not drawn again. All ways but those of further heads draw their answers to a problem together: what these have in
+common is computed once, and a way's seconds are its share by tokens. OUT/judged.json has the figures: pass@1 and
+pass@n in %, their differences with 95% bootstrap intervals over problems, seconds, tokens and tokens a second.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class Part:
     tokens: int = 0
     finished: int = 0
     pairs: list = field(default_factory=list)  # (temperature, top-p) of heads
+    seconds: float = 0.0
 
 
 def static(text: str) -> Way:
@@ -74,6 +76,14 @@ def derived(name: str, pairs: np.ndarray, answers: int | None) -> list[Way]:
     return [*found, Way(f"{name}, shuffled", shuffled, answers=answers)]
 
 
+def together(ways: list[Way]) -> list[list[Way]]:
+    """Return ``ways`` in groups that one model with one set of heads draws at once: the first heads with all ways that
+    need none, and each of the others alone."""
+    first = next((way for way in ways if way.heads), None)
+    groups = [[way for way in ways if way is first or not way.heads]]
+    return [group for group in (*groups, *([way] for way in ways if way.heads and way is not first)) if group]
+
+
 class Worker:
     """The model in a process of its own."""
 
@@ -86,9 +96,9 @@ class Worker:
             n_threads_batch=args.threads, seed=1,
         )  # fmt: skip
 
-    def __call__(self, number: int, way: Way | None, problems: list[dict], first: int) -> Iterator[tuple]:
-        """Yield the part of a way that begins with problem ``first``; where no way is given, the rivals."""
-        yield number, first, self.answer(way, problems, first) if way else self.rivals()
+    def __call__(self, number: int, ways: list[Way], problems: list[dict], first: int) -> Iterator[tuple]:
+        """Yield the parts of ``ways`` that begin with problem ``first``; where no way is given, the rivals."""
+        yield number, first, self.answer(ways, problems, first) if ways else self.rivals()
 
     def rivals(self) -> list[Way]:
         from autodeco.evaluation.rivals import by_hand
@@ -102,26 +112,35 @@ class Worker:
 
         return native.load_heads(file) if file else None
 
-    def answer(self, way: Way, problems: list[dict], first: int) -> Part:
-        """Answer ``problems``, of which the first is number ``first`` of all."""
+    def answer(self, ways: list[Way], problems: list[dict], first: int) -> list[Part]:
+        """Answer ``problems``, of which the first is number ``first`` of all, in each of ``ways``."""
         from autodeco import batch
         from autodeco.batch import shared
 
-        n = 1 if way.is_greedy else way.answers or self._args.answers
         prompts = [problem["prompt"] for problem in problems]
-        wanted = batch.requests(self._llm, prompts, n, way.sampling, self._args.max_tokens, (), SEED + first)
-        part = Part(np.zeros((len(problems), n), np.float32))
-        for answer in shared.answer(self._llm, wanted, self._heads(way.heads), self._args.slots):
+        wanted, parts, most = [], [], 0
+        for way in ways:
+            n = 1 if way.is_greedy else way.answers or self._args.answers
+            most = max(most, n)
+            parts.append(Part(np.zeros((len(problems), n), np.float32)))
+            wanted.append(batch.requests(self._llm, prompts, n, way.sampling, self._args.max_tokens, (), SEED + first))
+        # an answer tells its sample alone, which tells the way as well
+        told = (replace(each, sample=each.sample + i * most) for i, some in enumerate(wanted) for each in some)
+        heads = self._heads(next((way.heads for way in ways if way.heads), None))
+        by_prompt = sorted(told, key=lambda request: request.index)
+        for answer in shared.answer(self._llm, by_prompt, heads, self._args.slots):
+            way, sample = divmod(answer.sample, most)
+            part = parts[way]
             part.tokens += len(answer.decoding)
             part.finished += answer.finished
             if answer.finished:
-                part.rewards[answer.prompt, answer.sample] = right(problems[answer.prompt], answer.text)
-            if way.heads:
+                part.rewards[answer.prompt, sample] = right(problems[answer.prompt], answer.text)
+            if ways[way].heads:
                 part.pairs.append(np.stack([answer.decoding.temperature, answer.decoding.top_p], 1).astype(np.float32))
-        if part.pairs:
-            pairs = np.concatenate(part.pairs)
-            part.pairs = [np.random.default_rng(first).permutation(pairs)[:PAIRS]]
-        return part
+        for part in parts:
+            if part.pairs:
+                part.pairs = [np.random.default_rng(first).permutation(np.concatenate(part.pairs))[:PAIRS]]
+        return parts
 
 
 class Judge:
@@ -134,35 +153,66 @@ class Judge:
         kept = dict(np.load(self._file)) if self._file.exists() else {}
         self.rewards = {name: value for name, value in kept.items() if not name.startswith(("cost ", "pairs "))}
         self._kept = {name: value for name, value in kept.items() if name not in self.rewards}
+        self._unfinished = args.output / "parts.npz"
+        self._parts = self._read_parts()
 
     def rivals(self) -> list[Way]:
         """Return the rules with which heads are compared, which the model decides."""
-        ((_, _, ways),) = self._workers.results([(0, None, [], 0)])
+        ((_, _, ways),) = self._workers.results([(0, [], [], 0)])
         return ways
 
     def all(self, ways: list[Way]) -> None:
         """Draw what each of ``ways`` wants. Parts are the same for any number of processes, so answers are too."""
-        ways = [way for way in ways if way.name not in self.rewards]
         starts = range(0, len(self._problems), self._args.part)
-        jobs = [(i, way, self._problems[j : j + self._args.part], j) for i, way in enumerate(ways) for j in starts]
-        drawn: list[dict[int, Part]] = [{} for _ in ways]
+        jobs: list[tuple] = []
+        for some in together([way for way in ways if way.name not in self.rewards]):
+            for start in starts:
+                if left := [way for way in some if (way.name, start) not in self._parts]:
+                    jobs.append((len(jobs), left, self._problems[start : start + self._args.part], start))
         bar, began = tqdm(total=len(jobs), unit="part", disable=None), time.perf_counter()
-        for i, start, part in self._workers.results(jobs):
-            drawn[i][start] = part
+        for i, start, parts in self._workers.results(jobs):
+            seconds, began = time.perf_counter() - began, time.perf_counter()
+            tokens = max(1, sum(part.tokens for part in parts))
+            for way, part in zip(jobs[i][1], parts, strict=True):
+                part.seconds = seconds * part.tokens / tokens
+                self._parts[way.name, start] = part
+            self._save_parts()
             bar.update()
-            if len(drawn[i]) == len(starts):
-                seconds, began = time.perf_counter() - began, time.perf_counter()
-                self._keep(ways[i].name, [drawn[i][start] for start in starts], seconds)
+            for way in jobs[i][1]:
+                if all((way.name, each) in self._parts for each in starts):
+                    self._keep(way.name, [self._parts.pop((way.name, each)) for each in starts])
 
-    def _keep(self, name: str, parts: list[Part], seconds: float) -> None:
+    def _keep(self, name: str, parts: list[Part]) -> None:
         self.rewards[name] = np.concatenate([part.rewards for part in parts])
         self._kept[f"cost {name}"] = np.array(
-            [seconds, sum(part.tokens for part in parts), sum(part.finished for part in parts)]
+            [sum(getattr(part, each) for part in parts) for each in ("seconds", "tokens", "finished")]
         )
         if pairs := [pairs for part in parts for pairs in part.pairs]:
             self._kept[f"pairs {name}"] = np.concatenate(pairs)
         np.savez_compressed(self._file, **self.rewards, **self._kept)
+        self._save_parts()
         print(json.dumps({name: self.figures_of(name)}), flush=True)
+
+    def _read_parts(self) -> dict[tuple[str, int], Part]:
+        """Return the parts of ways that are not whole yet, by way and first problem."""
+        kept = dict(np.load(self._unfinished)) if self._unfinished.exists() else {}
+        found = {}
+        for key in (key for key in kept if key.startswith("rewards ")):
+            _, size, start, name = key.split(" ", 3)
+            if int(size) == self._args.part:
+                seconds, tokens, finished = kept[f"cost {size} {start} {name}"].tolist()
+                pairs = [kept[f"pairs {size} {start} {name}"]] if f"pairs {size} {start} {name}" in kept else []
+                found[name, int(start)] = Part(kept[key], int(tokens), int(finished), pairs, seconds)
+        return found
+
+    def _save_parts(self) -> None:
+        columns = {}
+        for (name, start), part in self._parts.items():
+            key = f"{self._args.part} {start} {name}"
+            columns |= {f"rewards {key}": part.rewards}
+            columns |= {f"cost {key}": np.array([part.seconds, part.tokens, part.finished])}
+            columns |= {f"pairs {key}": pairs for pairs in part.pairs}
+        np.savez_compressed(self._unfinished, **columns)
 
     def pairs(self, name: str) -> np.ndarray:
         return self._kept[f"pairs {name}"]
