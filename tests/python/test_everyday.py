@@ -1,20 +1,16 @@
 """Families of everyday sums: every answer is that of its question, worked out here from the question's own words."""
 
-import importlib.util
 import re
 import statistics
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
 from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
+from builders.gpu_scripts import FOLDER, load
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
-SPEC = importlib.util.spec_from_file_location("everyday", FOLDER / "everyday.py")
-everyday = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(everyday)
+everyday = load("everyday")
 
 
 def roman(text):
@@ -97,9 +93,7 @@ def test_a_family_that_has_fewer_questions_says_so():
 def test_held_out_families_are_in_no_anchors(tmp_path, monkeypatch, capsys):
     pytest.importorskip("reasoning_gym")
     monkeypatch.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location("problems", FOLDER / "problems.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load("problems")
     monkeypatch.setattr(script, "SETS", {"reasoning": (None, None, FOLDER / "unseen.yaml", 0, 2)})
     monkeypatch.setattr(script, "other_prompts", lambda *_: [[{"role": "user", "content": "Of another family"}]])
     monkeypatch.setattr(script, "write_training", lambda *_: 0)

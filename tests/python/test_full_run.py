@@ -1,9 +1,7 @@
 """benchmarks/gpu/full_run.py goes on where it was interrupted; what it trains with has tests of its own."""
 
-import importlib.util
 import json
 import signal
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,17 +9,14 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 from autodeco.rewards.arguments import SETTING
-
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
+from builders.gpu_scripts import FOLDER, load
 
 
 @pytest.fixture
 def full_run(monkeypatch):
     """The script, whose runs are recorded in place of being made: (name, first heads, whether it resumes)."""
     monkeypatch.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location("full_run", FOLDER / "full_run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("full_run")
     module.ran, module.interrupted, module.settings = [], {}, {}
 
     def train(policy, problems, folder, arguments, first, resume, anchors):

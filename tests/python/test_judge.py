@@ -1,26 +1,21 @@
 """What benchmarks/gpu/judge.py writes of answers that were drawn before."""
 
 import contextlib
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
+from builders.gpu_scripts import FOLDER, load
 
 
 @pytest.fixture
 def judge(monkeypatch):
     """The script; its processes are asked for nothing."""
     monkeypatch.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location("judge", FOLDER / "judge.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "judge", module)
-    spec.loader.exec_module(module)
+    module = load("judge")
 
     def no_jobs(jobs):
         assert jobs == []

@@ -1,17 +1,15 @@
 """benchmarks/gpu/judged_table.py writes what judge.py found as tables."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu" / "judged_table.py"
-SPEC = importlib.util.spec_from_file_location("judged_table", SCRIPT)
-judged_table = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(judged_table)
+from builders.gpu_scripts import FOLDER, load
+
+SCRIPT = FOLDER / "judged_table.py"
+judged_table = load("judged_table")
 
 OWN = {"fixed at the mean": 2.0, "fixed at the mean of 1/T": 2.5, "shuffled": 3.0}
 

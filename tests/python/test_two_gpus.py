@@ -1,17 +1,15 @@
 """What benchmarks/gpu/two_gpus.py takes for right and for wrong, on answers and logs made here."""
 
 import copy
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu" / "two_gpus.py"
-SPEC = importlib.util.spec_from_file_location("two_gpus", SCRIPT)
-two_gpus = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(two_gpus)
+from builders.gpu_scripts import FOLDER, load
+
+SCRIPT = FOLDER / "two_gpus.py"
+two_gpus = load("two_gpus")
 
 LOG = """load_tensors:   CPU_Mapped model buffer size =    27.00 MiB
 load_tensors:        CUDA0 model buffer size =    59.25 MiB
