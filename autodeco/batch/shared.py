@@ -167,9 +167,7 @@ class _Lane:
         for index, slot in enumerate(step.slots):
             group, branches, endings = self._active.pop(slot), {}, set()
             if seen:
-                samples = [drawing.request.sample for drawing in group]
-                here = slice(index, index + 1)
-                seen(group[0].request.index, samples, step.hidden[here], step.logits.result()[here])
+                self._show(seen, group, step, slice(index, index + 1))
             for drawing in group:
                 row = next(rows)
                 if finish := drawing.add(row):
@@ -181,6 +179,15 @@ class _Lane:
             self._branch(slot, list(branches.values()))
         self._ended += len(answers)
         return answers
+
+    @staticmethod
+    def _show(seen: Seen, group: list[Draws], step: _Step, here: slice) -> None:
+        """Tell ``seen`` of the state ``here``, once for each prompt: equal ones draw from it together."""
+        samples: dict[int, list[int]] = {}
+        for drawing in group:
+            samples.setdefault(drawing.request.index, []).append(drawing.request.sample)
+        for index, some in samples.items():
+            seen(index, some, step.hidden[here], step.logits.result()[here])
 
     def _branch(self, slot: Slot, branches: list[list[Draws]]) -> None:
         if not branches:

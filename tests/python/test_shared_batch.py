@@ -84,6 +84,15 @@ def test_a_branch_continues_what_it_branched_from(smollm2, llm):
     plain.close()
 
 
+def test_equal_prompts_are_each_told_their_states(llm):
+    """Such prompts share what they begin with, but each has answers of its own."""
+    told = Counter()
+    wanted = requests(llm, [QUESTIONS[0], QUESTIONS[0], QUESTIONS[1]], 2, Sampling(1.5, heads="none"), 4, seed=1)
+    noted = answer(llm, wanted, None, 4, lambda index, samples, *_: told.update((index, i) for i in samples))
+    assert told == {(a.prompt, a.sample): len(a.decoding) for a in noted}
+    assert len(told) == 6
+
+
 def test_each_beginning_is_decoded_once(llm, monkeypatch):
     decoded = []
     decode = llama_cpp.llama_decode
