@@ -6,8 +6,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from autodeco.evaluation.head_figures import FIRST, ORACLE
 from autodeco.evaluation.methods import AUTODECO, GREEDY, MEAN_SHIFT
-from autodeco.evaluation.results import FIRST, ONE_FOR_ALL, ORACLE
+from autodeco.evaluation.results import ONE_FOR_ALL
 from autodeco.reports.colors import SCALES, colored
 from autodeco.terminal import one_line
 

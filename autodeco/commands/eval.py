@@ -13,7 +13,7 @@ from autodeco.servers.settings import ServerSettings
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Machine, Processes
 from autodeco.settings.options import Options, chosen_options, option
-from autodeco.terminal import one_line, say
+from autodeco.terminal import say
 
 if TYPE_CHECKING:
     from autodeco.evaluation.drawing import Source
@@ -25,7 +25,12 @@ class Files(Options):
     """What is compared on what, and where all goes."""
 
     model: Path = option(None, "a model, or a file that brings its heads", positional=True, metavar="MODEL.gguf")
-    heads: Path | None = option(None, "heads for the model; none: static settings only", metavar="HEADS.gguf")
+    heads: tuple[str, ...] = option(
+        (),
+        "heads for the model, several sets to compare them, each by its file's name or the one given; none: static "
+        "settings only",
+        metavar="[NAME=]HEADS.gguf",
+    )
     tasks: tuple[str, ...] = option(
         (),
         "families NAME[:key=value,...] of reasoning-gym, humaneval, instruction_following, families of your own "
@@ -51,13 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Answer what is not answered yet, write the report, print the comparison."""
+    from autodeco.commands.eval_tables import show
     from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
+    from autodeco.evaluation.verdict import verdicts
 
     values = given_values(args, Files, Settings, Machine, Processes, ServerSettings)
+    if isinstance(one := values.get("heads"), str):  # as a file of settings may say it
+        values["heads"] = [one]
     kinds = (Files, Machine, Processes, ServerSettings)
     files, machine, processes, servers = (chosen_options(kind, values) for kind in kinds)
     settings = chosen_options(Settings, values | {"tasks": tuple(parse_specs(list(files.tasks)))})
-    heads = _heads(files)
+    heads = _sets(files)
     excluded = read_questions(files.trained_on)
     training = files.training if files.training_problems else 0
     tasks = [Task(s, settings.seed, settings.test, settings.validation, training, excluded) for s in settings.tasks]
@@ -68,29 +77,32 @@ def run(args: argparse.Namespace) -> None:
     if servers.urls:
         if processes != Processes():
             raise InputError("servers draw the answers: leave out --processes and --gpus")
+        if len(heads) > 1:
+            raise InputError("servers draw with the heads that they were started with: give one set with --heads")
         settings = replace(settings, without=tuple(dict.fromkeys((*settings.without, *RULES))))
         say("servers give no logits: the rules that draw from them, and the diagnostics, are left out")
     figures, written = _evaluate(files, heads, settings, machine, processes, servers, tasks, excluded)
-    _print(figures)
-    if figures["verdict"]:
-        print(figures["verdict"])
+    show(figures)
+    for line in verdicts(figures):
+        print(line)
     for file in written:
         say(file)
 
 
-def _heads(files: Files) -> Path | None:
-    """The file of the heads, which may be that of the model."""
+def _sets(files: Files) -> dict[str, Path]:
+    """The files of the sets of heads, of which the only one may be that of the model."""
     from autodeco.base.opening import check_gguf
+    from autodeco.evaluation.head_sets import ALONE, parse_sets
     from autodeco.export.layout import open_layout
 
     check_gguf(files.model)
-    brings_heads = files.heads is None and open_layout(files.model).brings_heads
-    return files.model if brings_heads else files.heads
+    brings_heads = not files.heads and open_layout(files.model).brings_heads
+    return {ALONE: files.model} if brings_heads else parse_sets(files.heads)
 
 
 def _evaluate(
     files: Files,
-    heads: Path | None,
+    heads: dict[str, Path],
     settings: Settings,
     machine: Machine,
     processes: Processes,
@@ -103,6 +115,8 @@ def _evaluate(
     from autodeco.evaluation import report
     from autodeco.evaluation.folders import ANSWERS, claim, describe
     from autodeco.evaluation.given import GivenAnswers
+    from autodeco.evaluation.head_figures import sets_of
+    from autodeco.evaluation.methods import AUTODECO
     from autodeco.evaluation.results import task_figures, together
     from autodeco.evaluation.running import Runner
     from autodeco.evaluation.verdict import verdict
@@ -112,18 +126,21 @@ def _evaluate(
     if servers.urls:
         description["drawn_at"] = "servers"
     with contextlib.ExitStack() as stack:
-        source = _source(files, heads, settings, machine.opening, processes, servers, stack)
-        runner = Runner(source.llm, settings, files.output / ANSWERS, description, source)
+        source = _source(files, list(heads.values()), settings, machine.opening, processes, servers, stack)
+        sources = {name: source.beside(file) if i else source for i, (name, file) in enumerate(heads.items())}
+        runner = Runner(source.llm, settings, files.output / ANSWERS, description, sources or source)
         runner.check(tasks)
         folder = claim(files.output, description)
         passes = runner.run(tasks)
     if runner.given_up:
         say(given_up(runner.given_up))
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
-    if heads is not None and not servers.urls and DIAGNOSTICS not in settings.without:
-        with GivenAnswers(files.model, heads, settings, files.context, **machine.opening) as given:
-            for found, of_task in zip(of_tasks, passes, strict=True):
-                found["diagnostics"] = given.diagnostics(of_task)
+    if not servers.urls and DIAGNOSTICS not in settings.without:
+        for name, file in heads.items():
+            with GivenAnswers(files.model, file, settings, files.context, **machine.opening) as given:
+                for found, of_task in zip(of_tasks, passes, strict=True):
+                    title = name or AUTODECO.name
+                    sets_of(found)[title]["diagnostics"] = given.diagnostics(of_task, title)
     figures = {
         **provenance(),
         "settings": description,
@@ -136,20 +153,21 @@ def _evaluate(
 
 def _source(
     files: Files,
-    heads: Path | None,
+    sets: list[Path],
     settings: Settings,
     opening: dict[str, Any],
     processes: Processes,
     servers: ServerSettings,
     stack: contextlib.ExitStack,
 ) -> "Source":
-    """What draws the answers until ``stack`` ends it."""
+    """What draws the answers, those of heads with the first of ``sets``, until ``stack`` ends it."""
     from autodeco import native
     from autodeco.base.opening import open_vocabulary
     from autodeco.evaluation.drawing import AtServers, Here, InProcesses, begin
     from autodeco.llama.opening import open_llama
     from autodeco.runs.workers import Workers
 
+    heads, *others = sets or [None]
     if servers.urls:
         from autodeco.servers.drawing import Servers
 
@@ -161,40 +179,8 @@ def _source(
         # half of the machine's cores in all, as one process has
         threads = max(1, (os.cpu_count() or 1) // 2 // processes.processes)
         opening = {name: threads if value is None else value for name, value in opening.items()}
-        given = (files.model, heads, settings.slots, {"n_ctx": files.context, **opening})
+        given = (files.model, heads, settings.slots, {"n_ctx": files.context, **opening}, others)
         workers = stack.enter_context(Workers(processes.processes, processes.gpus, begin, *given))
         source = InProcesses(files.model, heads, files.context, workers)
     stack.callback(source.llm.close)
     return source
-
-
-def _print(figures: dict) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    for task in figures["tasks"]:
-        title = Text(one_line(f"{task['task']}, pass@1 in %"))  # text, not markup: the name is a file's
-        table = Table(title=title, title_justify="left")
-        for column, justify in (("method", "left"), ("pass@1", "right"), ("95%", "right"), ("AutoDeco is", "right")):
-            table.add_column(column, justify=justify)
-        against = {rival["method"]: rival for rival in task.get("against", {}).values()}
-        for name, method in task["methods"].items():
-            at = method["pass_at"]["1"]
-            difference = f"{100 * against[name]['difference']:+.1f}" if name in against else ""
-            interval = f"{100 * at['low']:.1f} to {100 * at['high']:.1f}"
-            table.add_row(name, f"{100 * at['value']:.1f}", interval, difference)
-        console.print(table)
-    if figures["together"]:
-        whole = figures["together"]
-        at = whole["pass_at_1"]
-        range_ = f"{100 * at['low']:.1f} to {100 * at['high']:.1f}"
-        title = f"all tasks together: AutoDeco {100 * at['value']:.1f} ({range_}), in points"
-        table = Table(title=title, title_justify="left")
-        for column, justify in (("against", "left"), ("AutoDeco is", "right"), ("95%", "right"), ("p", "right")):
-            table.add_column(column, justify=justify)
-        for rival, d in whole["against"].items():
-            range_ = f"{100 * d['low']:+.1f} to {100 * d['high']:+.1f}"
-            table.add_row(rival, f"{100 * d['difference']:+.1f}", range_, f"{d['p']:.4f}")
-        console.print(table)

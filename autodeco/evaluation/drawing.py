@@ -1,11 +1,13 @@
 """Where the answers of an evaluation are drawn: by the model here, by processes that each have it, or at servers.
 
-Each gives an answer with what is noted of its distributions (``spreads``), JSON-ready.
+Each gives an answer with what is noted of its distributions (``spreads``), JSON-ready. Several sets of heads are as
+many sources, which share the model.
 """
 
 import contextlib
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from autodeco import batch, native
 from autodeco.base.opening import open_vocabulary
 from autodeco.batch import Answer, Request, shared
 from autodeco.batch.request import check_requests
+from autodeco.errors import InputError
 from autodeco.evaluation.spreads import Spreads
 from autodeco.runs.workers import Run, Workers
 
@@ -33,6 +36,10 @@ class Source(ABC):
     def __init__(self, llm: llama_cpp.Llama, heads: native.Heads | None):
         self.llm, self.heads = llm, heads
 
+    @abstractmethod
+    def beside(self, heads: Path) -> "Source":
+        """Return what draws with other ``heads`` and the same model; raises InputError for those that do not fit."""
+
     def check(self, request: Request) -> None:
         """Raise InputError for what cannot be asked."""
         check_requests([request], self.llm, None)
@@ -44,11 +51,18 @@ class Source(ABC):
 
 
 class Here(Source):
-    """Draws in this process, with the heads of ``llm``, in ``slots`` sequences."""
+    """Draws in this process, with the heads of ``llm`` as they are now, in ``slots`` sequences."""
 
     def __init__(self, llm: llama_cpp.Llama, slots: int):
         super().__init__(llm, llm._heads)
         self._slots = slots
+
+    def beside(self, heads: Path) -> "Here":
+        before = self.llm.heads
+        self.llm.heads = heads  # which checks that they fit
+        other = Here(self.llm, self._slots)
+        self.llm._use(self.heads, before)
+        return other
 
     def answer(self, wanted: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
         for part in parts(wanted):
@@ -72,18 +86,30 @@ class InProcesses(Source):
     def __init__(self, model: Path, heads: Path | None, context: int, workers: Workers):
         super().__init__(open_vocabulary(model, n_ctx=context), native.load_heads(heads) if heads else None)
         self._workers = workers
+        self._which: Path | None = None  # the heads, where they are not those that workers begin with
+
+    def beside(self, heads: Path) -> "InProcesses":
+        other = copy.copy(self)
+        other.heads, other._which = native.load_heads(heads), heads
+        return other
 
     def answer(self, wanted: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
-        jobs = ((part, cut, noted) for part in parts(wanted))
+        jobs = ((part, cut, noted, self._which) for part in parts(wanted))
         with contextlib.closing(self._workers.results(jobs)) as results:
             yield from results
 
 
-def begin(model: Path, heads: Path | None, slots: int, opening: dict[str, Any]) -> Run:
-    """Open the model in a process, and return what draws with it."""
+def begin(model: Path, heads: Path | None, slots: int, opening: dict[str, Any], others: Sequence[Path] = ()) -> Run:
+    """Open the model in a process, and return what draws with it, with ``heads`` or with one of ``others``."""
     from autodeco.llama.opening import open_llama
 
-    return Here(open_llama(model, heads, **opening), slots).answer_part
+    first = Here(open_llama(model, heads, **opening), slots)
+    sources: dict[Path | None, Here] = {None: first, **{other: first.beside(other) for other in others}}
+
+    def answer_part(part: list[Request], cut: bool, noted: range, which: Path | None) -> Iterator[Drawn]:
+        return sources[which].answer_part(part, cut, noted)
+
+    return answer_part
 
 
 class AtServers(Source):
@@ -92,6 +118,9 @@ class AtServers(Source):
     def __init__(self, servers: "Servers", llm: llama_cpp.Llama, heads: native.Heads | None):
         super().__init__(llm, heads)
         self._servers = servers
+
+    def beside(self, heads: Path) -> Source:
+        raise InputError(f"{heads}: servers draw with the heads that they were started with; give one set")
 
     def check(self, request: Request) -> None:
         self._servers.check([request])

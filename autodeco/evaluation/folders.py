@@ -12,6 +12,7 @@ from autodeco import __version__
 from autodeco.base.identity import model_fingerprint
 from autodeco.errors import InputError
 from autodeco.evaluation.families import digest, family
+from autodeco.evaluation.head_sets import ALONE, Sets, as_sets
 from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.tasks import TrainedOn
 from autodeco.runs.atomic import replacing
@@ -22,10 +23,14 @@ ROWS = 3  # the form of the rows that hold answers; answers in another form are 
 ANSWERS = "answers"  # the folder of all runs' answers, beside the folders of the runs
 
 
-def describe(settings: Settings, model: Path, heads: Path | None, excluded: TrainedOn) -> dict[str, Any]:
+def describe(settings: Settings, model: Path, heads: Path | Sets | None, excluded: TrainedOn) -> dict[str, Any]:
     """The settings, what the files hold and the versions of the programs, JSON-ready; two runs with the same
-    description are the same run."""
+    description are the same run. Of several sets of ``heads``, each is told by its name."""
+    sets = as_sets(heads)
+    names, hashes = ({name: of(file) for name, file in sets.items()} for of in (lambda file: file.name, file_hash))
     described = asdict(settings)
+    if settings.derived_samples is None:
+        del described["derived_samples"]
     for spec in described["tasks"]:
         if spec["source"].endswith(".jsonl"):
             spec["sha256"] = file_hash(spec["source"])
@@ -36,18 +41,19 @@ def describe(settings: Settings, model: Path, heads: Path | None, excluded: Trai
         **described,
         "model": model.name,
         "model_fingerprint": model_fingerprint(model),
-        "heads": None if heads is None else heads.name,
-        "heads_sha256": None if heads is None else file_hash(heads),
+        "heads": names.get(ALONE) if len(sets) < 2 else names,
+        "heads_sha256": hashes.get(ALONE) if len(sets) < 2 else hashes,
         "versions": {"autodeco": __version__, "llama-cpp-python": llama_cpp.__version__},
         "trained_on": excluded.digest(),
     }
 
 
-def describe_answers(description: dict[str, Any], task: int, heads: bool) -> dict[str, Any]:
-    """The part of a run's ``description`` that answers to its ``task``-th task depend on, with or without heads.
+def describe_answers(description: dict[str, Any], task: int, heads: bool, of: str = ALONE) -> dict[str, Any]:
+    """The part of a run's ``description`` that answers to its ``task``-th task depend on, with or without ``heads``,
+    those of the set ``of``.
 
-    Runs with the same part share these answers, though they have other tasks or another grid, or, without heads, other
-    heads.
+    Runs with the same part share these answers, though they have other tasks or another grid, other sets of heads
+    beside, or, without heads, other heads.
     """
     names = (
         "model_fingerprint",
@@ -67,7 +73,8 @@ def describe_answers(description: dict[str, Any], task: int, heads: bool) -> dic
         "task": description["tasks"][task],
         **{name: description[name] for name in ("versions", *names)},
     }
-    return {**described, "heads_sha256": description["heads_sha256"] if heads else None}
+    weights = description["heads_sha256"]
+    return {**described, "heads_sha256": None if not heads else weights[of] if of else weights}
 
 
 def _text(description: dict[str, Any]) -> str:

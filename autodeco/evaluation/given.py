@@ -9,9 +9,10 @@ from autodeco import native
 from autodeco.base.states import StatefulModel, StateReader, open_stateful
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.inverse_temperature import inverse_mean
+from autodeco.evaluation.answer_logs import Pass
 from autodeco.evaluation.diagnostics import GivenToken, figures, given_token
 from autodeco.evaluation.methods import AUTODECO, DEFAULT
-from autodeco.evaluation.running import Pass, TaskPasses
+from autodeco.evaluation.running import TaskPasses
 from autodeco.evaluation.settings import Settings
 from autodeco.settings.limits import PROMPT_BATCH
 
@@ -35,13 +36,13 @@ class GivenAnswers:
     def __exit__(self, *error) -> None:
         self._llm.close()
 
-    def diagnostics(self, passes: TaskPasses) -> dict[str, Any] | None:
+    def diagnostics(self, passes: TaskPasses, title: str = AUTODECO.name) -> dict[str, Any] | None:
         """The figures of ``diagnostics`` over right answers to the test problems, one a problem, chosen at random.
 
-        They are the default setting's, which owe nothing to the heads; AutoDeco's where that has none. None if none is
-        right.
+        They are the default setting's, which owe nothing to the heads; those of the heads, the method ``title``, where
+        that has none. None if none is right.
         """
-        sources = [passes.test[method.name] for method in (DEFAULT, AUTODECO) if method.name in passes.test]
+        sources = [passes.test[name] for name in (DEFAULT.title, title) if name in passes.test]
         right = [source for source in sources if any(row["right"] for row in source.rows)]
         if not right:
             return None
@@ -56,7 +57,7 @@ class GivenAnswers:
                     given_token(number, row, ids[i], (temperatures[i], top_ps[i]), (inverse, top_p))
                     for i, row in enumerate(logits, start)
                 ]
-        return {"of": source.method.name, **figures(tokens, self._settings.seed)}
+        return {"of": source.method.title, **figures(tokens, self._settings.seed)}
 
     def read(self, source: Pass, problems: list[dict]) -> list[tuple[list[int], list[int], list[float], list[float]]]:
         """Prompt, answer and the heads' temperatures and top-ps of the chosen answers."""

@@ -16,13 +16,21 @@ class Method:
     """A named setting to sample answers with; greedy answers are all the same, so there is one for each problem.
 
     ``rule`` names the rule that it is a setting of, if any. ``from_heads`` says that what heads predicted has decided
-    it.
+    it. ``of`` names the set of heads that it is of, where several are compared.
     """
 
     name: str
     sampling: Sampling
     rule: str = ""
     from_heads: bool = False
+    of: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called among all methods of an evaluation."""
+        if not self.of:
+            return self.name
+        return self.of if self.name == AUTODECO.name else f"{self.of}: {self.name}"
 
     @property
     def is_greedy(self) -> bool:

@@ -6,11 +6,12 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from autodeco.evaluation.head_figures import ORACLE, sets_of
 from autodeco.evaluation.methods import AUTODECO, MEAN_SHIFT
-from autodeco.evaluation.results import ORACLE
 from autodeco.reports.svg import svg_of
 
 HEADS_COLOR, STATIC_COLOR = "#e23a3a", "#3b6bd6"
+SETS = "Dark2"  # the colours of several sets of heads
 
 
 def accuracy(task: dict[str, Any]) -> str:
@@ -48,10 +49,13 @@ def frontier(task: dict[str, Any]) -> str | None:
             axes.plot([], [], color=STATIC_COLOR, alpha=0.35, label="static, by temperature")
     kinds: dict[str, list[str]] = {}
     for name, method in task["methods"].items():
-        kinds.setdefault(method["rule"] or (name if method["kind"] == "single" else method["kind"]), []).append(name)
-    colors = colormaps["tab20"].colors
+        if str(k) not in method["pass_at"] and method["kind"] != "greedy":
+            continue  # it has fewer answers
+        kind = name if method["kind"] == "single" else method["kind"]
+        kinds.setdefault(name if "set" in method else method["rule"] or kind, []).append(name)
+    colors, stars = colormaps["tab20"].colors, _colors(task)
     for i, (kind, names) in enumerate(kinds.items()):
-        color = {"static": STATIC_COLOR, "greedy": "black", AUTODECO.name: HEADS_COLOR}.get(kind, colors[i % 20])
+        color = {"static": STATIC_COLOR, "greedy": "black", **stars}.get(kind, colors[i % 20])
         for name in names:
             at = [task["methods"][name]["pass_at"].get(str(k), task["methods"][name]["pass_at"]["1"])]
             at.insert(0, task["methods"][name]["pass_at"]["1"])
@@ -61,19 +65,27 @@ def frontier(task: dict[str, Any]) -> str | None:
                 y,
                 xerr=[[x - x_low], [x_high - x]],
                 yerr=[[y - y_low], [y_high - y]],
-                fmt="*" if kind == AUTODECO.name else "o",
-                markersize=12 if kind == AUTODECO.name else 4,
+                fmt="*" if kind in stars else "o",
+                markersize=12 if kind in stars else 4,
                 color=color,
                 elinewidth=0.6,
                 alpha=0.9,
                 label=kind if name == names[0] else None,
-                zorder=3 if kind == AUTODECO.name else 2,
+                zorder=3 if kind in stars else 2,
             )
     axes.set_xlabel("pass@1, %")
     axes.set_ylabel(f"pass@{k}, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return svg_of(figure)
+
+
+def _colors(task: dict[str, Any]) -> dict[str, Any]:
+    """The colour of each whole set of heads."""
+    if "heads" not in task:
+        return {AUTODECO.name: HEADS_COLOR}
+    colors = colormaps[SETS].colors
+    return {title: colors[i % len(colors)] for i, title in enumerate(task["heads"])}
 
 
 def _point(method: dict[str, Any], k: int) -> tuple[float, float]:
@@ -85,12 +97,14 @@ def _point(method: dict[str, Any], k: int) -> tuple[float, float]:
 def grid(task: dict[str, Any]) -> str:
     """Pass@1 of the static settings on test as a heat map.
 
-    A star marks AutoDeco's mean, a frame the middle 80% of its temperatures and top-ps. Lines on the colour scale mark
-    the pass@1 of AutoDeco and of its mean.
+    A star marks the mean of each set of heads, a frame the middle 80% of its temperatures and top-ps. Lines on the
+    colour scale mark the pass@1 of the heads and of their mean.
     """
     values = task["grid"]["test"]
     temperatures, top_ps = task["grid"]["temperatures"], task["grid"]["top_ps"]
-    marks = [100 * _value(task, name) for name in (AUTODECO.name, MEAN_SHIFT)] if "mean" in task else []
+    sets, colors = sets_of(task), _colors(task)
+    shifted = {title: of_set["against"][MEAN_SHIFT]["method"] for title, of_set in sets.items()}
+    marks = [100 * _value(task, name) for pair in shifted.items() for name in pair]
     reached = [100 * value for row in values for value in row] + marks
     low, high = min(reached), max(*reached, min(reached) + 1)  # a scale of no length has no colours
     figure = Figure(figsize=(3.5 + 0.9 * len(top_ps), 1.5 + 0.5 * len(temperatures)))
@@ -107,27 +121,39 @@ def grid(task: dict[str, Any]) -> str:
     axes.set_ylabel("temperature")
     axes.set_xlabel("top-p")
     title = f"oracle {_percent(task, task[ORACLE])}"
-    if "mean" in task:
-        x = _place(task["mean"]["top_p"], top_ps)
-        y = _place(task["mean"]["temperature"], temperatures)
-        axes.plot(x, y, marker="*", markersize=16, color=HEADS_COLOR, markeredgecolor="white", clip_on=False)
-        reached_by_heads, shifted = _percent(task, AUTODECO.name), _percent(task, MEAN_SHIFT)
-        (left, right), (top, bottom) = (
-            [_place(value, ticks) for value in task["spread"][name]]
-            for name, ticks in (("top_p", top_ps), ("temperature", temperatures))
-        )
-        frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=HEADS_COLOR, linewidth=1.5)
-        axes.add_patch(frame).set_clip_on(False)
+    for name, of_set in sets.items():
+        _mark_mean(axes, of_set, name if "heads" in task else None, colors[name], temperatures, top_ps)
+    if "heads" in task:
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+        title = f"stars: means of heads, frames: their 10th to 90th percentiles\n{title}"
+    elif sets:
         title = (
             "star: AutoDeco's mean, frame: its 10th to 90th percentiles\n"
-            f"on the scale: AutoDeco {reached_by_heads} (red), mean shift {shifted} (blue)\n{title}"
+            f"on the scale: AutoDeco {_percent(task, AUTODECO.name)} (red), mean shift {_percent(task, MEAN_SHIFT)} "
+            f"(blue)\n{title}"
         )
     axes.set_title(title, fontsize=9)
     bar = figure.colorbar(image, label="pass@1, %")
-    for value, color in zip(marks, (HEADS_COLOR, STATIC_COLOR), strict=False):
-        bar.ax.plot([0, 1], [value, value], color="white", linewidth=4, clip_on=False)
-        bar.ax.plot([0, 1], [value, value], color=color, linewidth=2, clip_on=False)
+    for name, mean in shifted.items():
+        own, dashes = (STATIC_COLOR, "-") if "heads" not in task else (colors[name], (0, (1, 1)))
+        for value, color, style in ((_value(task, name), colors[name], "-"), (_value(task, mean), own, dashes)):
+            bar.ax.plot([0, 1], [100 * value] * 2, color="white", linewidth=4, clip_on=False)
+            bar.ax.plot([0, 1], [100 * value] * 2, color=color, linewidth=2, linestyle=style, clip_on=False)
     return svg_of(figure)
+
+
+def _mark_mean(
+    axes, of_set: dict[str, Any], label: str | None, color: Any, temperatures: list[float], top_ps: list[float]
+) -> None:
+    """Draw the star and the frame of a set of heads into the heat map."""
+    x, y = _place(of_set["mean"]["top_p"], top_ps), _place(of_set["mean"]["temperature"], temperatures)
+    axes.plot(x, y, "*", markersize=16, color=color, markeredgecolor="white", clip_on=False, label=label)
+    (left, right), (top, bottom) = (
+        [_place(value, ticks) for value in of_set["spread"][name]]
+        for name, ticks in (("top_p", top_ps), ("temperature", temperatures))
+    )
+    frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=1.5)
+    axes.add_patch(frame).set_clip_on(False)
 
 
 def _value(task: dict[str, Any], name: str) -> float:
@@ -146,12 +172,13 @@ def _place(value: float, ticks: list[float]) -> float:
     return float(np.interp(value, np.asarray(ticks)[order], order))
 
 
-def positions(task: dict[str, Any]) -> str:
-    """Temperature and top-p over the position in the answer: mean, and from the 10th to the 90th percentile."""
+def positions(of_set: dict[str, Any]) -> str:
+    """Temperature and top-p of a set of heads over the position in the answer: mean, and from the 10th to the 90th
+    percentile."""
     figure = Figure(figsize=(7, 3.2))
     axes = figure.add_subplot()
     for name, color in (("temperature", HEADS_COLOR), ("top_p", STATIC_COLOR)):
-        rows = task["positions"][name]
+        rows = of_set["positions"][name]
         x = range(1, len(rows) + 1)
         axes.plot(x, [row[0] for row in rows], color=color, label=name.replace("_", "-"))
         axes.fill_between(x, [row[1] for row in rows], [row[2] for row in rows], color=color, alpha=0.2, linewidth=0)

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from autodeco.evaluation import plots
-from autodeco.evaluation.methods import AUTODECO, GREEDY, MEAN_SHIFT
-from autodeco.evaluation.results import BEST, ONE_FOR_ALL, ORACLE
+from autodeco.evaluation.head_figures import BEST, ORACLE, sets_of
+from autodeco.evaluation.methods import GREEDY, MEAN_SHIFT
+from autodeco.evaluation.results import ONE_FOR_ALL
+from autodeco.evaluation.verdict import verdicts
 from autodeco.reports.colors import SCALES, color_of
 from autodeco.reports.pages import templates
 from autodeco.runs.atomic import replacing
@@ -23,8 +25,11 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
         "setting": _setting,
         "cell": _cell,
         "verdict": _verdict,
+        "files": _files,
     }
-    environment.globals |= {"AUTODECO": AUTODECO.name, "BEST": BEST, "ORACLE": ORACLE, "ONE_FOR_ALL": ONE_FOR_ALL}
+    environment.globals |= {"BEST": BEST, "ORACLE": ORACLE, "ONE_FOR_ALL": ONE_FOR_ALL}
+    environment.globals |= {"sets_of": sets_of, "verdicts": verdicts(figures)}
+    environment.globals["several"] = len(sets_of(figures["tasks"][0])) > 1
     environment.globals["summary"] = (MEAN_SHIFT, BEST, ORACLE, GREEDY.name)
     environment.globals["voted"] = [str(k) for k in sorted(figures["settings"]["ks"])[1:]]
     charts = {
@@ -32,7 +37,7 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
             "accuracy": plots.accuracy(task),
             "frontier": plots.frontier(task),
             "grid": plots.grid(task),
-            "positions": plots.positions(task) if "positions" in task else None,
+            "positions": {title: plots.positions(of_set) for title, of_set in sets_of(task).items()},
         }
         for task in figures["tasks"]
     }
@@ -53,6 +58,11 @@ def _percent(value: float | None) -> str:
 
 def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
+
+
+def _files(heads: str | dict[str, str]) -> str:
+    """The file of heads, or those of several sets with their names."""
+    return heads if isinstance(heads, str) else ", ".join(f"{name} ({file})" for name, file in heads.items())
 
 
 def _verdict(difference: dict[str, float]) -> str:

@@ -2,10 +2,9 @@
 
 import contextlib
 import os
-import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +21,13 @@ from autodeco.data.json_lines import place_of
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.evaluation import methods, rivals
+from autodeco.evaluation.answer_logs import MethodLog, Pass, answer_row, file_name, key_of
 from autodeco.evaluation.drawing import Here, Source
 from autodeco.evaluation.folders import claim, describe_answers
+from autodeco.evaluation.head_sets import ALONE
 from autodeco.evaluation.methods import Method
 from autodeco.evaluation.settings import OPTIONAL, Settings
 from autodeco.evaluation.tasks import Task
-from autodeco.reports.token_texts import texts_of
-from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_folder
 from autodeco.settings.program import bar as progress_bar
 
@@ -37,18 +36,8 @@ SCORING = 256  # answers that may wait for their scores, lost if the program end
 
 
 @dataclass(frozen=True)
-class Pass:
-    """The answers of one method to the problems of one split of one task, ``rows`` in order of problem and sample, and
-    the seconds they took: of the time of all methods asked together, the share that their tokens have in the tokens."""
-
-    method: Method
-    rows: list[dict[str, Any]]
-    seconds: float
-
-
-@dataclass(frozen=True)
 class TaskPasses:
-    """All passes over one task, by method name."""
+    """All passes over one task, by the title of their method."""
 
     task: Task
     validation: dict[str, Pass]
@@ -60,7 +49,7 @@ class Runner:
 
     ``description`` is that of the run; answers lie in a folder for each part of it that decides them, so that another
     run of which the same is true finds them too. Where a ``source`` is given, it draws the answers, and ``llm`` may be
-    a vocabulary.
+    a vocabulary. Several sets of heads have a source each, by name; the first draws what needs no heads.
     """
 
     def __init__(
@@ -69,11 +58,12 @@ class Runner:
         settings: Settings,
         folder: Path,
         description: dict[str, Any],
-        source: Source | None = None,
+        source: Source | Mapping[str, Source] | None = None,
     ):
         self._llm = llm
-        self._source = source or Here(llm, settings.slots)
-        self._heads = self._source.heads
+        source = source or Here(llm, settings.slots)
+        self._sources = source if isinstance(source, Mapping) else {ALONE: source}
+        self._first = next(iter(self._sources))
         self._settings = settings
         self._folder = folder
         self._description = description
@@ -88,7 +78,7 @@ class Runner:
                 try:
                     prompt = tuple(tokenizer.prompt_ids(problem["prompt"], problem.get("tools")))
                     request = batch.Request(prompt, methods.GREEDY.sampling, settings.max_tokens, 0, settings.stop)
-                    self._source.check(request)
+                    self._sources[self._first].check(request)
                 except InputError as error:
                     what = str(error).removeprefix("prompt 0: ")
                     raise InputError(f"task {task.spec.name}, {place_of(problem)}{what}") from None
@@ -98,38 +88,50 @@ class Runner:
         settings = self._settings
         grid = [methods.static(t, p) for t in settings.temperatures for p in settings.top_ps]
         static = list(dict.fromkeys([methods.GREEDY, *self._kept(methods.DEFAULT), *grid]))
-        of_heads = self._head_methods()
+        of_heads = [method for name in self._sources for method in self._head_methods(name)]
+        guided = [method for method in of_heads if method.name == methods.AUTODECO.name]
         rules = rivals.by_hand(self._llm, settings.without)
         on_test = [*static, *self._vendor(), *rules, *of_heads]
-        on_validation = [*static, *rules, *of_heads[:1]]
+        on_validation = [*static, *rules, *guided]
 
         def count(chosen: list[Method], problems: int) -> int:
-            return problems * sum(1 if method.is_greedy else settings.samples for method in chosen)
+            return problems * sum(self._samples(method) for method in chosen)
 
         total = count(on_validation, settings.validation) + count(on_test, settings.test)
-        known_later = 1 + rivals.number_of_heads(settings.without) if of_heads else 0
-        total += settings.test * settings.samples * known_later
+        known_later = len(guided) * (1 + rivals.number_of_heads(settings.without))
+        total += settings.test * settings.derived * known_later
         passes = []
         with progress_bar(total * len(tasks), 0, "answer", "eval") as bar:
             for task in tasks:
                 with Scorer(task.checker, workers=SCORERS) as self._scorer:
                     validation = self._passes(task, "validation", on_validation, bar)
-                    chosen = list(on_test)
-                    if of_heads:
-                        guided = validation[methods.AUTODECO.name]
-                        chosen.append(methods.mean_shift(*mean_of(guided)))
-                        chosen += rivals.of_heads(guided.rows, settings.without)
+                    derived = [method for one in guided for method in self._derived(validation[one.title])]
+                    # the methods of a set of heads follow each other
+                    chosen = sorted([*on_test, *derived], key=lambda method: [ALONE, *self._sources].index(method.of))
                     passes.append(TaskPasses(task, validation, self._passes(task, "test", chosen, bar)))
                 self.given_up += self._scorer.exceeded
         return passes
 
-    def _head_methods(self) -> list[Method]:
-        if self._heads is None:
+    def _head_methods(self, name: str) -> list[Method]:
+        """What the set ``name`` of heads draws with."""
+        heads = self._sources[name].heads
+        if heads is None:
             return []
         alone = []
-        if self._heads.has_temperature and self._heads.has_top_p:
+        if heads.has_temperature and heads.has_top_p:
             alone = self._kept(methods.TEMPERATURE_HEAD, methods.TOP_P_HEAD)
-        return [methods.AUTODECO, *alone]
+        return [replace(method, of=name) for method in (methods.AUTODECO, *alone)]
+
+    def _derived(self, guided: Pass) -> list[Method]:
+        """What is made of the values that heads predicted in the answers ``guided``."""
+        made = [methods.mean_shift(*mean_of(guided)), *rivals.of_heads(guided.rows, self._settings.without)]
+        return [replace(method, of=guided.method.of) for method in made]
+
+    def _samples(self, method: Method) -> int:
+        """How many answers to a problem ``method`` gives."""
+        if method.is_greedy:
+            return 1
+        return self._settings.derived if method.from_heads else self._settings.samples
 
     def _vendor(self) -> list[Method]:
         found = None if "vendor" in self._settings.without else methods.vendor(self._llm)
@@ -148,33 +150,37 @@ class Runner:
         with contextlib.ExitStack() as stack:
             for folder in sorted({path.parent for path in paths}):  # no other run writes meanwhile
                 stack.enter_context(locked_folder(folder))
-            logs = [MethodLog(method, path) for method, path in zip(chosen, paths, strict=True)]
+            pairs = zip(chosen, paths, strict=True)
+            logs = [MethodLog(method, path, self._samples(method)) for method, path in pairs]
             bar.update(sum(len(log.done) for log in logs))
             problems: list[dict] = getattr(task, split)
-            for cut in (False, True):  # only answers that nothing but T and P cuts can share beginnings
-                asked = [log for log in logs if log.method.is_cut == cut]
-                self._ask(task, problems, asked, cut, split == "validation", bar)
-        return {log.method.name: log.result() for log in logs}
+            for name in self._sources:
+                own = [log for log in logs if self._drawn_by(log.method) == name]
+                for cut in (False, True):  # only answers that nothing but T and P cuts can share beginnings
+                    asked = [log for log in own if log.method.is_cut == cut]
+                    self._ask(task, problems, asked, name, cut, split == "validation", bar)
+        return {log.method.title: log.result() for log in logs}
+
+    def _drawn_by(self, method: Method) -> str:
+        """The name of the source that draws for ``method``."""
+        return method.of if method.sampling.heads != "none" else self._first
 
     def _path(self, task: Task, split: str, method: Method) -> Path:
         index = [described["name"] for described in self._description["tasks"]].index(task.spec.name)
-        folder = claim(
-            self._folder, describe_answers(self._description, index, method.needs_heads), f"{task.spec.name}-"
-        )
+        described = describe_answers(self._description, index, method.needs_heads, method.of)
+        folder = claim(self._folder, described, f"{task.spec.name}-")
         return folder / f"{split}.{file_name(method)}.jsonl"
 
     def _prompts(self, problems: list[dict]) -> list[list[int]]:
         tokenizer = Tokenizer(self._llm)
         return [tokenizer.prompt_ids(problem["prompt"], problem.get("tools")) for problem in problems]
 
-    def _requests(self, prompts: list[list[int]], samples: int, method: Method) -> list[batch.Request]:
-        settings = self._settings
-        return batch.requests(
-            self._llm, prompts, samples, method.sampling, settings.max_tokens, settings.stop, settings.seed
-        )
+    def _requests(self, prompts: list[list[int]], method: Method) -> list[batch.Request]:
+        settings, n = self._settings, self._samples(method)
+        return batch.requests(self._llm, prompts, n, method.sampling, settings.max_tokens, settings.stop, settings.seed)
 
     def _ask(
-        self, task: Task, problems: list[dict], logs: "list[MethodLog]", cut: bool, chooses: bool, bar: tqdm
+        self, task: Task, problems: list[dict], logs: list[MethodLog], source: str, cut: bool, chooses: bool, bar: tqdm
     ) -> None:
         """Answer what ``logs`` lack, all methods of a problem together; they share the time by their tokens.
 
@@ -183,9 +189,9 @@ class Runner:
         wanted = []
         prompts = self._prompts(problems) if logs else []
         for i, log in enumerate(logs):
-            requests = self._requests(prompts, 1 if log.method.is_greedy else samples, log.method)
+            requests = self._requests(prompts, log.method)
             # which of the methods it is goes with the sample
-            wanted += [replace(r, sample=i * samples + r.sample) for r in requests if _key(r) not in log.done]
+            wanted += [replace(r, sample=i * samples + r.sample) for r in requests if key_of(r) not in log.done]
         if not wanted:
             return
         wanted.sort(key=lambda request: request.index)
@@ -196,7 +202,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             for log in logs:
                 stack.enter_context(log)
-            answers = stack.enter_context(contextlib.closing(self._source.answer(wanted, cut, noted)))
+            answers = stack.enter_context(contextlib.closing(self._sources[source].answer(wanted, cut, noted)))
             # the model goes on meanwhile
             scoring: deque[tuple[Answer, dict[str, list[float]], Future]] = deque()
 
@@ -220,68 +226,6 @@ class Runner:
                 seconds, tokens = time.perf_counter() - start, sum(log.new_tokens for log in logs)
                 for log in logs:
                     log.add_seconds(seconds * log.new_tokens / max(1, tokens))
-
-
-def file_name(method: Method) -> str:
-    """The name of a method as part of a file's name."""
-    return re.sub(r"[,']", "", method.name).replace(" ", "-").replace("/", "-by-")
-
-
-class MethodLog:
-    """The answers of one method, in a log, a row each; a context in which more can be added."""
-
-    def __init__(self, method: Method, path: Path):
-        self.method = method
-        self.new_tokens = 0
-        self._log = JsonlLog(path, check=lambda row: row["seconds"] + 0.0 if "seconds" in row else _key(row))
-        self.done = {_key(row): row for row in self._log.rows if "seconds" not in row}
-
-    def __enter__(self) -> "MethodLog":
-        self._log.__enter__()
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._log.__exit__(*error)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Note an answer."""
-        self._log.add(row)
-        self.done[_key(row)] = row
-        self.new_tokens += row["tokens"]
-
-    def add_seconds(self, seconds: float) -> None:
-        """Note what the new answers took; rounded, as a run that reads it back finds it."""
-        if self.new_tokens:
-            self._log.add({"seconds": round(seconds, 3)})
-
-    def result(self) -> Pass:
-        """Everything that was answered so far."""
-        seconds = sum(row["seconds"] for row in self._log.rows if "seconds" in row)
-        return Pass(self.method, [self.done[key] for key in sorted(self.done)], seconds)
-
-
-def _key(of: dict | batch.Request) -> tuple[int, int]:
-    return (of["problem"], of["sample"]) if isinstance(of, dict) else (of.index, of.sample)
-
-
-def answer_row(answer: Answer, right: bool, pieces: TokenBytes, method: Method) -> dict[str, Any]:
-    """An answer, JSON-ready, with what heads picked for each of its tokens; ``pieces`` are the vocabulary's."""
-    decoding = answer.decoding
-    row = {
-        "problem": answer.prompt,
-        "sample": answer.sample,
-        "right": right,
-        "finish": answer.finish,
-        "text": answer.text,
-        "tokens": len(decoding),
-    }
-    if method.name in (methods.AUTODECO.name, methods.DEFAULT.name):
-        row["ids"] = decoding.token.tolist()  # which the text does not tell: diagnostics read the answer again
-    if method.sampling.heads != "none":
-        row["token_texts"] = texts_of(pieces[token] for token in decoding.token.tolist())
-        row["temperature"] = [round(value, 4) for value in decoding.temperature.tolist()]
-        row["top_p"] = [round(value, 4) for value in decoding.top_p.tolist()]
-    return row
 
 
 def mean_of(answers: Pass) -> tuple[float, float]:

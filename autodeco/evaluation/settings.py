@@ -42,6 +42,9 @@ class Settings:
     validation: int = option(100, "problems a task that choose the best setting and the heads' mean", least=1)
     test: int = option(300, "problems a task that everything is measured on", least=1)
     samples: int = option(16, "answers to each problem, a method", least=1)
+    derived_samples: int | None = option(
+        None, "answers to each problem of what is made of heads: means and shuffles (default: --samples)", least=1
+    )
     max_tokens: int = option(256, "tokens of an answer", least=1)
     temperatures: tuple[float, ...] = option((0.2, 0.4, 0.6, 0.8, 1.0), "of the grid of static settings", least=0.0)
     top_ps: tuple[float, ...] = option((0.8, 0.9, 0.95, 1.0), "of the grid of static settings", least=0.0, most=1.0)
@@ -66,6 +69,8 @@ class Settings:
             raise InputError("no task is given; name a reasoning-gym family, a JSON lines or a YAML file")
         if wrong := [k for k in self.ks if k > self.samples]:
             raise InputError(f"pass@{wrong[0]} needs k from 1 to the {self.samples} samples of each problem")
+        if self.derived > self.samples:
+            raise InputError(f"derived-samples {self.derived}: must be at most the {self.samples} samples of others")
         if 1 not in self.ks:
             raise InputError("pass@1 is what methods are compared by: keep 1 among the k")
         if not self.temperatures or not self.top_ps:
@@ -74,3 +79,8 @@ class Settings:
             raise InputError("temperature 0 of the grid is greedy, which is always compared: leave it out")
         if 0 in self.top_ps:
             raise InputError("top-p 0 of the grid keeps no token: give values above 0")
+
+    @property
+    def derived(self) -> int:
+        """How many answers to a problem those methods give that are made of what heads predicted."""
+        return self.samples if self.derived_samples is None else self.derived_samples
