@@ -115,6 +115,7 @@ def _evaluate(
     from autodeco.evaluation import report
     from autodeco.evaluation.folders import ANSWERS, claim, describe
     from autodeco.evaluation.given import GivenAnswers
+    from autodeco.evaluation.groups import group_figures
     from autodeco.evaluation.head_figures import sets_of
     from autodeco.evaluation.methods import AUTODECO
     from autodeco.evaluation.results import task_figures, together
@@ -148,6 +149,7 @@ def _evaluate(
         "together": together(passes, of_tasks, settings),
     }
     figures["verdict"] = verdict(figures)
+    figures |= group_figures(passes, of_tasks, settings)
     return figures, report.write(figures, folder)
 
 

@@ -18,6 +18,8 @@ def show(figures: dict[str, Any]) -> None:
     if figures["together"]:
         for title, whole in sets_of(figures["together"]).items():
             console.print(_of_all(title, whole))
+    for group, of_group in figures.get("groups", {}).items():
+        console.print(_of_group(group, of_group, sorted(figures["settings"]["ks"])))
 
 
 def _of_task(task: dict[str, Any]) -> Table:
@@ -39,6 +41,25 @@ def _of_all(title: str, whole: dict[str, Any]) -> Table:
     for rival, d in whole["against"].items():
         range_ = f"{100 * d['low']:+.1f} to {100 * d['high']:+.1f}"
         table.add_row(rival, f"{100 * d['difference']:+.1f}", range_, f"{d['p']:.4f}")
+    return table
+
+
+def _of_group(group: str, of_group: dict[str, Any], ks: list[int]) -> Table:
+    """Pass@1 and pass@k, for the largest k, of the methods, and what heads gain over them."""
+    sets, shown = of_group["against"], [str(k) for k in dict.fromkeys((ks[0], ks[-1]))]
+    columns = ["method"]
+    for k in shown:
+        columns += [f"pass@{k}", "95%", *(f"{title} is" for title in sets)]
+    table = _table(f"{group}, {of_group['problems']} problems, in %", tuple(columns))
+    for name, method in of_group["methods"].items():
+        cells = []
+        for k in shown:
+            at = method.get(k)
+            cells += [f"{100 * at['value']:.1f}", _range(at)] if at else ["", ""]
+            for title, against in sets.items():
+                rival = against.get(name.removeprefix(f"{title}: "), {})
+                cells.append(f"{100 * rival[k]['difference']:+.1f}" if k in rival else "")
+        table.add_row(name, *cells)
     return table
 
 

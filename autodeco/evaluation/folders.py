@@ -32,6 +32,8 @@ def describe(settings: Settings, model: Path, heads: Path | Sets | None, exclude
     if settings.derived_samples is None:
         del described["derived_samples"]
     for spec in described["tasks"]:
+        if not spec["group"]:
+            del spec["group"]
         if spec["source"].endswith(".jsonl"):
             spec["sha256"] = file_hash(spec["source"])
             spec["source"] = Path(spec["source"]).name
@@ -70,7 +72,7 @@ def describe_answers(description: dict[str, Any], task: int, heads: bool, of: st
     described = {
         **({"drawn_at": description["drawn_at"]} if "drawn_at" in description else {}),
         "rows": ROWS,
-        "task": description["tasks"][task],
+        "task": {name: value for name, value in description["tasks"][task].items() if name != "group"},
         **{name: description[name] for name in ("versions", *names)},
     }
     weights = description["heads_sha256"]

@@ -41,10 +41,11 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
         }
         for task in figures["tasks"]
     }
+    shown = {"groups": {}, "costs": {}, **figures}
     texts = {
         "report.json": json.dumps(figures, indent=1) + "\n",
-        "report.md": environment.get_template("evaluation.md.j2").render(figures),
-        "report.html": environment.get_template("evaluation.html.j2").render(figures, plots=charts, color=_color),
+        "report.md": environment.get_template("evaluation.md.j2").render(shown),
+        "report.html": environment.get_template("evaluation.html.j2").render(shown, plots=charts, color=_color),
     }
     for name, text in texts.items():
         with replacing(folder / name) as part:

@@ -32,16 +32,18 @@ class TaskSpec:
     """A kind of problems: ``source`` is a family of reasoning-gym or of ``autodeco.evaluation.families`` with its
     ``config``, or a JSON lines file of problems.
 
-    ``checker`` is one of ``autodeco.data.checkers``; empty: the family's own, and exact for a file.
+    ``checker`` is one of ``autodeco.data.checkers``; empty: the family's own, and exact for a file. ``group`` is what
+    reports call its problems together with those of other tasks, where these name no group themselves.
     """
 
     name: str
     source: str
     config: dict[str, Any] = field(default_factory=dict)
     checker: str = ""
+    group: str = ""
 
     def __post_init__(self):
-        for name, kind in (("name", str), ("source", str), ("config", dict), ("checker", str)):
+        for name, kind in (("name", str), ("source", str), ("config", dict), ("checker", str), ("group", str)):
             if not isinstance(value := getattr(self, name), kind):
                 kinds = {str: "text", dict: "a table of settings"}
                 raise InputError(f"task {said(self.name)}: its {name} {said(value)} must be {kinds[kind]}")
