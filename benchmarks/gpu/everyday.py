@@ -14,7 +14,10 @@ Made = tuple[str, int | float]
 Family = Callable[[random.Random], Made]
 FAMILIES: dict[str, Family] = {}
 # These choose between heads on kinds of prompts that no run sees. So they are in no training and in no anchors.
-HELD_OUT = ("remainder", "median", "change", "shared", "roman", "coins", "discount", "minutes-between")
+HELD_OUT = (
+    "remainder", "median", "change", "shared", "roman", "coins", "discount", "minutes-between", "multiples", "square",
+    "proportion", "formula", "divisor-count", "path", "growth", "working-together",
+)  # fmt: skip
 NAMES = [
     "Anna", "Ben", "Carla", "David", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kira", "Liam", "Mona",
     "Noah", "Olga", "Paul", "Rosa", "Sam", "Tara", "Yusuf",
@@ -357,3 +360,62 @@ def corners(rng: random.Random) -> Made:
 def coins(rng: random.Random) -> Made:
     q, d, n = rng.randint(1, 9), rng.randint(1, 9), rng.randint(1, 9)
     return f"How many cents are {q} quarters, {d} dimes and {n} nickels?", 25 * q + 10 * d + 5 * n
+
+
+@family
+def multiples(rng: random.Random) -> Made:
+    k, low = rng.randint(3, 12), rng.randint(1, 60)
+    high = low + rng.randint(20, 90)
+    found = high // k - (low - 1) // k
+    return f"How many multiples of {k} are there from {low} to {high}, both included?", found
+
+
+@family
+def square(rng: random.Random) -> Made:
+    n = rng.randint(11, 99)
+    return rng.choice(["What is {n} squared?", "Calculate the square of {n}.", "{n}^2 ="]).format(n=n), n * n
+
+
+@family
+def proportion(rng: random.Random) -> Made:
+    bought, price, more = rng.randint(2, 9), rng.randint(2, 15), rng.randint(3, 20)
+    what = rng.choice(THINGS)
+    told = f"{bought} {what} cost {bought * price} dollars."
+    return f"{told} How many dollars do {more} {what} cost at the same price?", more * price
+
+
+@family
+def formula(rng: random.Random) -> Made:
+    a, b, x = rng.randint(2, 9), rng.randint(1, 20), rng.randint(2, 12)
+    return f"What is {a} * x^2 + {b} for x = {x}?", a * x * x + b
+
+
+@family
+def divisor_count(rng: random.Random) -> Made:
+    n = rng.randint(12, 99)
+    return f"How many positive divisors does {n} have?", sum(n % k == 0 for k in range(1, n + 1))
+
+
+@family
+def path(rng: random.Random) -> Made:
+    side, width = rng.randint(6, 30), rng.randint(1, 4)
+    told = (
+        f"A square lawn with sides of {side} meters has a path of {width} meters width all around it, on the outside."
+    )
+    return f"{told} What is the area of the path in square meters?", (side + 2 * width) ** 2 - side * side
+
+
+@family
+def growth(rng: random.Random) -> Made:
+    start, factor, times = rng.randint(2, 30), rng.choice([2, 2, 3]), rng.randint(2, 5)
+    word = {2: "doubles", 3: "triples"}[factor]
+    told = f"A colony of {start} cells {word} every hour."
+    return f"{told} How many cells are there after {times} hours?", start * factor**times
+
+
+@family
+def working_together(rng: random.Random) -> Made:
+    a, b, hours = rng.randint(3, 20), rng.randint(3, 20), rng.randint(2, 8)
+    one, two = rng.sample(NAMES, 2)
+    told = f"{one} packs {a} boxes an hour and {two} packs {b} boxes an hour. Both work for {hours} hours."
+    return f"{told} How many boxes do they pack together?", (a + b) * hours

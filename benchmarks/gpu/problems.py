@@ -4,7 +4,8 @@ FOLDER gets training.jsonl and test.jsonl, which share no question, and anchors.
 SET is smollm2, the families of examples/smollm2 with short answers, or reasoning, families whose answers a model
 reasons about for some 200 tokens: twelve to train on, and four more that no training sees, in unseen.jsonl. Families of
 short answers (short.yaml) are in the training of this one too, but in no test. Its anchors.jsonl also has prompts of
-everyday.py's families. Eight of those are in held_out.jsonl alone: they choose between heads by what no run sees.
+everyday.py's families, and --everyday puts problems of these into the training, too. Sixteen of them are in
+held_out.jsonl alone: they choose between heads by what no run sees.
 """
 
 import argparse
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for all files; it is made if it is missing")
     parser.add_argument("set", nargs="?", default="smollm2", choices=SETS, help="(default: smollm2)")
     parser.add_argument("--seed", type=int, default=0, help="of the problems (default: 0)")
+    parser.add_argument("--everyday", type=int, default=0, help="of each such family to train on (default: 0)")
     args = parser.parse_args()
     trained, short, unseen, training, test = SETS[args.set]
 
@@ -44,6 +46,13 @@ def main() -> None:
     tasks = tasks_of(trained, test=test, validation=0, training=training)
     only_trained = tasks_of(short, test=0, validation=0, training=SHORT)
     written = {"training": write_training(tasks + only_trained, args.folder / "training.jsonl")}
+    everyday = [name for name in FAMILIES if name not in HELD_OUT] if args.set == "reasoning" else []
+    if args.everyday and everyday:
+        with open(args.folder / "training.jsonl", "a", encoding="utf-8") as file:
+            for name in everyday:
+                for row in everyday_problems(name, args.everyday, args.seed + 1):  # other ones than the anchors'
+                    file.write(json.dumps(row) + "\n")
+                    written["training"] += 1
     never_seen = tasks_of(unseen, test=test, validation=0, training=0)
     held = other_prompts(
         {task.spec.source for task in tasks + only_trained + never_seen}, 1234, DRAWN, LONGEST, ANCHORS_EACH
@@ -53,8 +62,7 @@ def main() -> None:
         for name, some in (("test", tasks), ("unseen", never_seen))
     }
     if args.set == "reasoning":
-        anchored = [name for name in FAMILIES if name not in HELD_OUT]
-        held += [row["prompt"] for name in anchored for row in everyday_problems(name, EVERYDAY, args.seed)]
+        held += [row["prompt"] for name in everyday for row in everyday_problems(name, EVERYDAY, args.seed)]
         groups["held_out"] = [row for name in HELD_OUT for row in everyday_problems(name, HELD_OUT_EACH, args.seed)]
     (args.folder / "anchors.jsonl").write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in held))
     written["anchors"] = len(held)

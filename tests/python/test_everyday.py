@@ -1,5 +1,6 @@
 """Families of everyday sums: every answer is that of its question, worked out here from the question's own words."""
 
+import math
 import re
 import statistics
 from fractions import Fraction
@@ -46,6 +47,12 @@ BY_NUMBERS = {
     "decimals": lambda a, b, c, d: round(a + b / 100 + c + d / 100, 2),
     "coins": lambda quarters, dimes, nickels: 25 * quarters + 10 * dimes + 5 * nickels,
     "pages": lambda all_of_them, daily, days: all_of_them - daily * days,
+    "multiples": lambda k, low, high: len([n for n in range(low, high + 1) if n % k == 0]),
+    "proportion": lambda bought, price, more: price / bought * more,
+    "formula": lambda a, two, b, x: a * x**two + b,
+    "divisor-count": lambda n: len([k for k in range(1, n + 1) if n % k == 0]),
+    "path": lambda side, width: 4 * width * (side + width),
+    "working-together": lambda a, b, hours: hours * a + hours * b,
 }  # fmt: skip
 BY_QUESTION = {
     "roman": lambda asked: roman(re.search(r"numeral ([IVXLC]+)\?", asked)[1]),
@@ -53,6 +60,11 @@ BY_QUESTION = {
     "largest": lambda asked: sorted(map(int, re.findall(r"\d+", asked)))[
         {"largest": -1, "smallest": 0, "second largest": -2}[re.search("the (.+) of these", asked)[1]]
     ],
+    "square": lambda asked: int(re.search(r"\d+", asked)[0]) ** 2,
+    "growth": lambda asked: math.prod(
+        [int(re.search(r"\d+", asked)[0])]
+        + [2 if "doubles" in asked else 3] * int(re.search(r"after (\d+) hours", asked)[1])
+    ),
     "words-in": lambda asked: len(re.search(r"list: (.+?)\?", asked)[1].split()),
 }
 
@@ -79,9 +91,9 @@ def test_problems_of_a_family_are_different_numbers_and_the_same_each_time(name)
     assert made != everyday.problems(name, 45, seed=1)
 
 
-def test_eight_families_choose_between_heads():
-    assert len(everyday.FAMILIES) == 41
-    assert len(set(everyday.HELD_OUT) & everyday.FAMILIES.keys()) == len(everyday.HELD_OUT) == 8
+def test_sixteen_families_choose_between_heads():
+    assert len(everyday.FAMILIES) == 49
+    assert len(set(everyday.HELD_OUT) & everyday.FAMILIES.keys()) == len(everyday.HELD_OUT) == 16
 
 
 def test_a_family_that_has_fewer_questions_says_so():
@@ -97,9 +109,16 @@ def test_held_out_families_are_in_no_anchors(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "SETS", {"reasoning": (None, None, FOLDER / "unseen.yaml", 0, 2)})
     monkeypatch.setattr(script, "other_prompts", lambda *_: [[{"role": "user", "content": "Of another family"}]])
     monkeypatch.setattr(script, "write_training", lambda *_: 0)
-    monkeypatch.setattr("sys.argv", ["problems.py", str(tmp_path), "reasoning", "--seed", "5"])
+    monkeypatch.setattr("sys.argv", ["problems.py", str(tmp_path), "reasoning", "--seed", "5", "--everyday", "3"])
     script.main()
-    assert "anchors.jsonl: 1321 problems" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "anchors.jsonl: 1321 problems" in out
+    assert "training.jsonl: 99 problems" in out
+    trained = read_problems(tmp_path / "training.jsonl")
+    assert [row["family"] for row in trained] == [
+        name for name in everyday.FAMILIES if name not in everyday.HELD_OUT for _ in range(3)
+    ]
+    assert trained[0] == everyday.problems("difference", 3, seed=6)[0]
     held_out, unseen = (read_problems(tmp_path / f"{name}.jsonl") for name in ("held_out", "unseen"))
     assert [row["family"] for row in held_out] == [name for name in everyday.HELD_OUT for _ in range(45)]
     assert held_out[0] == everyday.problems("remainder", 45, seed=5)[0]
@@ -108,6 +127,7 @@ def test_held_out_families_are_in_no_anchors(tmp_path, monkeypatch, capsys):
     assert len(anchors) == 1 + 33 * 40
     opening = re.compile(
         "Roman numeral|median of|remainder when|discount of|quarters,| mod |do the three have|returned"
+        "|multiples of|squared|the square of|\\^2|at the same price|divisors does|the path in|every hour|pack together"
     )
     assert not [line for line in anchors if opening.search(line) or "How many minutes does it" in line]
-    assert sum(bool(opening.search(row["prompt"][0]["content"])) for row in held_out) == 7 * 45
+    assert sum(bool(opening.search(row["prompt"][0]["content"])) for row in held_out) == 15 * 45
