@@ -8,6 +8,7 @@ import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,17 @@ PART = 2000  # answers that are drawn together: enough to keep slots busy, and f
 Drawn = tuple[Answer, dict[str, list[float]]]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Answers that one source is to draw, those to a prompt behind each other; ``cut`` says that more than temperature
+    and top-p cuts their distributions. Those of samples ``noted`` come with their spreads."""
+
+    source: "Source"
+    wanted: list[Request]
+    cut: bool
+    noted: range
+
+
 class Source(ABC):
     """Draws answers, with ``heads``, if any, to prompts in the vocabulary of ``llm``."""
 
@@ -46,8 +58,13 @@ class Source(ABC):
 
     @abstractmethod
     def answer(self, wanted: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
-        """Yield answers to ``wanted``, those of a prompt behind each other, as they finish; ``cut`` says that more than
-        temperature and top-p cuts their distributions. Those of samples ``noted`` come with their spreads."""
+        """Yield answers to ``wanted``, as Asked has it, as they finish."""
+
+    def draw(self, asked: Sequence[Asked]) -> Iterator[Drawn]:
+        """Yield what is asked of this source and of those beside it."""
+        for one in asked:
+            with contextlib.closing(one.source.answer(one.wanted, one.cut, one.noted)) as answers:
+                yield from answers
 
 
 class Here(Source):
@@ -94,7 +111,11 @@ class InProcesses(Source):
         return other
 
     def answer(self, wanted: list[Request], cut: bool, noted: range) -> Iterator[Drawn]:
-        jobs = ((part, cut, noted, self._which) for part in parts(wanted))
+        return self.draw([Asked(self, wanted, cut, noted)])
+
+    def draw(self, asked: Sequence[Asked]) -> Iterator[Drawn]:
+        # at once, so that no process waits for the end of one set of heads
+        jobs = ((part, one.cut, one.noted, one.source._which) for one in asked for part in parts(one.wanted))
         with contextlib.closing(self._workers.results(jobs)) as results:
             yield from results
 

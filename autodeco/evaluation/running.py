@@ -22,7 +22,7 @@ from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
 from autodeco.evaluation import methods, rivals
 from autodeco.evaluation.answer_logs import MethodLog, Pass, answer_row, file_name, key_of
-from autodeco.evaluation.drawing import Here, Source
+from autodeco.evaluation.drawing import Asked, Here, Source
 from autodeco.evaluation.folders import claim, describe_answers
 from autodeco.evaluation.head_sets import ALONE
 from autodeco.evaluation.methods import Method
@@ -154,11 +154,9 @@ class Runner:
             logs = [MethodLog(method, path, self._samples(method)) for method, path in pairs]
             bar.update(sum(len(log.done) for log in logs))
             problems: list[dict] = getattr(task, split)
-            for name in self._sources:
-                own = [log for log in logs if self._drawn_by(log.method) == name]
-                for cut in (False, True):  # only answers that nothing but T and P cuts can share beginnings
-                    asked = [log for log in own if log.method.is_cut == cut]
-                    self._ask(task, problems, asked, name, cut, split == "validation", bar)
+            for cut in (False, True):  # only answers that nothing but T and P cuts can share beginnings
+                asked = [log for log in logs if log.method.is_cut == cut]
+                self._ask(task, problems, asked, cut, split == "validation", bar)
         return {log.method.title: log.result() for log in logs}
 
     def _drawn_by(self, method: Method) -> str:
@@ -180,29 +178,35 @@ class Runner:
         return batch.requests(self._llm, prompts, n, method.sampling, settings.max_tokens, settings.stop, settings.seed)
 
     def _ask(
-        self, task: Task, problems: list[dict], logs: list[MethodLog], source: str, cut: bool, chooses: bool, bar: tqdm
+        self, task: Task, problems: list[dict], logs: list[MethodLog], cut: bool, chooses: bool, bar: tqdm
     ) -> None:
         """Answer what ``logs`` lack, all methods of a problem together; they share the time by their tokens.
 
         Where answers ``chooses`` something, those of AutoDeco know the distributions they were drawn from."""
         samples = self._settings.samples
-        wanted = []
+        wanted: dict[str, list[batch.Request]] = {name: [] for name in self._sources}
+        noted = dict.fromkeys(wanted, range(0))
         prompts = self._prompts(problems) if logs else []
         for i, log in enumerate(logs):
             requests = self._requests(prompts, log.method)
+            name = self._drawn_by(log.method)
             # which of the methods it is goes with the sample
-            wanted += [replace(r, sample=i * samples + r.sample) for r in requests if key_of(r) not in log.done]
-        if not wanted:
+            wanted[name] += [replace(r, sample=i * samples + r.sample) for r in requests if key_of(r) not in log.done]
+            if chooses and log.method.name == methods.AUTODECO.name:
+                noted[name] = range(i * samples, (i + 1) * samples)
+        asked = [
+            Asked(self._sources[name], sorted(some, key=lambda request: request.index), cut, noted[name])
+            for name, some in wanted.items()
+            if some
+        ]
+        if not asked:
             return
-        wanted.sort(key=lambda request: request.index)
         pieces = TokenBytes(self._llm.model, special=True)
-        guided = [i for i, log in enumerate(logs) if chooses and log.method.name == methods.AUTODECO.name]
-        noted = range(guided[0] * samples, (guided[0] + 1) * samples) if guided else range(0)
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
             for log in logs:
                 stack.enter_context(log)
-            answers = stack.enter_context(contextlib.closing(self._sources[source].answer(wanted, cut, noted)))
+            answers = stack.enter_context(contextlib.closing(self._sources[self._first].draw(asked)))
             # the model goes on meanwhile
             scoring: deque[tuple[Answer, dict[str, list[float]], Future]] = deque()
 

@@ -1,4 +1,4 @@
-"""Write problems for full_run.py and judge.py: python benchmarks/gpu/problems.py FOLDER [SET]
+"""Write problems for full_run.py: python benchmarks/gpu/problems.py FOLDER [SET]
 
 FOLDER gets training.jsonl and test.jsonl, which share no question, and anchors.jsonl, prompts of all other families.
 SET is smollm2, the families of examples/smollm2 with short answers, or reasoning, families whose answers a model

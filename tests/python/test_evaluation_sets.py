@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from autodeco import cli
 from autodeco.errors import InputError
-from autodeco.evaluation import plots
+from autodeco.evaluation import drawing, plots
+from autodeco.evaluation.drawing import Asked, InProcesses
 from autodeco.evaluation.head_sets import ALONE, parse_sets
 from autodeco.evaluation.verdict import verdict, verdicts
 from builders.commands import refused
@@ -147,6 +149,25 @@ def test_processes_draw_the_same(folder, tmp_path):
         ours, theirs = (rows_of(output / file) for output in (tmp_path / "here", tmp_path / "there"))
         assert sorted(ours, key=str) == sorted(theirs, key=str), file
     assert json.loads(here.read_text())["verdict"] == json.loads(there.read_text())["verdict"]
+
+
+def test_processes_are_given_the_parts_of_all_sets_at_once(folder, monkeypatch):
+    monkeypatch.setattr(drawing, "PART", 2)
+    given = []
+    workers = SimpleNamespace(results=lambda jobs: given.append(list(jobs)) or (one for one in ()))
+    first = InProcesses(folder / "words.gguf", folder / "cold.gguf", 256, workers)
+    other = first.beside(folder / "warm.gguf")
+    assert other.heads is not first.heads
+    wanted = [SimpleNamespace(index=i) for i in (0, 0, 1)]
+    noted = range(2, 3)
+    assert not list(first.draw([Asked(first, wanted, False, noted), Asked(other, wanted[2:], False, range(0))]))
+    first.llm.close()
+    (jobs,) = given
+    assert jobs == [
+        (wanted[:2], False, noted, None),
+        (wanted[2:], False, noted, None),
+        (wanted[2:], False, range(0), folder / "warm.gguf"),
+    ]
 
 
 def test_the_verdict_of_several_sets_is_one_of_each():
