@@ -63,6 +63,9 @@ def run(args: argparse.Namespace) -> None:
     values = given_values(args, Files, Settings, Machine, Processes, ServerSettings)
     if isinstance(one := values.get("heads"), str):  # as a file of settings may say it
         values["heads"] = [one]
+    elif isinstance(one, list) and len(one) > 1 and "model" not in values:
+        # argparse took what follows --heads for heads
+        values |= {"heads": one[:-1], "model": one[-1]}
     kinds = (Files, Machine, Processes, ServerSettings)
     files, machine, processes, servers = (chosen_options(kind, values) for kind in kinds)
     settings = chosen_options(Settings, values | {"tasks": tuple(parse_specs(list(files.tasks)))})

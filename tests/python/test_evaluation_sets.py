@@ -234,6 +234,19 @@ def wide(file):
     assert export.main([str(folder), "--base", str(folder / "base.gguf"), "-o", str(file)]) == 0
 
 
+def test_the_model_may_come_after_the_heads(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    asked = ["--tasks", "one.jsonl", "--test", 99, "-o", tmp_path / "output"]
+    assert "has 6 different questions" in refused("eval", "--heads", "cold.gguf", "words.gguf", *asked)
+    assert "has 6 different questions" in refused("eval", "--heads", "cold.gguf", "warm.gguf", "words.gguf", *asked)
+    assert "none.gguf: no such file; give the path of a GGUF model" in refused(
+        "eval", "--heads", "cold.gguf", "none.gguf", *asked
+    )
+    assert "model: is missing" in refused("eval", "--heads", "cold.gguf", *asked)
+    (tmp_path / "settings.yaml").write_text("heads: 7\n")
+    assert "model: is missing" in refused("eval", "--config", tmp_path / "settings.yaml", *asked)
+
+
 def test_servers_draw_with_one_set(folder, tmp_path):
     given = [folder / "words.gguf", "--heads", folder / "cold.gguf", folder / "warm.gguf", "--tasks"]
     given += [folder / "one.jsonl", *SETTINGS, "--server", "http://127.0.0.1:1", "-o", tmp_path / "output"]
