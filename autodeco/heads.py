@@ -1,6 +1,7 @@
 """The two heads of AutoDeco: from a hidden state and its logits to a temperature and a top-p."""
 
 import copy
+import hashlib
 import json
 import math
 import os
@@ -102,6 +103,12 @@ class Heads(nn.Module):
             with torch.no_grad():
                 stats = prob_stats(logits.float(), temperature.float())
         return temperature, self.top_p(hidden, temperature, stats)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of all weights: it tells heads from others."""
+        weights = (tensor.cpu().numpy().tobytes() for tensor in self.state_dict().values())
+        return hashlib.sha256(b"".join(weights)).hexdigest()
 
     def moved(self, temperature: float, top_p: float) -> "Heads":
         """Return a copy that predicts more of both everywhere: ``temperature`` and ``top_p`` are added to the arguments

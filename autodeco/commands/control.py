@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from autodeco.commands.training_run import answering_policy, refuse_other
-from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Processors
 from autodeco.settings.options import Options, chosen_options, option
@@ -59,19 +58,19 @@ def run(args: argparse.Namespace) -> int:
     from autodeco.heads import Heads
     from autodeco.runs.locks import locked_folder
     from autodeco.steering.plan import in_words, measure_pace, plan_of
-    from autodeco.steering.unfinished import Run, finish
+    from autodeco.steering.unfinished import Run, check_run_folder, finish
 
     values = given_values(args, *SETTINGS)
     if chosen_options(Answering, values).device == "cpu":
         values = ON_A_CPU | values
     files, steering, measured, answering, processors = (chosen_options(kind, values) for kind in SETTINGS)
     refuse_other(values, answering.answers_from)
-    if files.output.exists() and not files.output.is_dir():
-        raise InputError(f"{files.output}: is a file; choose a folder with -o")
+    check_run_folder(files.output)
     base = Heads.from_pretrained(files.init)
     with locked_folder(files.output):
-        run = Run(files.output, {"model": str(files.model), "init": str(files.init), **asdict(steering)})
+        check_run_folder(files.output)  # another process may have ended a run there since
         policy = answering_policy(files.model, steering.max_tokens, answering, processors)
+        run = Run(files.output, {"model": policy.identity.fingerprint, "first heads": base.digest, **asdict(steering)})
         pace = measure_pace(policy, base, steering)
         say(in_words(plan_of(steering, measured), pace, steering.max_tokens, len(run.rounds)))
         say("Ctrl-C stops it; the same command goes on after the last whole round")

@@ -12,8 +12,14 @@ from autodeco.rewards.policy import Policy
 from autodeco.runs.atomic import replacing
 from autodeco.steering.arguments import MeasuringArguments, SteeringArguments
 from autodeco.steering.steering import steer
+from autodeco.training.state import check_folder
 
 UNFINISHED, ROUNDS, FIGURES, REPORT = "unfinished", "rounds.json", "control.json", "report.html"
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raise InputError where no heads may be written: ``check_folder`` says where; an unfinished run is continued."""
+    check_folder(folder, resume=(folder / UNFINISHED).exists())
 
 
 class Run:

@@ -1,7 +1,6 @@
 """The state of a training run: heads, optimiser and history, how to continue it and how it ended."""
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -220,8 +219,7 @@ class TrainingState:
         ):
             if there != wanted and (there or name != "prob-stats" or heads.top_p_head is not None):
                 raise InputError(f"{init}: {'has' if there else 'has no'} {name}; set the same with the flags of train")
-        weights = b"".join(tensor.numpy().tobytes() for tensor in heads.state_dict().values())
-        self._init_hash = hashlib.sha256(weights).hexdigest()
+        self._init_hash = heads.digest
         return heads
 
     def _with_weights(self, weights: dict[str, Tensor]) -> Heads:

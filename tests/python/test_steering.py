@@ -1,6 +1,7 @@
 """Heads learn to follow commands from answers of the model's own, and it is measured whether they do."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -357,6 +358,11 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
     assert not (tmp_path / "parts" / "control.json").exists()
     assert cli.main([*command, str(tmp_path / "parts"), "--seed", "1"]) == 2
     assert "is of a run with other heads or settings" in capsys.readouterr().err
+    shutil.copytree(tmp_path / "cold", tmp_path / "kept")
+    cold_heads(TINY["hidden_size"]).moved(0.5, 0.0).save_pretrained(tmp_path / "cold")
+    assert cli.main([*command, str(tmp_path / "parts")]) == 2
+    assert "is of a run with other heads or settings" in capsys.readouterr().err
+    command[3] = str(tmp_path / "kept")
     assert cli.main([*command, str(tmp_path / "parts")]) == 0
     assert drawn == [0, 1, 1]
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
@@ -367,6 +373,27 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
         "model.safetensors",
         "report.html",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("model.safetensors", "holds heads already"),
+        ("training.json", "holds heads already"),
+        ("config.json", "holds config.json of a model or of other heads"),
+        ("resume.safetensors", "holds an unfinished run"),
+    ],
+)
+def test_the_command_writes_over_no_model_and_no_other_heads(tmp_path, capsys, name, told):
+    cold_heads(8).save_pretrained(tmp_path / "cold")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(b"{}")
+    command = ["control", str(tmp_path / "no model"), "--init", str(tmp_path / "cold"), "-o"]
+    assert cli.main([*command, str(tmp_path / "out")]) == 2
+    assert told in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert cli.main([*command, str(tmp_path / "cold")]) == 2
+    assert "holds heads already" in capsys.readouterr().err
 
 
 def test_a_plan_counts_what_is_drawn():
