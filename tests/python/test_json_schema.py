@@ -147,12 +147,58 @@ def test_grammars_accept_what_their_schemas_do(accepts, schema, good, bad):
         ({"anyOf": []}, "must be a list of schemas"),
         ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "puts together types"),
         ({"enum": ["\ud800"]}, "has a value that is no JSON"),
+        ({"properties": {"\ud800": {}}}, "holds half of a letter"),
+        ({"allOf": 5}, "at #/allOf: must be a list of schemas"),
+        ({"type": [{}]}, "at #/type: must be one of object, array"),
+        ({"required": [[]]}, "at #/required: must be a list of names"),
+        ({"required": [5]}, "at #/required: must be a list of names"),
+        ({"properties": []}, "at #/properties: must be an object"),
+        ({"prefixItems": 5}, "at #/prefixItems: must be a list of schemas"),
+        ({"enum": 5}, "at #/enum: must be a list"),
+        ({"pattern": 5}, "at #/pattern: must be a text"),
+        ({"minItems": "x"}, "at #/minItems: must be a whole number"),
+        ({"maxLength": float("inf")}, "at #/maxLength: must be a whole number"),
+        ({"minimum": "x"}, "at #/minimum: must be a number"),
+        ({"allOf": [{"minimum": []}, {"minimum": 3}]}, "at #/allOf/0/minimum: must be a number"),
+        ({"allOf": [{"enum": 5}, {"enum": [5]}]}, "at #/allOf/0/enum: must be a list"),
+        ({"allOf": [{"type": 5}, {"type": "string"}]}, "at #/allOf/0/type: must be one of object"),
         ("text", "at #: must be an object"),
     ],
 )
 def test_what_no_grammar_can_keep_to_is_refused(schema, message):
     with pytest.raises(InputError, match=message):
         schema_grammar(schema)
+
+
+def nested(depth: int) -> dict:
+    """Arrays of arrays, to ``depth``."""
+    schema = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+def test_a_grammar_grows_with_its_schema_and_not_faster(accepts):
+    lengths = [len(schema_grammar(nested(depth))) for depth in (10, 20, 40)]
+    assert lengths[2] - lengths[1] < 2.5 * (lengths[1] - lengths[0])
+    grammar = schema_grammar(nested(40))
+    assert accepts(grammar, "[" * 40 + "1, 2" + "]" * 40)
+    assert not accepts(grammar, "[" * 39 + "1" + "]" * 39)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda name: {"type": "object", "anyOf": [{"$ref": name}, {"$ref": name, "required": ["a"]}]},
+        lambda name: {"allOf": [{"$ref": name}, {"$ref": name}]},
+    ],
+    ids=["anyOf", "allOf"],
+)
+def test_references_that_double_at_each_level_are_refused(of):
+    """Each of 40 definitions names the next one twice: written out they would be 2^40."""
+    definitions = {f"d{level}": of(f"#/$defs/d{level + 1}") for level in range(40)} | {"d40": {"type": "object"}}
+    with pytest.raises(InputError, match="makes too large a grammar"):
+        schema_grammar({"$defs": definitions, **of("#/$defs/d0")})
 
 
 def as_root(expression: str) -> str:

@@ -7,12 +7,14 @@ from urllib.parse import unquote
 
 from autodeco.errors import InputError
 from autodeco.llama.json_schema.keys import other_keys
-from autodeco.llama.json_schema.merging import TYPES, WORDS, merged, of_type, types_of
+from autodeco.llama.json_schema.merging import merged, of_type, types_of
 from autodeco.llama.json_schema.numbers import Bounds, integers, numbers
 from autodeco.llama.json_schema.patterns import UnknownPattern, pattern_expression
 from autodeco.llama.json_schema.rules import FORMATS, PRIMITIVES, literal, repeated
+from autodeco.llama.json_schema.words import TYPES, WORDS, refusal
 
 MOST = 2000  # repetitions that llama.cpp takes
+LONGEST = 2_000_000  # letters that are written; references, and parts beside others, can make much of a short schema
 COMMA = ' "," ws '
 
 
@@ -20,12 +22,17 @@ def schema_grammar(schema: Any) -> str:
     """Return the GBNF of JSON texts that ``schema`` accepts, perhaps not of all of them.
 
     The properties of an object come in the order of the schema, others only where ``additionalProperties`` says so.
-    Raises InputError for a schema that no grammar can keep to, or nothing satisfies; it names the place.
+    Raises InputError for a schema that no grammar can keep to, or nothing satisfies, which names the place, and for one
+    whose grammar would have no end.
     """
     try:
-        return _Grammar(schema).text()
+        text = _Grammar(schema).text()
+        text.encode()
     except RecursionError:
         raise InputError("the JSON schema is nested too deeply; make it flatter") from None
+    except UnicodeEncodeError:
+        raise InputError("the JSON schema holds half of a letter (a surrogate alone); write whole ones") from None
+    return text
 
 
 class _Grammar:
@@ -34,6 +41,7 @@ class _Grammar:
         self._rules = dict(PRIMITIVES)
         self._of_references: dict[str, str] = {}
         self._begun: set[str] = set()  # references that nothing was written of yet
+        self._written = 0
         self._rules["root"] = self._expression(schema, "#")
 
     def text(self) -> str:
@@ -45,11 +53,25 @@ class _Grammar:
         self._rules[name] = expression
         return name
 
+    def _named(self, expression: str) -> str:
+        """The name of a rule for ``expression``: what is written twice at every level would double at each."""
+        return expression if expression in self._rules else self._rule(expression)
+
     def _expression(self, schema: Any, place: str) -> str:
+        expression = self._of_schema(schema, place)
+        self._count(len(expression))
+        return expression
+
+    def _count(self, letters: int) -> None:
+        self._written += letters + 1
+        if self._written > LONGEST:
+            raise InputError("the JSON schema makes too large a grammar; make it simpler")
+
+    def _of_schema(self, schema: Any, place: str) -> str:
         if schema is True:
             schema = {}
         if not isinstance(schema, dict):
-            raise _refusal(place, "is nothing that a text could satisfy" if schema is False else "must be an object")
+            raise refusal(place, "is nothing that a text could satisfy" if schema is False else "must be an object")
         if set(schema) & WORDS == {"$ref"}:
             return self._reference(schema["$ref"], place)
         schema = merged(schema, place, self._target)
@@ -65,7 +87,7 @@ class _Grammar:
     def _reference(self, pointer: Any, place: str) -> str:
         target = self._target(pointer, place)
         if pointer in self._begun:
-            raise _refusal(place, f"refers to {pointer}, which it is a part of, without end")
+            raise refusal(place, f"refers to {pointer}, which it is a part of, without end")
         if pointer not in self._of_references:
             name = self._of_references[pointer] = self._rule('""')  # it may refer to itself, further in
             self._begun.add(pointer)
@@ -83,7 +105,8 @@ class _Grammar:
 
     def _target(self, pointer: Any, place: str) -> Any:
         if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
-            raise _refusal(place, f"refers to {pointer!r}; only references within the schema (#/...) are possible")
+            raise refusal(place, f"refers to {pointer!r}; only references within the schema (#/...) are possible")
+        self._count(len(pointer))
         target = self._schema
         for part in pointer[2:].split("/") if len(pointer) > 1 else []:
             key = unquote(part).replace("~1", "/").replace("~0", "~")
@@ -92,13 +115,11 @@ class _Grammar:
             elif isinstance(target, dict) and key in target:
                 target = target[key]
             else:
-                raise _refusal(place, f"refers to {pointer}, which is not there")
+                raise refusal(place, f"refers to {pointer}, which is not there")
         return target
 
     def _union(self, schema: dict, word: str, place: str) -> str:
         beside = {key: value for key, value in schema.items() if key != word}
-        if not isinstance(schema[word], list) or not schema[word]:
-            raise _refusal(f"{place}/{word}", "must be a list of schemas")
         found = []
         for index, alternative in enumerate(schema[word]):
             both = {"allOf": [beside, alternative]} if beside else alternative
@@ -108,26 +129,22 @@ class _Grammar:
     def _values(self, schema: dict, place: str) -> str:
         values = [schema["const"]] if "const" in schema else schema["enum"]
         if beside := set(schema) - {"const", "enum", "type"}:
-            raise _refusal(place, f"has {min(beside)} beside its values, which a grammar cannot keep to; leave it out")
-        if not isinstance(values, list):
-            raise _refusal(f"{place}/enum", "must be a list")
+            raise refusal(place, f"has {min(beside)} beside its values, which a grammar cannot keep to; leave it out")
         types = types_of({"type": schema["type"]}, place) if "type" in schema else list(TYPES)
         values = [value for value in values if any(TYPES[name](value) for name in types)]
         if "const" in schema and "enum" in schema:
             values = [value for value in values if value in schema["enum"]]
         if not values:
-            raise _refusal(place, "allows no value")
+            raise refusal(place, "allows no value")
         try:
             texts = [json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values]
             "".join(texts).encode()
         except (TypeError, ValueError) as error:
-            raise _refusal(place, f"has a value that is no JSON ({error})") from None
+            raise refusal(place, f"has a value that is no JSON ({error})") from None
         return "(" + " | ".join(map(literal, dict.fromkeys(texts))) + ")"
 
     def _object(self, schema: dict, place: str) -> str:
         properties, required = schema.get("properties", {}), schema.get("required", [])
-        if not isinstance(properties, dict) or not isinstance(required, list):
-            raise _refusal(place, "properties must be an object, and required a list")
         if not (properties or required or "additionalProperties" in schema):
             return "object"
         properties = {**properties, **{name: True for name in required if name not in properties}}
@@ -166,9 +183,9 @@ class _Grammar:
         joined = COMMA.join(f"{one} ws" for one in before)
         if items is False:
             if len(before) < least:
-                raise _refusal(place, f"wants {least} items and describes {len(before)}")
+                raise refusal(place, f"wants {least} items and describes {len(before)}")
             return f'"[" ws {joined} "]"'
-        item = f"{self._inner(items, f'{place}/items')} ws"
+        item = f"{self._named(self._inner(items, f'{place}/items'))} ws"
         least, most = max(0, least - len(before)), None if most is None else most - len(before)
         rest = repeated(f"{COMMA} {item}", least, most) if before else repeated(item, least, most, COMMA)
         return f'"[" ws {joined} {rest} "]"'
@@ -176,27 +193,25 @@ class _Grammar:
     def _counts(self, schema: dict, what: str, place: str) -> tuple[int, int | None]:
         least, most = schema.get(f"min{what}", 0), schema.get(f"max{what}")
         for value in (least, most):
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < 0):
-                raise _refusal(place, f"min{what} and max{what} must be whole numbers")
             if value is not None and value > MOST:
-                raise _refusal(place, f"counts to {value}; llama.cpp's grammars count to {MOST}: give less, or nothing")
+                raise refusal(place, f"counts to {value}; llama.cpp's grammars count to {MOST}: give less, or nothing")
         least, most = int(least), None if most is None else int(most)
         if most is not None and most < least:
-            raise _refusal(place, f"min{what} is above max{what}")
+            raise refusal(place, f"min{what} is above max{what}")
         return least, most
 
     def _string(self, schema: dict, place: str) -> str:
         lengths, kind = {"minLength", "maxLength"} & set(schema), schema.get("format")
         known = FORMATS.get("uuid" if str(kind).rstrip("12345") == "uuid" else kind) if isinstance(kind, str) else None
         if ((known or lengths) and "pattern" in schema) or (known and lengths):
-            raise _refusal(place, "has more than one of pattern, format and lengths; a grammar can keep to one of them")
+            raise refusal(place, "has more than one of pattern, format and lengths; a grammar can keep to one of them")
         if known:
             return f'"\\"" {known} "\\""'
         if "pattern" in schema:
             try:
                 return f'"\\"" {self._rule(pattern_expression(schema["pattern"]))} "\\""'
             except (UnknownPattern, TypeError) as error:
-                raise _refusal(place, f"pattern {schema['pattern']!r} cannot be kept to: {error}") from None
+                raise refusal(place, f"pattern {schema['pattern']!r} cannot be kept to: {error}") from None
         if not lengths:
             return "string"
         return f'"\\"" {repeated("char", *self._counts(schema, "Length", place))} "\\""'
@@ -209,19 +224,19 @@ class _Grammar:
 
     def _bounded(self, schema: dict, place: str, within: Callable[[Bounds], str | None]) -> str | None:
         if schema.get("multipleOf", 1) != 1 or ("multipleOf" in schema and within is numbers):
-            raise _refusal(place, "has multipleOf, which a grammar cannot keep to; leave it out, or list the values")
-        low, above = _bound(schema, "inimum", max, place)
-        high, below = _bound(schema, "aximum", min, place)
+            raise refusal(place, "has multipleOf, which a grammar cannot keep to; leave it out, or list the values")
+        low, above = _bound(schema, "inimum", max)
+        high, below = _bound(schema, "aximum", min)
         if low is None and high is None:
             return None
         if within is integers:  # 0.5 and more begins with 1
             low, above = (low, above) if low is None or low == int(low) else (low // 1 + 1, False)
             high, below = (high, below) if high is None or high == int(high) else (high // 1, False)
         elif any(bound is not None and bound != int(bound) for bound in (low, high)):
-            raise _refusal(place, "has a bound with a fraction, which a grammar cannot keep to; give a whole number")
+            raise refusal(place, "has a bound with a fraction, which a grammar cannot keep to; give a whole number")
         bounds = (None if bound is None else int(bound) for bound in (low, high))
         if (found := within(Bounds(*bounds, above, below))) is None:
-            raise _refusal(place, "has bounds that no number lies within")
+            raise refusal(place, "has bounds that no number lies within")
         return self._rule(found)
 
     def _boolean(self, schema: dict, place: str) -> str:
@@ -231,19 +246,12 @@ class _Grammar:
         return "null"
 
 
-def _bound(schema: dict, word: str, tighter: Callable, place: str) -> tuple[float | None, bool]:
+def _bound(schema: dict, word: str, tighter: Callable) -> tuple[float | None, bool]:
     """The bound of ``word``, and whether it is itself outside."""
     letter = "m"
     inclusive, exclusive = schema.get(f"{letter}{word}"), schema.get(f"exclusive{letter.upper()}{word}")
     if isinstance(exclusive, bool):  # as older drafts have it
         return inclusive, exclusive and inclusive is not None
-    for value in (inclusive, exclusive):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value - value != 0):
-            raise _refusal(place, f"{letter}{word} must be a number")
     if exclusive is None or (inclusive is not None and tighter(inclusive, exclusive) != exclusive):
         return inclusive, False
     return exclusive, True
-
-
-def _refusal(place: str, what: str) -> InputError:
-    return InputError(f"the JSON schema, at {place}: {what}")

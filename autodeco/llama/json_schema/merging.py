@@ -3,63 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from autodeco.errors import InputError
-
-TYPES: dict[str, Callable[[Any], bool]] = {
-    "object": lambda value: isinstance(value, dict),
-    "array": lambda value: isinstance(value, list),
-    "string": lambda value: isinstance(value, str),
-    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "boolean": lambda value: isinstance(value, bool),
-    "null": lambda value: value is None,
-}
-OF_TYPES = {
-    "object": ("properties", "required", "additionalProperties"),
-    "array": ("items", "prefixItems", "minItems", "maxItems"),
-    "string": ("pattern", "format", "minLength", "maxLength"),
-    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-}
-OF_TYPES["integer"] = OF_TYPES["number"]
-REFUSED = {
-    "not",
-    "if",
-    "then",
-    "else",
-    "dependentRequired",
-    "dependentSchemas",
-    "dependencies",
-    "patternProperties",
-    "propertyNames",
-    "minProperties",
-    "maxProperties",
-    "contains",
-    "minContains",
-    "maxContains",
-    "uniqueItems",
-    "unevaluatedProperties",
-    "unevaluatedItems",
-    "$dynamicRef",
-    "$recursiveRef",
-}
-# all words that say something of a value
-WORDS = {word for words in OF_TYPES.values() for word in words} | REFUSED
-WORDS |= {"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"}
-
+from autodeco.llama.json_schema.words import OF_TYPES, REFUSED, TYPES, WORDS, check_words, refusal
 
 Target = Callable[[Any, str], Any]  # what a reference at a place refers to
 
 
 def merged(schema: dict, place: str, target: Target, within: tuple[str, ...] = ()) -> dict:
     """Return ``schema`` with its references beside other words, and its allOf, put into one; raises InputError."""
-    for word in schema:
-        if word in REFUSED and schema[word] not in (False, None):
-            raise _refusal(place, f"has {word}, which a grammar cannot keep to; leave it out")
+    check_words(schema, place)
     parts = [{key: value for key, value in schema.items() if key in WORDS and key not in ("allOf", "$ref", *REFUSED)}]
     if "$ref" in schema:
         pointer = schema["$ref"]
         if pointer in within:
-            raise _refusal(place, f"refers to {pointer} within itself")
+            raise refusal(place, f"refers to {pointer} within itself")
         found = target(pointer, place)
         parts.append(merged(found, pointer, target, (*within, pointer)) if isinstance(found, dict) else found)
     for index, part in enumerate(schema.get("allOf", ())):
@@ -70,7 +26,7 @@ def merged(schema: dict, place: str, target: Target, within: tuple[str, ...] = (
         if part is True:
             continue
         if not isinstance(part, dict):
-            raise _refusal(place, "has a part that nothing satisfies")
+            raise refusal(place, "has a part that nothing satisfies")
         whole = _both(whole, part, place)
     return whole
 
@@ -81,7 +37,7 @@ def _both(one: dict, other: dict, place: str) -> dict:
     closed = [part for part in (one, other) if part.get("additionalProperties", True) is not True]
     names = [set(part.get("properties", ())) for part in (one, other)]
     if closed and one and other and any(set.union(*names) - set(part.get("properties", ())) for part in closed):
-        raise _refusal(place, "puts together objects of which one allows no other properties; make them one")
+        raise refusal(place, "puts together objects of which one allows no other properties; make them one")
     for word, value in other.items():
         if word not in whole or whole[word] == value:
             whole[word] = value
@@ -100,7 +56,7 @@ def _both(one: dict, other: dict, place: str) -> dict:
         elif word == "enum":
             whole[word] = [one for one in whole[word] if one in value]
         else:
-            raise _refusal(place, f"has {word} twice, in parts that a grammar cannot keep to together; make them one")
+            raise refusal(place, f"has {word} twice, in parts that a grammar cannot keep to together; make them one")
     return whole
 
 
@@ -109,7 +65,7 @@ def _common_types(one: Any, other: Any, place: str) -> list[str]:
     common = [name for name in one if name in other or (name == "integer" and "number" in other)]
     common += [name for name in other if name == "integer" and "number" in one and name not in common]
     if not common:
-        raise _refusal(place, "puts together types that no value has both of")
+        raise refusal(place, "puts together types that no value has both of")
     return common
 
 
@@ -119,7 +75,7 @@ def types_of(schema: dict, place: str) -> list[str]:
         names = schema["type"]
         names = [names] if isinstance(names, str) else names
         if not isinstance(names, list) or not names or not all(name in TYPES for name in names):
-            raise _refusal(place, f"type {schema['type']!r} must be one of {', '.join(TYPES)}, or a list of them")
+            raise refusal(place, f"type {schema['type']!r} must be one of {', '.join(TYPES)}, or a list of them")
         return list(dict.fromkeys(name for name in names if not (name == "integer" and "number" in names)))
     # a word of one type says nothing of values of others, but means that type
     meant = [name for name, words in OF_TYPES.items() if name != "integer" and set(words) & set(schema)]
@@ -129,7 +85,3 @@ def types_of(schema: dict, place: str) -> list[str]:
 def of_type(schema: dict, name: str) -> dict:
     """What ``schema`` says of values of type ``name``."""
     return {word: value for word, value in schema.items() if word in OF_TYPES.get(name, ())}
-
-
-def _refusal(place: str, what: str) -> InputError:
-    return InputError(f"the JSON schema, at {place}: {what}")
