@@ -29,7 +29,7 @@ def test_the_settings_are_those_of_the_figures(values):
     settings = chosen_options(Settings, values | {"tasks": tuple(specs)})
     assert (settings.test, settings.samples, settings.ks, settings.max_tokens) == (200, 8, (1, 8), 400)
     assert settings.derived == 2
-    assert [chosen_options(kind, values) for kind in (Machine, Processes)] == [Machine(4, -1), Processes(2, 1)]
+    assert [chosen_options(kind, values) for kind in (Machine, Processes)] == [Machine(7, -1), Processes(2, 1)]
     groups = [spec.group for spec in specs]
     assert groups == ["trained"] * 12 + ["unseen"] * 4
 
