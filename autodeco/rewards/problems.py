@@ -1,5 +1,6 @@
 """The problems of a run: which are held out, which are answered next, and the rewards of answers to them."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from autodeco.rewards.targets import parse_target
 from autodeco.runs.provenance import file_hash
 from autodeco.runs.seeds import Stream, generator
 
+LEAST_PROBLEMS = 4  # with different prompts
 # A problem whose answers are all alike says little, but a few answers do not show that all will be.
 SETTLED = 0.01  # variance that is added to that of a problem's rewards
 LEAST_WEIGHT = 0.05  # of the highest; pass@K asks nothing of what is nearly always right
@@ -43,9 +45,13 @@ def checked_problems(path: str | os.PathLike, arguments: RewardArguments) -> lis
     checker(arguments.checker)
     problems = read_problems(path)
     check_problems(arguments.checker, problems)
-    if len(problems) < 4:
-        raise InputError(f"{path}: holds fewer than four problems; give more, some of them to validate on")
+    if len({json.dumps([problem["prompt"], problem.get("tools")]) for problem in problems}) < LEAST_PROBLEMS:
+        raise _too_few(path)
     return problems
+
+
+def _too_few(path: str | os.PathLike) -> InputError:
+    return InputError(f"{path}: holds fewer than four different problems; give more, some of them to validate on")
 
 
 class Problems:
@@ -84,11 +90,20 @@ class Problems:
         return len(self._problems)
 
     def divide(self, arguments: RewardArguments) -> None:
-        """Hold out as many problems as ``arguments`` say; raise InputError if the others are too few."""
+        """Hold out as many different prompts as ``arguments`` say, and train on problems with none of these; raise
+        InputError if the others are too few."""
         self._arguments = arguments
-        order = generator(arguments.seed, Stream.SPLIT).permutation(len(self._problems))
-        held_out = min(arguments.validation_problems, len(order) // 2)
-        self.validation, self.training = order[:held_out].tolist(), order[held_out:].tolist()
+        asked = {index: tuple(prompt) for index, prompt in enumerate(self._prompts)}
+        order = generator(arguments.seed, Stream.SPLIT).permutation(len(self._problems)).tolist()
+        first: dict[tuple, int] = {}
+        for index in order:
+            first.setdefault(asked[index], index)
+        if len(first) < LEAST_PROBLEMS:
+            raise _too_few(self.described["file"])
+        self.validation = list(first.values())[: min(arguments.validation_problems, len(first) // 2)]
+        held_out = {asked[index] for index in self.validation}
+        self.training = [index for index in order if asked[index] not in held_out]
+        self.left_out = len(order) - len(self.training) - len(self.validation)
         round_size, processes = min(arguments.batch_problems, len(self.training)), self._policy.processes
         if processes.count > round_size:
             raise InputError(

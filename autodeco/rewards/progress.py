@@ -47,6 +47,8 @@ class Progress:
     def tell_plan(self, arguments: RewardArguments, **done) -> None:
         """Print the plan."""
         if self.shown:
+            if left_out := self._problems.left_out:
+                print(f"{left_out} problems are left out: their prompts are those of held-out ones")
             print(*self._plan.lines(self._pace, arguments, **done), sep="\n", flush=True)
 
     def tell_left(self, **done) -> None:

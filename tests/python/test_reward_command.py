@@ -132,7 +132,7 @@ def test_settings_of_a_file_that_make_no_sense_are_told_too(problems, tmp_path, 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
-    [(None, "no such file"), (3, "holds fewer than four problems"), (0, "the file is empty")],
+    [(None, "no such file"), (3, "holds fewer than four different problems"), (0, "the file is empty")],
 )
 def test_problems_that_cannot_be_used_are_told_before_a_model_is_opened(tmp_path, capsys, lines, message):
     path = tmp_path / "few.jsonl"

@@ -233,6 +233,30 @@ def test_answers_whose_scoring_takes_too_much_get_no_reward_and_are_counted(tmp_
     assert problems.given_up == sum(answer.finished for group in answers for answer in group) > 0
 
 
+def test_equal_problems_are_never_both_learned_from_and_held_out(tmp_path, capsys):
+    path = tmp_path / "problems.jsonl"
+    lines = [json.dumps({"prompt": str(i), "number": i}) + "\n" for i in range(6)]
+    path.write_text("".join(3 * [*lines[:3], *lines[3:], lines[0]]))  # apart, and next to each other
+    with Scorer(SHORT.checker) as scorer:
+        for seed in range(8):
+            arguments = replace(SHORT, validation_problems=100, seed=seed)
+            found = Problems(path, world.WorldPolicy(), arguments, scorer)
+            learned, held_out = (
+                [found.prompts([index])[0] for index in some] for some in (found.training, found.validation)
+            )
+            assert [len(held_out), len({*map(tuple, held_out)})] == [3, 3]
+            assert {*map(tuple, learned)} == {tuple(found.prompts([index])[0]) for index in range(6)} - {
+                *map(tuple, held_out)
+            }
+            assert len(learned) + len(held_out) + found.left_out == 21
+            assert found.left_out in (6, 9)
+    train_on_rewards(world.WorldPolicy(), path, tmp_path / "heads", SHORT)
+    assert "problems are left out: their prompts are those of held-out ones" in capsys.readouterr().out
+    path.write_text(lines[0] * 5 + lines[1] + lines[2])
+    with pytest.raises(InputError, match="fewer than four different problems"):
+        train_on_rewards(world.WorldPolicy(), path, tmp_path / "others", SHORT, progress=False)
+
+
 def test_problems_that_teach_nothing_are_refused(problems, tmp_path):
     arguments, path = replace(SHORT, checker="exact"), tmp_path / "hopeless.jsonl"
     path.write_text("".join(json.dumps({"prompt": str(i), "answer": "no"}) + "\n" for i in range(20)))
@@ -243,7 +267,7 @@ def test_problems_that_teach_nothing_are_refused(problems, tmp_path):
     (tmp_path / "null.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(InputError, match=r"null.jsonl, line 5: a problem has no answer"):
         train_on_rewards(world.WorldPolicy(), tmp_path / "null.jsonl", tmp_path / "heads", arguments, progress=False)
-    with pytest.raises(InputError, match="fewer than four problems"):
+    with pytest.raises(InputError, match="fewer than four different problems"):
         train_on_rewards(world.WorldPolicy(), path, tmp_path / "heads", arguments, progress=False)
 
 
