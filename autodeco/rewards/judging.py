@@ -24,6 +24,7 @@ from autodeco.training.state import TrainingState
 
 CANDIDATES = "candidates"  # folder of the heads measured so far, there while a run is unfinished
 LOW_TEMPERATURE = 0.1
+AGAIN = 50  # number of the answers by which moves are compared
 
 
 def held_out_answers(
@@ -60,7 +61,8 @@ def judge(run: TrainingState, problems: Problems, target: Target) -> tuple[Verdi
     kept = halving(list(finalists), rewards_of, target, samples)
     ways = {f"{kept} moved by {by}": by for by in moves(arguments.temperature, arguments.top_p)}
     moved |= {name: finalists[kept].moved(*by) for name, by in ways.items()}
-    best = halving(list(moved), rewards_of, target, samples)
+    # by other answers than those that chose the kept ones, which flatter them
+    best = halving(list(moved), lambda name, n, number: rewards_of(name, n, AGAIN + number), target, samples)
     run.extra["moved"] = dict(zip(("temperature", "top_p"), ways[best], strict=True))
     setting = settings[halving(list(settings), rewards_of, target, samples)]
     run.keep(int(kept), moved[best])

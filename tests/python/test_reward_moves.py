@@ -1,12 +1,14 @@
 """At the end of a run, heads are moved as a whole where held-out problems say so."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from autodeco import Heads  # noqa: E402
+from autodeco.rewards import judging  # noqa: E402
 from autodeco.rewards.arguments import RewardArguments  # noqa: E402
 from autodeco.rewards.loop import train_on_rewards  # noqa: E402
 from autodeco.rewards.measuring import MOVES, moves  # noqa: E402
@@ -50,6 +52,28 @@ def test_only_heads_that_are_trained_are_moved():
     assert moves(False, True) == [(0.0, 0.0), (0.0, 1.5)]
     one = Heads(8, top_p=False)
     assert one.moved(-0.4, 1.5).temp_head.mlp[2].bias.item() == pytest.approx(one.temp_head.mlp[2].bias.item() - 0.4)
+
+
+def test_moves_are_compared_by_other_answers_than_those_that_chose_the_heads(tmp_path, monkeypatch):
+    problems, drawn = tmp_path / "problems.jsonl", []
+    problems.write_text("".join(json.dumps({"prompt": str(i), "number": i}) + "\n" for i in range(40)))
+    answers = judging.held_out_answers
+
+    def noted(problems, arguments, predictor, n, number):
+        drawn.append((number, predictor.top_p_head.mlp[2].bias.item() if isinstance(predictor, Heads) else None))
+        return answers(problems, arguments, predictor, n, number)
+
+    monkeypatch.setattr(judging, "held_out_answers", noted)
+    arguments = replace(STILL, rounds=4, evaluate_every=2, validation_problems=10)
+    train_on_rewards(world.WorldPolicy(), problems, tmp_path / "heads", arguments, progress=False)
+    of_heads = [(number, bias) for number, bias in drawn if bias is not None]
+    first = {number for number, _ in of_heads if number < judging.AGAIN}
+    again = {number for number, _ in of_heads if judging.AGAIN <= number < 100}
+    assert len(first) >= 2
+    assert len(again) >= 2
+    biases = [bias for number, bias in of_heads if number == min(again)]
+    assert len(biases) == len(MOVES)
+    assert len({round(bias, 3) for bias in biases}) == 2  # as they are, and moved
 
 
 def test_a_run_keeps_its_heads_moved_by_what_answers_held_out_problems_best(tmp_path):
