@@ -8,13 +8,14 @@ several).
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 import numpy as np
 
 from autodeco.errors import InputError
+from autodeco.llama.asked import settle
 from autodeco.llama.decoding import Decoding
 from autodeco.llama.extra_samplers import DEFAULTS as EXTRA
 from autodeco.llama.extra_samplers import ExtraSamplers
@@ -94,7 +95,7 @@ def completing(method: Callable) -> Callable:
             if settings["seed"] is not None:
                 checked("seed", settings["seed"], int, -(2**63))
             if llm._call is None:  # a chat format's own may be empty
-                _check_stop(settings["stop"])
+                settle(settings)
                 grammar = _keep_format(settings)
             _join_bias(settings, llm.n_vocab())
             if llm._call is not None:  # a chat format asks for a part of its answer
@@ -133,12 +134,6 @@ def _seed_of_choice(llm: "Llama", seed: int | None, number: int) -> int:
     return random_seed() if is_random(seed) else seed_after(seed, number)
 
 
-def _check_stop(stop: str | Sequence[str] | None) -> None:
-    texts = [stop] if isinstance(stop, str) else [] if stop is None else stop
-    if not isinstance(texts, Sequence) or not all(isinstance(text, str) and text for text in texts):
-        raise InputError(f"stop {stop!r}: must be texts that are not empty")
-
-
 def _join_bias(settings: dict[str, Any], n_vocab: int) -> None:
     """Make of ``logit_bias`` one more logits processor. llama-cpp-python does so itself, but loses both if it is given
     both, and ignores the bias of a token that does not exist."""
@@ -146,11 +141,13 @@ def _join_bias(settings: dict[str, Any], n_vocab: int) -> None:
     if not bias:
         return
     try:
-        tokens, values = [int(token) for token in bias], np.array([float(value) for value in bias.values()], np.float32)
+        with np.errstate(over="ignore"):  # which is infinite then
+            values = np.array([float(value) for value in bias.values()]).astype(np.float32)
+        tokens = [int(token) for token in bias]
     except (AttributeError, TypeError, ValueError, OverflowError):
         raise InputError(f"logit_bias {said(bias)}: must hold numbers by the ids of their tokens") from None
-    if np.isnan(values).any():
-        raise InputError(f"logit_bias {said(bias)}: holds NaN")
+    if np.isnan(values).any() or np.isposinf(values).any():
+        raise InputError(f"logit_bias {said(bias)}: holds NaN, or more than a float32 does; 100 decides")
     for token in tokens:
         if not 0 <= token < n_vocab:
             raise InputError(f"logit_bias: token {token} is outside the vocabulary of {n_vocab}")

@@ -106,6 +106,8 @@ class ExclusiveLlama(llama_cpp.Llama):
             for token in (min(tokens), max(tokens)):
                 if not 0 <= token < self._n_vocab:
                     raise InputError(f"token {token} is outside the vocabulary of {self._n_vocab}")
+            if self.n_tokens + len(tokens) > self._n_ctx:
+                raise InputError(f"the context of {self._n_ctx} tokens is full; end the text there, or raise n_ctx")
             self._prepare_decode()
             has_draft = self._in_generation and self._prompt_read and len(tokens) > 1
             try:

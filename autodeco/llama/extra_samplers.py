@@ -10,6 +10,7 @@ from llama_cpp._internals import LlamaSampler
 
 from autodeco.errors import InputError
 from autodeco.features import dry_sampler
+from autodeco.llama.asked import check_texts
 from autodeco.settings.options import checked
 
 # what llama_cpp.Llama's chain ends in where it draws by temperature: top-k, typical, top-p, min-p; temperature, draw
@@ -40,6 +41,7 @@ class ExtraSamplers:
         breakers = self.dry_sequence_breakers
         if isinstance(breakers, str) or not all(isinstance(breaker, str) and breaker for breaker in breakers):
             raise InputError(f"dry_sequence_breakers {breakers!r}: must be a list of texts that are not empty")
+        check_texts("dry_sequence_breakers", list(breakers))
 
     def penalties(self, llm: llama_cpp.Llama) -> list["llama_cpp.llama_sampler_p"]:
         """New samplers for the logits before any temperature."""

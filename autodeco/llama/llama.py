@@ -19,11 +19,13 @@ from autodeco.export.layout import EMBEDDED, open_layout
 from autodeco.export.split_parts import check_parts
 from autodeco.features import check_drafts, set_outputs_per_text
 from autodeco.llama import extra_samplers
+from autodeco.llama.asked import check_context
 from autodeco.llama.chat import use_own_templates
 from autodeco.llama.completions import BOTH, Call, completing
 from autodeco.llama.decoding import Decoding, TokenDecoding
 from autodeco.llama.exclusive import ExclusiveLlama
 from autodeco.llama.extra_samplers import ExtraSamplers
+from autodeco.llama.gbnf import check_grammar
 from autodeco.llama.sampling import (
     Attachment,
     GraphDraw,
@@ -106,8 +108,14 @@ class Llama(ExclusiveLlama):
             add_servers(rpc_servers)
             kwargs.setdefault("n_gpu_layers", -1)
         check_rows(model_path, split_mode)
+        check_context(kwargs)
         with opened_at(model_path, self._layout.base_offset):
             super().__init__(model_path, **kwargs)
+        if self.lora_path and not self._lora_adapter:  # llama_cpp looks for None, and gets a pointer to nothing
+            self.close()
+            raise InputError(
+                f"{self.lora_path}: is no LoRA adapter for {model_path}; give a GGUF that convert_lora made"
+            )
         use_own_templates(self, kwargs.get("chat_format"))
         if self.draft_model is not None and not can_cut(self):
             self.close()
@@ -227,6 +235,8 @@ class Llama(ExclusiveLlama):
 
     def _new_sampler(self, **settings):
         check_numbers(settings)
+        if settings.get("grammar") is not None:
+            check_grammar(settings["grammar"])
         if self._heads is None:
             chain = check_chain(super()._init_sampler(**settings))
             self._samplers.insert(chain, settings, self, self._seed)

@@ -93,6 +93,14 @@ def test_a_json_schema_is_kept_and_values_are_recorded(llm):
     assert ((llm.decoding.top_p > 0) & (llm.decoding.top_p < 1)).all()
 
 
+@pytest.mark.parametrize("what", ["missing", "heads", "model"])
+def test_an_adapter_that_is_none_is_refused(smollm2, exported, tmp_path, what):
+    """llama.cpp gives llama-cpp-python a pointer to nothing, and the model would answer without the adapter."""
+    path = {"missing": tmp_path / "none.gguf", "heads": exported("f32"), "model": smollm2}[what]
+    with pytest.raises(InputError, match="no such file" if what == "missing" else "is no LoRA adapter"):
+        autodeco.Llama(str(smollm2), exported("f32"), lora_path=path, n_ctx=64, n_threads=1, verbose=False)
+
+
 @pytest.fixture(scope="module")
 def lora(tmp_path_factory):
     """A LoRA adapter of rank 4 for the first attention queries, strong enough to be seen."""
@@ -168,6 +176,16 @@ def test_from_pretrained_takes_heads(smollm2, exported, tmp_path, monkeypatch):
     model.close()
 
 
+def test_a_generation_ends_in_one_line_where_the_context_does(llm):
+    tokens = llm.tokenize(b"word " * (llm.n_ctx() - 3))
+    made = []
+    with pytest.raises(InputError, match=f"the context of {llm.n_ctx()} tokens is full"):
+        made += llm.generate(tokens)
+    with pytest.raises(InputError, match="is full"):
+        llm.eval([1] * (llm.n_ctx() - llm.n_tokens + 1))
+    assert llm.n_tokens == llm.n_ctx()
+
+
 def test_a_full_context_ends_the_text(smollm2, exported):
     model = autodeco.Llama(str(smollm2), exported("f16"), n_ctx=256, n_threads=1, n_threads_batch=1, verbose=False)
     answer = model(PROMPT * 15, max_tokens=100, seed=1)
@@ -224,6 +242,56 @@ def test_a_tool_that_is_asked_for_is_called_with_arguments_of_its_schema(llm):
     assert call["function"]["name"] == "weather"
     assert isinstance(json.loads(call["function"]["arguments"])["city"], str)
     assert len(answer["autodeco"]["token"]) == len(llm.decoding)
+
+
+TOOLS = [{"type": "function", "function": {"name": "now"}}]
+CITY = {"type": "object", "properties": {"city": {"enum": ["Oslo"]}}, "required": ["city"]}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
+QUESTION = [{"role": "user", "content": "What time is it?"}]
+
+
+def called(llm, **settings) -> dict:
+    (choice,) = llm.create_chat_completion(QUESTION, max_tokens=30, seed=1, **settings)["choices"]
+    return choice["message"]["tool_calls"][0]["function"]
+
+
+def test_a_tool_without_parameters_can_be_called(llm):
+    given = {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "now"}}}
+    assert called(llm, **given)["name"] == "now"
+    assert TOOLS[0]["function"] == {"name": "now"}, "what the caller gave stays"
+    assert called(llm, functions=[{"name": "now"}], function_call={"name": "now"})["name"] == "now"
+
+
+def test_a_tool_that_is_required_is_called(llm):
+    found = called(llm, tools=[WEATHER], tool_choice="required")
+    assert (found["name"], json.loads(found["arguments"])) == ("weather", {"city": "Oslo"})
+
+
+NAMED = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tools": TOOLS, "tool_choice": NAMED}, "names none of the tools"),
+        ({"tool_choice": NAMED}, "names none of the tools"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function"}}, "names none of the tools"),
+        ({"tools": [WEATHER], "tool_choice": "weather"}, "tool_choice 'weather': must be none, auto, required"),
+        ({"tools": [WEATHER, *TOOLS], "tool_choice": "required"}, "wants one tool; of several, name the one"),
+        ({"tool_choice": "required"}, "wants one tool"),
+        ({"tools": [{}], "tool_choice": NAMED}, "tools: each needs a function with a name"),
+        ({"tools": [5]}, "tools: must be a list of objects"),
+        ({"tools": {"weather": CITY}}, "tools: must be a list of objects"),
+        ({"functions": [{}], "function_call": {"name": "weather"}}, "functions: each needs a function with a name"),
+        ({"functions": [{"name": "now"}], "function_call": {"name": "then"}}, "names none of the functions"),
+        ({"functions": [{"name": "now"}], "function_call": 5}, "function_call 5: must be none, auto"),
+        ({"tools": [{"type": "function", "function": {"name": "weather", "parameters": 5}}], "tool_choice": NAMED},
+         "the parameters of weather must be a JSON schema"),
+    ],
+)  # fmt: skip
+def test_tools_that_cannot_be_called_are_refused(llm, settings, message):
+    with pytest.raises(InputError, match=message):
+        llm.create_chat_completion(QUESTION, max_tokens=4, **settings)
 
 
 def test_a_suffix_reaches_the_model_as_in_llama_cpp(llm, smollm2):

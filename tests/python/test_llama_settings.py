@@ -302,6 +302,23 @@ def test_every_method_of_llama_cpp_has_all_its_parameters_and_ours():
             assert here[parameter.name].kind == parameter.kind, (name, parameter.name)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"n_ctx": -5}, "n_ctx -5: must be between 0 and"),
+        ({"n_ctx": 512.5}, "n_ctx 512.5: must be a whole number"),
+        ({"n_batch": 0}, "n_batch 0: must be between 1 and"),
+        ({"n_ubatch": 0}, "n_ubatch 0: must be between 1 and"),
+        ({"type_k": 999}, "type_k 999: is no type of keys"),
+        ({"type_v": 4}, "type_v 4: is no type of keys"),
+    ],
+    ids=str,
+)
+def test_a_context_that_there_cannot_be_is_refused(smollm2, option, message):
+    with pytest.raises(InputError, match=message):
+        autodeco.Llama(str(smollm2), n_threads=1, verbose=False, **{"n_ctx": 64, **option})
+
+
 def test_options_of_the_constructor_reach_llama_cpp(smollm2, exported):
     options = {
         "n_ctx": 320, "n_batch": 96, "n_ubatch": 48, "n_threads": 1, "n_threads_batch": 2, "rope_freq_base": 9000.0,
@@ -346,14 +363,30 @@ def test_options_of_the_constructor_reach_llama_cpp(smollm2, exported):
         ({"dry_base": 0.5}, "dry_base 0.5"),
         ({"dry_sequence_breakers": "x"}, "dry_sequence_breakers 'x': must be a list"),
         ({"grammar": llama_cpp.LlamaGrammar.from_string("root ::= (((", verbose=False)}, "cannot read the grammar"),
+        ({"grammar": 'root ::= "a"'}, "grammar: must be a llama_cpp.LlamaGrammar"),
+        ({"logit_bias": {5: math.inf}}, "logit_bias .*: holds NaN, or more than a float32 does"),
+        ({"logit_bias": {5: 1e39}}, "logit_bias .*: holds NaN, or more than a float32 does"),
+        ({"suffix": "\ud800"}, "suffix: holds half of a letter"),
+        ({"stop": ["a", "\ud83e"]}, "stop: holds half of a letter"),
+        ({"dry_multiplier": 1.0, "dry_sequence_breakers": ["\ud800"]}, "dry_sequence_breakers: holds half of a letter"),
+        ({"prompt": "a\ud800"}, "prompt: holds half of a letter"),
+        ({"prompt": None}, "prompt None: must be a text, or a list of the ids"),
+        ({"prompt": b"abc"}, "prompt b'abc': must be a text, or a list"),
+        ({"prompt": ["abc"]}, "prompt .*: must be a text, or a list of the ids"),
     ],
     ids=lambda value: f"{value}"[:40],  # an object's address would differ between processes
 )
 def test_settings_that_make_no_sense_are_refused_in_one_line(llm, settings, message):
     with pytest.raises(InputError, match=message) as raised:
-        llm(PROMPT, max_tokens=1, **settings)
+        llm(**{"prompt": PROMPT, "max_tokens": 1, **settings})
     assert "\n" not in str(raised.value)
     assert len(llm("One,", max_tokens=2, seed=1)["choices"]) == 1, "the model goes on"
+
+
+@pytest.mark.parametrize("messages", [None, "Hi", b"Hi", {"role": "user"}, ["Hi"], [None]])
+def test_messages_that_are_none_are_refused(llm, messages):
+    with pytest.raises(InputError, match="messages: must be a list of objects like"):
+        llm.create_chat_completion(messages, max_tokens=1)
 
 
 @pytest.mark.parametrize(

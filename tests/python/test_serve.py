@@ -224,6 +224,16 @@ def test_fields_that_nobody_knows_and_nulls_do_no_harm(client):
         ({"n": 2, "logprobs": True}, "logprobs and n: ask for one choice at a time with log-probabilities"),
         ({"messages": [{"role": "user", "content": "a " * 600}]}, "exceed context window of 512"),
         ({"logit_bias": {"99999999": 1}}, "logit_bias: token 99999999 is outside the vocabulary of 49152"),
+        ({"logit_bias": {"5": math.inf}}, "logit_bias {'5': inf}: holds NaN, or more than a float32 does"),
+        ({"messages": [{"role": "user", "content": "a\ud83e"}]}, "messages: holds half of a letter"),
+        ({"stop": ["\ud83e"]}, "stop: holds half of a letter"),
+        ({"grammar": 'root ::= "\ud83e"'}, "grammar: holds half of a letter"),
+        ({"grammar": "root ::= " + "(" * 200_000 + '"a"' + ")" * 200_000}, "grammar: has more than 1000 groups"),
+        ({"tools": [{"type": "function", "function": {"name": "\ud83e"}}]}, "tools: holds half of a letter"),
+        ({"tools": [{}], "tool_choice": {"function": {"name": "now"}}}, "tools: each needs a function with a name"),
+        ({"tool_choice": {"function": {"name": "now"}}}, "names none of the tools"),
+        ({"tool_choice": "now"}, "tool_choice 'now': must be none, auto, required, or an object with a name"),
+        ({"response_format": {"type": "json_object", "schema": {"allOf": 5}}}, "must be a list of schemas"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
