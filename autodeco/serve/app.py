@@ -1,18 +1,18 @@
 """The application: OpenAI's addresses, what llama-server has besides, and the page.
 
-Request types and the addresses under /extras are those of llama-cpp-python's own server. Its ``create_app`` is not
-used: it opens ``llama_cpp.Llama``, lets pages of every origin in, and drops fields of answers that it does not know.
+Request types are those of llama-cpp-python's own server. Its ``create_app`` is not used: it opens ``llama_cpp.Llama``,
+lets pages of every origin in, and drops fields of answers that it does not know.
 """
 
+import asyncio
 import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
-from llama_cpp.server import app as stock
 from sse_starlette.sse import EventSourceResponse
 from starlette.middleware.cors import CORSMiddleware
 
@@ -25,6 +25,7 @@ from autodeco.serve.options import Listening
 from autodeco.serve.page import headers, page
 from autodeco.serve.requests import ChatRequest, TextRequest
 from autodeco.serve.served_llama import ServedLlama, Stopped
+from autodeco.serve.tokens import token_routes
 from autodeco.serve.worker import Work, Worker
 
 CLIENT_GONE = 499  # as nginx logs it; nobody reads it
@@ -89,6 +90,8 @@ def create_app(
             first = await work.first(request)
         except Stopped:
             return Response(status_code=CLIENT_GONE)
+        except asyncio.CancelledError:  # the server ends, and nothing else cancels a request
+            return error_response(503, "the server is ending; ask again when it is back")
         except Exception as error:
             status, message, code = described(error)
             return error_response(status, message, None, code)
@@ -139,10 +142,5 @@ def create_app(
     async def start() -> Response:
         return RedirectResponse("/autodeco")
 
-    # tokenizing reads the vocabulary alone, which any thread may
-    app.dependency_overrides[stock.authenticate] = lambda: True  # the gate has looked at keys
-    app.dependency_overrides[stock.get_llama_proxy] = lambda: lambda model=None: llm
-    extras = APIRouter()
-    extras.routes += [route for route in stock.router.routes if route.path.startswith("/extras/")]
-    app.include_router(extras)
+    app.include_router(token_routes(llm))
     return app

@@ -11,7 +11,13 @@ from autodeco.errors import InputError
 from autodeco.terminal import one_line, say
 
 LONGEST = 500  # characters of a message, which may hold what the request says
-TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 500: "server_error"}
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    500: "server_error",
+    503: "server_error",
+}
 
 
 def error_object(status: int, message: str, param: str | None = None, code: str | None = None) -> dict:
@@ -49,6 +55,10 @@ def install(app: FastAPI) -> None:
         param = where[0] if where else None
         name = ".".join(part for part in where if part.isidentifier() or part.isdigit())
         return error_response(400, f"{name or 'the request'}: {first['msg']}", param)
+
+    @app.exception_handler(InputError)
+    async def senseless(request: Request, error: InputError) -> JSONResponse:
+        return error_response(400, str(error))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:

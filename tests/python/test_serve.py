@@ -328,3 +328,29 @@ def test_what_is_served_is_told(client, served):
     assert (about["temperature"], about["top_p"], about["client_sampling"]) == (True, True, "ignore")
     tokens = client.json("/extras/tokenize", {"input": "Hello"})["tokens"]
     assert served.detokenize(tokens) == b"Hello"
+
+
+def test_tokens_are_told_of_texts_and_texts_of_tokens(client, served):
+    letter = "🦄".encode()
+    tokens = client.json("/extras/tokenize", {"input": "🦄"})["tokens"]
+    assert len(tokens) > 1
+    assert b"".join(served.detokenize([token]) for token in tokens) == letter
+    assert client.json("/extras/tokenize/count", {"input": "🦄"}) == {"count": len(tokens)}
+    assert client.json("/extras/detokenize", {"tokens": tokens}) == {"text": "🦄"}
+    assert client.json("/extras/detokenize", {"tokens": tokens[:1]}) == {"text": "\ufffd"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/extras/tokenize", {"input": "\ud83e"}, "input: holds half of a letter"),
+        ("/extras/tokenize/count", {"input": "\ud83e"}, "input: holds half of a letter"),
+        ("/extras/detokenize", {"tokens": [10**6]}, "token 1000000 is outside the vocabulary of 49152"),
+        ("/extras/detokenize", {"tokens": [-1]}, "token -1 is outside the vocabulary"),
+        ("/extras/detokenize", {"tokens": ["a"]}, "tokens.0: Input should be a valid integer"),
+    ],
+)
+def test_what_has_no_tokens_is_refused_in_one_line(client, path, body, message):
+    status, found = client.error(path, body)
+    assert status == 400
+    assert message in found

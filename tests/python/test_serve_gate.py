@@ -1,6 +1,7 @@
 """Whom `autodeco serve` lets in, and the command itself."""
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -160,6 +161,34 @@ def test_the_command_serves_until_it_is_told_to_end(smollm2, exported):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
         assert process.stderr.read() == "interrupted\n"
+
+
+def test_an_answer_under_way_is_refused_in_one_line_when_the_server_ends(smollm2, exported):
+    command = [AUTODECO, "serve", smollm2, "--heads", exported("f32"), "--port", "0", "--context", "4096"]
+    wide = {"heads": "none"}
+    asked = {
+        "prompt": "Once",
+        "max_tokens": 4000,
+        "temperature": 2,
+        "autodeco": wide,
+        "logit_bias": {"0": -100, "2": -100},
+    }
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
+        port = int(re.search(r"127\.0\.0\.1:(\d+)/v1", process.stderr.readline())[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection.request("POST", "/v1/completions", json.dumps(asked), {"Content-Type": "application/json"})
+        watching = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        watching.request("GET", "/health")  # by then the other request has come in
+        assert watching.getresponse().read() == b'{"status":"ok"}'
+        process.send_signal(signal.SIGTERM)
+        answer = connection.getresponse()
+        assert answer.status == 503
+        assert json.loads(answer.read())["error"]["message"].startswith("the server is ending")
+        assert process.wait(60) == 143
+        told = process.stderr.read()
+        watching.close()
+        connection.close()
+    assert "Traceback" not in told
 
 
 def test_an_address_that_is_taken_is_told_before_the_model_is_read(smollm2):
