@@ -1,5 +1,6 @@
 """What ``llama_cpp.Llama`` leaves to the caller: one use of a context at a time, and no draw from an earlier use."""
 
+import copy
 import functools
 import os
 from collections.abc import Generator, Sequence
@@ -46,10 +47,12 @@ class ExclusiveLlama(llama_cpp.Llama):
     def _make_room(self) -> None:
         """Hold as many tokens as the context, which llama.cpp rounds up to 256 at least, and ``llama_cpp`` does not."""
         room = self._n_ctx + (self.draft_model is not None)  # it gets the next token, even where that finds no place
-        if len(self.input_ids) < room:
+        if len(self.input_ids) != room:
+            left = self.input_ids[:room]
             self.input_ids = np.zeros(room, np.intc)
-            if self._logits_all:
-                self.scores = np.zeros((self._n_ctx, self._n_vocab), np.single)
+            self.input_ids[: len(left)] = left
+        if self._logits_all and len(self.scores) < self._n_ctx:
+            self.scores = np.zeros((self._n_ctx, self._n_vocab), np.single)
 
     @property
     def _generating(self) -> bool:
@@ -273,8 +276,19 @@ class ExclusiveLlama(llama_cpp.Llama):
     def load_state(self, state) -> None:
         with self._turn:
             self._check_open()
+            if state.n_tokens > self._n_ctx:
+                raise InputError(f"the state has {state.n_tokens} tokens, and the context {self._n_ctx}; raise n_ctx")
             self._end_generation()
-            super().load_state(state)
+            if not self._logits_all:  # then it holds no logits, only as many rows of zeros as its own n_batch
+                state = copy.copy(state)
+                state.scores = np.zeros((1, self._n_vocab), np.single)
+            try:
+                super().load_state(state)
+            except (RuntimeError, ValueError):
+                self.n_tokens = 0  # the context may have a part of it
+                raise InputError("the state is not of this model and its settings; save one of this model") from None
+            finally:
+                self._make_room()  # the state brings as many ids as its own context has
 
     def reset(self) -> None:
         with self._turn:

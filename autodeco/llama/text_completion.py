@@ -220,4 +220,5 @@ def _use_cache(llm: "Llama", tokens: list[int]) -> None:
         return
     common = llama_cpp.Llama.longest_token_prefix
     if common(found.input_ids.tolist(), tokens) > common(llm._input_ids.tolist(), tokens):
-        llm.load_state(found)
+        with contextlib.suppress(InputError):  # a cache on a disk may have states of another model or context
+            llm.load_state(found)

@@ -1,6 +1,7 @@
 """What users of llama_cpp.Llama do beside plain generation, with heads: each works as it does there."""
 
 import base64
+import contextlib
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,13 @@ def from_the_start(llm):
     llm.reset()
 
 
+@contextlib.contextmanager
+def autodeco_model(smollm2, exported, **options):
+    model = autodeco.Llama(str(smollm2), exported("f32"), n_threads=1, n_threads_batch=1, verbose=False, **options)
+    yield model
+    model.close()
+
+
 def text(llm, prompt=PROMPT, **settings) -> str:
     return llm(prompt, **{**SETTINGS, **settings})["choices"][0]["text"]
 
@@ -44,6 +52,58 @@ def test_a_saved_state_continues_the_same(llm):
     assert runs[0] == runs[1]
     assert len(llm.decoding) == 12
     assert (llm.decoding.temperature > 0).all()
+
+
+@pytest.mark.parametrize("options", [{"n_ctx": 128}, {"n_ctx": 512, "n_batch": 8}], ids=str)
+def test_a_state_goes_on_in_a_context_of_another_size(llm, smollm2, exported, options):
+    """llama-cpp-python takes over as many token ids and rows of logits as the other context has."""
+    tokens = llm.tokenize(b"word " * 60)
+    with autodeco_model(smollm2, exported, **options) as other:
+        other.eval(tokens)
+        state = other.save_state()
+    llm.load_state(state)
+    assert llm.n_tokens == len(tokens)
+    longer = llm.create_completion("word " * 200, max_tokens=2, temperature=0.0)
+    assert longer["usage"]["prompt_tokens"] > 128
+    with autodeco_model(smollm2, exported, **options) as other:
+        llm.reset()
+        llm.eval(tokens)
+        other.load_state(llm.save_state())
+        assert other.create_completion("word " * 60, max_tokens=2)["usage"]["completion_tokens"] == 2
+
+
+def test_a_state_that_does_not_fit_leaves_no_trace(llm, smollm2, exported):
+    prompt, settings = "word " * 40, {"max_tokens": 4, "temperature": 0.0}
+    llm.reset()
+    expected = llm(prompt, **settings)["choices"][0]["text"]
+    with autodeco_model(smollm2, exported, n_ctx=2 * llm.n_ctx()) as larger:
+        larger.eval(larger.tokenize(b"word " * (llm.n_ctx() + 10)))
+        large = larger.save_state()
+    with pytest.raises(InputError, match=f"the state has {large.n_tokens} tokens, and the context {llm.n_ctx()}"):
+        llm.load_state(large)
+    llm.reset()
+    llm.eval(llm.tokenize(b"word " * 60))
+    broken = llm.save_state()
+    broken.llama_state, broken.llama_state_size = broken.llama_state[:1000], 1000
+    with pytest.raises(InputError, match="the state is not of this model"):
+        llm.load_state(broken)
+    assert llm.n_tokens == 0
+    assert llm(prompt, **settings)["choices"][0]["text"] == expected
+
+
+def test_a_prompt_cache_of_another_context_is_passed_over(llm, smollm2, exported):
+    cache = llama_cpp.LlamaRAMCache()
+    llm.reset()
+    llm.eval(llm.tokenize(b"word " * 60))
+    with autodeco_model(smollm2, exported, n_ctx=2 * llm.n_ctx()) as larger:
+        tokens = larger.tokenize(b"word " * (llm.n_ctx() + 10))
+        larger.eval(tokens)
+        cache[tokens] = larger.save_state()
+    llm.set_cache(cache)
+    try:
+        assert llm("word " * 70, max_tokens=2, seed=1)["usage"]["completion_tokens"] == 2
+    finally:
+        llm.set_cache(None)
 
 
 def test_a_prompt_cache_is_used_and_changes_no_prediction(llm):
