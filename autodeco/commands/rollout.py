@@ -56,7 +56,13 @@ def run(args: argparse.Namespace) -> None:
     )
     if result.given_up:
         say(given_up(result.given_up))
-    say(f"next: autodeco collect {files.model} --data {files.output} -o TRACES")
+    if result.kept:
+        say(f"next: autodeco collect {files.model} --data {files.output} -o TRACES")
+    else:
+        say(
+            "nothing is there to learn from: give easier problems, more --max-tokens, more answers with --n, or a lower "
+            "--least-score"
+        )
 
 
 def parse_shard(text: str) -> tuple[int, int]:

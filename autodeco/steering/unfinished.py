@@ -34,12 +34,13 @@ class Run:
             return
         try:
             kept = json.loads(file.read_text(encoding="utf-8"))
-            described, self.rounds = kept["described"], kept["rounds"]
+            described, self.rounds = dict(kept["described"]), kept["rounds"]
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{file}: is damaged; remove {self._unfinished} to begin again") from None
-        if described != self._described:
+        if different := [name for name, value in self._described.items() if described.get(name) != value]:
             raise InputError(
-                f"{self._unfinished}: is of a run with other heads or settings; give those again, or another -o"
+                f"{self._unfinished}: is of a run with another {', another '.join(different)}; use the same again to "
+                "continue it, or give another -o"
             )
 
     def heads(self) -> Heads | None:

@@ -212,13 +212,16 @@ class TrainingState:
         ):
             if found != wanted:
                 raise InputError(f"{init}: made for a {what} of {found}, {model.name} has {wanted}; use its own heads")
-        for name, there, wanted in (
-            ("temperature head", heads.temp_head is not None, arguments.temperature),
-            ("top-p head", heads.top_p_head is not None, arguments.top_p),
-            ("prob-stats", heads.prob_stats, arguments.prob_stats or not arguments.top_p),
+        for flag, there, wanted in (
+            ("temperature", heads.temp_head is not None, arguments.temperature),
+            ("top-p", heads.top_p_head is not None, arguments.top_p),
         ):
-            if there != wanted and (there or name != "prob-stats" or heads.top_p_head is not None):
-                raise InputError(f"{init}: {'has' if there else 'has no'} {name}; set the same with the flags of train")
+            if there != wanted:
+                has, give = ("a", flag) if there else ("no", f"no-{flag}")
+                raise InputError(f"{init}: has {has} {flag} head; give --{give}")
+        if heads.top_p_head is not None and heads.prob_stats != arguments.prob_stats:
+            has, said = ("a", "true") if heads.prob_stats else ("no", "false")
+            raise InputError(f"{init}: has {has} top-p head that reads statistics; set prob_stats: {said} with --config")
         self._init_hash = heads.digest
         return heads
 
@@ -236,14 +239,19 @@ class TrainingState:
     def _load_resume(self) -> None:
         path = self.directory / RESUME_FILE
         if not path.exists():
+            if (self.directory / RUN_FILE).exists():
+                raise InputError(f"{self.directory}: its run has ended, so there is no unfinished run to continue")
             raise InputError(f"{path}: there is no unfinished run to continue; leave out --resume to start one")
         try:
             with safe_open(path, framework="pt") as file:
                 state = json.loads(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name).to(self.model.device) for name in file.keys()}  # noqa: SIM118
-            for key, value in self._made_by().items():
-                if state["made_by"][key] != value:
-                    raise InputError(f"{path}: the unfinished run had another {key}; use the same again to continue it")
+            before, now = (made_by | made_by["arguments"] for made_by in (state["made_by"], self._made_by()))
+            if different := [name for name in now if name != "arguments" and before[name] != now[name]]:
+                raise InputError(
+                    f"{path}: the unfinished run had another {', another '.join(different)}; "
+                    "use the same again to continue it"
+                )
             self.step, self.history, self.extra = state["step"], state["history"], state["extra"]
             self.heads.load_state_dict(_with_prefix(tensors, "heads."))
             self._best_weights = _with_prefix(tensors, "best.")

@@ -357,11 +357,11 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
     assert cli.main([*command, str(tmp_path / "parts")]) == 130
     assert not (tmp_path / "parts" / "control.json").exists()
     assert cli.main([*command, str(tmp_path / "parts"), "--seed", "1"]) == 2
-    assert "is of a run with other heads or settings" in capsys.readouterr().err
+    assert "is of a run with another seed; use the same again" in capsys.readouterr().err
     shutil.copytree(tmp_path / "cold", tmp_path / "kept")
     cold_heads(TINY["hidden_size"]).moved(0.5, 0.0).save_pretrained(tmp_path / "cold")
     assert cli.main([*command, str(tmp_path / "parts")]) == 2
-    assert "is of a run with other heads or settings" in capsys.readouterr().err
+    assert "is of a run with another first heads; use the same again" in capsys.readouterr().err
     command[3] = str(tmp_path / "kept")
     assert cli.main([*command, str(tmp_path / "parts")]) == 0
     assert drawn == [0, 1, 1]

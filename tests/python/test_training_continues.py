@@ -43,15 +43,17 @@ def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(tr
     go_on()
     with pytest.raises(InputError, match="holds an unfinished run"):
         train(traces, tmp_path, SHORT, progress=False)
-    with pytest.raises(InputError, match="another arguments"):
-        train(traces, tmp_path, replace(SHORT, learning_rate=1e-3), resume=True, progress=False)
+    with pytest.raises(InputError, match="had another learning_rate, another steps; use the same again"):
+        train(traces, tmp_path, replace(SHORT, learning_rate=1e-3, steps=21), resume=True, progress=False)
     resumed = train(traces, tmp_path, SHORT, resume=True, progress=False)
     assert not resumed.interrupted
     assert resumed.history == trained[1].history
     for name, tensor in weights(trained[0]).items():
         assert torch.equal(weights(tmp_path)[name], tensor), name
-    with pytest.raises(InputError, match="no unfinished run"):
+    with pytest.raises(InputError, match="its run has ended, so there is no unfinished run to continue$"):
         train(traces, tmp_path, SHORT, resume=True, progress=False)
+    with pytest.raises(InputError, match="there is no unfinished run to continue; leave out --resume to start one"):
+        train(traces, tmp_path / "new", SHORT, resume=True, progress=False)
 
 
 def test_heads_that_are_there_are_not_trained_over(traces, trained, tmp_path):

@@ -141,7 +141,7 @@ def test_first_heads_that_do_not_fit_are_refused(traces, trained, tmp_path):
     other.save_pretrained(tmp_path / "vocab")
     with pytest.raises(InputError, match=f"vocabulary of {VOCAB + 1}"):
         train(traces, tmp_path / "heads", SHORT, init=tmp_path / "vocab", progress=False)
-    with pytest.raises(InputError, match="has top-p head"):
+    with pytest.raises(InputError, match="has a top-p head; give --top-p"):
         train(traces, tmp_path / "heads", replace(SHORT, top_p=False), init=trained, progress=False)
     assert not (tmp_path / "heads").exists()
 
