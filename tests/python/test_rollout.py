@@ -143,11 +143,23 @@ def test_the_command_makes_data_that_collect_reads(smollm2, tmp_path, capsys):
     out = tmp_path / "data.jsonl"
     flags = ["--checker", "reasoning-gym", "--n", "2", "--max-tokens", "8", "--least-score", "0", "--threads", "1"]
     assert cli.main(["rollout", str(smollm2), "--problems", str(tasks), "-o", str(out), *flags]) == 0
-    assert "6 answers to 3 problems" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "6 answers to 3 problems" in said
+    assert f"next: autodeco collect {smollm2} --data {out} -o TRACES" in said
     records = list(read_records(out))
     assert len(records) == 6
     assert records[0].prompt[0]["role"] == "user"
     assert records[0].completion[0]["role"] == "assistant"
+
+
+def test_answers_of_which_none_is_right_are_not_said_to_be_collected_next(smollm2, tmp_path, capsys):
+    path, out = write(tmp_path / "problems.jsonl", [{"prompt": "Hello", "answer": "no"}]), tmp_path / "data.jsonl"
+    command = ["rollout", smollm2, "--problems", path, "-o", out, "--n", "1", "--max-tokens", "1", "--threads", "1"]
+    assert cli.main([str(part) for part in command]) == 0
+    said = capsys.readouterr().out
+    assert "0 of 1 answers to 1 problems" in said
+    assert "nothing is there to learn from: give easier problems" in said
+    assert "next:" not in said
 
 
 def hangs(problem, text):  # named by python:test_rollout:hangs
