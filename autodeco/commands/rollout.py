@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> None:
         say(f"next: autodeco collect {files.model} --data {files.output} -o TRACES")
     else:
         say(
-            "nothing is there to learn from: give easier problems, more --max-tokens, more answers with --n, or a lower "
-            "--least-score"
+            "nothing is there to learn from: give easier problems, more --max-tokens, more answers with --n, or a "
+            "lower --least-score"
         )
 
 

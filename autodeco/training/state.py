@@ -221,7 +221,9 @@ class TrainingState:
                 raise InputError(f"{init}: has {has} {flag} head; give --{give}")
         if heads.top_p_head is not None and heads.prob_stats != arguments.prob_stats:
             has, said = ("a", "true") if heads.prob_stats else ("no", "false")
-            raise InputError(f"{init}: has {has} top-p head that reads statistics; set prob_stats: {said} with --config")
+            raise InputError(
+                f"{init}: has {has} top-p head that reads statistics; set prob_stats: {said} with --config"
+            )
         self._init_hash = heads.digest
         return heads
 

@@ -50,7 +50,7 @@ def test_an_interrupted_run_keeps_its_best_heads_and_resumes_to_the_same_ones(tr
     assert resumed.history == trained[1].history
     for name, tensor in weights(trained[0]).items():
         assert torch.equal(weights(tmp_path)[name], tensor), name
-    with pytest.raises(InputError, match="its run has ended, so there is no unfinished run to continue$"):
+    with pytest.raises(InputError, match="its run has ended, so there is no unfinished run to continue"):
         train(traces, tmp_path, SHORT, resume=True, progress=False)
     with pytest.raises(InputError, match="there is no unfinished run to continue; leave out --resume to start one"):
         train(traces, tmp_path / "new", SHORT, resume=True, progress=False)
