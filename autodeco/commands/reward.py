@@ -10,8 +10,15 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autodeco.commands.training_run import Heads, add_resume, answering_policy, refuse, refuse_other, show_result
-from autodeco.errors import InputError
+from autodeco.commands.training_run import (
+    Heads,
+    add_resume,
+    answering_policy,
+    refuse,
+    refuse_long_warmup,
+    refuse_other,
+    show_result,
+)
 from autodeco.rewards.arguments import FIRST_HEADS, SIZES, RewardArguments
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Processors
@@ -54,11 +61,8 @@ def run(args: argparse.Namespace) -> int:
     for head, first in (("temperature", "first_temperature"), ("top_p", "first_top_p")):
         if not getattr(arguments, head):
             refuse(values, [first], f"without a {head.replace('_', '-')} head")
-    if "warmup_steps" in values and arguments.warmup_steps >= arguments.updates and not arguments.time:
-        raise InputError(
-            f"warmup-steps {arguments.warmup_steps}: the run has {arguments.updates} updates, so its learning rate "
-            "would only rise; give fewer"
-        )
+    if not arguments.time:
+        refuse_long_warmup(values, arguments)
     if files.anchors is None:
         refuse(values, ["anchor_to", "anchor_temperature", "anchor_top_p"], "without --anchors")
     if arguments.anchor_to == FIRST_HEADS:

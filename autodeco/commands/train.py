@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from autodeco.commands.training_run import Heads, add_resume, refuse, show_result
+from autodeco.commands.training_run import Heads, add_resume, refuse, refuse_long_warmup, show_result
 from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.options import Options, add_options, chosen_options, option
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if not values.get("control"):
         refuse(values, (name for name in _names(*SETTINGS) if name.startswith("control_")), "without --control")
     data, heads, arguments = (chosen_options(kind, values) for kind in (Data, Heads, TrainingArguments))
+    refuse_long_warmup(values, arguments)
     if data.data:
         if data.traces:
             raise InputError(f"{data.traces}: TRACES have no meaning with --data; leave one of the two out")

@@ -41,6 +41,15 @@ def refuse_other(values: dict[str, Any], answers_from: str) -> None:
     refuse(values, unread, f"with --answers-from {answers_from}")
 
 
+def refuse_long_warmup(values: dict[str, Any], arguments: Any) -> None:
+    """Raise InputError if ``warmup_steps`` are given and are all updates of ``arguments``."""
+    if "warmup_steps" in values and arguments.warmup_steps >= arguments.updates:
+        raise InputError(
+            f"warmup-steps {arguments.warmup_steps}: the run has {arguments.updates} updates, so its learning rate "
+            "would only rise; give fewer"
+        )
+
+
 def answering_policy(model: Path, max_tokens: int, answering: Any, processors: Processors):
     """Return what answers as ``answering`` says (answers_from, slots, device, dtype): ``model`` in transformers, or in
     llama.cpp on ``processors``."""

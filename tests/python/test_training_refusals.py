@@ -97,6 +97,10 @@ def test_one_record_cannot_be_split(tmp_path):
         (["--data", "data.jsonl", "--model", "model"], "TRACES have no meaning with --data"),
         (["--pack-tokens", "64"], "--pack-tokens: has no meaning without --data"),
         (["--control-weight", "1"], "--control-weight: has no meaning without --control"),
+        (
+            ["--steps", "9", "--warmup-steps", "9"],
+            "warmup-steps 9: the run has 9 updates, so its learning rate would only",
+        ),
         (["--control", "--control-commands", "file"], "--control-commands: has no meaning without --data"),
         (["--tracker", "wandb"], "tracker wandb: pip install wandb"),
     ],
