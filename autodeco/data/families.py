@@ -1,6 +1,8 @@
 """Answers to problems of reasoning-gym, judged by its families' own scorers, whatever these do at malformed ones."""
 
+import contextlib
 import functools
+import io
 import re
 from collections.abc import Callable, Iterator
 
@@ -83,15 +85,21 @@ def drawn_entries(task: str, size: int, seed: int, config: dict) -> Iterator[dic
         if task == "composite" and isinstance(parts := config.get("datasets"), list):
             config = config | {"datasets": [DatasetSpec(**{"weight": 1.0, "config": {}, **part}) for part in parts]}
         entries = reasoning_gym.create_dataset(task, size=size, seed=seed, **config)
-        entries[0]
+        _silent(entries, 0)
     except Exception as error:  # assertions, and whatever wrong values of a configuration lead to
         raise InputError(str(error) or type(error).__name__) from None
     return _entries(entries, size)
 
 
+def _silent(entries, index: int) -> dict:
+    """Return ``entries[index]``; a family that prints while it draws is not heard."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return entries[index]
+
+
 def _entries(entries, size: int) -> Iterator[dict]:
     for index in range(size):
         try:
-            yield entries[index]
+            yield _silent(entries, index)
         except Exception as error:  # families raise anything while they draw
             raise InputError(str(error) or type(error).__name__) from None

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+from autodeco.data.families import drawn_entries
 from autodeco.runs.atomic import replacing
 
 DRAWN, LONGEST = 6, 600  # of a family; characters
@@ -15,13 +16,11 @@ def other_prompts(without: Iterable[str], seed: int, drawn: int, longest: int, m
 
     Of ``drawn`` problems of a family, up to ``most`` stay that have no more than ``longest`` characters.
     """
-    import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
     chats = []
     for family in sorted(DATASETS.keys() - set(without) - {"composite"}):
-        entries = reasoning_gym.create_dataset(family, size=drawn, seed=seed)
-        questions = (entries[index]["question"].strip() for index in range(drawn))
+        questions = (entry["question"].strip() for entry in drawn_entries(family, drawn, seed, {}))
         short = [question for question in questions if len(question) <= longest]
         chats += [[{"role": "user", "content": question}] for question in short[:most]]
     return chats

@@ -20,6 +20,7 @@ from autodeco.rollout_settings import RolloutSettings
 from autodeco.rollouts import ScoredAnswers, rollout
 from autodeco.runs.jsonl_log import JsonlLog
 from autodeco.runs.locks import locked_file
+from autodeco.tuning.anchors import other_prompts
 from builders.file_reads import count_reads
 
 SETTINGS = RolloutSettings(checker="number", n=3, max_tokens=6, least_score=0.0, seed=5)
@@ -327,6 +328,15 @@ def test_tools_of_a_problem_reach_the_prompt_and_the_training_data(smollm2, tmp_
     write(path, [{"prompt": "a", "tools": 3}])
     with pytest.raises(InputError, match="line 1: tools must be a list of objects"):
         read_problems(path)
+
+
+def test_families_that_print_while_they_draw_are_not_heard(tmp_path, capsys):
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text("- {task: bf, size: 3}\n")
+    assert len(read_problems(tasks)) == 3
+    others = pytest.importorskip("reasoning_gym.factory").DATASETS.keys() - {"bf"}
+    assert len(other_prompts(others, seed=0, drawn=2, longest=10_000, most=2)) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_tasks_are_mixed_evenly(tmp_path):
