@@ -97,9 +97,7 @@ def _open(asked: Prompt, machine: Machine):
 
     model = asked.model or default_model()
     _check_context(model, asked.context)
-    llm = open_llama(
-        model, asked.heads, n_ctx=asked.context, n_threads=machine.threads, n_gpu_layers=machine.gpu_layers
-    )
+    llm = open_llama(model, asked.heads, n_ctx=asked.context, **machine.opening)
     if asked.show and llm.heads is None:
         raise InputError(f"{llm.model_path}: has no heads, so there is nothing to --show; give --heads")
     return llm

@@ -73,7 +73,7 @@ def _open(served: Served, machine: Machine):
     from autodeco.serve.served_llama import ServedLlama
 
     path = check_gguf(served.model)
-    settings = {"n_ctx": served.context, "n_threads": machine.threads, "n_gpu_layers": machine.gpu_layers}
+    settings = {"n_ctx": served.context, **machine.opening}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of heads for another file, which _announce says
         llm = loaded(lambda: ServedLlama(str(path), served.heads, verbose=False, **settings), path)

@@ -10,6 +10,11 @@ import pytest
 
 import autodeco
 from autodeco.base.opening import open_base
+from autodeco.commands.generate import Prompt
+from autodeco.commands.generate import _open as open_for_generating
+from autodeco.commands.serve import _open as open_for_serving
+from autodeco.serve.options import Served
+from autodeco.settings.machine import Machine
 
 EMOJI = "Write emoji: \U0001f600\U0001f600\U0001f600\U0001f600\U0001f600\U0001f600"
 TABS = "a\tb\tc\td\te\tf\tg\t"
@@ -108,3 +113,14 @@ def test_letters_in_arguments_are_read_in_a_locale_without_them():
     expected = generate(*arguments)
     assert expected[0] == 0
     assert generate(*arguments, LC_ALL="C", PYTHONUTF8="0") == expected
+
+
+def test_threads_are_those_of_prompts_too(smollm2):
+    """llama_cpp.Llama reads prompts on all processors unless told otherwise."""
+    machine = Machine(threads=1)
+    llm = open_for_generating(Prompt(model=smollm2, context=256), machine)
+    assert (llm.n_threads, llm.n_threads_batch) == (1, 1)
+    llm.close()
+    served, _ = open_for_serving(Served(model=smollm2, context=256), machine)
+    assert (served.n_threads, served.n_threads_batch) == (1, 1)
+    served.close()
