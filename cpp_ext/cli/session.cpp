@@ -225,8 +225,10 @@ bool session::decode_prompt(const std::vector<llama_token> & prompt, answer_stat
     }
     held.resize(n_same);
     stats.n_prompt = (int32_t) (prompt.size() - n_same);
+    // that of the context: llama.cpp keeps it to the tokens asked for, and rounds the context itself up
+    const size_t n_batch = llama_n_batch(ctx.get());
     while (held.size() < prompt.size()) {
-        if (!decode(prompt.data() + held.size(), std::min<size_t>((size_t) o.n_batch, prompt.size() - held.size()))) {
+        if (!decode(prompt.data() + held.size(), std::min(n_batch, prompt.size() - held.size()))) {
             return false;
         }
     }

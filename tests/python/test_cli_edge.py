@@ -124,6 +124,14 @@ def test_the_context_ends_an_answer(with_heads):
     assert summary["prompt_tokens"] + len(tokens) == 256
 
 
+def test_a_context_that_llama_cpp_rounds_up_takes_prompts_that_fill_it(with_heads):
+    """Of a context of 16 llama.cpp makes one of 256 tokens, and takes 16 in a batch."""
+    few = [*with_heads, "-p", "word " * 200, "-n", 4, "--temp", 0]
+    tokens, summary = lines_of(*few, "-c", 16)
+    assert summary["prompt_tokens"] > 200
+    assert [token["token"] for token in tokens] == [token["token"] for token in lines_of(*few, "-b", 16)[0]]
+
+
 def test_a_stop_text_ends_an_answer_and_is_not_shown(with_heads):
     full = cli(*with_heads, "-p", STORY, "-n", 24, "--temp", 0).stdout
     stop = full.split()[5]
