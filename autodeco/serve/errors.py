@@ -50,6 +50,9 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"] if part != "body"]
+        has_body = request.headers.get("content-length", "0") != "0"
+        if has_body and not where and "json" not in request.headers.get("content-type", ""):
+            return error_response(400, "the request is not said to be JSON; send Content-Type: application/json")
         if first["type"] == "json_invalid":
             return error_response(400, "the request is no valid JSON")
         param = where[0] if where else None

@@ -245,6 +245,10 @@ def test_requests_that_make_no_sense_are_refused_in_one_line(client, fields, mes
 
 def test_what_is_no_request_is_refused(client):
     assert client.error(CHAT, "{") == (400, "the request is no valid JSON")
+    unsaid = "the request is not said to be JSON; send Content-Type: application/json"
+    form = {"Content_Type": "application/x-www-form-urlencoded"}  # as curl -d sends it without -H
+    assert client.error(CHAT, ASKED, **form) == (400, unsaid)
+    assert client.error(CHAT, "") == (400, "the request: Field required")
     assert client.error("/v2/nothing") == (404, "/v2/nothing: there is no such address")
     assert client.error(TEXT, {"prompt": ["a", "b"]}) == (400, "prompt: holds 2 texts; send one request for each")
     assert client.error(CHAT)[0] == 405
