@@ -1,7 +1,8 @@
 """A completion as ``llama_cpp.Llama`` makes it, in time for each token that does not grow with the text.
 
 llama-cpp-python reads the whole text again for every token. It also loses an unfinished letter at the end of the
-context, goes on behind ``max_tokens`` inside a letter, and cuts at the first stop string of the list.
+context, goes on behind ``max_tokens`` inside a letter, cuts at the first stop string of the list, and forgets ``echo``
+in a stream.
 """
 
 import contextlib
@@ -70,6 +71,9 @@ def complete(
     finish = "stop"  # where the stopping criteria end it
     with contextlib.closing(generation):
         for token in generation:
+            if stream and echo:  # when the first token is drawn, so that what is refused is refused before any chunk
+                yield form.chunk((answer.prompt_text, answer.echoed()))
+                echo = False
             if llama_cpp.llama_vocab_is_eog(llm._model.vocab, token):
                 break
             answer.add(token)
@@ -153,6 +157,10 @@ class _Answer:
         if self._most is None:
             return None
         return joined([*(self._of_prompt() if echo else ()), *self._logprobs])
+
+    def echoed(self) -> dict | None:
+        """Those of the prompt's tokens."""
+        return None if self._most is None else joined(list(self._of_prompt()))
 
     def _of_prompt(self) -> Iterator[dict]:
         tokens, first, offset = self._prompt_tokens, int(self._prompt_tokens[0] == self._llm.token_bos()), 0

@@ -227,6 +227,20 @@ def test_logprobs_belong_to_their_tokens(with_logits):
         np.testing.assert_allclose(alone["token_logprobs"], other["token_logprobs"], atol=0.1)
 
 
+def test_a_stream_begins_with_the_prompt_that_is_echoed(with_logits):
+    settings = {"max_tokens": 4, "seed": 1, "echo": True, "autodeco": True}
+    for logprobs in (None, 2):
+        whole = with_logits(PROMPT, logprobs=logprobs, **settings)["choices"][0]
+        choices = [c["choices"][0] for c in with_logits(PROMPT, logprobs=logprobs, stream=True, **settings)]
+        assert choices[0]["text"] == PROMPT
+        assert "".join(choice["text"] for choice in choices) == whole["text"]
+        assert [token for choice in choices for token in choice["autodeco"]["token"]] == whole["autodeco"]["token"]
+        if logprobs:
+            parts = [choice["logprobs"] for choice in choices[:-1]]
+            for name in ("tokens", "text_offset"):
+                assert [value for part in parts for value in part[name]] == whole["logprobs"][name]
+
+
 def test_logprobs_stop_where_the_text_does(with_logits):
     tokens = byte_tokens(with_logits, "abc")
     settings = {"max_tokens": 3, "logprobs": 1, "temperature": 0.0, "stop": ["bc"]}
