@@ -12,9 +12,10 @@ from autodeco.base.tokenizer import Tokenizer
 from autodeco.batch.rules import Rule
 from autodeco.data.messages import Messages
 from autodeco.errors import InputError
+from autodeco.llama.asked import check_prompt
 from autodeco.llama.exclusive import ExclusiveLlama
 from autodeco.runs.seeds import in_32_bits
-from autodeco.settings.options import checked
+from autodeco.settings.options import checked, said
 
 Prompt = str | Messages | Sequence[int]
 
@@ -79,10 +80,12 @@ def requests(
     seed: int = 0,
 ) -> list[Request]:
     """The ``n`` requests of each prompt, in order. To continue an interrupted run, drop the answered ones."""
+    _check_prompts(prompts)
+    if not isinstance(sampling, Sampling | Sequence):
+        raise InputError(f"sampling {said(sampling)}: must be a Sampling, or a list with one for each prompt")
     settings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     if len(settings) != len(prompts):
         raise InputError(f"{len(settings)} settings for {len(prompts)} prompts: give one, or one for each")
-    _check_prompts(prompts)
     checked("n", n, int, 1)
     checked("seed", seed, int, 0)
     check_open(llm)
@@ -111,6 +114,8 @@ def _check_prompts(prompts: Sequence[Prompt]) -> None:
     """Raise InputError for one prompt in the place of a list of them, which would be taken apart."""
     if isinstance(prompts, str):
         raise InputError("prompts is one text; give a list of prompts")
+    if not hasattr(prompts, "__len__"):
+        raise InputError(f"prompts {said(prompts)}: must be a list of prompts")
     for index, prompt in enumerate(prompts):
         if isinstance(prompt, dict):
             raise InputError("prompts is one chat; give a list of chats, each a list of messages")
@@ -118,6 +123,8 @@ def _check_prompts(prompts: Sequence[Prompt]) -> None:
             raise InputError(
                 f"prompt {index}: {prompt!r} is no text, chat or list of token ids; give a list of prompts"
             )
+        if len(prompt) == 0 or not isinstance(prompt[0], dict):
+            check_prompt(f"prompt {index}", prompt)
 
 
 def check_open(llm: llama_cpp.Llama) -> None:

@@ -1,7 +1,7 @@
 """What a caller asks of a completion, in the form that ``llama_cpp.Llama`` reads without failing on the way.
 
-llama-cpp-python takes messages, tools and texts as they come. What is missing in them is a KeyError deep inside, half
-of a letter a UnicodeEncodeError, and a choice of tools that it does not know means nothing.
+llama-cpp-python takes messages, tools and texts as they come. What is missing in them is a KeyError deep inside, half a
+surrogate pair a UnicodeEncodeError, and a choice of tools that it does not know means nothing.
 """
 
 import os
@@ -32,6 +32,7 @@ def check_context(options: dict[str, Any]) -> None:
     for name, least in LEAST.items():
         if options.get(name) is not None:
             checked(name, options[name], int, least, 2**31 - 1)
+    check_seed(options.get("seed"))
     for name in ("type_k", "type_v"):
         if options.get(name) is not None and options[name] not in KEPT:
             raise InputError(
@@ -43,6 +44,12 @@ def check_context(options: dict[str, Any]) -> None:
             raise InputError(f"{options['lora_path']}: no such file; give a LoRA adapter as GGUF")
 
 
+def check_seed(seed: Any) -> None:
+    """Raise InputError for a seed of a model that is no whole number; None is a random one."""
+    if seed is not None:
+        checked("seed", seed, int, -(2**63), 2**63 - 1)
+
+
 def settle(settings: dict[str, Any]) -> None:
     """Put ``settings`` of a completion or a chat into the form that ``llama_cpp.Llama`` reads; raises InputError."""
     for name in TEXTS:
@@ -52,11 +59,11 @@ def settle(settings: dict[str, Any]) -> None:
         _check_messages(settings["messages"])
         _settle_tools(settings)
     else:
-        _check_prompt(settings["prompt"])
+        check_prompt("prompt", settings["prompt"])
 
 
 def check_texts(name: str, value: Any) -> None:
-    """Raise InputError if a text in ``value``, the setting ``name``, holds half of a letter, as no UTF-8 does."""
+    """Raise InputError if a text in ``value``, the setting ``name``, holds half a surrogate pair, as no UTF-8 does."""
     left = [value]
     while left:
         one = left.pop()
@@ -64,7 +71,7 @@ def check_texts(name: str, value: Any) -> None:
             try:
                 one.encode()
             except UnicodeEncodeError:
-                raise InputError(f"{name}: holds half of a letter (a surrogate alone); write whole ones") from None
+                raise InputError(f"{name}: holds half a surrogate pair, which is no character; leave it out") from None
         elif isinstance(one, Mapping):
             left += [*one, *one.values()]
         elif isinstance(one, list | tuple):
@@ -78,12 +85,13 @@ def _stops(stop: Any) -> list[str]:
     return list(texts)
 
 
-def _check_prompt(prompt: Any) -> None:
+def check_prompt(name: str, prompt: Any) -> None:
+    """Raise InputError unless ``prompt``, which ``name`` says which, is a text or a list of token ids."""
     if isinstance(prompt, str):
         return
     is_listed = isinstance(prompt, Sequence | np.ndarray) and not isinstance(prompt, bytes | bytearray)
     if not is_listed or not all(isinstance(token, Integral) for token in prompt):
-        raise InputError(f"prompt {said(prompt)}: must be a text, or a list of the ids of its tokens")
+        raise InputError(f"{name}: {said(prompt)} must be a text, or a list of the ids of its tokens")
 
 
 def _check_messages(messages: Any) -> None:

@@ -23,7 +23,7 @@ def check_grammar(grammar: Any) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InputError("grammar: holds half of a letter (a surrogate alone); write whole ones") from None
+        raise InputError("grammar: holds half a surrogate pair, which is no character; leave it out") from None
     if any(code and int(code, 16) > LAST_LETTER for code in ESCAPED.findall(text)):
         raise InputError(f"grammar: holds a letter beyond \\U{LAST_LETTER:08X}, which is the last that there is")
     bare = QUOTED.sub("", text)

@@ -19,7 +19,7 @@ from autodeco.export.layout import EMBEDDED, open_layout
 from autodeco.export.split_parts import check_parts
 from autodeco.features import check_drafts, set_outputs_per_text
 from autodeco.llama import extra_samplers
-from autodeco.llama.asked import check_context
+from autodeco.llama.asked import check_context, check_seed
 from autodeco.llama.chat import use_own_templates
 from autodeco.llama.completions import BOTH, Call, completing
 from autodeco.llama.decoding import Decoding, TokenDecoding
@@ -212,6 +212,7 @@ class Llama(ExclusiveLlama):
 
     def set_seed(self, seed: int) -> None:
         """Set the seed of generations, and of completions that are given none; -1 is a random one for each."""
+        check_seed(seed)
         super().set_seed(llama_cpp.LLAMA_DEFAULT_SEED if is_random(seed) else seed)
         self._seeds = Seeds(seed)
 

@@ -1,6 +1,6 @@
 """Texts as tokens and back, at the addresses under /extras of llama-cpp-python's server.
 
-Its own routes fail at what is no text: half of a letter, a token that does not exist, a letter cut between tokens.
+Its own routes fail at what is no text: half a surrogate pair, a token that does not exist, a letter cut between tokens.
 """
 
 from typing import Any

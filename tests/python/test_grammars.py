@@ -22,7 +22,7 @@ def chain(rules: int) -> str:
         (chain(MOST_RULES + 1), "more than 10000 rules"),
         ('root ::= "\\UFFFFFFFF"', "holds a letter beyond"),
         ("root ::= [a-\\U00110000]", "holds a letter beyond"),
-        ('root ::= "\ud800"', "holds half of a letter"),
+        ('root ::= "\ud800"', "holds half a surrogate pair"),
     ],
     ids=["groups", "rules", "letter", "range", "surrogate"],
 )

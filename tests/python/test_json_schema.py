@@ -147,7 +147,7 @@ def test_grammars_accept_what_their_schemas_do(accepts, schema, good, bad):
         ({"anyOf": []}, "must be a list of schemas"),
         ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "puts together types"),
         ({"enum": ["\ud800"]}, "has a value that is no JSON"),
-        ({"properties": {"\ud800": {}}}, "holds half of a letter"),
+        ({"properties": {"\ud800": {}}}, "holds half a surrogate pair"),
         ({"allOf": 5}, "at #/allOf: must be a list of schemas"),
         ({"type": [{}]}, "at #/type: must be one of object, array"),
         ({"required": [[]]}, "at #/required: must be a list of names"),

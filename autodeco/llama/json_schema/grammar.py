@@ -31,7 +31,7 @@ def schema_grammar(schema: Any) -> str:
     except RecursionError:
         raise InputError("the JSON schema is nested too deeply; make it flatter") from None
     except UnicodeEncodeError:
-        raise InputError("the JSON schema holds half of a letter (a surrogate alone); write whole ones") from None
+        raise InputError("the JSON schema holds half a surrogate pair, which is no character; leave it out") from None
     return text
 
 
