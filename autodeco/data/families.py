@@ -1,10 +1,8 @@
 """Answers to problems of reasoning-gym, judged by its families' own scorers, whatever these do at malformed ones."""
 
-import contextlib
 import functools
-import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from autodeco.data.numbers import last_readings, whole_number
 from autodeco.errors import InputError
@@ -71,35 +69,3 @@ def _scorer(task: str | None) -> Callable[[str, dict], float]:
         return reasoning_gym.get_score_answer_fn(task)
     except ValueError as error:
         raise InputError(f"task {task}: reasoning-gym has none of this name ({error})") from None
-
-
-def drawn_entries(task: str, size: int, seed: int, config: dict) -> Iterator[dict]:
-    """Yield the ``size`` entries of a family in their order; raises InputError with the reason if it cannot draw them.
-
-    The first is drawn at once, so that a wrong configuration is told where it is given.
-    """
-    import reasoning_gym
-    from reasoning_gym.composite import DatasetSpec
-
-    try:
-        if task == "composite" and isinstance(parts := config.get("datasets"), list):
-            config = config | {"datasets": [DatasetSpec(**{"weight": 1.0, "config": {}, **part}) for part in parts]}
-        entries = reasoning_gym.create_dataset(task, size=size, seed=seed, **config)
-        _silent(entries, 0)
-    except Exception as error:  # assertions, and whatever wrong values of a configuration lead to
-        raise InputError(str(error) or type(error).__name__) from None
-    return _entries(entries, size)
-
-
-def _silent(entries, index: int) -> dict:
-    """Return ``entries[index]``; a family that prints while it draws is not heard."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return entries[index]
-
-
-def _entries(entries, size: int) -> Iterator[dict]:
-    for index in range(size):
-        try:
-            yield _silent(entries, index)
-        except Exception as error:  # families raise anything while they draw
-            raise InputError(str(error) or type(error).__name__) from None

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from autodeco.data.families import drawn_entries
+from autodeco.data.draws import drawn_entries
 from autodeco.data.json_lines import Line, json_lines
 from autodeco.data.messages import check_messages, checked_tools
 from autodeco.errors import InputError

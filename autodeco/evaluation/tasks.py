@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autodeco.data.checkers import check, check_problems, checker
-from autodeco.data.families import drawn_entries
+from autodeco.data.draws import drawn_entries
 from autodeco.data.json_lines import json_lines
 from autodeco.data.messages import check_messages, text_of
 from autodeco.data.problems import problem_of, read_problems

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from autodeco.data.families import drawn_entries
+from autodeco.data.draws import drawn_entries
 from autodeco.runs.atomic import replacing
 
 DRAWN, LONGEST = 6, 600  # of a family; characters

@@ -11,7 +11,7 @@ import warnings
 import pytest
 
 from autodeco.data.checkers import check, checker
-from autodeco.data.families import drawn_entries
+from autodeco.data.draws import drawn_entries
 from autodeco.data.numbers import last_number, numbers, whole_number
 from autodeco.data.problems import problem_of
 from autodeco.data.scoring import Scorer

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from autodeco.data.checkers import check, checker
-from autodeco.data.families import drawn_entries
+from autodeco.data.draws import drawn_entries
 from autodeco.data.problems import problem_of, read_problems
 from autodeco.data.scoring import Scorer, given_up
 from autodeco.errors import InputError
