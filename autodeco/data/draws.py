@@ -16,6 +16,8 @@ from autodeco.errors import InputError
 
 UNORDERED = frozenset(
     {
+        "codeio",
+        "intermediate_integration",
         "isomorphic_strings",
         "knight_swap",
         "list_functions",
@@ -43,7 +45,7 @@ def _with_first(first: dict, others: Iterator[dict]) -> Iterator[dict]:
 
 
 def _hangs_on_order(task: str, config: dict) -> bool:
-    parts = config.get("datasets") if task == "composite" else None
+    parts = config.get("datasets") if task == "composite" and isinstance(config, dict) else None
     named = [part.get("name") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else [task]
     return not UNORDERED.isdisjoint(map(str, named))
 

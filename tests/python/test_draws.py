@@ -43,7 +43,7 @@ def test_families_that_hang_on_the_order_of_sets_are_the_same_in_every_process()
 @pytest.mark.slow
 def test_every_family_is_the_same_in_every_process():
     tasks = [[task, {}] for task in sorted(DATASETS.keys() - {"composite"})]
-    one, other = (drawn(seed, tasks, 8) for seed in (1, 2))
+    one, other = (drawn(seed, tasks, 40) for seed in (1, 2))
     assert len(one) == len(tasks)
     assert [task for (task, _), a, b in zip(tasks, one, other, strict=True) if a != b] == []
 
