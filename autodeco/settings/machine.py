@@ -11,7 +11,9 @@ from autodeco.settings.options import Options, option
 class Machine(Options):
     """For answers."""
 
-    threads: int | None = option(None, "CPU threads (default: half of the machine's)", least=1, most=MOST_THREADS)
+    threads: int | None = option(
+        None, "CPU threads (default: half of the machine's, all for prompts)", least=1, most=MOST_THREADS
+    )
     gpu_layers: int = option(0, "layers on the GPU, -1: all", least=-1)
 
     @property
