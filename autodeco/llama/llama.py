@@ -20,6 +20,7 @@ from autodeco.export.split_parts import check_parts
 from autodeco.features import check_drafts, set_outputs_per_text
 from autodeco.llama import extra_samplers
 from autodeco.llama.asked import check_context, check_seed
+from autodeco.llama.at_exit import close_at_exit
 from autodeco.llama.chat import use_own_templates
 from autodeco.llama.completions import BOTH, Call, completing
 from autodeco.llama.decoding import Decoding, TokenDecoding
@@ -128,6 +129,7 @@ class Llama(ExclusiveLlama):
             self.tokenizer_ = WholeTokenizer(self)
         self._attachment = Attachment(self._ctx)
         self._stack.callback(self._attachment.detach)  # before the context is freed, which the stack does next
+        close_at_exit(self)
         if heads is not None:
             try:
                 self._use(heads, heads_path)

@@ -17,6 +17,7 @@ from autodeco.errors import InputError
 
 PROMPT = "Once upon a time, in a small village by the sea, there lived"
 FORKED = Path(__file__).parent / "programs" / "forked_child.py"
+KEPT = Path(__file__).parent / "programs" / "kept_until_the_end.py"
 BUSY = "is in use by another thread"
 
 
@@ -298,3 +299,12 @@ def test_forked_children_are_told_what_they_cannot_do(smollm2, exported, threads
     assert opens.pop("opens for one thread") is None
     for error in opens.values():
         assert error is None if threads == 1 else "this process was forked from one that opened a model" in error
+
+
+@pytest.mark.parametrize("used", ["idle", "used"])
+@pytest.mark.parametrize("with_heads", [True, False], ids=["heads", "none"])
+def test_a_model_that_outlives_python_s_modules_ends_without_a_crash(smollm2, exported, with_heads, used):
+    """llama.cpp logs as it frees a context, to a function of Python that is gone by then."""
+    command = [sys.executable, KEPT, smollm2, exported("f32") if with_heads else "", used]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
