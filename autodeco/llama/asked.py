@@ -21,7 +21,11 @@ LEAST = {"n_ctx": 0, "n_batch": 1, "n_ubatch": 1}
 NAMES = ("F32", "F16", "Q8_0", "Q4_0", "Q4_1", "IQ4_NL", "Q5_0", "Q5_1")
 BF16 = 30  # which llama_cpp has no name for
 KEPT = {BF16, *(getattr(llama_cpp, f"GGML_TYPE_{name}") for name in NAMES)}
-NO_PARAMETERS = {"type": "object", "properties": {}}  # of a function that names none, as in OpenAI's interface
+NO_PARAMETERS = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}  # of a function that names none, as in OpenAI's interface
 TEXTS = ("prompt", "suffix", "messages", "tools", "functions", "tool_choice", "function_call", "stop")
 
 
@@ -50,16 +54,18 @@ def check_seed(seed: Any) -> None:
         checked("seed", seed, int, -(2**63), 2**63 - 1)
 
 
-def settle(settings: dict[str, Any]) -> None:
-    """Put ``settings`` of a completion or a chat into the form that ``llama_cpp.Llama`` reads; raises InputError."""
+def settle(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Put ``settings`` of a completion or a chat into the form that ``llama_cpp.Llama`` reads; raises InputError.
+
+    Returns the function that has to be called, if any."""
     for name in TEXTS:
         check_texts(name, settings.get(name))
     settings["stop"] = _stops(settings["stop"])
     if "messages" in settings:
         _check_messages(settings["messages"])
-        _settle_tools(settings)
-    else:
-        check_prompt("prompt", settings["prompt"])
+        return _settle_tools(settings)
+    check_prompt("prompt", settings["prompt"])
+    return None
 
 
 def check_texts(name: str, value: Any) -> None:
@@ -100,8 +106,8 @@ def _check_messages(messages: Any) -> None:
         raise InputError('messages: must be a list of objects like {"role": "user", "content": "text"}')
 
 
-def _settle_tools(settings: dict[str, Any]) -> None:
-    """Have a tool that must be called be one that is there, with parameters."""
+def _settle_tools(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Have a tool that must be called be one that is there, with parameters; return its function."""
     for name in ("tools", "functions"):
         given = settings[name]
         if given is not None and not (isinstance(given, list | tuple) and all(isinstance(one, dict) for one in given)):
@@ -113,7 +119,8 @@ def _settle_tools(settings: dict[str, Any]) -> None:
         settings["tool_choice"] = {"type": "function", "function": {"name": _only(settings["tools"])}}
     kind = "function_call" if isinstance(settings["function_call"], dict) else "tool_choice"
     if isinstance(choice := settings[kind], dict):
-        _settle_choice(settings, kind, choice if kind == "function_call" else choice.get("function"))
+        return _settle_choice(settings, kind, choice if kind == "function_call" else choice.get("function"))
+    return None
 
 
 def _only(tools: Sequence[dict] | None) -> Any:
@@ -123,8 +130,8 @@ def _only(tools: Sequence[dict] | None) -> Any:
     return function.get("name") if isinstance(function, dict) else None
 
 
-def _settle_choice(settings: dict[str, Any], kind: str, chosen: Any) -> None:
-    """Check the function that is ``chosen``, and give those that have no parameters an object without any."""
+def _settle_choice(settings: dict[str, Any], kind: str, chosen: Any) -> dict[str, Any]:
+    """Return the function that is ``chosen``, and give those that have no parameters an object without any."""
     name = chosen.get("name") if isinstance(chosen, dict) else None
     # functions win over tools, as in llama_cpp.Llama
     where = "tools" if settings["functions"] is None else "functions"
@@ -137,6 +144,8 @@ def _settle_choice(settings: dict[str, Any], kind: str, chosen: Any) -> None:
         if not isinstance(one.get("parameters", {}) or {}, dict):
             raise InputError(f"{where}: the parameters of {one['name']} must be a JSON schema")
     filled = [one | {"parameters": one.get("parameters") or NO_PARAMETERS} for one in offered]
+    called = next(one for one in filled if one["name"] == name)
     if where == "tools":
         filled = [tool | {"function": one} for tool, one in zip(settings[where], filled, strict=True)]
     settings[where] = filled
+    return called

@@ -19,7 +19,7 @@ from autodeco.llama.asked import settle
 from autodeco.llama.decoding import Decoding
 from autodeco.llama.extra_samplers import DEFAULTS as EXTRA
 from autodeco.llama.extra_samplers import ExtraSamplers
-from autodeco.llama.response_format import format_grammar
+from autodeco.llama.response_format import arguments_grammar, format_grammar
 from autodeco.llama.sampling import check_numbers
 from autodeco.llama.seeds import is_random, random_seed, seed_after
 from autodeco.runs.seeds import in_32_bits
@@ -47,17 +47,26 @@ class Call:
     """A completion under way: its extra samplers, the heads that decide, its seeds, and the rows of its generations."""
 
     def __init__(
-        self, samplers: ExtraSamplers, seed: int, grammar: llama_cpp.LlamaGrammar | None = None, heads: str = BOTH
+        self,
+        samplers: ExtraSamplers,
+        seed: int,
+        grammar: llama_cpp.LlamaGrammar | None = None,
+        heads: str = BOTH,
+        arguments: llama_cpp.LlamaGrammar | None = None,
     ):
         self.samplers = samplers
         self.heads = heads
         self.seed = seed  # of the generation under way
         self._grammar = grammar  # that the answer has to keep to
+        self._arguments = arguments  # what those of the function that has to be called keep to
         self._own = np.random.SeedSequence(seed)
         self.generations: list[list[tuple]] = []
 
-    def check_grammar(self, settings: dict[str, Any]) -> None:
-        """Raise InputError where a chat format forgets the response_format."""
+    def settle_grammar(self, settings: dict[str, Any]) -> None:
+        """Have the arguments of a function keep to its whole schema, of which llama-cpp-python ignores parts; raise
+        InputError where a chat format forgets the response_format."""
+        if self._arguments is not None and settings["grammar"] is not None:
+            settings["grammar"] = self._arguments
         if self._grammar is not None and settings["grammar"] is not self._grammar:
             raise InputError(
                 "response_format: this chat format, or these tools, do not keep to it; leave one of them out"
@@ -95,17 +104,17 @@ def completing(method: Callable) -> Callable:
             if settings["seed"] is not None:
                 checked("seed", settings["seed"], int, -(2**63))
             if llm._call is None:  # a chat format's own may be empty
-                settle(settings)
+                arguments = arguments_grammar(settle(settings))
                 grammar = _keep_format(settings)
             _join_bias(settings, llm.n_vocab())
             if llm._call is not None:  # a chat format asks for a part of its answer
-                llm._call.check_grammar(settings)
+                llm._call.settle_grammar(settings)
                 return method(llm, **settings)
 
             def choice(i: int) -> dict | Iterator[dict]:
                 seed = _seed_of_choice(llm, settings["seed"], i)
                 made = functools.partial(method, llm, **settings | {"seed": seed})
-                return _choice(llm, Call(samplers, seed, grammar, heads), made, autodeco)
+                return _choice(llm, Call(samplers, seed, grammar, heads, arguments), made, autodeco)
 
             if n == 1:
                 return choice(0)

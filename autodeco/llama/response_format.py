@@ -1,4 +1,4 @@
-"""What ``response_format`` of a chat asks for, as a grammar."""
+"""What ``response_format`` of a chat asks for, and the parameters of a function, as a grammar."""
 
 from typing import Any
 
@@ -32,3 +32,16 @@ def format_grammar(response_format: Any) -> llama_cpp.LlamaGrammar | None:
             raise InputError("response_format: has no schema; give it as json_schema: {schema: ...}")
         schema = {"type": "object"}
     return llama_cpp.LlamaGrammar.from_string(schema_grammar(schema), verbose=False)
+
+
+def arguments_grammar(function: dict[str, Any] | None) -> llama_cpp.LlamaGrammar | None:
+    """Return the grammar of arguments for ``function``, whose ``parameters`` are a schema; None for no function.
+
+    Raises InputError for a schema that no grammar can keep to.
+    """
+    if function is None:
+        return None
+    try:
+        return llama_cpp.LlamaGrammar.from_string(schema_grammar(function["parameters"]), verbose=False)
+    except InputError as error:
+        raise InputError(f"the parameters of {function['name']}: {error}") from None

@@ -319,12 +319,27 @@ def test_a_tool_without_parameters_can_be_called(llm):
     given = {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "now"}}}
     assert called(llm, **given)["name"] == "now"
     assert TOOLS[0]["function"] == {"name": "now"}, "what the caller gave stays"
-    assert called(llm, functions=[{"name": "now"}], function_call={"name": "now"})["name"] == "now"
+    found = called(llm, functions=[{"name": "now"}], function_call={"name": "now"})
+    assert (found["name"], json.loads(found["arguments"])) == ("now", {})
 
 
 def test_a_tool_that_is_required_is_called(llm):
     found = called(llm, tools=[WEATHER], tool_choice="required")
     assert (found["name"], json.loads(found["arguments"])) == ("weather", {"city": "Oslo"})
+
+
+def test_arguments_keep_to_the_whole_schema_of_a_function(llm):
+    """llama-cpp-python's own grammar has no bounds of numbers, and takes any JSON where it fails at a schema."""
+    number = {"type": "integer", "minimum": 5, "maximum": 7}
+    pair = {"type": "array", "items": {"$ref": "#/$defs/number"}, "minItems": 2, "maxItems": 2}
+    schema = {"$defs": {"number": number}, "type": "object", "properties": {"a": pair}, "required": ["a"]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    for seed in range(3):
+        found = llm.create_chat_completion(QUESTION, tools=[tool], tool_choice="required", max_tokens=40, seed=seed)
+        (call,) = found["choices"][0]["message"]["tool_calls"]
+        (values,) = json.loads(call["function"]["arguments"]).values()
+        assert len(values) == 2
+        assert all(5 <= value <= 7 for value in values)
 
 
 NAMED = {"type": "function", "function": {"name": "weather"}}
@@ -347,6 +362,8 @@ NAMED = {"type": "function", "function": {"name": "weather"}}
         ({"functions": [{"name": "now"}], "function_call": 5}, "function_call 5: must be none, auto"),
         ({"tools": [{"type": "function", "function": {"name": "weather", "parameters": 5}}], "tool_choice": NAMED},
          "the parameters of weather must be a JSON schema"),
+        ({"functions": [{"name": "f", "parameters": {"type": "objekt"}}], "function_call": {"name": "f"}},
+         "the parameters of f: the JSON schema, at #: type 'objekt' must be one of"),
     ],
 )  # fmt: skip
 def test_tools_that_cannot_be_called_are_refused(llm, settings, message):
