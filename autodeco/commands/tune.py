@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from autodeco.rewards.targets import parse_target
     from autodeco.runs.locks import locked_folder
     from autodeco.settings.durations import parse_duration
-    from autodeco.tuning.mixture import answer_length
+    from autodeco.tuning.mixture import answer_length, chat_template
     from autodeco.tuning.sizes import Timed
 
     files, settings, processors = given_settings(args, Files, Settings, Processors)
@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
             return code
         console.rule("what this made", align="left")
         console.print(f"{tuning.file('report.html')}   the report\n{tuning.file('heads.gguf')}   the heads")
-        console.print(f"autodeco generate -m {files.model} --heads {tuning.file('heads.gguf')} --chat 'Hello!'")
+        chat = "--chat " if chat_template(files.model) else ""
+        console.print(f"autodeco generate -m {files.model} --heads {tuning.file('heads.gguf')} {chat}'Hello!'")
         if settings.control:
             console.print(f"{tuning.file('control') / 'report.html'}   whether commands are followed")
         console.print(tuning.figures()["verdict"], style="bold")

@@ -87,7 +87,7 @@ class Tuning:
         """Choose tasks where none are given, and split their problems."""
         from autodeco.evaluation.tasks import parse_specs
         from autodeco.tuning.anchors import write_anchors
-        from autodeco.tuning.mixture import write_mixture
+        from autodeco.tuning.mixture import chat_template, write_mixture
         from autodeco.tuning.sizes import checker_of
 
         begin()
@@ -103,7 +103,8 @@ class Tuning:
         self._checker, split = checker_of(specs), self._split
         anchors = self.file("anchors.jsonl")
         if self._sizes.anchors and not anchors.exists():
-            write_anchors([spec.source for spec in specs], seed, self._sizes.anchors, anchors)
+            chats = bool(chat_template(wanted.model))
+            write_anchors([spec.source for spec in specs], seed, self._sizes.anchors, anchors, chats)
         if self.file("problems.jsonl").exists():
             return 0
         sizes = ["--test", split.test, "--validation", split.validation, "--training", split.training]

@@ -26,11 +26,12 @@ def other_prompts(without: Iterable[str], seed: int, drawn: int, longest: int, m
     return chats
 
 
-def write_anchors(without: Iterable[str], seed: int, most: int, path: Path) -> int:
-    """Write up to ``most`` chats of reasoning-gym's families but those in ``without`` to ``path``; return how many."""
-    chats = other_prompts(without, seed, DRAWN, LONGEST, DRAWN)
-    random.Random(seed).shuffle(chats)
-    chats = chats[:most]
+def write_anchors(without: Iterable[str], seed: int, most: int, path: Path, chats: bool = True) -> int:
+    """Write up to ``most`` prompts of reasoning-gym's families but those in ``without`` to ``path``, as ``chats`` or as
+    texts; return how many."""
+    asked = other_prompts(without, seed, DRAWN, LONGEST, DRAWN)
+    random.Random(seed).shuffle(asked)
+    prompts = [chat if chats else chat[0]["content"] for chat in asked[:most]]
     with replacing(path) as part:
-        part.write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in chats), encoding="utf-8")
-    return len(chats)
+        part.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
+    return len(prompts)

@@ -25,10 +25,15 @@ def answer_length(model: Path, given: int | None) -> int:
     """Return how many tokens an answer may have: ``given``, or more for a model whose chat template lets it think."""
     if given:
         return given
+    return THINKING_TOKENS if THINKING in chat_template(model) else TOKENS
+
+
+def chat_template(model: Path) -> str:
+    """Return the chat template of ``model``; empty: it has none."""
     llm = open_vocabulary(model)
-    thinks = THINKING in llm.metadata.get("tokenizer.chat_template", "")
+    template = llm.metadata.get("tokenizer.chat_template", "")
     llm.close()
-    return THINKING_TOKENS if thinks else TOKENS
+    return template
 
 
 def write_mixture(model: Path, max_tokens: int, seed: int, machine: Processors, path: Path) -> list[str]:

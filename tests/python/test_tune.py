@@ -19,6 +19,7 @@ from autodeco.tuning import mixture
 from autodeco.tuning.anchors import write_anchors
 from autodeco.tuning.sizes import MOST, Split, checker_of, divided, split_of, test_size
 from builders.recorded_commands import record_commands
+from builders.word_models import write_llama
 
 SUMS = TaskSpec("sums", "chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2})
 test_size.__test__ = False
@@ -145,6 +146,20 @@ def ran(monkeypatch):
     few = {name: DATASETS[name] for name in ("chain_sum", "letter_counting", "spell_backward", "gcd", "lcm")}
     monkeypatch.setattr(factory, "DATASETS", few)
     return record_commands(monkeypatch, {"verdict": "use these heads: so it is"})
+
+
+@pytest.mark.parametrize("chats", [True, False])
+def test_a_model_that_has_no_chat_template_is_given_texts(smollm2, tmp_path, capsys, ran, chats):
+    tune, _ = ran
+    lines = [json.dumps({"prompt": f"{number} + 1 =", "answer": str(number + 1)}) + "\n" for number in range(60)]
+    (tmp_path / "sums.jsonl").write_text("".join(lines))
+    model = smollm2 if chats else write_llama(tmp_path / "plain.gguf")
+    command = ["tune", str(model), "--tasks", f"{tmp_path / 'sums.jsonl'}:number", "-o", str(tmp_path / "out")]
+    assert tune([*command, "--max-tokens", "8"]) == 0
+    anchors = [json.loads(line)["prompt"] for line in (tmp_path / "out" / "anchors.jsonl").read_text().splitlines()]
+    assert {type(prompt) for prompt in anchors} == {list if chats else str}
+    assert len(anchors) > 10
+    assert (f"--heads {tmp_path / 'out' / 'heads.gguf'} --chat 'Hello!'" in capsys.readouterr().out) is chats
 
 
 def test_the_commands_are_those_that_one_would_type(smollm2, tmp_path, capsys, ran):
