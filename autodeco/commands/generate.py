@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("the prompt is empty; give it as an argument or on standard input")
     if asked.system and not asked.chat:
         raise InputError("--system needs --chat; a plain prompt has no system message")
-    llm = _open(asked, machine)
+    llm = open_model(asked, machine)
     prompt = _prompt_ids(llm, asked, text)
     try:
         _stream(llm, prompt, sampler, asked.show)
@@ -91,7 +91,7 @@ def _argument(what: str, text: str) -> str:
         raise InputError(f"{what}: holds bytes that are no UTF-8; give it as UTF-8") from None
 
 
-def _open(asked: Prompt, machine: Machine):
+def open_model(asked: Prompt, machine: Machine):
     from autodeco.base.opening import default_model
     from autodeco.llama.opening import open_llama
 

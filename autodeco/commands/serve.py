@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
     listener = _listen(listening)
     try:
-        llm, about = _open(served, machine)
+        llm, about = open_model(served, machine)
         alias = served.alias or served.model.name.removesuffix(".gguf")
         app = create_app(llm, alias, served.client_sampling, listening, about)
         _announce(listening, listener.getsockname()[1], served.client_sampling, about, has_keys)
@@ -66,7 +66,7 @@ def _listen(listening: Listening) -> socket.socket:
     return listener
 
 
-def _open(served: Served, machine: Machine):
+def open_model(served: Served, machine: Machine):
     """The model, and what /props says of its heads."""
     from autodeco.base.opening import check_gguf, loaded
     from autodeco.serve.about import about_heads

@@ -252,7 +252,7 @@ def test_a_context_is_filled_to_its_end(plain, drafted):
     assert found["choices"] == expected["choices"]
     assert found["usage"] == expected["usage"] == {"prompt_tokens": 6, "completion_tokens": 250, "total_tokens": 256}
     for llm in (plain, drafted):
-        with pytest.raises(RuntimeError, match="llama_decode returned 1"):
+        with pytest.raises(InputError, match="the context of 256 tokens is full"):
             run(llm, length=300)
     run(drafted, length=3)
 

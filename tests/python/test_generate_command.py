@@ -11,8 +11,8 @@ import pytest
 import autodeco
 from autodeco.base.opening import open_base
 from autodeco.commands.generate import Prompt
-from autodeco.commands.generate import _open as open_for_generating
-from autodeco.commands.serve import _open as open_for_serving
+from autodeco.commands.generate import open_model as open_for_generating
+from autodeco.commands.serve import open_model as open_for_serving
 from autodeco.serve.options import Served
 from autodeco.settings.machine import Machine
 
