@@ -79,7 +79,8 @@ def show_result(result, output: Path) -> int:
             cells = (f"{side[name]:.2f} ± {side[f'{name}_deviation']:.2f}" for side in (before, after))
             table.add_row(f"{name.replace('_', '-')}, mean ± deviation", *cells)
         elif not name.endswith(("_deviation", "_share")):
-            table.add_row(name.replace("_", " "), *(f"{side[name]:.4f}" for side in (before, after)))
+            label = name.replace("top_p", "top-p").replace("_", " ")
+            table.add_row(label, *(f"{side[name]:.4f}" for side in (before, after)))
     Console().print(table)
     if "ranking_loss" in after:
         table = Table(title="held-out prompts whose mean moves the right way")

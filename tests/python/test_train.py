@@ -262,6 +262,7 @@ def test_the_command_shows_losses_before_and_after(traces, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "before" in shown
     assert "temperature loss" in shown
+    assert "top-p loss" in shown
     assert "autodeco-export" in shown
 
 
