@@ -19,7 +19,7 @@ UNFINISHED, ROUNDS, FIGURES, REPORT = "unfinished", "rounds.json", "control.json
 
 def check_run_folder(folder: Path) -> None:
     """Raise InputError where no heads may be written: ``check_folder`` says where; an unfinished run is continued."""
-    check_folder(folder, resume=(folder / UNFINISHED).exists())
+    check_folder(folder, resume=(folder / UNFINISHED / ROUNDS).exists())
 
 
 class Run:

@@ -392,6 +392,7 @@ def test_the_command_writes_over_no_model_and_no_other_heads(tmp_path, capsys, n
     assert cli.main([*command, str(tmp_path / "out")]) == 2
     assert told in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    (tmp_path / "cold" / "unfinished").mkdir()  # of a run that did not end its first round
     assert cli.main([*command, str(tmp_path / "cold")]) == 2
     assert "holds heads already" in capsys.readouterr().err
 
