@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from autodeco.runs.locks import locked_folder
     from autodeco.steering.plan import in_words, measure_pace, plan_of
     from autodeco.steering.unfinished import Run, check_run_folder, finish
+    from autodeco.training.device import take_device
 
     values = given_values(args, *SETTINGS)
     if chosen_options(Answering, values).device == "cpu":
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     files, steering, measured, answering, processors = (chosen_options(kind, values) for kind in SETTINGS)
     refuse_other(values, answering.answers_from)
     check_run_folder(files.output)
+    take_device(answering.device)
     base = Heads.from_pretrained(files.init)
     with locked_folder(files.output):
         check_run_folder(files.output)  # another process may have ended a run there since

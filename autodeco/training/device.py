@@ -20,14 +20,15 @@ def check_alone(what: str) -> None:
 
 
 def take_device(device: str) -> None:
-    """Make ``device`` (cpu, cuda, cuda:1, ...) the one that torch, Accelerator, CUDA graphs and Triton use.
+    """Make ``device`` (cpu, cuda, cuda:1, ..., mps) the one that torch, Accelerator, CUDA graphs and Triton use.
 
     Several processes get a GPU each from Accelerator. Raises InputError for a GPU that is not there, or one GPU named
     for several processes.
     """
     if device == "cpu":
         return
-    if not torch.cuda.is_available():
+    there = torch.backends.mps if device == "mps" else torch.cuda
+    if not there.is_available():
         raise InputError(f"device {device}: torch finds no such GPU here; use --device cpu")
     index = torch.device(device).index
     if index is None:

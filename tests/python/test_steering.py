@@ -397,6 +397,18 @@ def test_the_command_writes_over_no_model_and_no_other_heads(tmp_path, capsys, n
     assert "holds heads already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(tmp_path, capsys, monkeypatch, device):
+    for there in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(there, "is_available", lambda: False)
+    command = ["control", str(tmp_path / "no model"), "--init", str(tmp_path / "none"), "-o", str(tmp_path / "out")]
+    assert cli.main([*command, "--device", device]) == 2
+    error = capsys.readouterr().err
+    assert f"device {device}: torch finds no such GPU here; use --device cpu" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_plan_counts_what_is_drawn():
     policy, asked = ToldModel(), []
     sample = policy.sample
