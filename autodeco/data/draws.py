@@ -1,13 +1,15 @@
 """Problems drawn from families of reasoning-gym, the same ones in every process.
 
-Some families hang on the order of Python's sets of text, which each process has for itself. They are drawn in a child
-process whose order is fixed. So a seed always means the same questions, and a continued run asks what it asked before.
+Some families hang on the order of Python's sets of text, which each process has for itself, or on random numbers that
+nobody seeds. They are drawn in a child process where both are fixed. So a seed always means the same questions, and a
+continued run asks what it asked before.
 """
 
 import contextlib
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +100,7 @@ def _of_child(task: str, size: int, seed: int, config: dict) -> Iterator[dict]:
 def _write_entries() -> None:
     """Write the entries that the command line asks for, a line of JSON each."""
     task, size, seed, config = json.loads(sys.argv[1])
+    random.seed(seed)
     try:
         for entry in _entries(task, size, seed, config):
             print(json.dumps({"entry": entry}), flush=True)
