@@ -93,7 +93,7 @@ class Problems:
         """Hold out as many different prompts as ``arguments`` say, and train on problems with none of these; raise
         InputError if the others are too few."""
         self._arguments = arguments
-        asked = {index: tuple(prompt) for index, prompt in enumerate(self._prompts)}
+        asked = [tuple(prompt) for prompt in self._prompts]
         order = generator(arguments.seed, Stream.SPLIT).permutation(len(self._problems)).tolist()
         first: dict[tuple, int] = {}
         for index in order:

@@ -30,6 +30,10 @@ EVERYDAY, HELD_OUT_EACH = 40, 45  # prompts of a family of everyday sums, and pr
 DRAWN, ANCHORS_EACH, LONGEST = 60, 24, 1200  # problems of a family, prompts of them, characters
 
 
+def _lines(rows: list[dict]) -> str:
+    return "".join(json.dumps(row, default=str) + "\n" for row in rows)
+
+
 def main() -> None:
     """Draw the problems."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -50,9 +54,9 @@ def main() -> None:
     if args.everyday and everyday:
         with open(args.folder / "training.jsonl", "a", encoding="utf-8") as file:
             for name in everyday:
-                for row in everyday_problems(name, args.everyday, args.seed + 1):  # other ones than the anchors'
-                    file.write(json.dumps(row) + "\n")
-                    written["training"] += 1
+                rows = everyday_problems(name, args.everyday, args.seed + 1)  # other ones than the anchors'
+                file.write(_lines(rows))
+                written["training"] += len(rows)
     never_seen = tasks_of(unseen, test=test, validation=0, training=0)
     held = other_prompts(
         {task.spec.source for task in tasks + only_trained + never_seen}, 1234, DRAWN, LONGEST, ANCHORS_EACH
@@ -64,11 +68,11 @@ def main() -> None:
     if args.set == "reasoning":
         held += [row["prompt"] for name in everyday for row in everyday_problems(name, EVERYDAY, args.seed)]
         groups["held_out"] = [row for name in HELD_OUT for row in everyday_problems(name, HELD_OUT_EACH, args.seed)]
-    (args.folder / "anchors.jsonl").write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in held))
+    (args.folder / "anchors.jsonl").write_text(_lines([{"prompt": chat} for chat in held]))
     written["anchors"] = len(held)
     for name, rows in groups.items():
         if rows:
-            (args.folder / f"{name}.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
+            (args.folder / f"{name}.jsonl").write_text(_lines(rows))
             written[name] = len(rows)
     for name, count in written.items():
         print(f"{args.folder / name}.jsonl: {count} problems")
