@@ -59,6 +59,10 @@ class RewardArguments(OptimizerArguments):
         flag=False,
     )
     free_top_p: float = option(0.95, "of that setting, if its temperature is given", 0.01, 1.0, flag=False)
+    top_p_price: float = option(
+        0.0, "cost of a top-p that leaves the one below, where rewards do not ask for it", 0.0, 1000.0, flag=False
+    )
+    rest_top_p: float = option(0.97, "top-p at which heads rest, if leaving it has a price", 0.01, 0.999, flag=False)
     first_temperature: float = option(0.35, "of heads that start from nothing", 0.01, 1.99)
     first_top_p: float = option(0.95, "of heads that start from nothing", 0.01, 0.999, flag=False)
     learning_rate: float = option(2e-3, "at its highest", 1e-9, 1.0)

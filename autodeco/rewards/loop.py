@@ -25,7 +25,7 @@ from autodeco.rewards.decisions import decisions
 from autodeco.rewards.distributions import BLUR
 from autodeco.rewards.judging import CANDIDATES, candidate, held_out_answers, judge, kept_answers, predictions, spread
 from autodeco.rewards.measuring import Static
-from autodeco.rewards.objective import Decisions, add_gradient
+from autodeco.rewards.objective import Decisions, Rest, add_gradient
 from autodeco.rewards.plan import SCREENING_SAMPLES, Pace, paced, plan_of
 from autodeco.rewards.policy import Policy
 from autodeco.rewards.problems import Problems
@@ -108,6 +108,8 @@ class _Training:
         self._progress = Progress(problems, self._plan, pace)
         self._target = parse_target(self._arguments.target)
         self._free = _free_setting(self._arguments, bool(problems.anchors))
+        price, top_p = self._arguments.top_p_price, self._arguments.rest_top_p
+        self._rest = Rest(price, top_p) if price else None
 
     def all(self) -> TrainingResult:
         """Go on to the verdict, or to an interrupt; return what came of it."""
@@ -274,8 +276,9 @@ class _Training:
                 own = part[(part >= first) & (part < first + len(some))] - first
                 here = some[own.to(some.atom.device)]
                 run.optimizer.zero_grad(set_to_none=True)
+                scale = arguments.minibatches / answers
                 found = add_gradient(
-                    run.heads, here, arguments.leak_price, arguments.minibatches / answers, arguments.clip, self._free
+                    run.heads, here, arguments.leak_price, scale, arguments.clip, self._free, self._rest
                 )
                 held = self._hold(anchored, len(part), generator)
                 figures = torch.cat([found, here.weight.sum().reshape(1), held.to(found)])

@@ -14,10 +14,16 @@ it would cost nothing to raise a temperature where all sampled tokens are alike.
 From round to round that is a ratchet: what the tail loses by chance costs nothing, and what it wins back does. Where
 some static setting is safe, what it gives a token is ``free``: max(0, pi(a) - max(mu(a), free(a))).
 
+Where rewards say nothing of top-p, noise moves it, and then it leaves out or lets in what it should not on other
+prompts. A small price of its distance from a ``Rest`` holds it:
+
+    price x (logit(P) - logit(rest))^2 / 2
+
 Both pi and mu are exact over the whole vocabulary (``distributions``). Positions where the model is sure are kept for
 their leak alone: a sample of them, with the weight of all.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +36,20 @@ CLIP = 0.2
 # Decisions at a time: a CPU spends more time on new pages of memory than on numbers where temporaries are large.
 CHUNK, CPU_CHUNK = 2**17, 2**12
 KNOWN = 0.01  # a token with less probability is hardly ever among some 16 answers
+LOGIT_EPSILON = 1e-6  # a top-p beyond it is one of 0 or 1 in float32
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A top-p in (0, 1) at which heads stay where it changes nothing, and the price of leaving it."""
+
+    price: float
+    top_p: float
+
+    def costs(self, top_p: Tensor) -> Tensor:
+        """Return the price [n] of ``top_p`` [n], with gradients."""
+        distance = torch.logit(top_p, LOGIT_EPSILON) - math.log(self.top_p / (1 - self.top_p))
+        return self.price * distance.square() / 2
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,7 @@ class Losses:
 
     gain: Tensor
     leak: Tensor  # probability, 0 to 1
+    rest: Tensor  # price of leaving the top-p at which heads rest; 0 without one
     divergence: Tensor  # KL(pi, mu), nats; reported, without a gradient
 
 
@@ -83,10 +104,12 @@ def losses(
     clip: float = CLIP,
     blur: float = BLUR,
     free: tuple[float, float] | None = None,
+    rest: Rest | None = None,
 ) -> Losses:
     """Return the terms of the objective, with gradients to ``heads``.
 
     ``free`` is the (temperature, top-p) whose distribution leaks nothing; without it only that of the answers does.
+    ``rest`` is the top-p that costs nothing; without it none does.
     """
     distributions, counts = decisions.distributions, decisions.distributions.counts.clamp(min=1)
     with torch.no_grad():
@@ -105,7 +128,7 @@ def losses(
     leak = ((pi - priced_from).clamp(min=0) * unknown).sum(-1)
     with torch.no_grad():
         divergence = (pi * (torch.log(pi.clamp(min=1e-12)) - torch.log(mu.clamp(min=1e-12)))).sum(-1)
-    return Losses(gain, leak, divergence)
+    return Losses(gain, leak, torch.zeros_like(leak) if rest is None else rest.costs(top_p), divergence)
 
 
 def add_gradient(
@@ -115,6 +138,7 @@ def add_gradient(
     scale: float,
     clip: float = CLIP,
     free: tuple[float, float] | None = None,
+    rest: Rest | None = None,
 ) -> Tensor:
     """Add the gradient of ``scale`` x the loss of ``decisions`` to ``heads``.
 
@@ -124,8 +148,8 @@ def add_gradient(
     sums = decisions.weight.new_zeros(4)
     for part in chunks(len(decisions), decisions.atom.device):
         here = decisions[part]
-        found = losses(heads, here, clip, free=free)
-        loss = ((price * here.price * found.leak - found.gain) * here.weight).sum()
+        found = losses(heads, here, clip, free=free, rest=rest)
+        loss = ((price * here.price * found.leak + found.rest - found.gain) * here.weight).sum()
         (scale * loss).backward()
         terms = (found.gain, found.leak, found.divergence)
         sums += torch.stack([loss.detach(), *((term.detach() * here.weight).sum() for term in terms)])

@@ -92,6 +92,7 @@ def stages(args: argparse.Namespace) -> dict[str, RewardArguments]:
         validation_problems=args.validation_problems,
         slots=args.slots,
         device=args.device,
+        top_p_price=args.top_p_price,
     )
     warm, both, single = args.rounds
     return {
@@ -152,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--screening-problems", type=int, default=1500, help="looked at before the first round")
     parser.add_argument("--validation-problems", type=int, default=300, help="held out of TRAINING")
     parser.add_argument("--samples", type=int, default=16, help="answers to a problem in a round")
+    parser.add_argument("--top-p-price", type=float, default=3e-4, help="of leaving a top-p where it changes nothing")
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="other heads to measure")
     args = parser.parse_args(argv)
     on_gpu = args.device.startswith("cuda")

@@ -106,3 +106,19 @@ def test_parts_of_an_update_have_the_gradient_of_the_whole(monkeypatch):
     assert sums[2].item() == pytest.approx((found.leak * here.weight).sum().item(), rel=1e-5)
     assert gradients[0].abs().max() > 1e-4
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_top_p_that_rests_costs_nothing_and_one_that_left_is_drawn_back():
+    """Half the square of the distance in the argument of the sigmoid, on whichever side; no rest, no price."""
+    rest = objective.Rest(0.5, 0.9)
+    assert losses(fixed(0.5, 0.9), decision(), rest=rest).rest.item() == pytest.approx(0, abs=1e-9)
+    for top_p in (0.6, 0.99):
+        distance = math.log(top_p / (1 - top_p)) - math.log(9)
+        heads = fixed(0.5, top_p)
+        assert losses(heads, decision()).rest.item() == 0
+        assert losses(heads, decision(), rest=rest).rest.item() == pytest.approx(0.25 * distance**2, rel=1e-4)
+        loss = add_gradient(heads, decision(), price=1.0, scale=2.0, rest=rest)[0]
+        leak = losses(heads, decision()).leak.item()
+        assert loss.item() == pytest.approx(0.25 * distance**2 + 0.3 * leak, rel=1e-4)
+        bias = heads.top_p_head.mlp[2].bias.grad.item()
+        assert bias == pytest.approx(2 * 0.5 * distance, rel=0.02), "what the nucleus leaks adds next to nothing"

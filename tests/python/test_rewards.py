@@ -90,6 +90,32 @@ def test_heads_learn_to_be_cold_and_warm_where_each_pays(trained):
     assert greedy["misranked"] < 0.7
 
 
+@pytest.mark.slow
+def test_a_price_of_leaving_top_p_keeps_it_where_it_changes_nothing(trained, problems, tmp_path):
+    """At digits temperature is near 0, and top-p is what noise makes of it: it would leave out tokens elsewhere."""
+    arguments = replace(
+        SHORT, rounds=30, batch_problems=32, samples=8, top_p_price=3e-4, rest_top_p=0.97, verdict=False
+    )
+    train_on_rewards(world.WorldPolicy(), problems, tmp_path / "heads", arguments, progress=False)
+    priced, free = Heads.from_pretrained(tmp_path / "heads"), Heads.from_pretrained(trained)
+    of_priced, of_free = top_p_by_kind(priced), top_p_by_kind(free)
+    assert of_priced["digit"] > 0.95 > of_free["digit"]
+    assert of_priced["misranked"] < of_priced["digit"] - 0.1, "where it pays, top-p goes on leaving its rest"
+    assert world.value(priced, TEST) > 0.95 * world.best_value(TEST)
+
+
+def top_p_by_kind(heads: Heads) -> dict[str, float]:
+    """Return the mean top-p of ``heads`` at each kind of place."""
+    kinds, top_p = [], []
+    for problem in TEST:
+        kind, hidden, logits, _ = world.place(problem)
+        with torch.no_grad():
+            top_p.append(heads(hidden, logits)[1])
+        kinds.append(kind)
+    kinds, top_p = torch.cat(kinds), torch.cat(top_p)
+    return {name: top_p[kinds == index].mean().item() for index, name in enumerate(world.KINDS)}
+
+
 def test_the_verdict_is_kept_and_says_what_to_use(trained):
     made = json.loads((trained / "training.json").read_text())
     found = made["verdict"]
