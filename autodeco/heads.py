@@ -1,10 +1,12 @@
-"""The two heads of AutoDeco: from a hidden state and its logits to a temperature and a top-p."""
+"""The heads of AutoDeco: from a hidden state and its logits to a temperature and a top-p, and what a prompt asks of
+both."""
 
 import copy
 import hashlib
 import json
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import HEADS_FILE, read_config, read_heads
+from autodeco.export.control_ends import ControlEnds
 from autodeco.export.schema import EXTRA_PLAIN, EXTRA_PROB_STATS, HEAD_WIDTH, STATS_EPSILON, TEMPERATURE_SCALE
 from autodeco.runs.atomic import replacing
 
@@ -61,11 +64,21 @@ class Heads(nn.Module):
     """Temperature and top-p heads; ``prob_stats`` adds four statistics of the distribution to the top-p head's input.
 
     ``hidden`` is the vector that the output matrix multiplies (after the final norm), ``logits`` the raw logits.
-    A head that is switched off predicts 1, which changes nothing.
+    A head that is switched off predicts 1, which changes nothing. With ``control`` there is a control head as well: its
+    level at the state of an answer's first token steers both others over the whole answer.
     """
 
-    def __init__(self, hidden_size: int, prob_stats: bool = True, temperature: bool = True, top_p: bool = True):
+    def __init__(
+        self,
+        hidden_size: int,
+        prob_stats: bool = True,
+        temperature: bool = True,
+        top_p: bool = True,
+        control: ControlEnds | None = None,
+    ):
         super().__init__()
+        if control is not None and not (temperature and top_p):
+            raise InputError("heads: a control head steers both a temperature and a top-p head; one is off")
         if not temperature and not top_p:
             raise InputError("heads: both the temperature and the top-p head are off; keep at least one")
         self.hidden_size = hidden_size
@@ -74,6 +87,8 @@ class Heads(nn.Module):
         self.temp_head = Head(hidden_size, 1 / TEMPERATURE_SCALE) if temperature else None
         width = hidden_size + (EXTRA_PROB_STATS if prob_stats else EXTRA_PLAIN)
         self.top_p_head = Head(width, INITIAL_TOP_P) if top_p else None
+        self.control = control
+        self.control_head = Head(hidden_size, 0.5) if control is not None else None  # level 0 for every state
 
     def temperature(self, hidden: Tensor) -> Tensor:
         """Return the temperature in (0, 2), [...], for ``hidden`` [..., H]."""
@@ -95,8 +110,36 @@ class Heads(nn.Module):
             parts.append(stats.detach().to(dtype))
         return self.top_p_head(torch.cat(parts, dim=-1))
 
+    def level(self, hidden: Tensor) -> Tensor:
+        """Return the level in (-1, 1), [...], that the prompt asks for, at ``hidden`` [..., H] of an answer's first
+        token; 0 asks for nothing, and is all that is read without a control head."""
+        if self.control_head is None or self.control is None:
+            return torch.zeros(hidden.shape[:-1], dtype=torch.float32, device=hidden.device)
+        raw = 2 * self.control_head(hidden.to(self.control_head.mlp[0].weight.dtype)) - 1
+        beyond = (raw.abs() - self.control.dead_zone).clamp(min=0) / (1 - self.control.dead_zone)
+        return torch.sign(raw) * beyond
+
+    def steered(self, temperature: Tensor, top_p: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``temperature`` and ``top_p`` [...] become at ``level`` [...] of the answer: the same, bit for
+        bit, at level 0."""
+        if self.control is None:
+            return temperature, top_p
+        certain, diverse, ends = (-level).clamp(min=0), level.clamp(min=0), self.control
+        return (
+            temperature * (1 - certain * (1 - ends.low_temperature_factor))
+            + diverse * (ends.high_temperature - temperature).clamp(min=0),
+            top_p * (1 - certain * (1 - ends.low_top_p_factor)) + diverse * (ends.high_top_p - top_p).clamp(min=0),
+        )
+
+    def without_control(self) -> "Heads":
+        """Return a copy that has no control head."""
+        heads = copy.deepcopy(self)
+        heads.control = heads.control_head = None
+        return heads
+
     def forward(self, hidden: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (temperature [...], top_p [...]) for ``hidden`` [..., H] and ``logits`` [..., V]."""
+        """Return (temperature [...], top_p [...]), before any steering, for ``hidden`` [..., H] and ``logits``
+        [..., V]."""
         temperature = self.temperature(hidden)
         stats = None
         if self.prob_stats and self.top_p_head is not None:
@@ -106,9 +149,10 @@ class Heads(nn.Module):
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, of all weights: it tells heads from others."""
-        weights = (tensor.cpu().numpy().tobytes() for tensor in self.state_dict().values())
-        return hashlib.sha256(b"".join(weights)).hexdigest()
+        """SHA-256, in hex, of all weights, and of what a control head steers to: it tells heads from others."""
+        weights = [tensor.cpu().numpy().tobytes() for tensor in self.state_dict().values()]
+        ends = b"" if self.control is None else repr(self.control).encode()
+        return hashlib.sha256(b"".join([*weights, ends])).hexdigest()
 
     def moved(self, temperature: float, top_p: float) -> "Heads":
         """Return a copy that predicts more of both everywhere: ``temperature`` and ``top_p`` are added to the arguments
@@ -131,6 +175,8 @@ class Heads(nn.Module):
             "use_enhanced_features": self.prob_stats,
             "hidden_size": self.hidden_size,
         }
+        if self.control is not None:
+            config |= {"enable_control_head": True, "control": asdict(self.control)}
         with replacing(directory / HEADS_FILE) as part:
             part.write_bytes(save({name: tensor.contiguous() for name, tensor in self.state_dict().items()}))
         with replacing(directory / "config.json") as part:
@@ -144,7 +190,8 @@ class Heads(nn.Module):
         that is not a whole and finite set of heads.
         """
         weights = read_heads(path)
-        heads = cls(weights.hidden_size, weights.prob_stats, weights.has_temperature, weights.has_top_p)
+        kinds = weights.has_temperature, weights.has_top_p, weights.control
+        heads = cls(weights.hidden_size, weights.prob_stats, *kinds)
         heads.load_state_dict({name: torch.from_numpy(array) for name, array in weights.tensors.items()})
         heads.base_config = read_config(path)
         return heads

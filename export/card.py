@@ -70,7 +70,7 @@ def model_card(
         "letters": LETTERS,
         "preset": f"{PRESET_FOLDER}/{PRESET}",
         "chats": base.model is not None and "tokenizer.chat_template" in base.model.keys,
-        "kinds": [name for name, here in (("temperature", heads.has_temperature), ("top-p", heads.has_top_p)) if here],
+        "kinds": heads.kinds,
         "weight_type": weight_type,
         "heads": heads,
         "base": base,

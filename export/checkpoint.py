@@ -11,13 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from autodeco.errors import InputError
+from autodeco.export.control_ends import ControlEnds
 from autodeco.export.embedded import heads_inside
 from autodeco.export.gguf_file import read_gguf
 from autodeco.export.head_weights import HeadWeights, check_heads, check_size
 from autodeco.export.heads_in_gguf import heads_of
 from autodeco.export.layout import open_layout
 from autodeco.export.safetensors_file import Entry, parse_json_object, read_array, read_header
-from autodeco.export.schema import HEADS, KEY_VOCAB_SIZE, PARTS, TEMP_HEAD, TOP_P_HEAD, official_name
+from autodeco.export.schema import (
+    CONTROL_HEAD,
+    HEADS,
+    KEY_VOCAB_SIZE,
+    PARTS,
+    TEMP_HEAD,
+    TOP_P_HEAD,
+    official_name,
+)
 
 __all__ = ["HeadWeights", "is_gguf", "read_config", "read_heads"]
 
@@ -28,11 +37,16 @@ INDEX = "model.safetensors.index.json"
 BASE_PREFIX = "llm."
 MAX_CONFIG_BYTES = 100_000_000
 MODEL_TYPE = "autodeco"
-SWITCHES = {TEMP_HEAD: "enable_temperature_head", TOP_P_HEAD: "enable_top_p_head"}
+SWITCHES = {
+    TEMP_HEAD: "enable_temperature_head",
+    TOP_P_HEAD: "enable_top_p_head",
+    CONTROL_HEAD: "enable_control_head",
+}
+CONTROL = "control"
 PROB_STATS = "use_enhanced_features"
 HIDDEN_SIZE = "hidden_size"
 # What config.json says of the heads; everything else in it is about the base model.
-HEAD_KEYS = ("model_type", *SWITCHES.values(), PROB_STATS, HIDDEN_SIZE)
+HEAD_KEYS = ("model_type", *SWITCHES.values(), CONTROL, PROB_STATS, HIDDEN_SIZE)
 UNFINISHED = "its training is unfinished: these are the best heads so far"
 _OFFICIAL = frozenset(official_name(head, part) for head in HEADS for part in PARTS)
 
@@ -161,7 +175,9 @@ def _make(tensors: dict[str, np.ndarray], source: str, claims: dict, hidden_size
     claimed = _claim(claims, HIDDEN_SIZE, int, source)
     if claimed is None and not any(name.startswith(f"{TEMP_HEAD}.") for name in tensors):
         claimed = hidden_size
-    heads = check_heads(tensors, source, claimed, _claim(claims, PROB_STATS, bool, source))
+    steers = any(name.startswith(f"{CONTROL_HEAD}.") for name in tensors)
+    ends = ControlEnds.read(claims[CONTROL], source) if steers and CONTROL in claims else None
+    heads = check_heads(tensors, source, claimed, _claim(claims, PROB_STATS, bool, source), ends)
     named = claims.get("base_model_name_or_path")
     return replace(heads, notes=tuple(notes), base_model=named if isinstance(named, str) else None)
 

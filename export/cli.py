@@ -20,7 +20,7 @@ from autodeco.export.layout import EMBEDDED, MERGED, PLAIN, SIDECAR, Layout, ope
 from autodeco.export.make_base import made_base, own_model
 from autodeco.export.names import output_name
 from autodeco.export.sampling import PRESET, PRESET_FOLDER, Sampling, checked, of_evaluation, stock_file
-from autodeco.export.schema import KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL, VERSION
+from autodeco.export.schema import CONTROL_VERSION, KEY_AUTHOR, KEY_LICENSE, KEY_NAME, KEY_URL
 from autodeco.export.split import split
 from autodeco.export.split_parts import check_parts
 from autodeco.export.writer import check_mergeable, check_output_is_not, write_embedded, write_merged, write_sidecar
@@ -74,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--split", metavar="FILE.gguf", help="take a merged or embedded file apart into the folder given with -o"
     )
-    made.add_argument("--version", action="version", version=f"autodeco-export {__version__}, schema version {VERSION}")
+    made.add_argument(
+        "--version", action="version", version=f"autodeco-export {__version__}, schema version {CONTROL_VERSION}"
+    )
     about = made.add_argument_group("what the file says about itself")
     about.add_argument("--name", help="general.name")
     about.add_argument("--author", help="general.author")
@@ -276,14 +278,19 @@ def _split(args) -> int:
 
 
 def _say_what_was_made(output: Path, args, heads: HeadWeights, base: Layout) -> None:
-    kinds = [name for name, here in (("temperature", heads.has_temperature), ("top-p", heads.has_top_p)) if here]
-    what = f"{' and '.join(kinds)} {'heads' if len(kinds) == 2 else 'head'}, {args.type}"
+    what = f"{named_heads(heads)}, {args.type}"
     say(f"wrote {output} ({_size(output)}): {what}, {'for' if args.layout == SIDECAR else 'with'} {base.base_name}")
     files = [output] if args.layout != SIDECAR else [base.path if base.has_base else "MODEL.gguf", output]
     say("run it in Python:")
     print("  " + one_line(f"autodeco.Llama({', '.join(repr(str(file)) for file in files)})"))
     say("look inside:")
     print("  " + one_line(f"autodeco inspect {shlex.quote(str(output))}"))
+
+
+def named_heads(heads: HeadWeights) -> str:
+    """Which heads are here, in words."""
+    *others, last = heads.kinds
+    return f"{', '.join(others)} and {last} heads" if others else f"{last} head"
 
 
 def _size(path) -> str:

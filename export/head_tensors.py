@@ -1,11 +1,13 @@
 """Head weights as the tensors of a GGUF file."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from autodeco.errors import InputError
 from autodeco.export import gguf_types as types
+from autodeco.export.control_ends import ControlEnds
 from autodeco.export.head_weights import HeadWeights
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES, decode
 from autodeco.export.schema import HEADS, PARTS, TOP_P_EXTRA, TOP_P_HEAD, official_name, tensor_name
@@ -23,13 +25,21 @@ class HeadTensor:
     data: bytes
 
 
-def head_tensors(heads: HeadWeights, weight_type: str) -> list[HeadTensor]:
+class HeadTensors(list[HeadTensor]):
+    """Tensors in the order of a file; ``control`` are the ends of a control head among them, None without one."""
+
+    def __init__(self, tensors: Iterable[HeadTensor] = (), control: ControlEnds | None = None):
+        super().__init__(tensors)
+        self.control = control
+
+
+def head_tensors(heads: HeadWeights, weight_type: str) -> HeadTensors:
     """Encode heads with weights of ``weight_type`` ("f32", "f16", "bf16" or "q8_0") and F32 biases.
 
     Rows that Q8_0 cannot hold become F16. Raises InputError for weights beyond the type (f16 ends at 65504)."""
     if weight_type not in WEIGHT_TYPES:
         raise InputError(f"{weight_type}: not a type of heads; choose one of {', '.join(WEIGHT_TYPES)}")
-    tensors = []
+    tensors = HeadTensors(control=heads.control)
     for head in HEADS:
         for part in PARTS:
             array = heads.tensors.get(official_name(head, part))

@@ -6,11 +6,14 @@ import numpy as np
 
 from autodeco.errors import InputError
 from autodeco.export import gguf_types as types
+from autodeco.export.control_ends import END_KEYS, ControlEnds
 from autodeco.export.gguf_file import GgufFile
 from autodeco.export.head_weights import HeadWeights, check_heads, check_size
 from autodeco.export.schema import (
     BASE_GGUF,
     BASE_TAIL,
+    CONTROL_HEAD,
+    CONTROL_VERSION,
     HEADS,
     KEY_EMBEDDING_LENGTH,
     KEY_PROB_STATS,
@@ -28,6 +31,7 @@ from autodeco.export.schema import (
 
 WEIGHT_TYPES = {"f32": types.F32, "f16": types.F16, "bf16": types.BF16, "q8_0": types.Q8_0}
 _NAMES = {tensor_name(head, part): official_name(head, part) for head in HEADS for part in PARTS}
+_CONTROL_NAMES = {tensor_name(CONTROL_HEAD, part) for part in PARTS}
 
 
 def head_tensor_names(gguf: GgufFile) -> list[str]:
@@ -51,7 +55,18 @@ def heads_of(gguf: GgufFile) -> HeadWeights:
         arrays[first] = np.concatenate([arrays[first], extra], axis=1)
     prob_stats = gguf.boolean(KEY_PROB_STATS) if extra is not None else None
     tensors = {_NAMES[name]: array for name, array in arrays.items()}
-    return check_heads(tensors, gguf.path, gguf.u32(KEY_EMBEDDING_LENGTH), prob_stats)
+    return check_heads(tensors, gguf.path, gguf.u32(KEY_EMBEDDING_LENGTH), prob_stats, control_ends_of(gguf))
+
+
+def control_ends_of(gguf: GgufFile) -> ControlEnds | None:
+    """What the control head in a GGUF steers to, None without one; raises InputError for a number that is missing, or
+    out of its range."""
+    if gguf.u32(KEY_VERSION) != CONTROL_VERSION:
+        return None
+    given = {name: gguf.f32(key) for name, key in END_KEYS.items()}
+    if missing := [END_KEYS[name] for name, value in given.items() if value is None]:
+        raise InputError(f"{gguf.path}: the key {missing[0]} is missing; export the heads again")
+    return ControlEnds.read(given, gguf.path)
 
 
 def check_schema(gguf: GgufFile) -> None:
@@ -61,15 +76,19 @@ def check_schema(gguf: GgufFile) -> None:
         raise InputError(
             f"{gguf.path}: holds no AutoDeco heads ({KEY_VERSION} is missing); give a file that autodeco-export wrote"
         )
-    if version != VERSION:
-        raise InputError(f"{gguf.path}: schema version {version}, this program reads {VERSION}; update autodeco")
+    if version not in (VERSION, CONTROL_VERSION):
+        raise InputError(
+            f"{gguf.path}: schema version {version}, this program reads {VERSION} and {CONTROL_VERSION}; "
+            "update autodeco"
+        )
     scale = gguf.f32(KEY_TEMPERATURE_SCALE)
     if scale != TEMPERATURE_SCALE:
         raise InputError(f"{gguf.path}: {KEY_TEMPERATURE_SCALE} is {scale}, only {TEMPERATURE_SCALE} is known")
-    known = {*_NAMES, TOP_P_EXTRA} | ({BASE_GGUF, BASE_TAIL} if BASE_GGUF in gguf.tensors else set())
+    of_version = _NAMES if version == CONTROL_VERSION else _NAMES.keys() - _CONTROL_NAMES
+    known = {*of_version, TOP_P_EXTRA} | ({BASE_GGUF, BASE_TAIL} if BASE_GGUF in gguf.tensors else set())
     for name in gguf.tensors:
         if name.startswith(TENSOR_PREFIX) and name not in known:
-            raise InputError(f"{gguf.path}: the tensor {name!r} is not in schema version {VERSION}; update autodeco")
+            raise InputError(f"{gguf.path}: the tensor {name!r} is not in schema version {version}; update autodeco")
 
 
 def _read(gguf: GgufFile, name: str) -> np.ndarray:

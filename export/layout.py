@@ -9,10 +9,11 @@ from pathlib import Path
 
 from autodeco.errors import InputError
 from autodeco.export import gguf_types as types
+from autodeco.export.control_ends import ControlEnds
 from autodeco.export.embedded import heads_inside, own_file
 from autodeco.export.fingerprint import fingerprint
 from autodeco.export.gguf_file import GgufFile, padded, read_gguf
-from autodeco.export.heads_in_gguf import WEIGHT_TYPES, check_schema, head_tensor_names
+from autodeco.export.heads_in_gguf import WEIGHT_TYPES, check_schema, control_ends_of, head_tensor_names
 from autodeco.export.language_models import check_language_model
 from autodeco.export.schema import (
     ADAPTER_TYPE,
@@ -54,7 +55,8 @@ class Layout:
     ``embedding_length`` and ``vocab_size`` are those of the model, or of the one the heads are for;
     ``named_fingerprint`` is that of the model which the heads name (empty in a plain file); ``split_count`` is above 1
     for one part of a split model. ``gguf`` is the file's header, ``model`` that of the model in it (None in a sidecar),
-    ``heads`` that of the GGUF with the heads (None in a plain file).
+    ``heads`` that of the GGUF with the heads (None in a plain file). ``control`` are the ends of the control head (None
+    without one).
 
     Reading a header takes a walk along the vocabulary: open a file once and pass this on."""
 
@@ -74,6 +76,7 @@ class Layout:
     model: GgufFile | None = field(repr=False, compare=False)
     heads: GgufFile | None = field(default=None, repr=False, compare=False)
     split_count: int = 1
+    control: ControlEnds | None = None
 
     @property
     def has_base(self) -> bool:
@@ -189,7 +192,9 @@ def _with_heads(gguf: GgufFile, model: GgufFile | None) -> Layout:
         mine = {tensor_name(head, part) for part in PARTS} | ({TOP_P_EXTRA} if head == TOP_P_HEAD else set())
         if mine & present and not mine <= present:
             raise InputError(f"{gguf.path}: {sorted(mine - present)[0]} is missing; export the heads again")
-    has_top_p = TOP_P_EXTRA in present
+    has_top_p, control = TOP_P_EXTRA in present, control_ends_of(gguf)
+    if control is not None and not {tensor_name(head, "0.weight") for head in HEADS} <= present:
+        raise InputError(f"{gguf.path}: a file with a control head has all three heads; export the heads again")
     if has_top_p and prob_stats is None:
         raise InputError(f"{gguf.path}: {KEY_PROB_STATS} is missing; export the heads again")
     for name in sorted(present):
@@ -210,6 +215,7 @@ def _with_heads(gguf: GgufFile, model: GgufFile | None) -> Layout:
         gguf=gguf,
         model=model,
         heads=gguf,
+        control=control,
     )
 
 

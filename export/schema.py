@@ -1,6 +1,7 @@
-"""Keys and tensor names of heads in GGUF files, schema version 1 (docs/export.md), and the numbers of the method."""
+"""Keys and tensor names of heads in GGUF files (docs/export.md), and the numbers of the method."""
 
-VERSION = 1
+# A file has the second version if and only if it has a control head.
+VERSION, CONTROL_VERSION = 1, 2
 
 # The hidden layer of both heads and the scale of the temperature head are fixed by the method (arXiv 2510.26697, 3.1).
 # The C++ has these numbers in cpp_ext/src/method.h.
@@ -25,6 +26,7 @@ KEY_BASE_FINGERPRINT = "autodeco.base_model.fingerprint"
 KEY_BASE_FILE_SIZE = "autodeco.base_model.file_size"  # merged only
 KEY_PADDING = "autodeco.padding"  # merged only
 KEY_PREFIX = "autodeco."
+CONTROL_PREFIX = "autodeco.control."  # before the names of ``control_ends.ControlEnds``
 KEY_HEADS = "autodeco.heads"  # embedded only, as the next two
 ADDED_PREFIX = "autodeco.added."  # before a key that the model's own file does not have
 REPLACED_PREFIX = "autodeco.replaced."  # before a key that has another value there: this one
@@ -74,7 +76,8 @@ TENSOR_PREFIX = "autodeco."
 
 TEMP_HEAD = "temp_head"
 TOP_P_HEAD = "top_p_head"
-HEADS = (TEMP_HEAD, TOP_P_HEAD)
+CONTROL_HEAD = "control_head"
+HEADS = (TEMP_HEAD, TOP_P_HEAD, CONTROL_HEAD)
 TOP_P_EXTRA = "autodeco.top_p_head.0.extra.weight"
 PARTS = ("0.weight", "0.bias", "2.weight", "2.bias")
 

@@ -8,7 +8,7 @@ from autodeco.export.copy_range import copy_range
 from autodeco.export.embedded import write_own_file
 from autodeco.export.evaluation import evaluation_of
 from autodeco.export.gguf_file import padded
-from autodeco.export.head_tensors import HeadTensor
+from autodeco.export.head_tensors import HeadTensor, HeadTensors
 from autodeco.export.heads_in_gguf import head_tensor_names
 from autodeco.export.layout import EMBEDDED, Layout, open_layout
 from autodeco.export.progress import growth_bar
@@ -64,10 +64,13 @@ def _embedded_sidecar(layout: Layout) -> bytes:
 
 def _write_merged_heads(layout: Layout, output: Path) -> None:
     outer, inner = layout.gguf, layout.model
-    tensors = [
-        HeadTensor(name, outer.tensors[name].shape, outer.tensors[name].kind, outer.read_tensor(name))
-        for name in head_tensor_names(outer)
-    ]
+    tensors = HeadTensors(
+        (
+            HeadTensor(name, outer.tensors[name].shape, outer.tensors[name].kind, outer.read_tensor(name))
+            for name in head_tensor_names(outer)
+        ),
+        layout.control,
+    )
     description = {
         key: outer.get(key)
         for key in DESCRIPTION_KEYS

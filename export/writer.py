@@ -13,11 +13,12 @@ from pathlib import Path
 from autodeco.errors import InputError
 from autodeco.export import gguf_encode as encode
 from autodeco.export import gguf_types as types
+from autodeco.export.control_ends import END_KEYS, ControlEnds
 from autodeco.export.copy_range import copy_range
 from autodeco.export.embedded import WORD, as_words, own_file, raw_key, renamed
 from autodeco.export.evaluation import Evaluation, encoded
 from autodeco.export.gguf_file import DEFAULT_ALIGNMENT, GgufFile, TensorInfo, padded, read_gguf
-from autodeco.export.head_tensors import HeadTensor
+from autodeco.export.head_tensors import HeadTensor, HeadTensors
 from autodeco.export.layout import Layout
 from autodeco.export.progress import growth_bar
 from autodeco.export.sampling import Sampling
@@ -26,6 +27,8 @@ from autodeco.export.schema import (
     ADDED_PREFIX,
     BASE_GGUF,
     BASE_TAIL,
+    CONTROL_HEAD,
+    CONTROL_VERSION,
     EXTRA_PROB_STATS,
     GENERAL_TYPE,
     KEY_ADAPTER_TYPE,
@@ -48,6 +51,7 @@ from autodeco.export.schema import (
     TEMPERATURE_SCALE,
     TOP_P_EXTRA,
     VERSION,
+    tensor_name,
 )
 from autodeco.runs.atomic import replacing
 
@@ -188,8 +192,10 @@ def check_output_is_not(path: str | os.PathLike, output: str | os.PathLike) -> N
 
 def _head_keys(tensors: list[HeadTensor], base: Layout) -> list[bytes]:
     extra = [tensor.shape[0] for tensor in tensors if tensor.name == TOP_P_EXTRA]
+    control = _control(tensors)
+    ends = {} if control is None else {key: getattr(control, name) for name, key in END_KEYS.items()}
     return [
-        encode.key_value(KEY_VERSION, types.UINT32, VERSION),
+        encode.key_value(KEY_VERSION, types.UINT32, VERSION if control is None else CONTROL_VERSION),
         encode.key_value(KEY_EMBEDDING_LENGTH, types.UINT32, base.embedding_length),
         encode.key_value(KEY_VOCAB_SIZE, types.UINT32, base.vocab_size),
         encode.key_value(KEY_TEMPERATURE_SCALE, types.FLOAT32, TEMPERATURE_SCALE),
@@ -198,7 +204,16 @@ def _head_keys(tensors: list[HeadTensor], base: Layout) -> list[bytes]:
         encode.key_value(
             KEY_BASE_FINGERPRINT, types.STRING, base.model_fingerprint if base.has_base else base.base_fingerprint
         ),
+        *(encode.key_value(key, types.FLOAT32, value) for key, value in ends.items()),
     ]
+
+
+def _control(tensors: list[HeadTensor]) -> ControlEnds | None:
+    """The ends of the control head among ``tensors``; raises ValueError if it lacks them."""
+    control = tensors.control if isinstance(tensors, HeadTensors) else None
+    if any(tensor.name == tensor_name(CONTROL_HEAD, "0.weight") for tensor in tensors) != (control is not None):
+        raise ValueError("a control head and its ends are written together")
+    return control
 
 
 def _given(description: dict[str, str] | None, sampling: Sampling | None) -> dict[str, bytes]:

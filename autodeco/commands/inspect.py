@@ -64,6 +64,7 @@ def _lines(file: Path, layout) -> list[tuple[str, object]]:
     lines += [
         ("temperature head", "yes" if layout.has_temperature else "no"),
         ("top-p head", f"yes, {statistics} probability statistics" if layout.has_top_p else "no"),
+        *_control_lines(layout.control),
         ("base model", layout.base_name),
         ("base fingerprint", layout.base_fingerprint),
     ]
@@ -76,6 +77,17 @@ def _lines(file: Path, layout) -> list[tuple[str, object]]:
     if evaluation := evaluation_of(layout.heads):
         lines += in_words(evaluation, layout.base_fingerprint)
     return lines
+
+
+def _control_lines(control) -> list[tuple[str, object]]:
+    """What a control head does, if there is one."""
+    if control is None:
+        return []
+    return [
+        ("control head", f"yes, levels up to {control.dead_zone:g} count as none"),
+        ("at level -1", f"T x {control.low_temperature_factor:g}, P x {control.low_top_p_factor:g}"),
+        ("at level 1", f"T {control.high_temperature:g}, P {control.high_top_p:g}, or more"),
+    ]
 
 
 def _static_setting(gguf) -> str | None:

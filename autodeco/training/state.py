@@ -206,6 +206,11 @@ class TrainingState:
         if init is None:
             return Heads(model.hidden_size, arguments.prob_stats, arguments.temperature, arguments.top_p)
         heads = Heads.from_pretrained(init)
+        if heads.control is not None:
+            raise InputError(
+                f"{init}: has a control head, which would stay behind; begin with heads that have none, and have what "
+                "comes out follow commands again with autodeco control"
+            )
         for what, found, wanted in (
             ("hidden size", heads.hidden_size, model.hidden_size),
             ("vocabulary", heads.base_config.get("vocab_size", model.vocab_size), model.vocab_size),

@@ -242,8 +242,8 @@ def patched(path, old: bytes, new: bytes, count=1):
 SIDECAR_LIES = {
     "a later schema": (
         u32("autodeco.version", 1),
-        u32("autodeco.version", 2),
-        "schema version 2, this program reads 1",
+        u32("autodeco.version", 3),
+        "schema version 3, this program reads 1 and 2",
     ),
     "another width": (
         u32("autodeco.embedding_length", 64),

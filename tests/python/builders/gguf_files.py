@@ -69,11 +69,12 @@ def model(hidden=64, vocab=1000, alignment=32, pad_last=True, tail=b"", name="Ti
     return gguf(keys, tensors, data, alignment=alignment)
 
 
-def head_arrays(hidden=64, extra=5, temperature=True, top_p=True, seed=1) -> dict[str, np.ndarray]:
+def head_arrays(hidden=64, extra=5, temperature=True, top_p=True, seed=1, control=False) -> dict[str, np.ndarray]:
     """Random heads in the official names."""
     random = np.random.default_rng(seed)
     shapes = {}
-    for head, columns, wanted in (("temp_head", hidden, temperature), ("top_p_head", hidden + extra, top_p)):
+    heads = ("temp_head", hidden, temperature), ("top_p_head", hidden + extra, top_p), ("control_head", hidden, control)
+    for head, columns, wanted in heads:
         if wanted:
             shapes |= {
                 f"{head}.mlp.0.weight": (256, columns),
