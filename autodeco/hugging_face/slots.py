@@ -44,7 +44,8 @@ class Slots:
     ``logits`` maps hidden states [n, H] to logits [n, V] float32. An answer ends with a token of ``ends`` [k] or after
     ``max_tokens``. Its states go to ``kept``, if given. Random numbers depend on ``seed``, the prompt's number
     in ``numbers`` (by default its index), and the indices of the answer among its n and of the token. ``blur`` is the
-    scale of logistic noise on the logit of each token's top-p; what is told of the top-p is without it.
+    scale of logistic noise on the logit of each token's top-p; what is told of the top-p is without it. What a control
+    head reads at a prompt's end steers the whole answer, and what is told of temperature and top-p is steered.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Slots:
         self._count = torch.zeros(rows, dtype=torch.long, device=device)
         self._running = torch.zeros(rows, dtype=torch.bool, device=device)
         self._last = torch.zeros(rows, dtype=torch.long, device=device)
+        self._level = torch.zeros(rows, device=device)  # of each answer, as its first state says
         self._tokens = torch.zeros(rows, width, dtype=torch.int32, device=device)
         self._predicted = [torch.zeros(rows, width, device=device) for _ in range(3)]  # T, P, top probability
         self._states = [] if kept is None else [decoder.hidden.new_empty(rows, width, decoder.hidden.shape[1])]
@@ -115,7 +117,7 @@ class Slots:
         rows = self._size
         hidden, count = self._decoder.hidden[:rows], self._count[:rows]
         logits = self._logits(hidden)
-        temperature, top_p, known = predict(self._heads, hidden, logits)
+        temperature, top_p, known = predict(self._heads, hidden, logits, self._level[:rows])
         self._counters[:rows, 2] = count
         drawn_with = self._blurred(top_p, self._counters[:rows]) if self._blur else top_p
         tokens = draw(logits, known.largest, temperature, drawn_with, self._seed, self._counters[:rows])
@@ -185,6 +187,9 @@ class Slots:
             )
             self._decoder.admit(at, self._prefilled, owners)
             self._counters.index_copy_(0, at, torch.stack(counters, -1).int())
+            if isinstance(self._heads, Heads) and self._heads.control is not None:
+                first = self._decoder.hidden.index_select(0, at).float()
+                self._level.index_copy_(0, at, self._heads.level(first))
             self._count.index_fill_(0, at, 0)
             self._running.index_fill_(0, at, True)
 
@@ -216,7 +221,7 @@ class Slots:
             return
         sources, targets = self._sent(np.stack([sources, targets]))
         self._decoder.move(sources, targets)
-        per_row = (self._counters, self._count, self._running, self._last, self._tokens)
+        per_row = (self._counters, self._count, self._running, self._last, self._level, self._tokens)
         for tensor in (*per_row, *self._predicted, *self._states):
             tensor.index_copy_(0, targets, tensor.index_select(0, sources))
 
@@ -248,12 +253,14 @@ class Slots:
         return event
 
 
-def predict(heads: Predictor, hidden: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Statistics]:
-    """Return (temperature [n], top-p [n], statistics) of ``heads`` for ``hidden`` [n, H] and ``logits`` [n, V]."""
+def predict(heads: Predictor, hidden: Tensor, logits: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Statistics]:
+    """Return (temperature [n], top-p [n], statistics) of ``heads`` for ``hidden`` [n, H] and ``logits`` [n, V] of
+    answers of ``level`` [n]."""
     hidden = hidden.float()
     if isinstance(heads, Heads):
         temperature = heads.temperature(hidden)
         known = statistics(logits, temperature)
-        return temperature, heads.top_p(hidden, temperature, known.features), known
+        top_p = heads.top_p(hidden, temperature, known.features)
+        return *heads.steered(temperature, top_p, level), known
     temperature, top_p = heads(hidden, logits)
     return temperature, top_p, statistics(logits, temperature)

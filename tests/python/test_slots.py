@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 from autodeco import Heads  # noqa: E402
+from autodeco.export.control_ends import ControlEnds  # noqa: E402
 from autodeco.hugging_face import kept_states, slots  # noqa: E402
 from autodeco.hugging_face.decoder import Decoder  # noqa: E402
 from autodeco.hugging_face.drawing import draw  # noqa: E402
@@ -28,6 +29,17 @@ def heads():
     with torch.no_grad():
         for parameter in heads.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)) * 0.2)
+    return heads
+
+
+@pytest.fixture(scope="module")
+def steering():
+    """The same with a control head, which reads other levels at other prompts."""
+    heads = Heads(64, control=ControlEnds(dead_zone=0.1))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in heads.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
     return heads
 
 
@@ -84,7 +96,9 @@ def test_seeds_prompts_and_samples_differ(model, heads):
     assert len({answer.tokens.tobytes() for answers in (one, other) for answer in answers.values()}) > 8
 
 
-def test_what_is_kept_is_what_was_seen(model, heads):
+@pytest.mark.parametrize("kind", ["heads", "steering"])
+def test_what_is_kept_is_what_was_seen(model, kind, request):
+    heads = request.getfixturevalue(kind)
     kept = KeptStates(64, torch.float64, "cpu")
     answers = drawn(model, heads, rows=5, kept=kept)
     assert len(kept) == sum(len(answer.tokens) for answer in answers.values())
@@ -95,7 +109,8 @@ def test_what_is_kept_is_what_was_seen(model, heads):
         torch.testing.assert_close(hidden, seen, rtol=0, atol=1e-9)
         logits = logits_of(model)(seen)
         with torch.no_grad():
-            temperature, top_p = heads(seen.float(), logits)
+            level = heads.level(seen[:1].float())
+            temperature, top_p = heads.steered(*heads(seen.float(), logits), level)
         np.testing.assert_allclose(answer.temperature, temperature, rtol=1e-5)
         np.testing.assert_allclose(answer.top_p, top_p, rtol=1e-5)
         np.testing.assert_allclose(answer.top_probability, logits.softmax(-1).amax(-1), rtol=1e-5)
@@ -103,6 +118,23 @@ def test_what_is_kept_is_what_was_seen(model, heads):
         counters = torch.stack([torch.full_like(steps, prompt), torch.full_like(steps, sample), steps], -1).int()
         tokens = draw(logits, logits.amax(-1), temperature, top_p, 3, counters)
         assert tokens.tolist() == answer.tokens.tolist()
+
+
+def test_the_level_of_an_answer_is_that_of_its_prompt(model, steering):
+    """Whatever rows an answer is in, and moves to."""
+    levels = []
+    for prompt in PROMPTS:
+        state = whole(model, list(prompt))[-1].float()
+        levels.append(steering.level(state).item())
+    assert len({np.sign(level) for level in levels}) > 1
+    plain = drawn(model, steering.without_control(), prompts=PROMPTS)
+    for rows in (3, 64):
+        for index, answer in drawn(model, steering, rows).items():
+            first, level = plain[index], torch.tensor(levels[index // SAMPLES])
+            told = torch.tensor(first.temperature[0]), torch.tensor(first.top_p[0])
+            steered = steering.steered(*told, level)
+            assert answer.temperature[0] == pytest.approx(float(steered[0]), rel=1e-4)
+            assert answer.top_p[0] == pytest.approx(float(steered[1]), rel=1e-4)
 
 
 def test_states_are_numbered_through_pages(monkeypatch):
