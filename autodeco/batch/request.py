@@ -59,7 +59,10 @@ AS_THE_MODEL_SAYS = Sampling()
 
 @dataclass(frozen=True)
 class Request:
-    """One answer that is wanted: ``prompt`` holds token ids; ``index`` and ``sample`` say to the caller which it is."""
+    """One answer that is wanted: ``prompt`` holds token ids; ``index`` and ``sample`` say to the caller which it is.
+
+    ``of`` names the set of heads that it is drawn with, where there are several (``autodeco.batch.shared``).
+    """
 
     prompt: tuple[int, ...]
     sampling: Sampling
@@ -68,6 +71,7 @@ class Request:
     stop: tuple[str, ...] = ()
     index: int = 0
     sample: int = 0
+    of: str = ""
 
 
 def requests(
@@ -142,6 +146,7 @@ def seed_of(seed: int, *key: int) -> int:
 
 def check_requests(wanted: Sequence[Request], llm: llama_cpp.Llama, heads: native.Heads | None) -> None:
     """Raise InputError for the first request that ``llm`` cannot answer."""
+    known = None  # the prompt that was looked through last: many requests in a row have it
     for request in wanted:
         where = f"prompt {request.index}"
         if not request.prompt:
@@ -149,8 +154,9 @@ def check_requests(wanted: Sequence[Request], llm: llama_cpp.Llama, heads: nativ
         checked("max_tokens", request.max_tokens, int, 1)
         if not all(isinstance(stop, str) and stop for stop in request.stop):
             raise InputError(f"stop {list(request.stop)!r}: must be texts that are not empty")
-        if not 0 <= min(request.prompt) <= max(request.prompt) < llm.n_vocab():
+        if request.prompt is not known and not 0 <= min(request.prompt) <= max(request.prompt) < llm.n_vocab():
             raise InputError(f"{where}: holds a token id outside the vocabulary of {llm.n_vocab()}")
+        known = request.prompt
         if len(request.prompt) >= llm.n_ctx():
             raise InputError(
                 f"{where}: has {len(request.prompt)} tokens and fills the context of {llm.n_ctx()}; raise n_ctx"

@@ -8,7 +8,7 @@ from what the other has computed.
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, groupby
@@ -38,13 +38,13 @@ PARTS = 2  # of a step's rows for each thread, so that none waits long for one w
 def answer(
     llm: llama_cpp.Llama,
     wanted: Sequence[Request],
-    heads: native.Heads | None,
+    heads: native.Heads | Mapping[str, native.Heads] | None,
     slots: int,
     seen: Seen | None = None,
     contexts: int | None = None,
 ) -> Iterator[Answer]:
     """Yield an answer to each request as it finishes, from ``slots`` sequences at a time; requests of one prompt should
-    follow each other.
+    follow each other. ``heads`` are those of all, or several sets by the names that requests are ``of``.
 
     The ``decoding`` of these answers knows no nucleus (0) and no probability (NaN). The slots are of ``contexts`` that
     take turns: two where the model runs on a GPU and prompts and slots are many, more where the slots are more than
@@ -55,16 +55,23 @@ def answer(
     checked("slots", slots, int, 1)
     if contexts is not None:
         checked("contexts", contexts, int, 1, slots)
-    check_requests(wanted, llm, heads)
+    sets = heads if isinstance(heads, Mapping) else {} if heads is None else dict.fromkeys(_names(wanted), heads)
+    for name in _names(wanted):
+        check_requests([request for request in wanted if request.of == name], llm, sets.get(name))
     if any(request.sampling.top_k or request.sampling.min_p for request in wanted):
         raise InputError("answers with a top-k or min-p cannot share what they begin with")
-    return _answers(llm, wanted, heads, min(slots, len(wanted)), seen, contexts)
+    return _answers(llm, wanted, sets, min(slots, len(wanted)), seen, contexts)
+
+
+def _names(wanted: Sequence[Request]) -> list[str]:
+    """The sets of heads that ``wanted`` are of."""
+    return list(dict.fromkeys(request.of for request in wanted))
 
 
 def _answers(
     llm: llama_cpp.Llama,
     wanted: list[Request],
-    heads: native.Heads | None,
+    heads: Mapping[str, native.Heads],
     slots: int,
     seen: Seen | None,
     contexts: int | None,
@@ -119,7 +126,7 @@ def _draw_part(
     hidden: np.ndarray,
     logits: Future[np.ndarray],
     part: slice,
-    heads: native.Heads | None,
+    heads: Mapping[str, native.Heads],
 ) -> list[Drawn]:
     return draw_rows(groups[part], hidden[part], logits.result()[part], heads)
 
@@ -139,7 +146,7 @@ class _Lane:
     def is_busy(self) -> bool:
         return bool(self._active or self._waiting)
 
-    def begin_step(self, heads: native.Heads | None, pool: ThreadPoolExecutor, parts: int) -> None:
+    def begin_step(self, heads: Mapping[str, native.Heads], pool: ThreadPoolExecutor, parts: int) -> None:
         """Compute the next states of the active slots, and let ``pool`` draw from them in ``parts``."""
         self._admit()
         if not self._active:

@@ -1,5 +1,7 @@
 """Draws of many answers from the same rows of logits, by settings, heads or rules."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from autodeco import native
@@ -34,13 +36,15 @@ class Draws(PartialAnswer):
 
 
 def draw_rows(
-    groups: list[list[Draws]], hidden: np.ndarray, logits: np.ndarray, heads: native.Heads | None
+    groups: list[list[Draws]], hidden: np.ndarray, logits: np.ndarray, heads: Mapping[str, native.Heads]
 ) -> list[Drawn]:
-    """The next row of each answer of each group, in order; ``hidden`` [n, H] and ``logits`` [n, V] are the groups'.
+    """The next row of each answer of each group, in order; ``hidden`` [n, H] and ``logits`` [n, V] are the groups', and
+    ``heads`` the sets that requests are of, by name.
 
     Groups share nothing, so that threads can draw for some of them each."""
     drawn: list[Drawn] = []
-    asked, places = [], []  # what is left to settings and heads, and where it stands among the drawn
+    # what is left to settings and heads, and where it stands among the drawn, by the set of heads
+    asked: dict[str, tuple[list, list[int]]] = {}
     for i, group in enumerate(groups):
         row = Row(logits[i])
         for drawing in group:
@@ -51,11 +55,12 @@ def draw_rows(
                     drawn.append((choice, np.nan, np.nan, 0, np.nan))
                     continue
                 setting = (*choice, False, False)
-            asked.append((i, *setting, drawing.random.random(), drawing.noise()))
+            rows, places = asked.setdefault(drawing.request.of, ([], []))
+            rows.append((i, *setting, drawing.random.random(), drawing.noise()))
             places.append(len(drawn))
             drawn.append((0, 0.0, 0.0, 0, np.nan))
-    if asked:
-        found = native.draw_from_rows(heads, hidden, logits, *zip(*asked, strict=True))
+    for name, (rows, places) in asked.items():
+        found = native.draw_from_rows(heads.get(name), hidden, logits, *zip(*rows, strict=True))
         for place, *values in zip(places, *(values.tolist() for values in found), strict=True):
             drawn[place] = (*values, 0, np.nan)
     return drawn

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autodeco.errors import InputError
 from autodeco.evaluation.settings import DIAGNOSTICS, RULES, Settings
 from autodeco.servers.settings import ServerSettings
+from autodeco.settings.durations import parse_duration
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Machine, Processes
 from autodeco.settings.options import Options, chosen_options, option
@@ -47,6 +49,9 @@ class Files(Options):
     training: int = option(1000, "of them for each task", least=1)
     output: Path = option(Path("evaluations"), "folder of all runs", short="-o")
     context: int = option(2048, "tokens of prompt and answer", least=2)
+    time: str | None = option(
+        None, "draw no longer, and report the tasks that are whole by then; the same command goes on", metavar="30m"
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
     from autodeco.evaluation.tasks import Task, parse_specs, read_questions, write_training
     from autodeco.evaluation.verdict import verdicts
 
+    began = time.monotonic()
     values = given_values(args, Files, Settings, Machine, Processes, ServerSettings)
     if isinstance(one := values.get("heads"), str):  # as a file of settings may say it
         values["heads"] = [one]
@@ -69,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
     kinds = (Files, Machine, Processes, ServerSettings)
     files, machine, processes, servers = (chosen_options(kind, values) for kind in kinds)
     settings = chosen_options(Settings, values | {"tasks": tuple(parse_specs(list(files.tasks)))})
+    until = None if files.time is None else began + parse_duration("time", files.time)
     heads = _sets(files)
     excluded = read_questions(files.trained_on)
     training = files.training if files.training_problems else 0
@@ -84,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
             raise InputError("servers draw with the heads that they were started with: give one set with --heads")
         settings = replace(settings, without=tuple(dict.fromkeys((*settings.without, *RULES))))
         say("servers give no logits: the rules that draw from them, and the diagnostics, are left out")
-    figures, written = _evaluate(files, heads, settings, machine, processes, servers, tasks, excluded)
+    figures, written = _evaluate(files, heads, settings, machine, processes, servers, tasks, excluded, until)
     show(figures)
     for line in verdicts(figures):
         print(line)
@@ -112,6 +119,7 @@ def _evaluate(
     servers: ServerSettings,
     tasks: list,
     excluded: "TrainedOn",
+    until: float | None,
 ) -> tuple[dict, list[Path]]:
     """Return the figures, and the files of the report that were written of them."""
     from autodeco.data.scoring import given_up
@@ -130,12 +138,17 @@ def _evaluate(
     if servers.urls:
         description["drawn_at"] = "servers"
     with contextlib.ExitStack() as stack:
-        source = _source(files, list(heads.values()), settings, machine.opening, processes, servers, stack)
-        sources = {name: source.beside(file) if i else source for i, (name, file) in enumerate(heads.items())}
-        runner = Runner(source.llm, settings, files.output / ANSWERS, description, sources or source)
+        source = _source(files, heads, settings, machine.opening, processes, servers, stack)
+        runner = Runner(source.llm, settings, files.output / ANSWERS, description, source)
         runner.check(tasks)
         folder = claim(files.output, description)
-        passes = runner.run(tasks)
+        passes = runner.run(tasks, until)
+    whole = {of_task.task.spec.name for of_task in passes}
+    unfinished = [task.spec.name for task in tasks if task.spec.name not in whole]
+    if not passes:
+        raise InputError(f"no task is whole after {files.time}: nothing to report; the same command goes on")
+    if unfinished:
+        say(f"not whole after {files.time}, and left out: {', '.join(unfinished)}; the same command goes on")
     if runner.given_up:
         say(given_up(runner.given_up))
     of_tasks = [task_figures(of_task, settings) for of_task in passes]
@@ -148,6 +161,7 @@ def _evaluate(
     figures = {
         **provenance(),
         "settings": description,
+        **({"unfinished": unfinished} if unfinished else {}),
         "tasks": of_tasks,
         "together": together(passes, of_tasks, settings),
     }
@@ -158,34 +172,38 @@ def _evaluate(
 
 def _source(
     files: Files,
-    sets: list[Path],
+    sets: dict[str, Path],
     settings: Settings,
     opening: dict[str, Any],
     processes: Processes,
     servers: ServerSettings,
     stack: contextlib.ExitStack,
 ) -> "Source":
-    """What draws the answers, those of heads with the first of ``sets``, until ``stack`` ends it."""
+    """What draws the answers, until ``stack`` ends it."""
     from autodeco import native
     from autodeco.base.opening import open_vocabulary
     from autodeco.evaluation.drawing import AtServers, Here, InProcesses, begin
+    from autodeco.evaluation.head_sets import ALONE
     from autodeco.llama.opening import open_llama
     from autodeco.runs.workers import Workers
 
-    heads, *others = sets or [None]
     if servers.urls:
         from autodeco.servers.drawing import Servers
 
+        heads = sets.get(ALONE)
         llm = open_vocabulary(files.model)
-        source = AtServers(Servers(servers, llm, heads), llm, native.load_heads(heads) if heads else None)
-    elif processes == Processes():
-        source = Here(open_llama(files.model, heads, n_ctx=files.context, **opening), settings.slots)
-    else:
-        # half of the machine's cores in all, as one process has
-        threads = max(1, (os.cpu_count() or 1) // 2 // processes.processes)
-        opening = {name: threads if value is None else value for name, value in opening.items()}
-        given = (files.model, heads, settings.slots, {"n_ctx": files.context, **opening}, others)
-        workers = stack.enter_context(Workers(processes.processes, processes.gpus, begin, *given))
-        source = InProcesses(files.model, heads, files.context, workers)
+        stack.callback(llm.close)
+        return AtServers(Servers(servers, llm, heads), llm, native.load_heads(heads) if heads else None)
+    if processes == Processes():
+        first, *others = sets or [ALONE]
+        llm = open_llama(files.model, sets.get(first), n_ctx=files.context, **opening)
+        stack.callback(llm.close)
+        return Here(llm, settings.slots, first, {name: sets[name] for name in others})
+    # half of the machine's cores in all, as one process has
+    threads = max(1, (os.cpu_count() or 1) // 2 // processes.processes)
+    opening = {name: threads if value is None else value for name, value in opening.items()}
+    given = (files.model, sets, settings.slots, {"n_ctx": files.context, **opening})
+    workers = stack.enter_context(Workers(processes.processes, processes.gpus, begin, *given))
+    source = InProcesses(files.model, sets, files.context, workers)
     stack.callback(source.llm.close)
     return source

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autodeco import batch
 from autodeco.base.token_bytes import TokenBytes
 from autodeco.batch import Answer
 from autodeco.evaluation import methods
@@ -32,15 +31,14 @@ def file_name(method: Method) -> str:
 class MethodLog:
     """The answers of one method, in a log, a row each; a context in which more can be added.
 
-    Of each problem, the first ``samples`` count, all where there is no such number.
+    Of each problem, the first ``samples`` count.
     """
 
-    def __init__(self, method: Method, path: Path, samples: int | None = None):
-        self.method = method
-        self.new_tokens = 0
+    def __init__(self, method: Method, path: Path, samples: int):
+        self.method, self.samples = method, samples
         self._log = JsonlLog(path, check=lambda row: row["seconds"] + 0.0 if "seconds" in row else key_of(row))
         rows = [row for row in self._log.rows if "seconds" not in row]
-        self.done = {key_of(row): row for row in rows if samples is None or row["sample"] < samples}
+        self.done = {key_of(row): row for row in rows if row["sample"] < samples}
 
     def __enter__(self) -> "MethodLog":
         self._log.__enter__()
@@ -53,12 +51,10 @@ class MethodLog:
         """Note an answer."""
         self._log.add(row)
         self.done[key_of(row)] = row
-        self.new_tokens += row["tokens"]
 
     def add_seconds(self, seconds: float) -> None:
         """Note what the new answers took; rounded, as a run that reads it back finds it."""
-        if self.new_tokens:
-            self._log.add({"seconds": round(seconds, 3)})
+        self._log.add({"seconds": round(seconds, 3)})
 
     def result(self) -> Pass:
         """Everything that was answered so far."""
@@ -71,8 +67,8 @@ class MethodLog:
         return Pass(self.method, rows, seconds)
 
 
-def key_of(of: dict | batch.Request) -> tuple[int, int]:
-    return (of["problem"], of["sample"]) if isinstance(of, dict) else (of.index, of.sample)
+def key_of(row: dict[str, Any]) -> tuple[int, int]:
+    return row["problem"], row["sample"]
 
 
 def answer_row(answer: Answer, right: bool, pieces: TokenBytes, method: Method) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def write(figures: dict[str, Any], folder: Path) -> list[Path]:
         }
         for task in figures["tasks"]
     }
-    shown = {"groups": {}, "costs": {}, **figures}
+    shown = {"groups": {}, "costs": {}, "unfinished": [], **figures}
     texts = {
         "report.json": json.dumps(figures, indent=1) + "\n",
         "report.md": environment.get_template("evaluation.md.j2").render(shown),

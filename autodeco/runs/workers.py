@@ -25,7 +25,7 @@ class Workers:
     """
 
     def __init__(self, number: int, gpus: int, begin: Callable[..., Run], *given: Any):
-        self._number, self._gpus, self._begin, self._given = number, gpus, begin, given
+        self.number, self._gpus, self._begin, self._given = number, gpus, begin, given
         self._started: dict[Connection, Any] = {}
 
     def __enter__(self) -> "Workers":
@@ -70,7 +70,7 @@ class Workers:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a forked child of a process with threads may hang
-        for i in range(len(self._started), self._number):
+        for i in range(len(self._started), self.number):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, self._begin, self._given), daemon=True)
             with _seeing(self._gpus, i):

@@ -8,10 +8,11 @@ import pytest
 from autodeco import native
 from autodeco.base.token_bytes import TokenBytes
 from autodeco.batch import requests, shared
+from autodeco.evaluation.answer_logs import Pass, answer_row
 from autodeco.evaluation.diagnostics import figures, given_token
 from autodeco.evaluation.given import GivenAnswers
 from autodeco.evaluation.methods import AUTODECO
-from autodeco.evaluation.running import Pass, TaskPasses, answer_row
+from autodeco.evaluation.running import TaskPasses
 from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.tasks import TaskSpec
 

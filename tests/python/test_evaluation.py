@@ -12,7 +12,7 @@ import pytest
 from autodeco.batch import Sampling
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
-from autodeco.evaluation import methods, running
+from autodeco.evaluation import methods, stream
 from autodeco.evaluation.folders import claim, describe
 from autodeco.evaluation.methods import AUTODECO, GREEDY, Method, mean_shift, static
 from autodeco.evaluation.results import ONE_FOR_ALL, rates, together
@@ -167,7 +167,7 @@ def hangs(problem, text):  # named by python:test_evaluation:hangs
 
 
 def test_an_answer_whose_scoring_hangs_is_given_up_and_counted(llm, smollm2, tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "Scorer", functools.partial(Scorer, seconds=1.0))
+    monkeypatch.setattr(stream, "Scorer", functools.partial(Scorer, seconds=1.0))
     ask = "State the final answer to the following arithmetic problem: {} + 4 ="
     prompts = [[{"role": "user", "content": ask.format(i)}] for i in range(3)]
     problems = [{"prompt": prompt, "answer": "go"} for prompt in prompts]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from autodeco.errors import InputError
-from autodeco.evaluation import report, running
+from autodeco.evaluation import report
+from autodeco.evaluation.answer_logs import MethodLog
 from autodeco.evaluation.folders import claim, describe, describe_answers
 from autodeco.evaluation.methods import GREEDY
 from autodeco.evaluation.settings import Settings
@@ -137,19 +138,19 @@ def test_a_report_says_how_it_was_made(evaluated):
 
 
 def test_answers_and_seconds_of_a_method_are_read_back(tmp_path):
-    with running.MethodLog(GREEDY, tmp_path / "answers.jsonl") as log:
+    with MethodLog(GREEDY, tmp_path / "answers.jsonl", 1) as log:
         log.add({"problem": 1, "sample": 0, "right": True, "tokens": 1})
         log.add_seconds(1.23456)
-    with running.MethodLog(GREEDY, tmp_path / "answers.jsonl") as log:
+    with MethodLog(GREEDY, tmp_path / "answers.jsonl", 1) as log:
         log.add({"problem": 0, "sample": 0, "right": False, "tokens": 2})
         log.add_seconds(2)
-    found = running.MethodLog(GREEDY, tmp_path / "answers.jsonl").result()
+    found = MethodLog(GREEDY, tmp_path / "answers.jsonl", 1).result()
     assert found == log.result()
     assert [row["problem"] for row in found.rows] == [0, 1]
     assert found.seconds == 1.235 + 2
     (tmp_path / "answers.jsonl").write_text('{"problem": 1}\n')
     with pytest.raises(InputError, match=r"answers\.jsonl, line 1: is damaged"):
-        running.MethodLog(GREEDY, tmp_path / "answers.jsonl")
+        MethodLog(GREEDY, tmp_path / "answers.jsonl", 1)
 
 
 def test_two_evaluations_do_not_write_the_same_answers(evaluated, tmp_path):

@@ -238,7 +238,7 @@ def test_more_answers_of_what_is_made_of_heads_than_of_others_are_refused():
 
 
 def test_seconds_of_answers_that_do_not_count_are_left_out(tmp_path):
-    with MethodLog(GREEDY, tmp_path / "answers.jsonl") as log:
+    with MethodLog(GREEDY, tmp_path / "answers.jsonl", samples=3) as log:
         for sample, tokens in enumerate((10, 20, 30)):
             log.add({"problem": 0, "sample": sample, "right": True, "tokens": tokens})
         log.add_seconds(6.0)
