@@ -84,13 +84,13 @@ def test_sums_have_their_results_and_differ_between_training_and_measuring():
     assert not {p.answer for p in training} & {p.answer for p in new}
 
 
-def test_each_direction_has_66_wordings_in_four_registers_to_train_with_and_17_held_out():
+def test_each_direction_has_114_wordings_in_four_registers_to_train_with_and_17_held_out():
     commands = read_commands(wanted=("low", "high", SCALE, NEUTRAL))
     for direction in ("low", "high"):
         mine = [command for command in commands if command.direction == direction]
         assert {c.register for c in mine} == set(REGISTERS)
         assert {c.register for c in mine if c.held_out} == set(REGISTERS)
-        assert [sum(c.held_out == use for c in mine) for use in (False, True)] == [66, 17]
+        assert [sum(c.held_out == use for c in mine) for use in (False, True)] == [114, 17]
     for direction in (SCALE, NEUTRAL):
         registers = [{c.register for c in commands if c.direction == direction and c.held_out == use} for use in (0, 1)]
         assert registers == [set(REGISTERS)] * 2
