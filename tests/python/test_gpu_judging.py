@@ -1,11 +1,13 @@
 """The lists and the settings by which the heads of benchmarks/gpu are judged are what `autodeco eval` takes."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
 from autodeco.commands.eval import Files
 from autodeco.data.checkers import check, checker
+from autodeco.evaluation import rivals
 from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.tasks import Task, parse_specs
 from autodeco.servers.settings import ServerSettings
@@ -18,20 +20,49 @@ KINDS = (Files, Settings, Machine, Processes, ServerSettings)
 
 
 @pytest.fixture
-def values(monkeypatch):
+def read(monkeypatch):
+    """read(NAME.yaml) -> its values, and settings."""
     monkeypatch.chdir(FOLDER.parents[1])
-    return read_config(FOLDER / "judged.yaml", KINDS)
+
+    def read(name):
+        values = read_config(FOLDER / name, KINDS)
+        files = chosen_options(Files, values | {"model": "model.gguf"})
+        return values, chosen_options(Settings, values | {"tasks": tuple(parse_specs(list(files.tasks)))})
+
+    return read
 
 
-def test_the_settings_are_those_of_the_figures(values):
-    files = chosen_options(Files, values | {"model": "model.gguf"})
-    specs = parse_specs(list(files.tasks))
-    settings = chosen_options(Settings, values | {"tasks": tuple(specs)})
+def test_the_settings_are_those_of_the_figures(read):
+    values, settings = read("judged.yaml")
     assert (settings.test, settings.samples, settings.ks, settings.max_tokens) == (200, 8, (1, 8), 400)
     assert settings.derived == 2
     assert [chosen_options(kind, values) for kind in (Machine, Processes)] == [Machine(7, -1), Processes(2, 1)]
-    groups = [spec.group for spec in specs]
+    groups = [spec.group for spec in settings.tasks]
     assert groups == ["trained"] * 12 + ["unseen"] * 4
+
+
+def test_every_rule_by_hand_is_a_rival_in_so_many_answers_as_the_file_says(read):
+    values, settings = read("rivals.yaml")
+    assert [chosen_options(kind, values) for kind in (Machine, Processes)] == [Machine(7, -1), Processes(2, 1)]
+    rules = rivals.by_hand(SimpleNamespace(metadata={}), settings.without)
+    names = {rule.rule for rule in rules}
+    wanted = {
+        "min-p",
+        "dynamic temperature",
+        "top-n-sigma",
+        "adaptive-p",
+        "llama.cpp's defaults",
+        "EDT",
+        "greedy-threshold",
+    }
+    assert names == wanted
+    assert rivals.number_of_heads(settings.without) == 0
+    static, sets = 1 + len(settings.temperatures) * len(settings.top_ps), 2
+    asked = len(rules) + static + sets
+    answers = len(settings.tasks) * (settings.test * (asked + sets) + settings.validation * asked)
+    text = (FOLDER / "rivals.yaml").read_text()
+    assert f"{len(rules)} settings of rules, {static} static ones" in text
+    assert f"{answers:,} answers" in text.replace("\n# ", " ")
 
 
 SPECS = parse_specs([str(FOLDER / name) for name in ("reasoning.yaml", "unseen.yaml")])
