@@ -1,7 +1,7 @@
-"""Whether commands are followed in answers that the model draws itself: answers drawn, heads trained, heads measured.
+"""Whether commands are followed in answers that the model draws itself: prompts read, a control head learned, measured.
 
 Prompts and wordings of the measurement are in no training. transformers draws the answers; MODEL is a folder, a name on
-the hub or a GGUF. The heads begin as HEADS and are written beside the figures.
+the hub or a GGUF. HEADS are steered, and written beside the figures with the control head.
 
 python benchmarks/control.py MODEL HEADS -o FOLDER --device cuda --dtype bfloat16 --slots 1536
 python benchmarks/control.py --table benchmarks/results/control.json         # the figures as Markdown, no more
@@ -34,11 +34,6 @@ def run(policy, heads, options: argparse.Namespace) -> dict:
 
     trained, measuring, figures = steer(policy, heads, steering, measured, say)
     trained.save_pretrained(options.output)
-    if options.probe:
-        from autodeco.steering.probe import probe
-
-        figures["measured"]["probe"] = probe(policy, trained, steering, measured)
-        say({"probe": figures["measured"]["probe"]})
     if options.problems:
         figures["measured"]["problems"] = measuring.problems(options.problems, options.checker, options.samples)
         say({"problems": figures["measured"]["problems"]})
@@ -70,7 +65,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--problems", help="JSON lines: pass@1 of both heads, to see that gains stay")
     parser.add_argument("--checker", default="number")
     parser.add_argument("--samples", type=int, default=4, help="answers to each of --problems")
-    parser.add_argument("--probe", action="store_true", help="measure what hidden states tell of commands as well")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of learning and measuring")
     parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of a result")
     return parser.parse_args(words)

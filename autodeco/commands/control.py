@@ -1,12 +1,12 @@
 """Have heads follow commands in the prompt: to be certain, to be diverse, or "randomness 3 of 10".
 
-MODEL draws answers behind many commands, and the heads of --init learn from them to predict what was asked for. Without
-a command they stay as they were. At the end it is measured, with prompts and wordings that training never saw, whether
-commands are followed: control.json and report.html beside the heads.
+MODEL reads many prompts with and without commands, and a control head learns to tell what each asks for. It steers the
+heads of --init, which stay as they are. At the end it is measured, with prompts and wordings that training never saw,
+whether commands are followed: control.json and report.html beside the heads.
 
 MODEL is a GGUF that llama.cpp runs or, with --answers-from hugging-face, what transformers can load; it stays as it is.
-The same command continues what was interrupted, after the last whole round. On the CPU the defaults are fewer rounds,
-prompts and tokens, for less than an hour on two cores with a small model; how long it takes is said before it begins.
+The same command continues what was interrupted. On the CPU the defaults are fewer prompts and tokens; how long it takes
+is said before it begins.
 """
 
 import argparse
@@ -26,7 +26,7 @@ class Files(Options):
     """What answers, and what heads begin as."""
 
     model: Path = option(None, "GGUF file; --answers-from says what else", positional=True, metavar="MODEL")
-    init: Path = option(None, "heads that know no commands", metavar="HEADS")
+    init: Path = option(None, "heads to be steered", metavar="HEADS")
     output: Path = option(None, "folder for heads that follow them", short="-o", metavar="HEADS")
 
 
@@ -43,7 +43,7 @@ class Answering(Options):
 
 
 # What two cores do with a small model in less than an hour; a GPU takes the settings' own defaults.
-ON_A_CPU = {"rounds": 4, "prompts": 80, "wordings": 2, "degrees": 2, "neutral": 1, "quoted": 1, "max_tokens": 40}
+ON_A_CPU = {"prompts": 320, "wordings": 4, "degrees": 3, "neutral": 3, "quoted": 2, "max_tokens": 40}
 ON_A_CPU |= {"held_out_prompts": 60, "answers": 2, "sums": 60, "sum_answers": 2}
 SETTINGS = (Files, SteeringArguments, MeasuringArguments, Answering, Processors)
 
@@ -68,14 +68,14 @@ def run(args: argparse.Namespace) -> int:
     refuse_other(values, answering.answers_from)
     check_run_folder(files.output)
     take_device(answering.device)
-    base = Heads.from_pretrained(files.init)
+    base = Heads.from_pretrained(files.init).without_control()
     with locked_folder(files.output):
         check_run_folder(files.output)  # another process may have ended a run there since
         policy = answering_policy(files.model, steering.max_tokens, answering, processors)
         run = Run(files.output, {"model": policy.identity.fingerprint, "first heads": base.digest, **asdict(steering)})
         pace = measure_pace(policy, base, steering)
-        say(in_words(plan_of(steering, measured), pace, steering.max_tokens, len(run.rounds)))
-        say("Ctrl-C stops it; the same command goes on after the last whole round")
+        say(in_words(plan_of(steering, measured), pace, steering.max_tokens, run.readings))
+        say("Ctrl-C stops it; the same command does not read again what it has read")
         figures = finish(run, policy, base, steering, measured, _tell)
     _show(figures)
     say(f"{files.output}: the heads, and report.html; next: autodeco-export {files.output} --base MODEL.gguf")
@@ -84,8 +84,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _tell(figures: dict) -> None:
     """Say how far it is."""
-    if "round" in figures:
-        say(f"round {figures['round'] + 1}: {figures['tokens']} tokens, {figures['seconds']:.0f} s")
+    if "read" in figures:
+        say(f"read {figures['readings']} prompts after {figures['seconds']:.0f} s")
+    elif "learned" in figures:
+        right = figures["learned"]["read"]
+        say(f"learned: of prompts left out, {right['low']:.0%} read as certain and {right['high']:.0%} as diverse")
     else:
         say(f"measured: {', '.join(figures)}")
 

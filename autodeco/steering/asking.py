@@ -45,12 +45,11 @@ def asked_in_training(
     wordings: int,
     degrees: int,
     seed: int,
-    round_: int,
     neutral: int = 1,
     quoted: int = 1,
     part: Part = TRAINING,
 ) -> list[list[Asked]]:
-    """Return, for each prompt, the readings of training round ``round_``; as many of each.
+    """Return, for each prompt, the readings that are learned from; as many of each.
 
     They are: plain, ``neutral`` sentences, ``wordings`` of each direction, ``degrees`` of the scale in one wording, and
     last ``quoted`` quotations. Commands are those of ``part``, stand in one of the FRAMES, and some are two wordings
@@ -58,7 +57,7 @@ def asked_in_training(
     """
     commands, asked = part.commands(), []
     for group, prompt in enumerate(prompts):
-        random = generator(seed, Stream.WORDINGS, round_, group)
+        random = generator(seed, Stream.WORDINGS, 0, group)
         counts = {NEUTRAL: neutral} | dict.fromkeys(DIRECTIONS, wordings)
         mine = [
             Asked(group, PLAIN, 0.0, chat(prompt.text)),

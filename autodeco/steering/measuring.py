@@ -25,11 +25,10 @@ from autodeco.steering.asking import (
     quoted_in_measuring,
     worded,
 )
-from autodeco.steering.parts import parts
+from autodeco.steering.parts import measured_part
 
 VALUES = ("temperature", "top_p")
 COMMANDED = (PLAIN, *DIRECTIONS)
-FIRST_TOKENS = (1, 4, 16)
 
 
 class Measuring:
@@ -40,7 +39,7 @@ class Measuring:
     ):
         self._policy, self._heads, self._base = policy, heads.to(policy.device), base.to(policy.device)
         self._steering, self._arguments = steering, arguments
-        _, self._part = parts(steering.validate)
+        self._part = measured_part(steering.validate)
         self._prompts = self._part.prompts(arguments.held_out_prompts, steering.seed)
 
     def all(self, say: Callable[[dict], None] = lambda figures: None) -> dict:
@@ -76,8 +75,7 @@ class Measuring:
         return {
             "prompts": len(asked),
             "shares": rows,
-            "first_tokens": self._first_tokens(groups, shape),
-            "noise": {value: self._noise(groups, value, shape) for value in VALUES},
+            "levels": self._levels(groups, shape),
             "by_kind": {
                 kind: {f"{d} {v}": share(right[d, v][kinds == kind])["share"] for d, v in right}
                 | {"prompts": int((kinds == kind).sum()), "held_out_kind": kind in HELD_OUT_KINDS}
@@ -95,27 +93,14 @@ class Measuring:
             "examples": [self._example(groups, i) for i in range(min(6, len(asked)))],
         }
 
-    def _first_tokens(self, groups: list[list[Sampled]], shape: tuple[int, int]) -> dict:
-        """Return in what share of prompts the means over the first tokens of the answers move as the command says."""
-        found = {}
-        for count in FIRST_TOKENS:
-            of_count = found[count] = {}
-            for value in VALUES:
-                means = mean_values(groups, value, count).reshape(shape)
-                for column, (direction, sign) in enumerate(zip(DIRECTIONS, (-1, 1), strict=True), start=1):
-                    of_count[f"{direction} {value}"] = float((sign * (means[:, column] - means[:, 0]) > 0).mean())
-        return {str(count): of for count, of in found.items()}
-
-    def _noise(self, groups: list[list[Sampled]], value: str, shape: tuple[int, int]) -> dict:
-        """Return how far apart means of two answers of one prompt without a command are, how far a command moves them
-        on average, and the share of prompts that follow when all answers are averaged."""
-        each = np.array([[np.mean(getattr(a, value), dtype=np.float64) for a in g] for g in groups]).reshape(*shape, -1)
-        means, sign = each.mean(-1), {"low": -1, "high": 1}
-        moved = {d: sign[d] * (means[:, column] - means[:, 0]) for column, d in enumerate(DIRECTIONS, start=1)}
+    def _levels(self, groups: list[list[Sampled]], shape: tuple[int, int]) -> dict:
+        """Return the mean level that is read under no command and both, and the share of prompts in which it is below
+        and above 0."""
+        first = self._policy.states(np.array([group[0].states[0] for group in groups]))
+        level = self._heads.level(first.float()).detach().cpu().double().numpy().reshape(shape)
         return {
-            "between_answers": float(each[:, 0].std(-1, ddof=1).mean()) if each.shape[-1] > 1 else None,
-            "step": {d: float(sign[d] * moved[d].mean()) for d in DIRECTIONS},
-            "share_of_averages": {d: float((moved[d] > 0).mean()) for d in DIRECTIONS},
+            name: {"mean": float(of.mean()), "below": float((of < 0).mean()), "above": float((of > 0).mean())}
+            for name, of in zip(COMMANDED, level.T, strict=True)
         }
 
     def scale(self) -> dict:
@@ -164,11 +149,10 @@ class Measuring:
             groups = self._draw([row[variant] for row in asked], 1, 3, keep_states=True, heads=self._base)
             answers = [group[0] for group in groups]
             hidden = self._policy.states(np.concatenate([answer.states for answer in answers]))
-            owner = np.repeat(np.arange(len(answers)), [len(answer.tokens) for answer in answers])
-            pairs = zip(
-                values(self._policy, self._base, hidden), values(self._policy, self._heads, hidden), strict=True
-            )
-            for value, (before, after) in zip(VALUES, pairs, strict=True):
+            lengths = [len(answer.tokens) for answer in answers]
+            owner = np.repeat(np.arange(len(answers)), lengths)
+            both = (values(self._policy, heads, hidden, lengths) for heads in (self._base, self._heads))
+            for value, before, after in zip(VALUES, *both, strict=True):
                 moved = (after - before).double().cpu().numpy()
                 by_text = np.bincount(owner, moved) / np.bincount(owner)
                 found[f"{variant} {value}"] = {
@@ -243,7 +227,7 @@ class Measuring:
 
         hidden = self._policy.states(np.concatenate([answer.states for answer in answers]))
         temperature = torch.from_numpy(np.concatenate([answer.temperature for answer in answers])).to(hidden.device)
-        (known,) = features(self._policy, hidden, [temperature])
+        known = features(self._policy, hidden, temperature)
         owner = np.repeat(np.arange(len(answers)), [len(answer.tokens) for answer in answers])
         return np.bincount(owner, known[:, 1].double().cpu().numpy()) / np.bincount(owner)
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from autodeco.data.control import DIRECTIONS, NEUTRAL, SCALE, Command, read_commands
-from autodeco.data.control_prompts import TRAINING_PROMPTS, ControlPrompt, control_prompts, documents, quoting, sums
+from autodeco.data.control_prompts import ControlPrompt, control_prompts, documents, quoting, sums
 
 EVERY = 5  # of what there is to train with, this one is for validation
 Any = TypeVar("Any")
@@ -24,12 +24,6 @@ class Part:
     def prompts(self, count: int, seed: int) -> list[ControlPrompt]:
         """Return ``count`` prompts, or as many as there are."""
         return self._mine(control_prompts(self.held_out, seed=seed))[:count]
-
-    def prompts_of_round(self, count: int, seed: int, number: int) -> list[ControlPrompt]:
-        """Return ``count`` prompts of round ``number``, others in each round as far as there are others."""
-        all_ = self.prompts(TRAINING_PROMPTS, seed)
-        first = number * count % len(all_)
-        return (all_[first:] + all_[:first])[:count]
 
     def sums(self, count: int, seed: int) -> list[ControlPrompt]:
         """Return ``count`` sums."""
@@ -54,7 +48,7 @@ TRAINING, HELD_OUT = Part(False), Part(True)
 CUT, VALIDATION = Part(False, fifth=False), Part(False, fifth=True)
 
 
-def parts(validate: bool) -> tuple[Part, Part]:
-    """Return what to train with, and what to measure with: what no training sees or, to ``validate``, a fifth of what
-    there is to train with."""
-    return (CUT, VALIDATION) if validate else (TRAINING, HELD_OUT)
+def measured_part(validate: bool) -> Part:
+    """Return what to measure with: what no training sees or, to ``validate``, a fifth of what there is to train
+    with."""
+    return VALIDATION if validate else HELD_OUT

@@ -1,117 +1,114 @@
-"""How many answers a run draws to learn to follow commands and to measure it, and how long that takes here."""
+"""How many prompts a run reads and answers it draws, to learn to follow commands and to measure it, and how long that
+takes here."""
 
-import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
+import torch
 
 from autodeco.data.control import DEGREES, DIRECTIONS
 from autodeco.heads import Heads
 from autodeco.rewards.policy import Policy
 from autodeco.runs.seeds import Stream, seed_of
 from autodeco.settings.durations import duration
-from autodeco.steering.answers import features
 from autodeco.steering.arguments import MeasuringArguments, SteeringArguments
-from autodeco.steering.asking import asked_in_training
-from autodeco.steering.learning import refuse_other_heads
-from autodeco.steering.parts import parts
+from autodeco.steering.learning import learned, refuse_other_heads
+from autodeco.steering.parts import CUT, VALIDATION, measured_part
+from autodeco.steering.states import States, chunks_of, ends, kinds
+from autodeco.steering.steering import shares
 
-# What a pilot draws: answers to so many readings, each of so many tokens.
-READINGS, TOKENS = 24, 16
-LOOKS = 2  # times that learning looks at the logits of a token
+# What a pilot draws: answers to so many readings, each of so many tokens; and how many updates it learns in.
+READINGS, TOKENS, UPDATES = 24, 16, 3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many prompts are read, and how many answers drawn behind them, by learning and by measuring."""
+    """How many readings are learned from in how many updates, how many prompts are measured, and by how many
+    answers."""
 
-    rounds: int
-    prompts_of_a_round: int
+    read: int
+    updates: int
     measured_prompts: int
     measured_answers: int
-
-    def left(self, done: int = 0) -> tuple[int, int, int]:
-        """Return how many prompts and answers are left after ``done`` rounds, and how many answers to learn from."""
-        learned = (self.rounds - done) * self.prompts_of_a_round
-        return learned + self.measured_prompts, learned + self.measured_answers, learned
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds for a prompt, for each token of an answer to it, and to learn from such a token."""
+    """Seconds for a prompt, for each token of an answer to it, and for an update of the control head."""
 
     prompt: float
     token: float
-    learning: float
+    update: float
 
 
 def plan_of(steering: SteeringArguments, measured: MeasuringArguments) -> Plan:
-    """Return how many answers a run with these settings draws."""
-    readings = 1 + steering.neutral + 2 * steering.wordings + steering.degrees + steering.quoted
-    training, other = parts(steering.validate)
-    prompts = len(training.prompts(steering.prompts, steering.seed))
-    held_out = len(other.prompts(measured.held_out_prompts, steering.seed))
+    """Return what a run with these settings reads and draws."""
+    both = [
+        len(part.prompts(count, steering.seed))
+        for part, count in zip((CUT, VALIDATION), shares(steering.prompts), strict=True)
+    ]
+    passes = [both[0]] if steering.validate else [both[0], sum(both)]
+    updates = steering.epochs * sum(-(-prompts // steering.batch_prompts) for prompts in passes)
+    held_out = len(measured_part(steering.validate).prompts(measured.held_out_prompts, steering.seed))
     followed = (1 + len(DIRECTIONS)) * held_out
     # the scale, two kinds of quotations and their twins with the real ones, and texts without a command
     once = (DEGREES + 1 if measured.scale else 0) * held_out + 4 * len(DIRECTIONS) * held_out + 2 * held_out
     sums = 2 * 2 * measured.sums  # with and without a command, by heads before and after
     return Plan(
-        steering.rounds,
-        prompts * readings,
+        sum(both) * len(kinds(steering)),
+        updates,
         followed + once + sums,
         followed * measured.answers + once + sums * measured.sum_answers,
     )
 
 
 def measure_pace(policy: Policy, base: Heads, steering: SteeringArguments) -> Pace:
-    """Return the pace of ``policy``, from short answers with ``base`` to some readings of training prompts.
+    """Return the pace of ``policy``, from some training prompts, short answers to them with ``base``, and a few
+    updates.
 
-    Raises InputError for heads that cannot learn it.
+    Raises InputError for heads that cannot be steered.
     """
     refuse_other_heads(policy, base)
-    training, _ = parts(steering.validate)
-    asked = asked_in_training(
-        training.prompts(READINGS, steering.seed), 1, 1, steering.seed, steering.rounds, 1, 1, training
-    )
-    flat = [each for row in asked for each in row][:READINGS]
-    prompts, base = [policy.prompt_ids(each.prompt) for each in flat], copy.deepcopy(base).to(policy.device)
-    seed, most = seed_of(steering.seed, Stream.ANSWERS, steering.rounds), min(TOKENS, steering.max_tokens)
-
-    def drawn(tokens: int):
-        began = time.perf_counter()
-        answers = policy.sample(prompts, 1, base, seed, keep_states=True, max_tokens=tokens)
-        return [group[0] for group in answers], time.perf_counter() - began
-
-    drawn(min(2, most))  # opens and compiles what is opened and compiled once
-    _, of_prompts = drawn(1)
-    answers, seconds = drawn(most)
-    tokens = sum(len(answer.tokens) for answer in answers)
-    token = max(seconds - of_prompts, 0.1 * seconds) / max(1, tokens - len(answers))
-    hidden = policy.states(np.concatenate([answer.states for answer in answers]))
-    temperature = base.temperature(hidden.float()).detach()
-    features(policy, hidden[:1], [temperature[:1]])
+    few = replace(steering, wordings=1, degrees=min(1, steering.degrees), neutral=1, quoted=1)
+    asked = [each for chunk in chunks_of(CUT, few, READINGS) for row in chunk for each in row][:READINGS]
+    prompts = [policy.prompt_ids(each.prompt) for each in asked]
+    heads, seed = base.without_control().to(policy.device), seed_of(steering.seed, Stream.ANSWERS)
+    most = min(TOKENS, steering.max_tokens)
+    policy.sample(prompts, 1, heads, seed, max_tokens=min(2, most))  # opens and compiles what is opened once
     began = time.perf_counter()
-    features(policy, hidden, [temperature] * LOOKS)
-    looked = time.perf_counter()
-    base.temperature(hidden.float()).sum().backward()
-    passed = time.perf_counter() - looked
-    learning = (looked - began) + 2 * steering.epochs * passed
-    return Pace(of_prompts / len(prompts), token, learning / max(1, tokens))
+    hidden = ends(policy, prompts)
+    read = time.perf_counter()
+    answers = policy.sample(prompts, 1, heads, seed, max_tokens=most)
+    drawn = time.perf_counter()
+    tokens = sum(len(group[0].tokens) for group in answers)
+    token = max(drawn - read - (read - began), 0.1 * (drawn - read)) / max(1, tokens - len(answers))
+    return Pace((read - began) / len(prompts), token, _seconds_of_an_update(hidden, steering))
+
+
+def _seconds_of_an_update(hidden: torch.Tensor, steering: SteeringArguments) -> float:
+    kind = kinds(steering).to(hidden.device)
+    prompts = UPDATES * steering.batch_prompts
+    rows = torch.arange(prompts * len(kind), device=hidden.device) % len(hidden)
+    level = torch.linspace(-1, 1, len(kind), device=hidden.device).expand(prompts, -1)
+    states = States(hidden[rows].unflatten(0, (prompts, -1)), level, kind)
+    once = replace(steering, epochs=1)
+    learned(states, once)
+    began = time.perf_counter()
+    learned(states, once).mlp[2].bias.item()
+    return (time.perf_counter() - began) / UPDATES
 
 
 def seconds(plan: Plan, pace: Pace, max_tokens: int, done: int = 0) -> float:
-    """Return how long what is left after ``done`` rounds takes at most, with answers of ``max_tokens``."""
-    prompts, answers, learned = plan.left(done)
-    return prompts * pace.prompt + max_tokens * (answers * pace.token + learned * pace.learning)
+    """Return how long what is left takes at most, with answers of ``max_tokens`` and ``done`` readings behind."""
+    prompts = plan.read - done + plan.measured_prompts
+    return prompts * pace.prompt + plan.updates * pace.update + max_tokens * plan.measured_answers * pace.token
 
 
 def in_words(plan: Plan, pace: Pace, max_tokens: int, done: int = 0) -> str:
-    """Return what is left after ``done`` rounds, and how long it takes."""
-    prompts, answers, learned = plan.left(done)
+    """Return what is left with ``done`` readings behind, and how long it takes."""
     how_long = duration(seconds(plan, pace, max_tokens, done))
     return (
-        f"{plan.rounds - done} rounds draw {learned} answers, and measuring {answers - learned}, of up to {max_tokens} "
-        f"tokens behind {prompts} prompts: at most {how_long} at the {1 / pace.token:.0f} tokens/s and "
-        f"{1 / pace.prompt:.1f} prompts/s measured here"
+        f"{plan.read - done} prompts are read to learn from, and {plan.measured_answers} answers of up to {max_tokens} "
+        f"tokens drawn behind {plan.measured_prompts} to measure: at most {how_long} at the "
+        f"{1 / pace.prompt:.1f} prompts/s and {1 / pace.token:.0f} tokens/s measured here"
     )

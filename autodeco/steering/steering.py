@@ -8,20 +8,22 @@ from typing import Protocol
 from autodeco.heads import Heads
 from autodeco.rewards.policy import Policy
 from autodeco.steering.arguments import MeasuringArguments, SteeringArguments
-from autodeco.steering.learning import learn
+from autodeco.steering.learning import refuse_other_heads, with_control
 from autodeco.steering.measuring import Measuring
+from autodeco.steering.parts import CUT, EVERY, VALIDATION
+from autodeco.steering.states import States, chunks_of, kinds, read_states
 
 
 class Kept(Protocol):
-    """What rounds are kept in, to go on after an interrupt."""
+    """What is kept of the prompts that were read, to go on after an interrupt."""
 
-    rounds: list[dict]  # those that are done
+    seconds: float  # that these took
 
-    def heads(self) -> Heads | None:
-        """Return the heads after these, if there are any."""
+    def states(self, number: int) -> States | None:
+        """Return the states of chunk ``number``, if they are there."""
 
-    def keep(self, heads: Heads, rounds: list[dict]) -> None:
-        """Keep ``heads``, which come out of ``rounds``."""
+    def keep(self, number: int, states: States, seconds: float) -> None:
+        """Keep the ``states`` of chunk ``number``, after so many ``seconds`` of reading."""
 
 
 def steer(
@@ -32,28 +34,56 @@ def steer(
     say: Callable[[dict], None] = lambda figures: None,
     kept: Kept | None = None,
 ) -> tuple[Heads, Measuring, dict]:
-    """Return heads that began as ``base`` and follow commands, what measures them, and all figures.
+    """Return ``base`` with a control head that follows commands, what measures it, and all figures.
 
-    ``say`` is called with figures as they are known. Rounds that ``kept`` has are not done again. Raises InputError for
-    heads that cannot learn it.
+    ``say`` is called with figures as they are known. What ``kept`` has is not read again. Raises InputError for heads
+    that cannot be steered.
     """
-    begun, rounds = time.monotonic(), [] if kept is None else list(kept.rounds)
-    before = rounds[-1]["seconds"] if rounds else 0.0
-
-    def after_round(heads: Heads, row: dict) -> None:
-        rounds.append(row | {"seconds": round(before + time.monotonic() - begun, 1)})
-        if kept is not None:
-            kept.keep(heads, rounds)
-        say(rounds[-1])
-
-    heads = learn(policy, base, arguments, after_round, len(rounds), kept.heads() if kept else None)
-    learned = time.monotonic()
+    refuse_other_heads(policy, base)
+    training, validation, reading = read_prompts(policy, arguments, say, kept)
+    began, base = time.monotonic(), base.without_control()
+    heads, learned = with_control(base, training, validation, arguments)
+    seconds = {"reading": round(reading, 1), "learning": round(time.monotonic() - began, 1)}
+    say({"learned": learned})
+    del training, validation
+    began = time.monotonic()
     measuring = Measuring(policy, heads, base, arguments, measured)
     figures = {
         "model": policy.identity.name,
         "arguments": asdict(arguments),
-        "rounds": rounds,
+        "learned": learned,
         "measured": measuring.all(say),
     }
-    figures["seconds"] = {"learning": rounds[-1]["seconds"], "measuring": round(time.monotonic() - learned, 1)}
+    figures["seconds"] = seconds | {"measuring": round(time.monotonic() - began, 1)}
     return heads, measuring, figures
+
+
+def shares(prompts: int) -> tuple[int, int]:
+    """Return how many of ``prompts`` are learned from first, and how many a fifth has."""
+    fifth = max(1, prompts // EVERY)
+    return prompts - fifth, fifth
+
+
+def read_prompts(
+    policy: Policy,
+    arguments: SteeringArguments,
+    say: Callable[[dict], None] = lambda figures: None,
+    kept: Kept | None = None,
+) -> tuple[States, States, float]:
+    """Return the states of the prompts to learn from first and of the fifth, and the seconds that reading took."""
+    began, before = time.monotonic(), 0.0 if kept is None else kept.seconds
+    kind, number, both = kinds(arguments), 0, []
+    for part, count in zip((CUT, VALIDATION), shares(arguments.prompts), strict=True):
+        found = []
+        for asked in chunks_of(part, arguments, count):
+            states = None if kept is None else kept.states(number)
+            if states is None:
+                states = read_states(policy, asked, kind)
+                seconds = before + time.monotonic() - began
+                if kept is not None:
+                    kept.keep(number, states, seconds)
+                say({"read": number + 1, "readings": states.count, "seconds": round(seconds, 1)})
+            found.append(states.to(policy.device))
+            number += 1
+        both.append(States.joined(found))
+    return *both, before + time.monotonic() - began

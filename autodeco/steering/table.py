@@ -19,17 +19,8 @@ def tables(figures: dict) -> list[str]:
     lines += _table(
         ("texts without a command", "heads before", "shift", "of a text", "of a token"), held_cells(measured)
     )
-    if "first_tokens" in measured["followed"]:
-        head = "means over", "low: temperature", "low: top-p", "high: temperature", "high: top-p"
-        lines += _table(head, first_cells(measured["followed"]))
-    if "noise" in measured["followed"]:
-        head = "mean over an answer", "moved by low", "by high", "deviation", "followed by averages: low", "high"
-        lines += _table(head, noise_cells(measured["followed"]["noise"]))
-    if "probe" in measured:
-        head = "guess from states", "low, a token", "high, a token", "low, an answer", "high, an answer"
-        lines += _table(head, probe_cells(measured["probe"]))
-        places = list(next(iter(measured["probe"].values()))["by place"])
-        lines += _table(("a token's place in the answer", *places), place_cells(measured["probe"]))
+    head = "prompts", "mean level", "below 0", "0", "above 0"
+    lines += _table(head, level_cells(measured["followed"]["levels"]))
     return lines[:-1]
 
 
@@ -102,41 +93,16 @@ def held_cells(measured: dict) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def first_cells(followed: dict) -> list[tuple[str, ...]]:
-    """Return (how many first tokens, the share of prompts whose means over these move as the command says), as text."""
-    shares = {f"{row['direction']} {row['value']}": row["share"] for row in followed["shares"]}
-    names = {"1": "the first token"}
-    rows = [(names.get(count, f"the first {count} tokens"), of) for count, of in followed["first_tokens"].items()]
-    return [(name, *(f"{of[key]:.1%}" for key in shares)) for name, of in [*rows, ("all tokens", shares)]]
-
-
-def noise_cells(noise: dict) -> list[tuple[str, ...]]:
-    """Return (which mean, its steps behind commands, the deviation of it from answer to answer, shares of prompts
-    that follow when all answers are averaged), as text."""
+def level_cells(levels: dict) -> list[tuple[str, ...]]:
+    """Return (what is asked, the mean level that is read, the shares of prompts in which it is below, at and above 0),
+    as text."""
+    said = {"low": "asked to be certain", "plain": "no command", "high": "asked to be diverse"}
     rows = []
-    for value, of in noise.items():
-        between = "" if of["between_answers"] is None else f"{of['between_answers']:.3f}"
-        steps = (f"{of['step'][direction]:+.3f}" for direction in ("low", "high"))
-        rows.append((_named(value), *steps, between, *(f"{of['share_of_averages'][d]:.1%}" for d in ("low", "high"))))
+    for name in COMMANDS:
+        of = levels[name]
+        none = 1 - of["below"] - of["above"]
+        rows.append((said[name], f"{of['mean']:+.2f}", *(f"{share:.1%}" for share in (of["below"], none, of["above"]))))
     return rows
-
-
-def probe_cells(probe: dict) -> list[tuple[str, ...]]:
-    """Return (kind of guess, how often it orders two tokens right, two answers to one prompt), as text."""
-    return [
-        (name, *(f"{of[what][direction]:.1%}" for what in ("token", "answer") for direction in ("low", "high")))
-        for name, of in probe.items()
-    ]
-
-
-def place_cells(probe: dict) -> list[tuple[str, ...]]:
-    """Return (kind of guess and direction, how often it orders two tokens right at each place in an answer), as
-    text."""
-    return [
-        (f"{name}: {direction}", *(f"{at[direction]:.1%}" for at in of["by place"].values()))
-        for name, of in probe.items()
-        for direction in ("low", "high")
-    ]
 
 
 def _named(value: str) -> str:

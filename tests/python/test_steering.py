@@ -18,8 +18,8 @@ from autodeco.data.control_prompts import control_prompts  # noqa: E402
 from autodeco.data.statistics import wilson  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.rewards.hugging_face import HuggingFacePolicy  # noqa: E402
-from autodeco.steering import learning  # noqa: E402
-from autodeco.steering.answers import Drawn  # noqa: E402
+from autodeco.steering import states as states_module  # noqa: E402
+from autodeco.steering import steering as steering_module  # noqa: E402
 from autodeco.steering.arguments import MeasuringArguments, SteeringArguments  # noqa: E402
 from autodeco.steering.asking import (  # noqa: E402
     PLAIN,
@@ -29,16 +29,27 @@ from autodeco.steering.asking import (  # noqa: E402
     graded_in_measuring,
     quoted_in_measuring,
 )
-from autodeco.steering.learning import learn  # noqa: E402
+from autodeco.steering.learning import (  # noqa: E402
+    dead_zone_of,
+    learned,
+    moments,
+    order_loss,
+    read,
+    read_right,
+    refuse_other_heads,
+    weights,
+    with_control,
+)
 from autodeco.steering.measuring import Measuring  # noqa: E402
-from autodeco.steering.parts import HELD_OUT, TRAINING, parts  # noqa: E402
+from autodeco.steering.parts import CUT, HELD_OUT, TRAINING, VALIDATION, measured_part  # noqa: E402
 from autodeco.steering.plan import Pace, Plan, in_words, measure_pace, plan_of, seconds  # noqa: E402
-from autodeco.steering.probe import probe  # noqa: E402
-from autodeco.steering.steering import steer  # noqa: E402
+from autodeco.steering.states import NONE, States, ends, kinds  # noqa: E402
+from autodeco.steering.states import QUOTED as QUOTATION  # noqa: E402
+from autodeco.steering.steering import read_prompts, steer  # noqa: E402
 from autodeco.steering.table import tables  # noqa: E402
 from builders.hf_folders import TINY, write_tiny_smollm2  # noqa: E402
 
-ARGUMENTS = SteeringArguments(rounds=1, prompts=4, degrees=1, wordings=1, neutral=1, quoted=1, max_tokens=2, epochs=1)
+ARGUMENTS = SteeringArguments(prompts=10, degrees=1, wordings=1, neutral=1, quoted=1, max_tokens=2, epochs=1)
 MEASURED = MeasuringArguments(held_out_prompts=3, answers=2, sums=2, sum_answers=1)
 
 
@@ -47,7 +58,7 @@ def texts(asked):
 
 
 def test_training_asks_with_training_wordings_alone_and_every_prompt_in_as_many_ways():
-    rows = asked_in_training(control_prompts(False, 40), wordings=2, degrees=3, seed=0, round_=0)
+    rows = asked_in_training(control_prompts(False, 40), wordings=2, degrees=3, seed=0)
     assert {len(row) for row in rows} == {2 + 2 * 2 + 3 + 1}
     new = [c.text for commands in HELD_OUT.commands().values() for c in commands if "{n}" not in c.text]
     for row in rows:
@@ -57,19 +68,19 @@ def test_training_asks_with_training_wordings_alone_and_every_prompt_in_as_many_
         assert (row[-1].variant, row[-1].level) == (QUOTED, 0)
         for each in row:
             assert not any(text in texts(each) for text in new)
-    assert rows != asked_in_training(control_prompts(False, 40), 2, 3, 0, round_=1)
+    assert rows != asked_in_training(control_prompts(False, 40), 2, 3, seed=1)
 
 
 def test_training_asks_as_many_neutral_sentences_and_quotations_as_are_wanted():
-    for row in asked_in_training(control_prompts(False, 5), 1, 0, 0, 0, neutral=3, quoted=4):
+    for row in asked_in_training(control_prompts(False, 5), 1, 0, 0, neutral=3, quoted=4):
         assert [each.variant for each in row] == [PLAIN, *["neutral"] * 3, "low", "high", *[QUOTED] * 4]
         assert {each.level for each in row if each.variant not in DIRECTIONS} == {0}
         assert len({texts(each) for each in row if each.variant == QUOTED}) > 1
 
 
 def test_validation_has_a_fifth_of_training_and_training_does_without_it():
-    cut, validation = parts(True)
-    assert parts(False) == (TRAINING, HELD_OUT)
+    assert (measured_part(True), measured_part(False)) == (VALIDATION, HELD_OUT)
+    cut, validation = CUT, VALIDATION
     for all_, one, other in zip(
         (TRAINING.commands().values()), cut.commands().values(), validation.commands().values(), strict=True
     ):
@@ -85,14 +96,6 @@ def test_validation_has_a_fifth_of_training_and_training_does_without_it():
     assert not quoted[0] & quoted[1]
 
 
-def test_each_round_asks_other_prompts_until_all_were_asked():
-    rounds = [TRAINING.prompts_of_round(400, 0, number) for number in range(4)]
-    assert [len(each) for each in rounds] == [400] * 4
-    assert len({*rounds[0], *rounds[1], *rounds[2]}) == 1120
-    assert rounds[0] == TRAINING.prompts(400, 0)
-    assert rounds[2][320:] == rounds[0][:80]
-
-
 def test_measuring_asks_with_held_out_wordings_alone():
     prompts = control_prompts(True, 30)
     new = {d: [c.text for c in commands] for d, commands in HELD_OUT.commands().items()}
@@ -105,15 +108,6 @@ def test_measuring_asks_with_held_out_wordings_alone():
     for quoted, twin in quoted_in_measuring(10, "high", 0):
         assert any(text in texts(quoted) for text in new["high"])
         assert not any(text in texts(twin) for text in new["high"])
-
-
-def test_a_batch_has_all_tokens_of_its_prompts_and_no_others():
-    # 2 prompts of 2 variants; answers of 1, 2, 1 and 3 tokens
-    answers = Drawn(torch.zeros(7, 4), torch.tensor([0, 1, 1, 2, 3, 3, 3]), torch.zeros(2, 2))
-    indices, answer = answers.batch(torch.tensor([1]))
-    assert (indices.tolist(), answer.tolist()) == ([3, 4, 5, 6], [0, 1, 1, 1])
-    indices, answer = answers.batch(torch.tensor([1, 0]))
-    assert (indices.tolist(), answer.tolist()) == ([0, 1, 2, 3, 4, 5, 6], [2, 3, 3, 0, 1, 1, 1])
 
 
 class ToldModel:
@@ -154,8 +148,11 @@ class ToldModel:
                 states[:, 0] = (prompt[0] - 1) + 0.1 * states[:, 0]
                 rows = np.arange(len(self._kept), len(self._kept) + max_tokens)
                 self._kept += list(states)
+                hidden = torch.from_numpy(states)
                 with torch.no_grad():
-                    t, p = heads(torch.from_numpy(states), self.logits(torch.from_numpy(states)))
+                    t, p = heads(hidden, self.logits(hidden))
+                    if isinstance(heads, Heads):
+                        t, p = heads.steered(t, p, heads.level(hidden[:1]))
                 tokens = np.zeros(max_tokens, np.int32)
                 groups[-1].append(Sampled(tokens, "a b c", True, t.numpy(), p.numpy(), t.numpy(), rows))
         return groups
@@ -179,29 +176,25 @@ def cold_heads(width):
     return heads
 
 
+LEARNING = replace(ARGUMENTS, prompts=60, wordings=2, degrees=0, max_tokens=4, epochs=20, learning_rate=0.01)
+
+
 @pytest.fixture(scope="module")
 def told():
     policy, base = ToldModel(), cold_heads(ToldModel.width)
-    arguments = replace(ARGUMENTS, rounds=2, prompts=60, wordings=2, degrees=0, max_tokens=4, epochs=20)
-    arguments = replace(arguments, learning_rate=0.01)
-    return policy, base, arguments, learn(policy, base, arguments)
+    training, validation, _ = read_prompts(policy, LEARNING)
+    return policy, base, *with_control(base, training, validation, LEARNING)
 
 
 def test_what_states_know_of_commands_is_followed_and_texts_without_one_are_left_alone(told):
-    policy, base, arguments, heads = told
-    measured = replace(MEASURED, held_out_prompts=40)
-    figures = Measuring(policy, heads, base, arguments, measured)
+    policy, base, heads, _ = told
+    figures = Measuring(policy, heads, base, LEARNING, replace(MEASURED, held_out_prompts=40))
     followed = figures.followed()
     assert [row["share"] for row in followed["shares"]] == [1.0] * 4
     means = followed["means"]["temperature"]
     assert means["low"] < 0.12 < 0.15 < means[PLAIN] < 0.3 < 0.6 < means["high"]
-    assert set(followed["first_tokens"]) == {"1", "4", "16"}
-    assert set(followed["first_tokens"]["4"].values()) == {1.0}  # all tokens of these answers
-    assert min(followed["first_tokens"]["1"].values()) > 0.9
-    noise = followed["noise"]["temperature"]
-    assert noise["step"]["high"] == pytest.approx(means["high"] - means[PLAIN], abs=0.02)
-    assert noise["share_of_averages"] == {"low": 1.0, "high": 1.0}
-    assert 0 < noise["between_answers"] < noise["step"]["high"] / 10
+    assert followed["levels"]["low"]["below"] == followed["levels"]["high"]["above"] == 1.0
+    assert followed["levels"][PLAIN]["below"] + followed["levels"][PLAIN]["above"] < 0.2
     held = figures.held()
     for name in ("plain temperature", "plain top_p"):
         assert abs(held[name]["shift"]) <= 0.02
@@ -209,77 +202,93 @@ def test_what_states_know_of_commands_is_followed_and_texts_without_one_are_left
     assert followed["entropy"]["low over plain"]["high_end"] < 0
 
 
-def test_a_round_may_go_on_from_the_one_before(told):
-    policy, base, arguments, _ = told
-    short = replace(arguments, prompts=8, epochs=1, learning_rate=0.0, calibrate=False)
-    weights: dict = {False: [], True: []}
-    for continued, mine in weights.items():
-        given = replace(short, continued=continued)
-        learn(policy, base, given, lambda heads, row, to=mine: to.append(heads.temp_head.mlp[0].weight))
-    first, going_on = weights[True]
-    assert torch.equal(first, going_on)
-    assert not torch.equal(weights[False][1], going_on)
-
-
-def test_a_few_units_may_learn_while_the_others_stay(told):
-    policy, base, arguments, _ = told
-    given = replace(arguments, prompts=20, epochs=2, units=16, presence=True, weight_decay=1.0, continued=True)
-    heads = learn(policy, base, given)
-    for mlp, first in ((heads.temp_head.mlp, base.temp_head.mlp), (heads.top_p_head.mlp, base.top_p_head.mlp)):
-        same = (mlp[0].weight == first[0].weight).all(1)
-        assert int(same.sum()) == 256 - 16
-        assert torch.equal(mlp[2].weight[:, same], first[2].weight[:, same])
-        assert torch.equal(mlp[0].bias[same], first[0].bias[same])
-
-
-def test_the_last_bias_keeps_the_mean_of_texts_that_ask_for_nothing():
-    torch.manual_seed(0)
-    mlp = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
-    # 2 prompts of 3 variants, of which the last one asks for something; answers of 1 and of 5 tokens
-    counts = torch.tensor([1, 5, 3, 5, 1, 3])
-    answers = Drawn(torch.randn(18, 8), torch.arange(6).repeat_interleave(counts), torch.tensor([[0.0, 0, 1]] * 2))
-    first = torch.randn(18) - 3
-    learning.calibrate(mlp, answers.hidden, first, answers, 2)
-    after = torch.sigmoid(mlp(answers.hidden).squeeze(-1)).detach()
-    means = [
-        torch.stack([each[answers.answer == a].mean() for a in (0, 1, 3, 4)]).mean()
-        for each in (after, first.sigmoid())
-    ]
-    assert means[0] == pytest.approx(float(means[1]), abs=1e-5)
-
-
-def test_what_states_tell_of_commands_is_said_for_tokens_and_for_answers(told):
-    policy, base, arguments, _ = told
-    found = probe(policy, base, replace(arguments, prompts=40), replace(MEASURED, held_out_prompts=30))
-    assert set(found) == {"straight line", "network", "network, over answers", "the same, in training"}
-    seen = found.pop("the same, in training")
-    assert min(seen["answer"].values()) > 0.7  # commands in front of a prompt are not among what this model is told
-    for guess in found:
-        assert found[guess]["answer"] == {"low": 1.0, "high": 1.0}
-        assert found[guess]["token"]["low"] > 0.99
-        assert found[guess]["by place"]["2 to 4"]["high"] > 0.99
-        assert found[guess]["by place"]["17 to 64"]["high"] == 0.5  # there are none
-        assert found[guess]["step"]["low"] > 5 * found[guess]["between two answers"]
-    told_level, policy.prompt_ids = policy.prompt_ids, lambda prompt, tools=None: [1]
-    try:
-        nothing = probe(policy, base, replace(arguments, prompts=40), replace(MEASURED, held_out_prompts=30))
-    finally:
-        policy.prompt_ids = told_level
-    assert 0.3 < nothing["straight line"]["token"]["high"] < 0.7
-
-
-def test_learning_leaves_the_first_heads_as_they_were(told):
-    _, base, _, heads = told
+def test_learning_leaves_the_first_heads_as_they_were_and_both_in_what_comes_out(told):
+    _, base, heads, figures = told
     fresh = cold_heads(ToldModel.width)
     for name, tensor in base.state_dict().items():
         assert torch.equal(tensor, fresh.state_dict()[name])
-    assert not torch.equal(heads.temp_head.mlp[2].weight, base.temp_head.mlp[2].weight)
+        assert torch.equal(heads.state_dict()[name], tensor)
+    assert base.control_head is None
+    assert heads.control.low_temperature_factor == LEARNING.low_factor
+    assert heads.control.dead_zone == pytest.approx(figures["dead_zone"], rel=1e-6)
+    assert min(figures["read"].values()) > 0.3  # this model is told no commands in front of a prompt
+    assert figures["levels"]["low"] < -0.2 < 0.2 < figures["levels"]["high"]
+    assert figures["levels"]["none"] < 0.02
+
+
+def made_up(hidden: torch.Tensor, level: torch.Tensor, kind=(0, 1, 1, 3)) -> States:
+    return States(hidden, level, torch.tensor(kind))
+
+
+def test_a_head_learns_levels_whatever_sizes_the_numbers_of_states_have():
+    generator = torch.Generator().manual_seed(0)
+    level = torch.tensor([0.0, -1, 1, 0]).expand(64, 4)
+    hidden = torch.randn(64, 4, 6, generator=generator)
+    hidden[..., 0] += 3 * level
+    scaled = made_up(hidden * torch.tensor([1e-3, 1, 1, 100, 1, 1]) + torch.tensor([5.0, 0, 0, -300, 0, 0]), level)
+    arguments = replace(LEARNING, batch_prompts=8, dropout=0.0)
+    head = learned(scaled, arguments)
+    found = read(head, scaled)
+    assert found[:, 1].max() < -0.2
+    assert found[:, 2].min() > 0.2
+    assert found[:, 2].mean() - found[:, 1].mean() > 1.5
+    assert found[:, 0].abs().mean() < 0.3
+    assert torch.equal(read(learned(scaled, arguments), scaled), found)
+    assert not torch.equal(read(learned(scaled, replace(arguments, seed=1)), scaled), found)
+
+
+def test_moments_are_those_of_all_states():
+    hidden = torch.randn(70, 3, 5) * 4 + 2
+    mean, deviation = moments(hidden)
+    torch.testing.assert_close(mean, hidden.flatten(0, 1).mean(0))
+    torch.testing.assert_close(deviation, hidden.flatten(0, 1).std(0, correction=0))
+
+
+def test_the_dead_zone_leaves_few_prompts_without_a_command_outside():
+    head = learned(made_up(torch.randn(8, 4, 6), torch.tensor([0.0, -1, 1, 0]).expand(8, 4)), LEARNING)
+    states = made_up(torch.randn(500, 4, 6), torch.tensor([0.0, -1, 1, 0]).expand(500, 4))
+    dead_zone = dead_zone_of(head, states, 0.1)
+    beyond = (read(head, states)[:, 0].abs() > dead_zone).double().mean()
+    assert beyond == pytest.approx(0.1, abs=0.005)
+    assert dead_zone_of(head, states, 0.0) == pytest.approx(float(read(head, states)[:, 0].abs().max()))
+    right = read_right(head, states, dead_zone)
+    assert right["read"]["low"] == pytest.approx(float((read(head, states)[:, 1] < -dead_zone).double().mean()))
+
+
+def test_kinds_of_readings_count_alike():
+    arguments = replace(ARGUMENTS, neutral=3, wordings=2, degrees=5, quoted=2, hold=0.5, graded=3.0)
+    states = States(torch.zeros(1, 15, 4), torch.zeros(1, 15), kinds(arguments))
+    found = weights(states, arguments)
+    sums = [float(found[states.kind == kind].sum()) for kind in range(4)]
+    assert sums == pytest.approx([0.5, 2.0, 3.0, 0.5])
+    assert states.kind.tolist() == [NONE] * 4 + [1] * 4 + [2] * 5 + [QUOTATION] * 2
+
+
+def test_the_ranking_wants_a_margin_between_levels():
+    level = torch.tensor([[0.0, -1, 1]])
+    assert order_loss(torch.tensor([[0.0, -2, 2]]), level, margin=2.0) == 0
+    assert order_loss(torch.zeros(1, 3), level, margin=2.0) == 1
+    # 0 - (-1) is half of a margin; 1 - 0 too; 1 - (-1) is half of two
+    assert order_loss(torch.tensor([[0.0, -1, 1]]), level, margin=2.0) == pytest.approx(0.5)
+    assert order_loss(torch.zeros(1, 2), torch.zeros(1, 2), margin=2.0) == 0
+
+
+def test_states_are_those_of_their_prompts_whatever_their_lengths(smollm2, tmp_path):
+    write_tiny_smollm2(smollm2, tmp_path / "tiny")
+    policy = HuggingFacePolicy(tmp_path / "tiny", 2, 3, "cpu", "float32")
+    prompts = [[5, 6, 7, 8], [9], [3, 4], [5, 6, 7, 9, 2], [4, 4, 4]]
+    together = ends(policy, prompts)
+    for prompt, state in zip(prompts, together, strict=True):
+        torch.testing.assert_close(ends(policy, [prompt])[0], state, rtol=1e-4, atol=1e-5)
+    assert len({state.numpy().tobytes() for state in together}) == 5
 
 
 def test_heads_of_another_model_and_heads_without_one_of_the_two_are_refused():
     for heads, message in ((Heads(9), "heads of this model"), (Heads(8, top_p=False), "one of the two is missing")):
         with pytest.raises(InputError, match=message):
-            learn(ToldModel(), heads, ARGUMENTS)
+            refuse_other_heads(ToldModel(), heads)
+        with pytest.raises(InputError, match=message):
+            steer(ToldModel(), heads, ARGUMENTS, MEASURED)
 
 
 def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_path):
@@ -293,28 +302,26 @@ def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_pa
     assert set(measured) == {"settings", "followed", "scale", "quoted", "held", "sums"}
     assert len(measured["scale"]["temperature"]["means"]) == 11
     assert {"low", "plain", "first heads, low"} < set(measured["sums"])
-    assert [next(iter(row)) for row in rows] == ["round", "followed", "scale", "quoted", "held", "sums"]
+    assert [next(iter(row)) for row in rows] == [
+        "read",
+        "read",
+        "learned",
+        "followed",
+        "scale",
+        "quoted",
+        "held",
+        "sums",
+    ]
     example = measured["followed"]["examples"][0]
     assert all(len(a["tokens"]) == len(a["temperature"]) for a in example["answers"].values())
     shown = tables(figures)
     assert f"| tiny, {MEASURED.held_out_prompts} prompts | share | 95% interval | paper |" in shown
     share = measured["followed"]["shares"][0]["share"]
     assert any(line.startswith(f"| low: temperature falls | {share:.1%} | ") for line in shown)
-    assert sum(line.startswith("| ---") for line in shown) == 7
-    probed = {"token": {"low": 0.5, "high": 0.625}, "answer": {"low": 0.75, "high": 1.0}}
-    probed["by place"] = {"1 to 1": {"low": 0.25, "high": 0.875}, "2 to 4": {"low": 0.5, "high": 0.5}}
-    measured["probe"] = {"straight line": probed}
-    shown = tables(figures)
-    assert "| straight line | 50.0% | 62.5% | 75.0% | 100.0% |" in shown
-    assert shown[-4:] == [
-        "| a token's place in the answer | 1 to 1 | 2 to 4 |",
-        "| --- | --- | --- |",
-        "| straight line: low | 25.0% | 50.0% |",
-        "| straight line: high | 87.5% | 50.0% |",
-    ]
+    assert sum(line.startswith("| ---") for line in shown) == 6
 
 
-FLAGS = ["--rounds", "2", "--prompts", "4", "--degrees", "1", "--wordings", "1", "--max-tokens", "2", "--epochs", "1"]
+FLAGS = ["--prompts", "10", "--degrees", "1", "--wordings", "1", "--max-tokens", "2", "--epochs", "1"]
 FLAGS += [
     "--neutral",
     "1",
@@ -333,6 +340,7 @@ FLAGS += ["--answers-from", "hugging-face", "--dtype", "float32"]
 
 
 def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(smollm2, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(states_module, "PROMPTS_AT_A_TIME", 4)
     write_tiny_smollm2(smollm2, tmp_path / "tiny")
     cold_heads(TINY["hidden_size"]).save_pretrained(tmp_path / "cold")
     command = ["control", str(tmp_path / "tiny"), "--init", str(tmp_path / "cold"), *FLAGS, "-o"]
@@ -343,17 +351,17 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
     assert "asked to be certain" in html
     said = capsys.readouterr()
     assert "low: temperature falls" in said.out
-    assert "2 rounds draw 48 answers" in said.out + said.err
+    assert "60 prompts are read to learn from" in said.out + said.err
 
-    draw, drawn = learning.draw, []
+    read_states, numbers = steering_module.read_states, []
 
-    def interrupted(policy, heads, prompts, arguments, number):
-        drawn.append(number)
-        if drawn == [0, 1]:
+    def interrupted(policy, asked, kind):
+        numbers.append(len(asked))
+        if len(numbers) == 2:
             raise KeyboardInterrupt
-        return draw(policy, heads, prompts, arguments, number)
+        return read_states(policy, asked, kind)
 
-    monkeypatch.setattr(learning, "draw", interrupted)
+    monkeypatch.setattr(steering_module, "read_states", interrupted)
     assert cli.main([*command, str(tmp_path / "parts")]) == 130
     assert not (tmp_path / "parts" / "control.json").exists()
     assert cli.main([*command, str(tmp_path / "parts"), "--seed", "1"]) == 2
@@ -364,7 +372,7 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
     assert "is of a run with another first heads; use the same again" in capsys.readouterr().err
     command[3] = str(tmp_path / "kept")
     assert cli.main([*command, str(tmp_path / "parts")]) == 0
-    assert drawn == [0, 1, 1]
+    assert numbers == [4, 4, 4, 2]  # of 8 prompts and a fifth of 2; the second chunk began twice
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(np.array_equal(parts[name], array) for name, array in whole.items())
     assert sorted(path.name for path in (tmp_path / "parts").iterdir() if "lock" not in path.name) == [
@@ -418,33 +426,38 @@ def test_a_plan_counts_what_is_drawn():
         return sample(prompts, n, *rest, **settings)
 
     policy.sample = counted
-    steering = replace(ARGUMENTS, rounds=2, neutral=2, quoted=3)
+    steering = replace(ARGUMENTS, neutral=2, quoted=3)
     measured = replace(MEASURED, sum_answers=3)
     steer(policy, cold_heads(policy.width), steering, measured)
     plan = plan_of(steering, measured)
-    assert plan.left()[:2] == tuple(map(sum, zip(*asked, strict=True)))
-    assert plan.left(done=1)[:2] == tuple(map(sum, zip(*asked[1:], strict=True)))
-    assert [plan.left(done)[2] for done in (0, 1, 2)] == [2 * 4 * 9, 4 * 9, 0]
+    assert plan.read == sum(prompts for prompts, _ in asked[:2]) == 10 * 9
+    assert plan.measured_prompts == sum(prompts for prompts, _ in asked[2:])
+    assert plan.measured_answers == sum(answers for _, answers in asked[2:])
+    assert plan.updates == 1 + 2  # 8 prompts, then 10, in eights
+    assert plan_of(replace(steering, validate=True), measured).updates == 1
 
 
 def test_how_long_it_takes_is_said_with_what_it_comes_of():
-    plan = Plan(rounds=3, prompts_of_a_round=100, measured_prompts=50, measured_answers=80)
-    pace = Pace(prompt=0.1, token=0.01, learning=0.002)
-    assert seconds(plan, pace, 20) == pytest.approx(350 * 0.1 + 20 * (380 * 0.01 + 300 * 0.002))
-    assert in_words(plan, pace, 20, done=1) == (
-        "2 rounds draw 200 answers, and measuring 80, of up to 20 tokens behind 250 prompts: at most 89 s at the "
-        "100 tokens/s and 10.0 prompts/s measured here"
+    plan = Plan(read=300, updates=40, measured_prompts=50, measured_answers=80)
+    pace = Pace(prompt=0.1, token=0.01, update=0.25)
+    assert seconds(plan, pace, 20) == pytest.approx(350 * 0.1 + 40 * 0.25 + 20 * 80 * 0.01)
+    assert in_words(plan, pace, 20, done=100) == (
+        "200 prompts are read to learn from, and 80 answers of up to 20 tokens drawn behind 50 to measure: at most "
+        "51 s at the 10.0 prompts/s and 100 tokens/s measured here"
     )
     found = measure_pace(ToldModel(), cold_heads(ToldModel.width), ARGUMENTS)
-    assert min(found.prompt, found.token, found.learning) > 0
+    assert min(found.prompt, found.token, found.update) > 0
     with pytest.raises(InputError, match="heads of this model"):
         measure_pace(ToldModel(), Heads(9), ARGUMENTS)
 
 
+ROOT = Path(__file__).parents[2]
+RESULT = ROOT / "benchmarks" / "results" / "control.json"
+
+
+@pytest.mark.skipif(not RESULT.exists(), reason="the figures of the control head are still to come")
 def test_the_tables_of_the_documentation_are_those_of_the_result():
-    root = Path(__file__).parents[2]
-    figures = json.loads((root / "benchmarks" / "results" / "control.json").read_text())
-    assert "\n".join(tables(figures)) in (root / "docs" / "control.md").read_text()
+    assert "\n".join(tables(json.loads(RESULT.read_text()))) in (ROOT / "docs" / "control.md").read_text()
 
 
 def test_wilson_intervals_are_those_of_the_formula():
