@@ -83,7 +83,7 @@ sanitize: setup $(LLAMA_CPP_SOURCE)
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAUTODECO_PYTHON=ON -DLLAMA_CPP_DIR=$(LLAMA_CPP) -DAUTODECO_TESTS=ON \
 		-DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g" \
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build/sanitize.log
-	$(BIN)/cmake --build build/sanitize --target test_chains test_distribution test_drafts test_fingerprint test_library test_memory test_nodes test_places test_sampler test_text_stream
+	$(BIN)/cmake --build build/sanitize --target test_chains test_distribution test_drafts test_fingerprint test_level test_library test_memory test_nodes test_places test_sampler test_text_stream
 	AUTODECO_CPP_TESTS=build/sanitize $(BIN)/python -m pytest tests/python/test_cpp.py
 
 # The same with clang, which warns of other things. Wants clang.

@@ -80,7 +80,8 @@ def load_heads(path: str | os.PathLike) -> Heads:
 def predict(
     heads_path: str | os.PathLike, hidden: npt.ArrayLike, logits: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Predict temperature in (0, 2) and top-p in (0, 1) for n tokens with the nodes that the sampler builds.
+    """Predict temperature in (0, 2) and top-p in (0, 1) for n tokens, before a control head steers them, with the nodes
+    that the sampler builds.
 
     ``hidden`` [n, H] are the vectors that the output matrix multiplies, ``logits`` [n, V] the raw logits; returns
     (temperature [n], top_p [n]), float32. A head that the file lacks gives 1. Raises InputError for a bad file,
@@ -88,6 +89,14 @@ def predict(
     tokens).
     """
     return load_heads(heads_path).predict(hidden, logits)
+
+
+def levels(heads_path: str | os.PathLike, hidden: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Read levels [n] in [-1, 1], float32, at ``hidden`` [n, H]: what the control head would steer an answer by whose
+    first token is sampled from that state; 0 without a control head. Raises InputError for a bad file, ValueError for
+    another width than the heads' and for NaN or infinite values.
+    """
+    return load_heads(heads_path).levels(hidden)
 
 
 def nucleus_sample(
@@ -121,18 +130,22 @@ def draw_from_rows(
     by_top_p_head: npt.ArrayLike,
     u: npt.ArrayLike,
     top_p_noise: npt.ArrayLike | None = None,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    level: npt.ArrayLike | None = None,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Sample n tokens by settings and heads: ``predict`` and ``nucleus_sample`` in one pass, without Python's lock.
 
     Token i is sampled from ``logits[rows[i]]``; ``rows`` [n] ascend. Where its flag ``by_temperature_head`` or
     ``by_top_p_head`` is set, its ``temperature`` or ``top_p`` multiplies what ``heads`` predict from ``hidden`` [m, H]
-    and ``logits`` [m, V], elsewhere it is the setting. Returns token ids [n], and temperature and top-p [n], as
-    predicted where heads decide, and as given elsewhere. ``top_p_noise`` [n] is added to the logit of each top-p, of
-    which what is returned is without it. Raises ValueError as those two do.
+    and ``logits`` [m, V], elsewhere it is the setting. ``level`` [n] steers what they predict; NaN, the default, is the
+    level that the control head reads at that state, as for the first token of an answer. Returns token ids [n], and
+    temperature, top-p and level [n], as predicted and steered where heads decide, and as given elsewhere.
+    ``top_p_noise`` [n] is added to the logit of each top-p, of which what is returned is without it. Raises ValueError
+    as those two do.
     """
     noise = np.zeros(np.shape(rows)) if top_p_noise is None else top_p_noise
+    level = np.full(np.shape(rows), np.nan, np.float32) if level is None else level
     return _native.draw_from_rows(
-        heads, hidden, logits, rows, temperature, top_p, by_temperature_head, by_top_p_head, u, noise
+        heads, hidden, logits, rows, temperature, top_p, by_temperature_head, by_top_p_head, u, noise, level
     )
 
 

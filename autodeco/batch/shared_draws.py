@@ -24,6 +24,7 @@ class Draws(PartialAnswer):
         by_temperature_head, by_top_p_head = (sampling.heads in ("both", head) for head in ("temperature", "top_p"))
         self.blur = sampling.top_p_blur
         self.setting = (sampling.temperature, sampling.top_p, by_temperature_head, by_top_p_head)
+        self.level = np.nan  # of the answer, which the control head reads at its first token
 
     def noise(self) -> float:
         """What the logit of the next token's top-p is blurred by."""
@@ -44,7 +45,7 @@ def draw_rows(
     Groups share nothing, so that threads can draw for some of them each."""
     drawn: list[Drawn] = []
     # what is left to settings and heads, and where it stands among the drawn, by the set of heads
-    asked: dict[str, tuple[list, list[int]]] = {}
+    asked: dict[str, tuple[list, list[tuple[int, Draws]]]] = {}
     for i, group in enumerate(groups):
         row = Row(logits[i])
         for drawing in group:
@@ -56,11 +57,12 @@ def draw_rows(
                     continue
                 setting = (*choice, False, False)
             rows, places = asked.setdefault(drawing.request.of, ([], []))
-            rows.append((i, *setting, drawing.random.random(), drawing.noise()))
-            places.append(len(drawn))
+            rows.append((i, *setting, drawing.random.random(), drawing.noise(), drawing.level))
+            places.append((len(drawn), drawing))
             drawn.append((0, 0.0, 0.0, 0, np.nan))
     for name, (rows, places) in asked.items():
         found = native.draw_from_rows(heads.get(name), hidden, logits, *zip(*rows, strict=True))
-        for place, *values in zip(places, *(values.tolist() for values in found), strict=True):
+        for (place, drawing), *values, level in zip(places, *(values.tolist() for values in found), strict=True):
             drawn[place] = (*values, 0, np.nan)
+            drawing.level = level
     return drawn

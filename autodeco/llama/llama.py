@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,7 @@ from autodeco.llama.seeds import Seeds, is_random
 from autodeco.llama.split_mode import check_rows, check_tensors
 from autodeco.llama.text_completion import complete
 from autodeco.llama.turns import Turn
+from autodeco.settings.options import checked
 
 # Whose states are narrower than llama.cpp takes embeddings to be: it reads past their end, and aborts the process.
 WITHOUT_EMBEDDINGS = {"deepseek4", "qwen4exp"}
@@ -82,6 +84,7 @@ class Llama(ExclusiveLlama):
         self._rows: list[tuple] = []  # of the last generation
         self._call: Call | None = None  # the completion under way
         self._samplers = extra_samplers.OFF
+        self._level: float | None = None
         self._seeds = Seeds(None)  # of completions that are given none
         # of contexts whose every token is an output; the others' heads see them in the graph
         all_outputs = any(kwargs.get(name) for name in ("logits_all", "embedding"))
@@ -150,6 +153,27 @@ class Llama(ExclusiveLlama):
             if self._generating:
                 raise InputError(f"{self.model_path}: is generating; change its heads when that is done or closed")
             self._use(None if path is None else self._read_heads(path), path)
+
+    @property
+    def level(self) -> float | None:
+        """The level in [-1, 1] that generations are steered by from the next one on, -1 towards cold and 1 towards hot;
+        None, the default: what a control head reads at the state that a text's first token is sampled from. Each token
+        that is sampled by hand begins a text. Without a control head it steers nothing. Raises InputError for others.
+        """
+        return self._level
+
+    @level.setter
+    def level(self, level: float | None) -> None:
+        level = checked("level", level, float | None, -1.0, 1.0)
+        with self._turn:
+            self._check_open()
+            if level != self._level and not self._generating and self._heads is not None and self._heads.has_control:
+                self._requires_eval = True  # what was decoded was decoded for the other one
+            self._level = level
+
+    @property
+    def _set_level(self) -> float:
+        return math.nan if self._level is None else self._level
 
     def _use(self, heads: native.Heads | None, path: str | os.PathLike | None) -> None:
         if heads is not None:
@@ -262,6 +286,7 @@ class Llama(ExclusiveLlama):
             draw = self._host_draw(graph, settings)
         decide = self._call.heads if self._call else BOTH
         draw.graph.set_fixed(decide in ("none", "top_p"), decide in ("none", "temperature"))
+        draw.graph.set_level(self._set_level)
         draw.graph.set_params(self._seed & 0xFFFFFFFF, settings["temp"], settings["top_p"])
         return draw
 
@@ -275,7 +300,7 @@ class Llama(ExclusiveLlama):
         chain = check_chain(super()._init_sampler(**{**settings, "temp": 0.0}))
         samplers = self._samplers
         cuts = [*samplers.first_cuts(), *stock_cuts(settings), *samplers.last_cuts(self._seed)]
-        return HostDraw(graph, chain, samplers.penalties(self), cuts, self._rows, heads, states)
+        return HostDraw(graph, chain, samplers.penalties(self), cuts, self._rows, heads, states, self._level)
 
     def _prepare_decode(self) -> None:
         if self._states is not None:
@@ -283,7 +308,8 @@ class Llama(ExclusiveLlama):
             by_hand = self._heads is None and not self._generating
             llama_cpp.llama_set_embeddings(self.ctx, self.context_params.embeddings and by_hand)
         elif self._heads is not None and not self._generating:
-            self._attach(Place.CALLER)  # the caller will sample by itself, with settings not known yet
+            # the caller will sample by itself, with settings not known yet
+            self._attach(Place.CALLER).set_level(self._set_level)
 
     def _begin_outputs(self, draft: Sequence[int] = ()) -> None:
         if self._attachment is not None:
@@ -317,7 +343,13 @@ class Llama(ExclusiveLlama):
         return WholeTokenizer(self)
 
     def __getstate__(self):
-        return {**super().__getstate__(), "heads_path": self.heads, "rpc_servers": self._rpc_servers}
+        ours = {"heads_path": self.heads, "rpc_servers": self._rpc_servers, "level": self._level}
+        return {**super().__getstate__(), **ours}
+
+    def __setstate__(self, state):
+        level = state.pop("level")
+        super().__setstate__(state)
+        self.level = level
 
     create_completion = completing(llama_cpp.Llama.create_completion)
     __call__ = completing(llama_cpp.Llama.__call__)

@@ -209,8 +209,9 @@ class HostDraw:
 
     Logits processors, penalties and grammar see the raw logits; then come the temperature, the ``cuts`` and the
     nucleus. ``chain`` is llama-cpp-python's own chain of everything before the temperature, ending greedily. With
-    ``heads`` and ``states`` of the context, temperature and top-p are computed from them here. An exception of a
-    logits processor is raised again; ctypes would swallow it.
+    ``heads`` and ``states`` of the context, temperature and top-p are computed from them here, steered by ``level``,
+    or by the one that is read at the first state. An exception of a logits processor is raised again; ctypes would
+    swallow it.
     """
 
     def __init__(
@@ -222,12 +223,14 @@ class HostDraw:
         rows: list[tuple],
         heads: native.Heads | None = None,
         states: native.HiddenStates | None = None,
+        level: float | None = None,
     ):
         self.graph = graph
         self.chain = chain
         self.rows = rows
         self.heads = heads
         self.states = states
+        self.level = level
         self._raised = Raised(chain)
         llama_cpp.llama_sampler_free(taken_off(chain))  # the greedy end
         if cuts:
@@ -254,4 +257,6 @@ class HostDraw:
         hidden = self.states.rows()[idx]  # counted from the last, as llama.cpp does
         logits = np.ctypeslib.as_array(ctx.get_logits_ith(idx), (self.heads.vocab_size,))
         temperature, top_p = self.heads.predict(hidden[None], logits[None])
-        self.graph.observe(temperature[0], top_p[0])
+        if self.level is None:
+            self.level = float(self.heads.levels(hidden[None])[0])
+        self.graph.observe(*self.heads.steered(temperature[0], top_p[0], self.level))

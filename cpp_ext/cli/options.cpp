@@ -65,7 +65,8 @@ cxxopts::Options declare_options() {
     made.add_options("sampling")
         ("s,seed", "of the random numbers (default: a random one)", cxxopts::value<uint32_t>(), "N")
         ("temp", "multiplies the predicted temperature, 0: greedy; without heads the temperature itself", cxxopts::value<float>()->default_value("1"), "X")
-        ("top-p", "likewise for top-p", cxxopts::value<float>()->default_value("1"), "X");
+        ("top-p", "likewise for top-p", cxxopts::value<float>()->default_value("1"), "X")
+        ("level", "steer answers from -1, cold, to 1, hot, by the control head of heads that have one (default: as the prompt says)", cxxopts::value<float>(), "X");
     made.add_options("output")
         ("show", "colour each token by its temperature")
         ("json", "one JSON object a line: each token with what was picked for it, then a summary")
@@ -186,6 +187,10 @@ options to_options(const cxxopts::ParseResult & args) {
     o.top_p       = args["top-p"].as<float>();
     require(std::isfinite(o.temperature) && o.temperature >= 0.0f, "--temp must be 0 or more");
     require(std::isfinite(o.top_p) && o.top_p >= 0.0f, "--top-p must be 0 or more");
+    if (args.count("level")) {
+        o.level = args["level"].as<float>();
+        require(o.level >= -1.0f && o.level <= 1.0f, "--level must be between -1 and 1");
+    }
     if (args.count("stop")) {
         o.stop = args["stop"].as<std::vector<std::string>>();
         for (const std::string & text : o.stop) {

@@ -4,6 +4,7 @@
 
 #include "llama.h"
 
+#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -42,6 +43,7 @@ struct options {
     uint32_t                 seed = 0;
     float                    temperature = 1.0f;
     float                    top_p       = 1.0f;
+    float                    level       = NAN; // of every answer; NaN: as its prompt says
     std::vector<std::string> stop;
     bool                     ignore_eos = false;
     bool                     show    = false;

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -128,6 +129,9 @@ void session::load_heads() {
     }
     if (!heads && o.show) {
         throw input_error(o.model + ": has no heads, so there is nothing to --show; give --heads");
+    }
+    if (!std::isnan(o.level) && !autodeco_heads_has_control(heads.get())) {
+        throw input_error(path + ": has no control head, so there is nothing that --level could steer");
     }
 }
 
@@ -253,6 +257,8 @@ answer_stats session::answer(const std::vector<llama_token> & prompt, text_strea
     }
     const llama_vocab * vocab = llama_model_get_vocab(llama.get());
     const int64_t       begin = now_us();
+
+    autodeco_sampler_set_level(smpl, o.level); // which begins an answer
 
     answer_stats stats;
     stats.reason  = end_reason::interrupted;

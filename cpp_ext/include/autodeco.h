@@ -86,11 +86,12 @@ AUTODECO_API struct autodeco_heads * autodeco_heads_load_from_memory(const void 
 AUTODECO_API void autodeco_heads_free(struct autodeco_heads * heads);
 
 // Width of the hidden states and number of tokens of the model that the heads are for; which heads there are; whether the
-// top-p head reads the four statistics of the distribution.
+// top-p head reads the four statistics of the distribution. A control head is only there beside both others.
 AUTODECO_API int32_t autodeco_heads_n_embd         (const struct autodeco_heads * heads);
 AUTODECO_API int32_t autodeco_heads_n_vocab        (const struct autodeco_heads * heads);
 AUTODECO_API bool    autodeco_heads_has_temperature(const struct autodeco_heads * heads);
 AUTODECO_API bool    autodeco_heads_has_top_p      (const struct autodeco_heads * heads);
+AUTODECO_API bool    autodeco_heads_has_control    (const struct autodeco_heads * heads);
 AUTODECO_API bool    autodeco_heads_has_prob_stats (const struct autodeco_heads * heads);
 
 // Name and fingerprint of the model file that the heads were exported for, "" where theirs does not say; they live as long
@@ -145,8 +146,8 @@ AUTODECO_API struct autodeco_params autodeco_default_params(void); // random see
 // What was decided for one token.
 struct autodeco_decoding {
     int32_t token;
-    float   temperature; // predicted, before the user's multiplier
-    float   top_p;       // predicted, before the user's multiplier
+    float   temperature; // predicted, and steered by a control head, before the user's multiplier
+    float   top_p;       // likewise
     int32_t nucleus;     // tokens that could have been drawn
     float   prob;        // probability of the token among them
     int32_t status;      // 0: ok, else autodeco_status_message() says what was wrong with the logits
@@ -209,6 +210,14 @@ AUTODECO_API void autodeco_sampler_set_params(struct llama_sampler * smpl, struc
 
 // Take the temperature (the top-p) of the params as it is instead of multiplying the prediction by it.
 AUTODECO_API void autodeco_sampler_set_fixed(struct llama_sampler * smpl, bool temperature, bool top_p);
+
+// Steer the answer by a level in [-1, 1], -1 towards cold and 1 towards hot, instead of the one that a control head reads; others
+// are cut to that range. NaN, the default: by the level that the control head reads at the state that the answer's first token is
+// drawn from, which all its tokens then keep, those of a draft behind the first one included. A level is of the answer once that token is
+// accepted. An answer ends, and its level is forgotten, with this call, autodeco_sampler_set_params and llama_sampler_reset: call
+// one of them before the decode of the next answer's prompt. Copies of a sampler keep the level. 0 and heads without a control
+// head steer nothing.
+AUTODECO_API void autodeco_sampler_set_level(struct llama_sampler * smpl, float level);
 
 // Cut the distribution before top-p: tokens below min_p (0: none) times the probability of the likeliest, then all but
 // top_k (0: all) tokens. For graph sampling; on the host, llama.cpp's own samplers do it.

@@ -3,6 +3,7 @@
 
 #include "autodeco.h"
 
+#include "control.h"
 #include "kernel/distribution.h"
 #include "heads.h"
 #include "heads_predict.h"
@@ -105,6 +106,26 @@ public:
         return py::make_tuple(temperature, top_p);
     }
 
+    py::array_t<float> levels(const float_array & hidden) const {
+        const autodeco::heads_data & data = *ptr->data;
+        if (hidden.ndim() != 2 || hidden.shape(1) != data.n_embd) {
+            throw std::invalid_argument("expected hidden [n, " + std::to_string(data.n_embd) + "], the width that the heads are made for");
+        }
+        py::array_t<float> found(hidden.shape(0));
+        std::string        error;
+        if (!autodeco::heads_levels(data, hidden.data(), hidden.shape(0), found.mutable_data(), error)) {
+            throw std::invalid_argument(error);
+        }
+        return found;
+    }
+
+    py::tuple steered(float temperature, float top_p, float level) const {
+        if (ptr->data->has_control) {
+            autodeco::steer(ptr->data->control, level, temperature, top_p);
+        }
+        return py::make_tuple(temperature, top_p);
+    }
+
 private:
     std::unique_ptr<autodeco_heads, heads_deleter> ptr;
 };
@@ -152,15 +173,15 @@ py::array_t<int32_t> nucleus_sample(const float_array & logits, const float_arra
     return tokens;
 }
 
-// Tokens, temperatures and top-p [n]; request i draws from row rows[i], in ascending order, of hidden states and logits.
+// Tokens, temperatures, top-p and levels [n]; request i draws from row rows[i], in ascending order, of hidden states and logits.
 py::tuple draw_from_rows(const heads * h, const float_array & hidden, const float_array & logits, const row_array & rows, const float_array & temperature,
                          const float_array & top_p, const flag_array & by_temperature_head, const flag_array & by_top_p_head, const double_array & u,
-                         const double_array & top_p_noise) {
+                         const double_array & top_p_noise, const float_array & level) {
     const py::ssize_t n = rows.ndim() == 1 ? rows.shape(0) : -1;
     for (const py::array * each : { (const py::array *) &temperature, (const py::array *) &top_p, (const py::array *) &by_temperature_head,
-                                    (const py::array *) &by_top_p_head, (const py::array *) &u, (const py::array *) &top_p_noise }) {
+                                    (const py::array *) &by_top_p_head, (const py::array *) &u, (const py::array *) &top_p_noise, (const py::array *) &level }) {
         if (each->ndim() != 1 || each->shape(0) != n) {
-            throw std::invalid_argument("expected rows, temperature, top_p, by_temperature_head, by_top_p_head, u and top_p_noise [n] with the same n");
+            throw std::invalid_argument("expected rows, temperature, top_p, by_temperature_head, by_top_p_head, u, top_p_noise and level [n] with the same n");
         }
     }
     if (hidden.ndim() != 2 || logits.ndim() != 2 || hidden.shape(0) != logits.shape(0)) {
@@ -172,9 +193,12 @@ py::tuple draw_from_rows(const heads * h, const float_array & hidden, const floa
     }
     std::vector<autodeco::guided_draw> draws;
     for (py::ssize_t i = 0; i < n; ++i) {
-        draws.push_back({ { rows.at(i), temperature.at(i), top_p.at(i), u.at(i) }, by_temperature_head.at(i), by_top_p_head.at(i), top_p_noise.at(i) });
+        draws.push_back({ { rows.at(i), temperature.at(i), top_p.at(i), u.at(i) }, by_temperature_head.at(i), by_top_p_head.at(i), top_p_noise.at(i), level.at(i) });
         const autodeco::guided_draw & draw = draws.back();
         check_request(draw.request, i, logits.shape(0));
+        if (std::abs(draw.level) > 1.0f) {
+            throw std::invalid_argument("row " + std::to_string(i) + ": level is outside [-1, 1]");
+        }
         if (i > 0 && draw.request.row < draws[i - 1].request.row) {
             throw std::invalid_argument("row " + std::to_string(i) + ": stands before a lower row");
         }
@@ -185,6 +209,7 @@ py::tuple draw_from_rows(const heads * h, const float_array & hidden, const floa
     py::array_t<int32_t> tokens(n);
     py::array_t<float>   used_temperature(n);
     py::array_t<float>   used_top_p(n);
+    py::array_t<float>   used_level(n);
     std::string          error;
     bool                 ok;
     {
@@ -194,13 +219,14 @@ py::tuple draw_from_rows(const heads * h, const float_array & hidden, const floa
         int32_t * const token   = tokens.mutable_data();
         float * const   t       = used_temperature.mutable_data();
         float * const   p       = used_top_p.mutable_data();
+        float * const   led_by  = used_level.mutable_data();
         py::gil_scoped_release release;
-        ok = autodeco::draw_from_rows(data, states, z, n_vocab, draws.data(), (int64_t) draws.size(), token, t, p, error);
+        ok = autodeco::draw_from_rows(data, states, z, n_vocab, draws.data(), (int64_t) draws.size(), token, t, p, led_by, error);
     }
     if (!ok) {
         throw std::invalid_argument(error);
     }
-    return py::make_tuple(tokens, used_temperature, used_top_p);
+    return py::make_tuple(tokens, used_temperature, used_top_p, used_level);
 }
 
 py::tuple spread(const float_array & logits) {
@@ -273,6 +299,7 @@ public:
     void set_params(uint32_t seed, float temperature, float top_p) { autodeco_sampler_set_params(smpl, { seed, temperature, top_p }); }
 
     void set_fixed(bool temperature, bool top_p) { autodeco_sampler_set_fixed(smpl, temperature, top_p); }
+    void set_level(float level) { autodeco_sampler_set_level(smpl, level); }
     void set_cuts(int32_t top_k, float min_p) { autodeco_sampler_set_cuts(smpl, top_k, min_p); }
 
     // what the graph drew for output `idx` of the last decode, as last() returns it; outputs are sampled in their order
@@ -407,17 +434,20 @@ PYBIND11_MODULE(_native, m) {
         .def_property_readonly("vocab_size", [](const heads & h) { return autodeco_heads_n_vocab(h.get()); })
         .def_property_readonly("has_temperature", [](const heads & h) { return autodeco_heads_has_temperature(h.get()); })
         .def_property_readonly("has_top_p", [](const heads & h) { return autodeco_heads_has_top_p(h.get()); })
+        .def_property_readonly("has_control", [](const heads & h) { return autodeco_heads_has_control(h.get()); })
         .def_property_readonly("prob_stats", [](const heads & h) { return autodeco_heads_has_prob_stats(h.get()); })
         .def("check_fit", &heads::check_fit)
         .def("check_made_for", &heads::check_made_for)
-        .def("predict", &heads::predict);
+        .def("predict", &heads::predict)
+        .def("levels", &heads::levels)
+        .def("steered", &heads::steered);
 
     m.def("refused_model", &autodeco::refused_model, py::arg("architecture"), py::arg("causal"), py::arg("pooling"));
 
     m.def("nucleus_sample", &nucleus_sample, py::arg("logits"), py::arg("temperature"), py::arg("top_p"), py::arg("u"), py::arg("rows") = py::none());
 
     m.def("draw_from_rows", &draw_from_rows, py::arg("heads").none(true), py::arg("hidden"), py::arg("logits"), py::arg("rows"), py::arg("temperature"),
-          py::arg("top_p"), py::arg("by_temperature_head"), py::arg("by_top_p_head"), py::arg("u"), py::arg("top_p_noise"));
+          py::arg("top_p"), py::arg("by_temperature_head"), py::arg("by_top_p_head"), py::arg("u"), py::arg("top_p_noise"), py::arg("level"));
     m.def("spread", &spread, py::arg("logits"));
 
     m.def("begin_log_filter", &autodeco::log_filter::begin);
@@ -432,6 +462,7 @@ PYBIND11_MODULE(_native, m) {
         .def("set_params", &graph_sampler::set_params)
         .def("set_fixed", &graph_sampler::set_fixed)
         .def("set_cuts", &graph_sampler::set_cuts)
+        .def("set_level", &graph_sampler::set_level)
         .def("sample", &graph_sampler::sample)
         .def("discard", &graph_sampler::discard)
         .def("expect", &graph_sampler::expect)

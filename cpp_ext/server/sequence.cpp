@@ -108,7 +108,8 @@ autodeco_decoding sequence::next() {
 }
 
 void sequence::take_prediction(const sequence & other) {
-    set_only_output(state_of(smpl()), observed(state_of(other.smpl())));
+    const sampler_state & first = state_of(other.smpl());
+    set_only_output(state_of(smpl()), observed(first), first.known_level());
 }
 
 std::unique_ptr<sequence::saved> sequence::save() const {

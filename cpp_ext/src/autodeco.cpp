@@ -6,6 +6,8 @@
 #include "merged_file.h"
 #include "sampler_state.h"
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 
 using namespace autodeco;
@@ -105,6 +107,10 @@ bool autodeco_heads_has_temperature(const autodeco_heads * heads) {
 
 bool autodeco_heads_has_top_p(const autodeco_heads * heads) {
     return heads && heads->data->has_top_p;
+}
+
+bool autodeco_heads_has_control(const autodeco_heads * heads) {
+    return heads && heads->data->has_control;
 }
 
 bool autodeco_heads_has_prob_stats(const autodeco_heads * heads) {
@@ -226,6 +232,13 @@ void autodeco_sampler_set_fixed(llama_sampler * smpl, bool temperature, bool top
     with_state(smpl, [&](sampler_state & state) {
         state.fixed_temperature = temperature;
         state.fixed_top_p       = top_p;
+    });
+}
+
+void autodeco_sampler_set_level(llama_sampler * smpl, float level) {
+    with_state(smpl, [&](sampler_state & state) {
+        state.set_level = std::isnan(level) ? NAN : std::min(std::max(level, -1.0f), 1.0f);
+        state.level     = NAN;
     });
 }
 

@@ -1,5 +1,6 @@
 #include "cpu_heads.h"
 
+#include "control.h"
 #include "host_node.h"
 
 #include <algorithm>
@@ -30,8 +31,13 @@ float second_layer(const mlp_values & mlp, const float * first, const float * ex
     return sum;
 }
 
+// values of the first layers of the temperature head and the top-p head, behind which those of the control head stand
 int64_t n_first(const heads_data & heads) {
     return HEAD_WIDTH * ((heads.has_temp ? 1 : 0) + (heads.has_top_p ? 1 : 0));
+}
+
+int64_t n_first_with_control(const heads_data & heads) {
+    return n_first(heads) + (heads.has_control ? HEAD_WIDTH : 0);
 }
 
 dot_product * dot_of(ggml_type type) {
@@ -44,10 +50,10 @@ dot_product * dot_of(ggml_type type) {
     }
 }
 
-// values begin to end of both heads' W1 hidden, one behind the other, the temperature head's first
+// values begin to end of all heads' W1 hidden, one behind the other, the temperature head's first
 void first_layers(const heads_data & heads, const float * hidden, int64_t begin, int64_t end, float * out) {
     int64_t first = 0;
-    for (const mlp_values * mlp : { &heads.temperature, &heads.top_p }) {
+    for (const mlp_values * mlp : { &heads.temperature, &heads.top_p, &heads.control_head }) {
         if (!mlp->w1) {
             continue;
         }
@@ -81,9 +87,13 @@ void predict(const heads_data & heads, const float * first, const float * logits
     top_p = sigmoid(second_layer(heads.top_p, first + (heads.has_temp ? HEAD_WIDTH : 0), extra));
 }
 
+float level_of(const heads_data & heads, const float * first) {
+    return control_level(heads.control, sigmoid(second_layer(heads.control_head, first + n_first(heads), nullptr)));
+}
+
 void first_layers_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const cpu_heads_row & row = *(cpu_heads_row *) userdata;
-    const int64_t         n   = dst->ne[0];
+    const int64_t         n   = row.reads_level ? n_first_with_control(*row.heads) : n_first(*row.heads);
     if (!row.is_skipped) {
         first_layers(*row.heads, (const float *) dst->src[0]->data, n * ith / nth, n * (ith + 1) / nth, (float *) dst->data);
     }
@@ -109,28 +119,43 @@ void exponentials_node(ggml_tensor * dst, int ith, int nth, void * userdata) {
     row_exponentials((const float *) logits->data, logits->ne[0], temperature, ith, nth, *row.ws);
 }
 
-// temperature and top-p [2]
+// temperature and top-p [2], and the level [3] where there is a control head
 void predict_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
     const cpu_heads_row & row = *(cpu_heads_row *) userdata;
     if (ith != 0 || row.is_skipped) {
         return;
     }
-    float * out = (float *) dst->data;
-    predict(*row.heads, (const float *) dst->src[1]->data, (const float *) dst->src[0]->data, *row.ws, out[0], out[1]);
+    float *       out   = (float *) dst->data;
+    const float * first = (const float *) dst->src[1]->data;
+    predict(*row.heads, first, (const float *) dst->src[0]->data, *row.ws, out[0], out[1]);
+    if (row.heads->has_control) {
+        out[2] = row.reads_level ? level_of(*row.heads, first) : 0.0f;
+    }
 }
 
 } // namespace
 
 predictions build_cpu_heads(ggml_context * ctx, ggml_tensor * hidden, ggml_tensor * logits, cpu_heads_row & row) {
-    ggml_tensor * first = host_node(ctx, GGML_TYPE_F32, n_first(*row.heads), 1, { hidden }, first_layers_node, GGML_N_TASKS_MAX, &row);
+    ggml_tensor * first = host_node(ctx, GGML_TYPE_F32, n_first_with_control(*row.heads), 1, { hidden }, first_layers_node, GGML_N_TASKS_MAX, &row);
     ggml_tensor * ready = host_one(); // what has prepared the statistics
     if (row.heads->has_top_p && row.heads->prob_stats && logits->ne[0] > LONG_ROW) {
         ready = host_node(ctx, GGML_TYPE_F32, 1, 1, { logits, first }, maxima_node, GGML_N_TASKS_MAX, &row);
         ready = host_node(ctx, GGML_TYPE_F32, 1, 1, { logits, first, ready }, exponentials_node, GGML_N_TASKS_MAX, &row);
     }
-    ggml_tensor * both = host_node(ctx, GGML_TYPE_F32, 2, 1, { logits, first, ready }, predict_node, 1, &row);
-    ggml_set_name(both, "autodeco_predictions");
-    return { ggml_view_1d(ctx, both, 1, 0), row.heads->has_top_p ? ggml_view_1d(ctx, both, 1, sizeof(float)) : nullptr };
+    const bool    has_control = row.heads->has_control;
+    ggml_tensor * all         = host_node(ctx, GGML_TYPE_F32, has_control ? 3 : 2, 1, { logits, first, ready }, predict_node, 1, &row);
+    ggml_set_name(all, "autodeco_predictions");
+    return { ggml_view_1d(ctx, all, 1, 0), row.heads->has_top_p ? ggml_view_1d(ctx, all, 1, sizeof(float)) : nullptr,
+             has_control ? ggml_view_1d(ctx, all, 1, 2 * sizeof(float)) : nullptr };
+}
+
+float cpu_level_of(const heads_data & heads, const float * hidden) {
+    if (!heads.has_control) {
+        return 0.0f;
+    }
+    float first[3 * HEAD_WIDTH];
+    first_layers(heads, hidden, n_first(heads), n_first_with_control(heads), first);
+    return level_of(heads, first);
 }
 
 void cpu_heads_of(const heads_data & heads, const float * hidden, const float * logits, row_workspace & ws, float & temperature, float & top_p) {

@@ -80,6 +80,12 @@ bool has_head_nodes(const heads_data & heads, const node_question & has) {
             if (pred.top_p) {
                 ggml_build_forward_expand(gf, pred.top_p);
             }
+            if (heads.has_control) { // with all that a level does to a draw
+                const predictions steered = { pred.temperature, pred.top_p, build_level(ctx, weights, heads.control, rows) };
+                const draw_inputs in      = place_draw_inputs(ctx, n, steered, heads.control);
+                ggml_build_forward_expand(gf, in.divisor);
+                ggml_build_forward_expand(gf, in.share);
+            }
         }
     });
 }

@@ -65,9 +65,9 @@ ggml_tensor * device_stats(ggml_context * ctx, const sorted_rows & rows, ggml_te
     return ggml_concat(ctx, ggml_concat(ctx, top, entropy, 0), ggml_concat(ctx, var, top5, 0), 0);
 }
 
-device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, const predictions & pred) {
+device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, const predictions & pred, const control_ends & ends) {
     const auto        n_vocab = (float) rows.logits->ne[0];
-    const draw_inputs in      = place_draw_inputs(ctx, rows.logits->ne[1], pred);
+    const draw_inputs in      = place_draw_inputs(ctx, rows.logits->ne[1], pred, ends);
     ggml_tensor *     weights = weights_at(ctx, rows, in.divisor);
     ggml_tensor *     cum     = ggml_cumsum(ctx, weights);
 
@@ -85,7 +85,7 @@ device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, cons
     ggml_tensor * rank   = ggml_cast(ctx, least(ctx, count_rest(ctx, cum, drawn), last), GGML_TYPE_I32);
     ggml_tensor * prob   = ggml_div(ctx, element(ctx, weights, rank), mass);
     ggml_tensor * id     = ggml_cast(ctx, element(ctx, rows.id, rank), GGML_TYPE_F32);
-    ggml_tensor * values = told_values(ctx, in, pred, id, { last, prob, column(ctx, cum, (int64_t) n_vocab - 1) });
+    ggml_tensor * values = told_values(ctx, in, id, { last, prob, column(ctx, cum, (int64_t) n_vocab - 1) });
     ggml_set_output(values);
     ggml_set_name(values, "autodeco_values");
     // taken from the values, so that these are computed where a token is asked for, and nowhere else

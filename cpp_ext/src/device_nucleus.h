@@ -37,11 +37,12 @@ ggml_tensor * device_stats(ggml_context * ctx, const sorted_rows & rows, ggml_te
 
 struct device_draw {
     ggml_tensor * settings; // of draw_inputs; rows that are not written draw something, and disturb nobody
-    ggml_tensor * values;   // output, [6, n], a device_values for each row
+    ggml_tensor * values;   // output, [6 or 7, n], a device_values for each row
     ggml_tensor * token;    // [1, n] I32
 };
 
-// Draw a token from each row; `pred` as the heads predict, null for what they do not.
-device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, const predictions & pred);
+// Draw a token from each row; `pred` as the heads predict, null for what they do not, and its level as place_draw_inputs
+// takes it.
+device_draw build_device_draw(ggml_context * ctx, const sorted_rows & rows, const predictions & pred, const control_ends & ends = {});
 
 } // namespace autodeco

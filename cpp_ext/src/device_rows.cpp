@@ -11,12 +11,19 @@ namespace autodeco {
 namespace {
 
 predictions predicted(ggml_context * ctx, const heads_data * heads, const device_weights * weights, ggml_tensor * hidden, const stats_builder & stats) {
-    return heads ? build_heads(ctx, weights->tensors, heads->prob_stats, hidden, stats) : predictions{ nullptr, nullptr };
+    return heads ? build_heads(ctx, weights->tensors, heads->prob_stats, hidden, stats) : predictions{ nullptr, nullptr, nullptr };
 }
 
-device_draw build_draw(ggml_context * ctx, const heads_data * heads, const device_weights * weights, ggml_tensor * logits, ggml_tensor * hidden) {
+// `read` are the hidden states whose levels may be asked for; without a control head it is not looked at
+device_draw build_draw(ggml_context * ctx, const heads_data * heads, const device_weights * weights, ggml_tensor * logits, ggml_tensor * hidden,
+                       ggml_tensor * read) {
     const sorted_rows rows = sort_rows(ctx, logits);
-    return build_device_draw(ctx, rows, predicted(ctx, heads, weights, hidden, [&](ggml_tensor * t) { return device_stats(ctx, rows, t); }));
+    predictions       pred = predicted(ctx, heads, weights, hidden, [&](ggml_tensor * t) { return device_stats(ctx, rows, t); });
+    if (!heads || !heads->has_control) {
+        return build_device_draw(ctx, rows, pred);
+    }
+    pred.level = build_level(ctx, weights->tensors, heads->control, read);
+    return build_device_draw(ctx, rows, pred, heads->control);
 }
 
 // llama.cpp makes room in its graphs for as many tensors as a sampler makes in a probe, which has one row. A sampler may be
@@ -24,7 +31,17 @@ device_draw build_draw(ggml_context * ctx, const heads_data * heads, const devic
 void count_rows(ggml_context * ctx, const heads_data * heads, const device_weights * weights, int64_t n_vocab) {
     constexpr int64_t n = SORTED_AT_ONCE - 1; // sorted one by one, and then joined
     ggml_tensor * logits = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_vocab, n);
-    build_draw(ctx, heads, weights, logits, heads ? ggml_new_tensor_2d(ctx, GGML_TYPE_F32, heads->n_embd, n) : nullptr);
+    ggml_tensor * hidden = heads ? ggml_new_tensor_2d(ctx, GGML_TYPE_F32, heads->n_embd, n) : nullptr;
+    build_draw(ctx, heads, weights, logits, hidden, hidden);
+}
+
+// all values of all rows, which have no level where there is no control head
+void get_values(const ggml_tensor * tensor, std::vector<device_values> & values) {
+    std::vector<float> found(ggml_nelements(tensor));
+    ggml_backend_tensor_get(tensor, found.data(), 0, found.size() * sizeof(float));
+    for (size_t i = 0; i < values.size(); ++i) {
+        std::memcpy(&values[i], &found[i * tensor->ne[0]], tensor->ne[0] * sizeof(float));
+    }
 }
 
 } // namespace
@@ -49,10 +66,15 @@ std::shared_ptr<device_rows> device_rows::in_graph(ggml_context * ctx, ggml_cgra
         }
     }
 
-    auto          rows   = std::make_shared<device_rows>();
-    ggml_tensor * hidden = heads ? hidden_of(ctx, gf, outputs, heads->n_embd, begin, end - begin) : nullptr;
-    rows->first          = begin;
-    rows->draw           = build_draw(ctx, heads, weights, logits_of(ctx, outputs, begin, end - begin), hidden);
+    auto          rows    = std::make_shared<device_rows>();
+    const int64_t n_all   = outputs.logits->ne[1];
+    ggml_tensor * hidden  = heads ? hidden_of(ctx, gf, outputs, heads->n_embd, begin, end - begin) : nullptr;
+    // the first output of an answer, whose level all behind it take, may lie in another group
+    const bool    is_part = heads && heads->has_control && end - begin < n_all;
+    ggml_tensor * read    = is_part ? hidden_of(ctx, gf, outputs, heads->n_embd, outputs.first, n_all) : hidden;
+    rows->first           = begin;
+    rows->first_read      = outputs.first;
+    rows->draw            = build_draw(ctx, heads, weights, logits_of(ctx, outputs, begin, end - begin), hidden, read);
     rows->values.resize(end - begin);
     rows->seen.resize(end - begin);
     ggml_set_name(rows->draw.settings, name);
@@ -76,13 +98,15 @@ void device_rows::prepare(int64_t row, const device_settings & settings) {
     std::lock_guard<std::mutex> lock(mutex);
     is_read = false;
     is_seen = false;
-    write_settings(draw.settings, row - first, settings);
+    device_settings own = settings;
+    own.level_row -= (float) first_read;
+    write_settings(draw.settings, row - first, own);
 }
 
 bool device_rows::read(int64_t row, device_values & result) {
     std::lock_guard<std::mutex> lock(mutex);
     if (!is_read && draw.values) {
-        ggml_backend_tensor_get(draw.values, values.data(), 0, values.size() * sizeof(device_values));
+        get_values(draw.values, values);
         is_read = true;
     }
     result = values[row - first];
@@ -104,7 +128,7 @@ bool device_rows::read_drawn(int64_t row, int32_t token, device_values & result)
     if (!draw.values) {
         return false;
     }
-    ggml_backend_tensor_get(draw.values, seen.data(), 0, seen.size() * sizeof(device_values));
+    get_values(draw.values, seen);
     is_seen = true;
     return is_drawn(seen);
 }

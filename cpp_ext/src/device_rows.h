@@ -39,6 +39,7 @@ public:
 
 private:
     int64_t     first; // among all outputs of the graph
+    int64_t     first_read; // of those whose levels are read
     device_draw draw;  // of the graph; null when that has gone
 
     std::mutex                 mutex; // samplers of one context may be asked by several threads

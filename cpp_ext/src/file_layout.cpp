@@ -25,7 +25,11 @@ const std::string BASE_TAIL = "autodeco.base_tail";
 const std::string HEADS     = "autodeco.heads";
 const std::string TEMP      = "autodeco.temp_head.";
 const std::string TOP_P     = "autodeco.top_p_head.";
+const std::string CONTROL   = "autodeco.control_head.";
 const std::string EXTRA     = "autodeco.top_p_head.0.extra.weight";
+
+constexpr uint32_t WITHOUT_CONTROL = 1; // versions of the schema
+constexpr uint32_t WITH_CONTROL    = 2;
 
 bool is_ours(const std::string & name) {
     return name.compare(0, PREFIX.size(), PREFIX) == 0;
@@ -192,20 +196,43 @@ struct layout_reader {
                check_tensor(prefix + "2.weight", HEAD_WIDTH, 1, true) && check_tensor(prefix + "2.bias", 1, 1, false);
     }
 
-    bool check_names(bool is_merged) {
+    bool check_names(bool is_merged, uint32_t version) {
         for (const gguf_tensor & tensor : header().tensors) {
             const std::string & name = tensor.name;
             bool known = !is_ours(name) || name == EXTRA || (is_merged && (name == BASE_GGUF || name == BASE_TAIL));
-            for (const std::string & prefix : { TEMP, TOP_P }) {
+            for (const std::string & prefix : { TEMP, TOP_P, CONTROL }) {
                 for (const char * part : { "0.weight", "0.bias", "2.weight", "2.bias" }) {
-                    known = known || name == prefix + part;
+                    known = known || (name == prefix + part && (prefix != CONTROL || version == WITH_CONTROL));
                 }
             }
             if (!known) {
-                return fail("tensor " + name + " is not in schema version 1: update autodeco");
+                return fail("tensor " + name + " is not in schema version " + std::to_string(version) + ": update autodeco");
             }
         }
         return true;
+    }
+
+    // A number of the control head, which must be in `range`; NaN is in none.
+    bool need_number(const std::string & key, const char * range, bool (*is_in_range)(float), float & value) {
+        return need_key("autodeco.control." + key, GGUF_TYPE_FLOAT32, value) &&
+               (is_in_range(value) || fail("has autodeco.control." + key + " " + std::to_string(value) + ", which must be in " + range + ": export the heads again"));
+    }
+
+    bool read_control() {
+        const auto     is_factor = [](float value) { return value >= 0.0f && value <= 1.0f; };
+        control_ends & ends      = layout.control;
+        if (!need_number("low_temperature_factor", "[0, 1]", is_factor, ends.low_temperature_factor) ||
+            !need_number("high_temperature", "(0, 2)", [](float value) { return value > 0.0f && value < TEMPERATURE_SCALE; }, ends.high_temperature) ||
+            !need_number("low_top_p_factor", "[0, 1]", is_factor, ends.low_top_p_factor) ||
+            !need_number("high_top_p", "(0, 1)", [](float value) { return value > 0.0f && value < 1.0f; }, ends.high_top_p) ||
+            !need_number("dead_zone", "[0, 1)", [](float value) { return value >= 0.0f && value < 1.0f; }, ends.dead_zone) ||
+            !find_head(CONTROL, { "0.weight", "0.bias", "2.weight", "2.bias" }, layout.has_control)) {
+            return false;
+        }
+        if (!layout.has_control) {
+            return fail("is of schema version 2 and holds no control head: export the heads again");
+        }
+        return (layout.has_temp && layout.has_top_p) || fail("holds a control head without a temperature head and a top-p head, which it needs");
     }
 
     bool read_heads(bool is_merged) {
@@ -217,8 +244,8 @@ struct layout_reader {
         if (!need_key("autodeco.version", GGUF_TYPE_UINT32, version)) {
             return false;
         }
-        if (version != 1) {
-            return fail("is of schema version " + std::to_string(version) + ", this program reads version 1: update it");
+        if (version != WITHOUT_CONTROL && version != WITH_CONTROL) {
+            return fail("is of schema version " + std::to_string(version) + ", this program reads versions 1 and 2: update it");
         }
         if (!need_key("autodeco.temperature.scale", GGUF_TYPE_FLOAT32, scale)) {
             return false;
@@ -226,7 +253,7 @@ struct layout_reader {
         if (scale != TEMPERATURE_SCALE) {
             return fail("has autodeco.temperature.scale " + std::to_string(scale) + ", only 2.0 is defined");
         }
-        if (!check_names(is_merged) || !read_integer("split.count", parts)) {
+        if (!check_names(is_merged, version) || !read_integer("split.count", parts)) {
             return false;
         }
         if (parts > 1) {
@@ -247,9 +274,12 @@ struct layout_reader {
         if (layout.has_top_p && !says_stats) {
             return fail("key autodeco.top_p.prob_stats is missing");
         }
+        if (version == WITH_CONTROL && !read_control()) {
+            return false;
+        }
         layout.kind       = is_merged ? file_kind::merged : file_kind::sidecar;
         layout.prob_stats = layout.has_top_p && prob_stats != 0;
-        return (!layout.has_temp || check_head(TEMP)) &&
+        return (!layout.has_temp || check_head(TEMP)) && (!layout.has_control || check_head(CONTROL)) &&
                (!layout.has_top_p || (check_head(TOP_P) && check_tensor(EXTRA, layout.prob_stats ? 1 + N_PROB_STATS : 1, HEAD_WIDTH, false)));
     }
 
@@ -355,6 +385,8 @@ struct layout_reader {
         layout.kind             = file_kind::embedded;
         layout.has_temp         = made.has_temp;
         layout.has_top_p        = made.has_top_p;
+        layout.has_control      = made.has_control;
+        layout.control          = made.control;
         layout.prob_stats       = made.prob_stats;
         layout.base_name        = made.base_name;
         layout.base_fingerprint = made.base_fingerprint;

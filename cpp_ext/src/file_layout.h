@@ -5,6 +5,7 @@
 
 #include "failure.h"
 #include "gguf_header.h"
+#include "heads.h"
 
 #include <cstdint>
 #include <string>
@@ -23,11 +24,13 @@ struct file_layout {
     int32_t     n_vocab = 0;
 
     // of a file with heads
-    bool        has_temp   = false;
-    bool        has_top_p  = false;
-    bool        prob_stats = false;
-    std::string base_name;
-    std::string base_fingerprint;
+    bool         has_temp    = false;
+    bool         has_top_p   = false;
+    bool         has_control = false;
+    bool         prob_stats  = false;
+    control_ends control;
+    std::string  base_name;
+    std::string  base_fingerprint;
 
     // of an embedded file: its heads are a GGUF of their own in its metadata
     gguf_header inside;

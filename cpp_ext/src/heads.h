@@ -30,12 +30,23 @@ struct mlp_tensors {
 struct head_tensors {
     mlp_tensors   temperature;
     mlp_tensors   top_p;
+    mlp_tensors   control;
     ggml_tensor * one = nullptr; // [1], the temperature where there is no temperature head
 };
 
 // what the names of their tensors begin with
 inline const std::string TEMPERATURE_HEAD = "autodeco.temp_head";
 inline const std::string TOP_P_HEAD       = "autodeco.top_p_head";
+inline const std::string CONTROL_HEAD     = "autodeco.control_head";
+
+// Where the levels of the control head lead, and how weak ones are taken for none; in the order of the file's keys.
+struct control_ends {
+    float low_temperature_factor = 1.0f; // of the temperature at level -1, in [0, 1]
+    float high_temperature       = 1.0f; // at level 1, where the predicted one is lower; in (0, 2)
+    float low_top_p_factor       = 1.0f; // of the top-p at level -1, in [0, 1]
+    float high_top_p             = 0.5f; // at level 1, where the predicted one is lower; in (0, 1)
+    float dead_zone              = 0.0f; // raw levels this near to 0 are 0, in [0, 1)
+};
 
 // Tensors of heads in a context of ggml, which has no memory for what they hold.
 struct placed_heads {
@@ -80,6 +91,9 @@ struct heads_data {
     bool    prob_stats  = false;
     bool    has_temp    = false;
     bool    has_top_p   = false;
+    bool    has_control = false; // only beside both others
+
+    control_ends control; // of the control head
 
     // of the model that they were exported for; empty where the file does not say
     std::string base_name;
@@ -90,6 +104,7 @@ struct heads_data {
     // the same for the nodes of the CPU
     mlp_values temperature;
     mlp_values top_p;
+    mlp_values control_head;
 
     void take_values();
 

@@ -43,6 +43,10 @@ bool read_tensor(const gguf_bytes & bytes, const gguf_header & header, const ggu
     return true;
 }
 
+bool is_of(const std::string & head, const gguf_tensor & tensor) {
+    return tensor.name.compare(0, head.size() + 1, head + ".") == 0;
+}
+
 std::shared_ptr<const heads_data> read_gguf(const gguf_bytes & bytes, failure & error) {
     file_layout layout;
     if (!file_layout_read(bytes, layout, error)) {
@@ -58,12 +62,14 @@ std::shared_ptr<const heads_data> read_gguf(const gguf_bytes & bytes, failure & 
     heads->prob_stats       = layout.prob_stats;
     heads->has_temp         = layout.has_temp;
     heads->has_top_p        = layout.has_top_p;
+    heads->has_control      = layout.has_control;
+    heads->control          = layout.control;
     heads->base_name        = one_line(layout.base_name);
     heads->base_fingerprint = one_line(layout.base_fingerprint);
     const gguf_header & header = layout.heads_header();
     const gguf_bytes    held   = layout.heads_bytes(bytes);
     for (const gguf_tensor & tensor : header.tensors) {
-        const bool is_head = tensor.name.compare(0, 19, "autodeco.temp_head.") == 0 || tensor.name.compare(0, 20, "autodeco.top_p_head.") == 0;
+        const bool is_head = is_of(TEMPERATURE_HEAD, tensor) || is_of(TOP_P_HEAD, tensor) || is_of(CONTROL_HEAD, tensor);
         if (is_head && !read_tensor(held, header, tensor, *heads, error)) {
             return nullptr;
         }

@@ -1,5 +1,6 @@
 #include "heads_graph.h"
 
+#include "control.h"
 #include "host_node.h"
 #include "llama_releases.h"
 
@@ -57,7 +58,7 @@ ggml_tensor * cpu_stats(ggml_context * ctx, ggml_tensor * logits, ggml_tensor * 
 predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool prob_stats, ggml_tensor * hidden, const stats_builder & stats) {
     const int64_t n = hidden->ne[1];
 
-    predictions result = { nullptr, nullptr };
+    predictions result = { nullptr, nullptr, nullptr };
     if (heads.temperature.w1) {
         result.temperature = ggml_scale(ctx, build_mlp(ctx, heads.temperature, hidden, nullptr), TEMPERATURE_SCALE);
     } else {
@@ -74,6 +75,10 @@ predictions build_heads(ggml_context * ctx, const head_tensors & heads, bool pro
         ggml_set_name(result.top_p, "autodeco_top_p");
     }
     return result;
+}
+
+ggml_tensor * build_level(ggml_context * ctx, const head_tensors & heads, const control_ends & ends, ggml_tensor * hidden) {
+    return heads.control.w1 ? build_control_level(ctx, ends, build_mlp(ctx, heads.control, hidden, nullptr)) : nullptr;
 }
 
 } // namespace autodeco

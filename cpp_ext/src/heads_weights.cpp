@@ -39,6 +39,9 @@ void heads_data::take_values() {
     if (has_top_p) {
         take(top_p, TOP_P_HEAD);
     }
+    if (has_control) {
+        take(control_head, CONTROL_HEAD);
+    }
 }
 
 placed_heads heads_data::place(ggml_context * ctx) const {
@@ -61,6 +64,7 @@ placed_heads heads_data::place(ggml_context * ctx) const {
     };
     take(result.tensors.temperature, TEMPERATURE_HEAD);
     take(result.tensors.top_p, TOP_P_HEAD);
+    take(result.tensors.control, CONTROL_HEAD);
     return result;
 }
 

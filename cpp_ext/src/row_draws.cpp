@@ -1,5 +1,6 @@
 #include "row_draws.h"
 
+#include "control.h"
 #include "cpu_heads.h"
 
 #include <algorithm>
@@ -24,10 +25,14 @@ bool is_finite(const float * values, int64_t n) {
     return std::all_of(values, values + n, [](float value) { return std::isfinite(value); });
 }
 
+bool is_guided(const guided_draw & draw) {
+    return draw.by_temperature_head || draw.by_top_p_head;
+}
+
 } // namespace
 
 bool draw_from_rows(const heads_data * heads, const float * hidden, const float * logits, int64_t n_vocab, const guided_draw * draws, int64_t n,
-                    int32_t * tokens, float * temperature, float * top_p, std::string & error) {
+                    int32_t * tokens, float * temperature, float * top_p, float * levels, std::string & error) {
     row_workspace &           ws = workspace();
     std::vector<draw_request> requests;
     std::vector<token_draw>   drawn;
@@ -35,12 +40,15 @@ bool draw_from_rows(const heads_data * heads, const float * hidden, const float 
     for (int64_t begin = 0, end; begin < n; begin = end) {
         const int64_t row    = draws[begin].request.row;
         bool          guided = false;
+        bool          reads  = false; // a level
         for (end = begin; end < n && draws[end].request.row == row; ++end) {
-            guided = guided || draws[end].by_temperature_head || draws[end].by_top_p_head;
+            guided = guided || is_guided(draws[end]);
+            reads  = reads || (is_guided(draws[end]) && std::isnan(draws[end].level));
         }
         const float * z           = logits + row * n_vocab;
         float         predicted_t = 1.0f;
         float         predicted_p = 1.0f;
+        float         read_level  = 0.0f;
         ws.has_row                = false; // of another row
         if (guided) {
             if (!is_finite(hidden + row * heads->n_embd, heads->n_embd)) {
@@ -48,6 +56,7 @@ bool draw_from_rows(const heads_data * heads, const float * hidden, const float 
                 return false;
             }
             cpu_heads_of(*heads, hidden + row * heads->n_embd, z, ws, predicted_t, predicted_p);
+            read_level = reads ? cpu_level_of(*heads, hidden + row * heads->n_embd) : 0.0f;
         }
 
         requests.clear();
@@ -56,13 +65,22 @@ bool draw_from_rows(const heads_data * heads, const float * hidden, const float 
             request.row          = 0;
             temperature[i]       = request.temperature;
             top_p[i]             = request.top_p;
+            levels[i]            = draws[i].level;
+            float steered_t      = predicted_t;
+            float steered_p      = predicted_p;
+            if (is_guided(draws[i]) && std::isnan(levels[i])) {
+                levels[i] = read_level;
+            }
+            if (is_guided(draws[i]) && heads->has_control) {
+                steer(heads->control, levels[i], steered_t, steered_p);
+            }
             if (draws[i].by_temperature_head) {
-                temperature[i]       = predicted_t;
-                request.temperature *= predicted_t;
+                temperature[i]       = steered_t;
+                request.temperature *= steered_t;
             }
             if (draws[i].by_top_p_head) {
-                top_p[i]       = predicted_p;
-                request.top_p *= predicted_p;
+                top_p[i]       = steered_p;
+                request.top_p *= steered_p;
             }
             request.top_p = with_noise(request.top_p, draws[i].top_p_noise);
             requests.push_back(request);

@@ -1,10 +1,9 @@
 // The llama_sampler: builds the heads and the nucleus into llama.cpp's graph.
 
-#include "cut_row.h"
 #include "device_nodes.h"
 #include "host_node.h"
 #include "llama_releases.h"
-#include "sampler_state.h"
+#include "row_nodes.h"
 
 #include <cmath>
 #include <cstring>
@@ -20,74 +19,6 @@ constexpr int64_t LARGEST_VOCAB = 1 << 20;
 // of samplers without heads, which do not know of each other
 constexpr int64_t STATIC_ROWS_AT_ONCE = 32;
 
-float scalar(const ggml_tensor * tensor) {
-    return *(const float *) tensor->data;
-}
-
-// a prediction, or 1 where there is none
-ggml_tensor * or_one(ggml_tensor * prediction) {
-    return prediction ? prediction : host_one();
-}
-
-// Compute no output of the running graph from `first` on: their nodes come behind those of the ones before.
-void skip_rows(sampler_state & state, size_t first) {
-    for (size_t i = 0; i < state.n_run; ++i) {
-        state.rows[i].heads.is_skipped |= state.rows[i].output >= first;
-    }
-}
-
-// CPU node: draw a token from logits [n_vocab] at temperature [1] and top-p [1]; userdata is the graph_row
-void nucleus_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
-    if (ith != 0) {
-        return;
-    }
-    graph_row &         row    = *(graph_row *) userdata;
-    const ggml_tensor * logits = dst->src[0];
-    sampler_state &     state  = *row.owner;
-    row.has_run                = true;
-    if (row.heads.is_skipped) {
-        row.last               = undecided(AUTODECO_STATUS_NOT_DECODED);
-        *(int32_t *) dst->data = 0;
-        return;
-    }
-
-    const float temperature      = scalar(dst->src[1]);
-    const float top_p            = scalar(dst->src[2]);
-    const float user_temperature = state.user_temperature(temperature);
-    const float user_top_p       = state.user_top_p(top_p);
-
-    const float * z   = (const float *) logits->data;
-    if (state.draws_on_host) {
-        row.logits.assign(z, z + logits->ne[0]);
-        row.last               = { -1, temperature, top_p, 0, 0.0f, 0 };
-        *(int32_t *) dst->data = 0;
-        return;
-    }
-    const bool    cut = (state.top_k > 0 || state.min_p > 0.0f) && user_temperature >= GREEDY_TEMPERATURE &&
-                     row_check(z, logits->ne[0], row.ws) == row_status::ok; // NaN has no order; the draw reports it
-    if (cut) {
-        cut_row(z, logits->ne[0], user_temperature, state.top_k, state.min_p, row.logits);
-        z = row.logits.data();
-    }
-    const nucleus_draw draw = nucleus_sample(z, logits->ne[0], user_temperature, user_top_p, row.uniform, row.ws, !cut);
-    row.last = { draw.token, state.told_temperature(temperature), state.told_top_p(top_p), draw.size, draw.prob, (int32_t) draw.status };
-    if (state.ends_draft(row.output, draw.token)) {
-        skip_rows(state, row.output + 1);
-    }
-    // -1 would send llama_sampler_sample looking for logits that were never copied to the host
-    *(int32_t *) dst->data = std::max(draw.token, 0);
-}
-
-// CPU node: keep temperature [1] and top-p [1] for the host stages; userdata is the graph_row
-void observer_node(ggml_tensor * dst, int ith, int /*nth*/, void * userdata) {
-    if (ith != 0) {
-        return;
-    }
-    graph_row & row = *(graph_row *) userdata;
-    row.last        = { -1, scalar(dst->src[0]), scalar(dst->src[1]), 0, 0.0f, 0 };
-    *(float *) dst->data = 0.0f;
-}
-
 const char * sampler_name(const llama_sampler * smpl) {
     return state_of(smpl).is_observer ? "autodeco-observer" : "autodeco";
 }
@@ -99,6 +30,15 @@ autodeco_decoding decision(const sampler_state & state, const device_values & va
     const float top_p       = state.told_top_p(has_top_p ? values.top_p : 1.0f);
     return { (int32_t) values.token, temperature, top_p, (int32_t) values.last + 1, values.prob,
              (int32_t) (is_real ? row_status::ok : row_status::not_real) };
+}
+
+// Hold what a device has decided for a row, and the level that it has read.
+void hold(sampler_state & state, graph_row & row, const device_values & values) {
+    row.last  = decision(state, values);
+    row.drawn = {};
+    if (std::isnan(state.known_level())) {
+        state.read_level = values.level;
+    }
 }
 
 // Whether `token` was drawn from an output. What was decided on a device is then held as long as the sampler lives: its
@@ -115,8 +55,7 @@ bool was_drawn(sampler_state & state, size_t output, llama_token token) {
     if (!row.drawn.rows->read_drawn(row.drawn.row, token, values)) {
         return false;
     }
-    row.last  = decision(state, values);
-    row.drawn = {};
+    hold(state, row, values);
     return true;
 }
 
@@ -197,24 +136,6 @@ bool sampler_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft,
     return state.heads_on_host || (bool) state.weights;
 }
 
-// Keep what was predicted, and let the logits depend on that: llama.cpp leaves out what it does for a sequence that has no
-// output in a batch, and nothing may be kept of that either.
-void observe(ggml_context * ctx, ggml_cgraph * gf, const predictions & pred, llama_sampler_data & data, graph_row & row) {
-    ggml_tensor * kept = host_node(ctx, GGML_TYPE_F32, 1, 1, { or_one(pred.temperature), or_one(pred.top_p) }, observer_node, 1, &row);
-    ggml_set_name(kept, "autodeco_observer");
-    row.computed = kept;
-    if (!data.logits->view_src) { // of a probe
-        ggml_build_forward_expand(gf, kept);
-        return;
-    }
-    data.logits         = ggml_view_1d(ctx, data.logits, data.logits->ne[0], 0);
-    data.logits->src[1] = kept;
-}
-
-ggml_tensor * draw_on_cpu(ggml_context * ctx, ggml_tensor * logits, const predictions & pred, graph_row & row) {
-    return host_node(ctx, GGML_TYPE_I32, 1, 1, { logits, or_one(pred.temperature), or_one(pred.top_p) }, nucleus_node, 1, &row);
-}
-
 // How many output rows to draw from at once: as many as may be of samplers with these heads, for those of other sequences
 // would be sorted for nothing, and memory reserved for them.
 int64_t rows_at_once(const sampler_state & state) {
@@ -233,7 +154,7 @@ void draw_on_device(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & 
 // temperature and top-p of one row
 predictions predict(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & state, const output_rows & outputs, ggml_tensor * logits, graph_row & row) {
     if (!state.heads) {
-        return { nullptr, nullptr };
+        return { nullptr, nullptr, nullptr };
     }
     ggml_tensor * hidden = hidden_of(ctx, gf, outputs, state.heads->n_embd, outputs.row, 1);
     if (state.heads_on_host) {
@@ -241,9 +162,11 @@ predictions predict(ggml_context * ctx, ggml_cgraph * gf, const sampler_state & 
         row.heads.ws    = &row.ws;
         return build_cpu_heads(ctx, hidden, logits, row.heads);
     }
-    return build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
+    predictions pred = build_heads(ctx, state.weights->tensors, state.heads->prob_stats, hidden, [&](ggml_tensor * temperature) {
         return state.on_device ? device_stats(ctx, sort_rows(ctx, logits), temperature) : cpu_stats(ctx, logits, temperature);
     });
+    pred.level = build_level(ctx, state.weights->tensors, state.heads->control, hidden);
+    return pred;
 }
 
 void sampler_backend_reset(llama_sampler * smpl) {
@@ -295,8 +218,9 @@ void sampler_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph
     } // else nothing has said whether one follows, which would crash without them
 }
 
-// what a draw on a device reads of the user's settings
+// what a draw on a device reads of the user's settings, and of the level of its answer
 device_settings device_settings_of(const sampler_state & state, double uniform) {
+    const float known             = state.known_level();
     const bool fixed_temperature = !state.heads || state.fixed_temperature;
     const bool fixed_top_p       = !state.heads || !state.heads->has_top_p || state.fixed_top_p;
     const bool greedy            = state.params.temperature == 0.0f;
@@ -310,6 +234,9 @@ device_settings device_settings_of(const sampler_state & state, double uniform) 
         greedy ? 0.0f : std::min((float) uniform, below_one),
         state.top_k > 0 ? (float) (state.top_k - 1) : (float) LARGEST_VOCAB,
         state.min_p * MIN_P_ROUNDING,
+        (float) state.rows[0].drawn.row, // the first output of the decode, which those behind it follow
+        std::isnan(known) ? 1.0f : 0.0f,
+        std::isnan(known) ? 0.0f : known,
     };
 }
 
@@ -319,6 +246,7 @@ void begin_outputs(sampler_state & state) {
     if (state.begins || (!state.is_served && state.n_outputs() + state.n_rows > (size_t) state.n_outputs_max)) {
         state.earlier.clear();
         state.next_output = 0;
+        state.read_level  = NAN;
         state.draft       = std::move(state.next_draft);
         state.next_draft.clear();
     } else {
@@ -371,6 +299,7 @@ void sampler_backend_set_input(llama_sampler * smpl) {
         row.has_run     = false;
         row.drawn       = row.planned;
         row.heads.is_skipped = is_over;
+        row.heads.reads_level = i == 0 && std::isnan(state.known_level());
         if (row.drawn.rows) {
             row.drawn.rows->prepare(row.drawn.row, device_settings_of(state, row.uniform));
         }
@@ -385,6 +314,8 @@ void sampler_copy_state(const llama_sampler * src, llama_sampler * dst) {
     to.fixed_top_p       = from.fixed_top_p;
     to.top_k             = from.top_k;
     to.min_p             = from.min_p;
+    to.set_level         = from.set_level;
+    to.level             = from.level;
     to.rng               = from.rng;
     to.uniform           = from.uniform;
     to.host_last         = from.host_last;
@@ -450,16 +381,23 @@ void let_go(sampler_state & state, bool context_lives) {
     for (graph_row & row : state.rows) {
         if (row.drawn.rows) {
             device_values values;
-            const bool    is_held = context_lives && row.drawn.rows->read(row.drawn.row, values);
-            row.last              = is_held ? decision(state, values) : undecided(AUTODECO_STATUS_LOST);
-            row.drawn             = {};
+            if (context_lives && row.drawn.rows->read(row.drawn.row, values)) {
+                hold(state, row, values);
+            } else {
+                row.last  = undecided(AUTODECO_STATUS_LOST);
+                row.drawn = {};
+            }
         }
     }
 }
 
 llama_token take_values(sampler_state & state, const float * values) {
-    device_values drawn;
-    std::memcpy(&drawn, values, sizeof(drawn));
+    const bool    has_level = state.heads && state.heads->has_control;
+    device_values drawn     = {};
+    std::memcpy(&drawn, values, (size_t) n_device_values(has_level) * sizeof(float));
+    if (has_level && std::isnan(state.known_level())) {
+        state.read_level = drawn.level;
+    }
     autodeco_decoding decided = decision(state, drawn);
     decided.token             = std::max(decided.token, 0);
     const size_t output       = state.next_output;
@@ -473,7 +411,8 @@ llama_token take_values(sampler_state & state, const float * values) {
     return decided.token;
 }
 
-void set_only_output(sampler_state & state, const autodeco_decoding & decided) {
+void set_only_output(sampler_state & state, const autodeco_decoding & decided, float read_level) {
+    state.read_level = read_level;
     state.earlier.clear();
     state.n_run        = 1;
     state.next_output  = 0;

@@ -9,6 +9,7 @@
 #include "device_rows.h"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <memory>
 #include <random>
@@ -80,6 +81,11 @@ struct sampler_state {
     int32_t top_k             = 0;
     float   min_p             = 0.0f;
 
+    // of the control head, each NaN while it is not known
+    float set_level  = NAN; // see autodeco_sampler_set_level
+    float level      = NAN; // of the answer, once its first token is accepted
+    float read_level = NAN; // by the first output of the last decode, where nothing before said one
+
     std::mt19937 rng;
     double       uniform; // for the next token; drawn again only when a token is accepted, so that decoding a prompt in
                           // pieces, or decoding what is then not sampled, changes nothing
@@ -139,10 +145,22 @@ struct sampler_state {
         for (; next_output <= i; ++next_output) {
             next_uniform();
         }
+        level  = std::isnan(level) ? read_level : level;
         begins = true;
     }
 
     // A temperature stage that no draw followed, because a sampler between them failed, says nothing of the next token.
+    // What the outputs of the decode at hand are steered by; NaN where the first of them has to read it.
+    float known_level() const { return !std::isnan(set_level) ? set_level : !std::isnan(level) ? level : read_level; }
+
+    // The same for a row, at whose state `read` is the level if it is to read one.
+    float level_of(const graph_row & row, float read) {
+        if (std::isnan(known_level())) {
+            read_level = row.heads.reads_level ? read : 0.0f;
+        }
+        return known_level();
+    }
+
     void begin_token() {
         divided    = false;
         host_drawn = false;
@@ -151,6 +169,7 @@ struct sampler_state {
     void restart() {
         begin_token();
         discard_outputs();
+        level = NAN;
         rng.seed(params.seed == LLAMA_DEFAULT_SEED ? std::random_device{}() : params.seed);
         next_uniform();
     }
@@ -185,8 +204,8 @@ autodeco_decoding observed(const sampler_state & state);
 // The values of the next output, which a device has drawn and llama.cpp has copied: those of a device_values. The token.
 llama_token take_values(sampler_state & state, const float * values);
 
-// The only output of an observer that no graph tells of its outputs.
-void set_only_output(sampler_state & state, const autodeco_decoding & decided);
+// The only output of an observer that no graph tells of its outputs, and the level that was read for it, NaN for none.
+void set_only_output(sampler_state & state, const autodeco_decoding & decided, float read_level = NAN);
 
 // Hold the decision without the context, which is left: it still lives, and has done its work, or the decision is lost.
 void let_go(sampler_state & state, bool context_lives);

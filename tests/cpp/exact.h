@@ -81,6 +81,24 @@ inline exact_prediction exact_heads(const autodeco::heads_data & heads, const fl
     return result;
 }
 
+// the level that the control head reads; 0 without one
+inline double exact_level(const autodeco::heads_data & heads, const float * hidden) {
+    if (!heads.has_control) {
+        return 0.0;
+    }
+    const double raw    = 2.0 * exact_head(heads, "control_head", hidden, {}) - 1.0;
+    const double beyond = std::max(std::abs(raw) - heads.control.dead_zone, 0.0) / (1.0 - heads.control.dead_zone);
+    return raw < 0.0 ? -beyond : beyond;
+}
+
+// what predictions become at a level
+inline exact_prediction exact_steered(const autodeco::heads_data & heads, const exact_prediction & p, double level) {
+    const auto & ends = heads.control;
+    const double cold = std::max(-level, 0.0), hot = std::max(level, 0.0);
+    return { p.temperature * (1.0 - cold * (1.0 - ends.low_temperature_factor)) + hot * std::max(ends.high_temperature - p.temperature, 0.0),
+             p.top_p * (1.0 - cold * (1.0 - ends.low_top_p_factor)) + hot * std::max(ends.high_top_p - p.top_p, 0.0) };
+}
+
 // probabilities of the nucleus in float64, by a full sort
 inline std::vector<double> exact_nucleus(const std::vector<float> & z, double temperature, double top_p) {
     std::vector<int32_t> order(z.size());

@@ -90,13 +90,15 @@ private:
 };
 
 // heads of random weights
-inline std::shared_ptr<heads_data> random_heads(bool temperature, bool top_p, bool prob_stats, int64_t n_vocab, int32_t n_embd = 64, ggml_type type = GGML_TYPE_F32) {
+inline std::shared_ptr<heads_data> random_heads(bool temperature, bool top_p, bool prob_stats, int64_t n_vocab, int32_t n_embd = 64, ggml_type type = GGML_TYPE_F32,
+                                                bool has_control = false) {
     auto heads        = std::make_shared<heads_data>();
     heads->n_embd     = n_embd;
     heads->n_vocab    = (int32_t) n_vocab;
     heads->has_temp   = temperature;
     heads->has_top_p  = top_p;
     heads->prob_stats = prob_stats;
+    heads->has_control = has_control;
     const auto add    = [&](const std::string & name, int64_t ne0, int64_t ne1) {
         const std::vector<float>  values = random_row(ne0 * ne1 + (int64_t) heads->tensors.size(), 0.1f);
         tensor_data & tensor = heads->tensors[name];
@@ -108,21 +110,32 @@ inline std::shared_ptr<heads_data> random_heads(bool temperature, bool top_p, bo
             std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
         }
     };
-    for (const char * head : { "autodeco.temp_head", "autodeco.top_p_head" }) {
-        const bool is_top_p = std::string(head) == "autodeco.top_p_head";
-        if (!(is_top_p ? top_p : temperature)) {
+    for (const std::string & head : { TEMPERATURE_HEAD, TOP_P_HEAD, CONTROL_HEAD }) {
+        const bool is_top_p = head == TOP_P_HEAD;
+        if (!(head == CONTROL_HEAD ? has_control : is_top_p ? top_p : temperature)) {
             continue;
         }
-        add(std::string(head) + ".0.weight", heads->n_embd, HEAD_WIDTH);
-        add(std::string(head) + ".0.bias", HEAD_WIDTH, 1);
-        add(std::string(head) + ".2.weight", HEAD_WIDTH, 1);
-        add(std::string(head) + ".2.bias", 1, 1);
+        add(head + ".0.weight", heads->n_embd, HEAD_WIDTH);
+        add(head + ".0.bias", HEAD_WIDTH, 1);
+        add(head + ".2.weight", HEAD_WIDTH, 1);
+        add(head + ".2.bias", 1, 1);
         if (is_top_p) {
-            add(std::string(head) + ".0.extra.weight", prob_stats ? 1 + N_PROB_STATS : 1, HEAD_WIDTH);
+            add(head + ".0.extra.weight", prob_stats ? 1 + N_PROB_STATS : 1, HEAD_WIDTH);
         }
     }
     heads->take_values();
     return heads;
+}
+
+// Heads that predict what `heads` do, and read levels of random weights.
+inline std::shared_ptr<heads_data> with_control(const heads_data & heads, const control_ends & ends) {
+    auto made     = random_heads(true, true, heads.prob_stats, heads.n_vocab, heads.n_embd, GGML_TYPE_F32, true);
+    made->control = ends;
+    for (const auto & [name, tensor] : heads.tensors) {
+        made->tensors[name] = tensor;
+    }
+    made->take_values();
+    return made;
 }
 
 } // namespace autodeco

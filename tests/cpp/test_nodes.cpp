@@ -240,8 +240,8 @@ static void test_draws(const std::vector<float> & z, const std::vector<row_case>
         const auto           values = row_graph::values(draw.values);
         ggml_backend_tensor_get(draw.token, tokens.data(), 0, ggml_nbytes(draw.token));
         for (size_t i = 0; i < n; ++i) {
-            device_values found;
-            std::memcpy(&found, &values[i * sizeof(found) / sizeof(float)], sizeof(found));
+            device_values found = {};
+            std::memcpy(&found, &values[i * N_VALUES_WITHOUT_LEVEL], N_VALUES_WITHOUT_LEVEL * sizeof(float));
             unlike += tokens[i] != (int32_t) found.token || tokens[i] < 0 || tokens[i] >= n_vocab;
             if (std::count(strays.begin(), strays.end(), i)) {
                 continue;
@@ -297,8 +297,8 @@ static void test_no_number_at_the_end() {
     graph.allocate();
     write_settings(draw.settings, 0, { 1.0f, 0.0f, 0.0f, 0.5f, 0.5f, 1e6f, 0.0f });
     graph.compute(1.0f, 1);
-    device_values found;
-    ggml_backend_tensor_get(draw.values, &found, 0, sizeof(found));
+    device_values found = {};
+    ggml_backend_tensor_get(draw.values, &found, 0, N_VALUES_WITHOUT_LEVEL * sizeof(float));
     check(std::isfinite(found.prob) && !std::isfinite(found.total), "a draw tells that one of the logits is no number", found.token);
 }
 

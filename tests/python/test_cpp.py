@@ -51,7 +51,7 @@ def test_the_sampler_from_cpp(smollm2, exported, nucleus):
 
 @pytest.mark.parametrize("nucleus", ["cpu", pytest.param("device", marks=pytest.mark.slow)])
 def test_the_sampler_on_a_generated_model(generated, nucleus):
-    for program in ("test_sampler", "test_drafts"):
+    for program in ("test_sampler", "test_drafts", "test_level"):
         passes(program, *generated, AUTODECO_NUCLEUS=nucleus)
 
 

@@ -14,8 +14,10 @@ import pytest
 
 from autodeco import native
 from autodeco.errors import InputError
-from autodeco.export.checkpoint import read_heads
+from autodeco.export.checkpoint import HeadWeights, read_heads
+from autodeco.export.control_ends import ControlEnds
 from autodeco.export.head_tensors import head_tensors
+from autodeco.export.head_weights import check_heads
 from autodeco.export.layout import Layout, open_layout
 from autodeco.export.writer import write_embedded, write_merged, write_sidecar
 from builders import damaged_gguf as damaged
@@ -50,10 +52,11 @@ def world(tmp_path_factory) -> World:
         ("both", "f16", (True, True), 5),
         ("temperature", "q8_0", (True, False), 5),
         ("top-p", "f32", (False, True), 1),
+        ("control", "bf16", (True, True), 5),
     ):
-        arrays = files.head_arrays(HIDDEN, extra, *heads)
-        (folder / "heads.safetensors").write_bytes(files.safetensors(arrays))
-        tensors = head_tensors(read_heads(folder / "heads.safetensors", HIDDEN), weight_type)
+        ends = ControlEnds(0.2, 1.25, 0.5, 0.99, 0.05) if name == "control" else None
+        arrays = files.head_arrays(HIDDEN, extra, *heads, control=ends is not None)
+        tensors = head_tensors(check_heads(arrays, name, HIDDEN, control=ends), weight_type)
         write_sidecar(folder / f"{name}.gguf", tensors, base)
         kinds[name] = parts_of(folder / f"{name}.gguf")
         write_merged(folder / "merged.gguf", tensors, tailed if name == "both" else base)
@@ -79,7 +82,8 @@ def by_python(path: Path, world: World) -> tuple:
         which = found.has_temperature, found.has_top_p, found.prob_stats
         assert which == (layout.has_temperature, layout.has_top_p, layout.prob_stats)
         for_base = layout.named_fingerprint == world.base.model_fingerprint
-        heads = (*sizes, *which, for_base, _temperature(found.tensors) if sizes == (HIDDEN, VOCAB) else None)
+        predicted = (_temperature(found.tensors), _level(found)) if sizes == (HIDDEN, VOCAB) else None
+        heads = (*sizes, *which, found.has_control, for_base, predicted)
     return heads, model
 
 
@@ -89,13 +93,20 @@ def refused_in_one_line(error: InputError) -> None:
 
 
 def _temperature(weights: dict) -> float:
-    if "temp_head.mlp.0.weight" not in weights:
-        return 1.0
-    first, bias, second, last = (
-        weights[f"temp_head.mlp.{part}"] for part in ("0.weight", "0.bias", "2.weight", "2.bias")
-    )
+    return round(2 * _sigmoid(weights, "temp_head"), 2) if "temp_head.mlp.0.weight" in weights else 1.0
+
+
+def _level(heads: HeadWeights) -> float:
+    if heads.control is None:
+        return 0.0
+    raw, dead = 2 * _sigmoid(heads.tensors, "control_head") - 1, heads.control.dead_zone
+    return round(float(np.sign(raw)) * max(abs(raw) - dead, 0) / (1 - dead), 2)
+
+
+def _sigmoid(weights: dict, head: str) -> float:
+    first, bias, second, last = (weights[f"{head}.mlp.{part}"] for part in ("0.weight", "0.bias", "2.weight", "2.bias"))
     value = second @ np.maximum(first @ ROW[0] + bias, 0) + last
-    return round(float(2 / (1 + np.exp(-value[0]))), 2)
+    return float(1 / (1 + np.exp(-value[0])))
 
 
 def by_the_runtime(path: Path, world: World) -> tuple:
@@ -107,9 +118,12 @@ def by_the_runtime(path: Path, world: World) -> tuple:
         refused_in_one_line(error)
     else:
         sizes = found.embedding_length, found.vocab_size
-        temperature = round(float(found.predict(ROW, LOGITS)[0][0]), 2) if sizes == (HIDDEN, VOCAB) else None
-        which = found.has_temperature, found.has_top_p, found.prob_stats
-        heads = (*sizes, *which, _made_for(found, world.folder / "base.gguf"), temperature)
+        predicted = None
+        if sizes == (HIDDEN, VOCAB):
+            values = found.predict(ROW, LOGITS)[0][0], found.levels(ROW)[0]
+            predicted = tuple(round(float(value), 2) for value in values)
+        which = found.has_temperature, found.has_top_p, found.prob_stats, found.has_control
+        heads = (*sizes, *which, _made_for(found, world.folder / "base.gguf"), predicted)
     return heads, _made_for(world.heads, path)
 
 
@@ -133,10 +147,13 @@ def agreed(data: bytes, world: World, told: str) -> tuple:
 def is_read(kind: str, verdict: tuple) -> bool:
     """Whether all that a file of this kind should hold was read."""
     heads, model = verdict
-    return (heads is not None or kind == "plain") and (model is not None or kind in ("both", "temperature"))
+    return (heads is not None or kind == "plain") and (model is not None or kind in ("both", "temperature", "control"))
 
 
-@pytest.mark.parametrize("kind", ["both", "temperature", "both, merged", "top-p, merged", "both, embedded", "plain"])
+@pytest.mark.parametrize(
+    "kind",
+    ["both", "temperature", "control", "both, merged", "control, merged", "top-p, merged", "both, embedded", "plain"],
+)
 def test_the_readers_agree_on_every_single_damage(world, kind):
     good = world.kinds[kind]
     counted = {True: 0, False: 0}
@@ -188,7 +205,7 @@ def test_a_name_of_any_length_is_exported_as_it_can_be_read(world):
         for write in (write_sidecar, write_merged):
             write(world.folder / "out.gguf", tensors, open_layout(model))
             heads, _ = agreed((world.folder / "out.gguf").read_bytes(), world, name[:9])
-            assert heads[:5] == (HIDDEN, VOCAB, True, True, True)
+            assert heads[:6] == (HIDDEN, VOCAB, True, True, True, False)
             heads = native.load_heads(world.folder / "out.gguf")
             with pytest.raises(ValueError, match="is another file") as caught:
                 heads.check_made_for(os.fsencode(world.folder / "base.gguf"))
@@ -202,7 +219,7 @@ def test_the_readers_agree_on_several_damages_at_once(world):
         chance = random.Random(count)
         kind = chance.choice(sorted(world.kinds))
         parts = damaged.several(world.kinds[kind], chance)
-        if kind in ("both", "temperature") and chance.random() < 0.3:
+        if kind in ("both", "temperature", "control") and chance.random() < 0.3:
             kind = f"{kind}, embedded"
             parts = embedded_with(world.kinds[kind], parts.encoded())
         elif chance.random() < 0.3:

@@ -4,21 +4,31 @@ A file is taken apart into keys and tensors, changed, and put together again, so
 something: types, names, shapes, offsets, alignments, order.
 """
 
+import math
 import random
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
 
+from autodeco.export.control_ends import END_KEYS
 from builders import gguf_files as files
 from builders.gguf_parts import Key, Parts, Tensor
 
 READ, REFUSED, EITHER = "read", "refused", "either"  # either: only that all readers agree
 
 _OURS = "autodeco."
-_NEEDED = ("autodeco.version", "autodeco.embedding_length", "autodeco.vocab_size", "autodeco.temperature.scale")
+_CONTROL = tuple(END_KEYS.values())
+_NEEDED = (
+    "autodeco.version",
+    "autodeco.embedding_length",
+    "autodeco.vocab_size",
+    "autodeco.temperature.scale",
+    *_CONTROL,
+)
 _TYPED = (*_NEEDED, "autodeco.top_p.prob_stats", "autodeco.base_model.name", "autodeco.base_model.fingerprint")
 _KINDS = [kind for kind in range(13) if kind != files.ARRAY]
 _COUNTS = [0, 1, 2, 63, 65, 1 << 30, (1 << 30) + 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
+_NUMBERS = [math.nan, math.inf, -math.inf, -1e-3, -0.0, 1e-45, 0.5, 0.99999997, 1.0000001, 1.9999999, 2.0000002]
 _HUGE = [1 << 32, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
 
 
@@ -107,6 +117,13 @@ def damaged_keys(good: Parts, only: int | None = None) -> Iterator[Damaged]:
         elif key.kind in _KINDS:
             for value in (*_COUNTS, *_HUGE):
                 yield f"{name} is {value}", good.with_key(name, key.kind, scalar_bytes(key.kind, value)), EITHER
+            for value in _NUMBERS if key.kind == files.F32 else ():
+                never = name in _CONTROL and not -1e-9 < value < 2  # as NaN is not
+                yield (
+                    f"{name} is {value}",
+                    good.with_key(name, key.kind, files.scalar(files.F32, value)),
+                    REFUSED if never else EITHER,
+                )
     yield "a key without a name", replace(good, keys=(*good.keys, Key(b"", files.U8, b"\1"))), REFUSED
     yield "a key of 65,535 bytes", replace(good, keys=(*good.keys, Key(b"k" * 65535, files.U8, b"\1"))), READ
     yield "a key of 65,536 bytes", replace(good, keys=(*good.keys, Key(b"k" * 65536, files.U8, b"\1"))), REFUSED
