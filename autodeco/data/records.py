@@ -1,7 +1,9 @@
 """Training data: JSON lines with ``prompt`` and ``completion``, ``messages``, or ``text``, as TRL reads them."""
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,10 +69,29 @@ def _token_ids(ids) -> tuple[int, ...] | None:
     return tuple(map(int, ids)) if is_ids and ids else None
 
 
-def held_out_records(records: Iterable[int], share: float, seed: int) -> set[int]:
-    """Return which of ``records`` to validate on, ``share`` of them; raises InputError for fewer than two."""
-    distinct = np.unique(records)
+class PromptNumbers:
+    """Numbers prompts: equal ones, with the same tools, are called by the index of the first record that has them.
+
+    Of a text that is all completion, the text counts.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, int] = {}  # by digest: prompts may be long, and many
+
+    def __call__(self, index: int, record: Record) -> int:
+        """The number of the prompt of ``record``, the ``index``-th."""
+        asked = json.dumps([record.prompt or record.completion, record.tools])
+        return self._first.setdefault(hashlib.blake2b(asked.encode(), digest_size=16).digest(), index)
+
+
+def held_out_records(
+    records: Sequence[int] | np.ndarray, prompts: Sequence[int] | np.ndarray, share: float, seed: int
+) -> set[int]:
+    """Return which of ``records`` [n] to validate on: all those with ``share`` of the different ``prompts`` [n], so
+    that none of these is trained on, too. Raises InputError for fewer than two prompts."""
+    distinct = np.unique(prompts)
     if len(distinct) < 2:
-        raise InputError("there is one record to learn from; give at least two, one of them to validate on")
+        raise InputError("there is one prompt to learn from; give at least two, one of them to validate on")
     size = max(1, min(len(distinct) - 1, round(share * len(distinct))))
-    return set(generator(seed, Stream.SPLIT).permutation(distinct)[:size].tolist())
+    chosen = generator(seed, Stream.SPLIT).permutation(distinct)[:size]
+    return set(np.unique(np.asarray(records)[np.isin(prompts, chosen)]).tolist())

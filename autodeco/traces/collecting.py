@@ -14,7 +14,7 @@ from autodeco.base.output_matrix import OutputMatrix, read_output_matrix
 from autodeco.base.states import LogitsCheck, StatefulModel, StateReader, check_float16, open_stateful, refuse_if_wrong
 from autodeco.base.tokenizer import Tokenizer
 from autodeco.data.control import NO_COMMAND, Command, Control, commanded, read_commands
-from autodeco.data.records import Record, held_out_records, read_records
+from autodeco.data.records import PromptNumbers, Record, held_out_records, read_records
 from autodeco.errors import InputError
 from autodeco.export.layout import Layout, open_layout
 from autodeco.runs.locks import locked_folder
@@ -51,18 +51,18 @@ def collect(
     layout = open_layout(model_path)
     matrix = read_output_matrix(layout)
     commands = read_commands(commands_path) if settings.control else []
-    records = _count_records(data_path, commands)
+    prompts = _prompt_numbers(data_path, commands)
     new = _manifest(layout, Path(data_path), settings, matrix)
     if settings.control:
-        held_out = held_out_records(range(records), settings.validation_share, settings.seed)
+        held_out = held_out_records(range(len(prompts)), prompts, settings.validation_share, settings.seed)
         new.control = Control(commands, sorted(held_out), settings.seed)
     if (manifest := _continued(output_dir, new)).complete:
         return manifest
     llm = _open(layout, matrix, settings.context, machine)
     with locked_folder(output_dir):
         manifest = _continued(output_dir, new)  # another process may have written meanwhile
-        with bar(records, manifest.next_record, "record", "collect", progress) as shown:
-            _run(llm, matrix, data_path, output_dir, manifest, shown)
+        with bar(len(prompts), manifest.next_record, "record", "collect", progress) as shown:
+            _run(llm, matrix, data_path, prompts, output_dir, manifest, shown)
         if not manifest.tokens:
             raise InputError(
                 f"{data_path}: every prompt fills the context of {settings.context} tokens or fewer that the model "
@@ -83,20 +83,23 @@ def _open(layout: Layout, matrix: OutputMatrix, context: int, machine: Processor
     return llm
 
 
-def _count_records(data_path, commands: list[Command]) -> int:
-    """Return how many records there are; bad ones show here, before the work, not hours into it."""
-    count = 0
+def _prompt_numbers(data_path, commands: list[Command]) -> list[int]:
+    """Return the number of each record's prompt; bad records show here, before the work, not hours into it."""
+    found: list[int] = []
+    number = PromptNumbers()
     for record in read_records(data_path):
-        count += 1
+        found.append(number(len(found), record))
         if commands:
             try:
                 commanded(record, commands[0])
             except InputError as error:
                 raise InputError(f"{data_path}, line {record.line}: {error}") from None
-    return count
+    return found
 
 
-def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manifest, shown: tqdm) -> None:
+def _run(
+    llm, matrix: OutputMatrix, data_path, prompts: list[int], output_dir: Path, manifest: Manifest, shown: tqdm
+) -> None:
     settings = CollectSettings(**manifest.settings)
     tokenizer = Tokenizer(llm, settings.append_end)
     check = LogitsCheck(settings.seed) if manifest.logits_error is None else None
@@ -121,7 +124,7 @@ def _run(llm, matrix: OutputMatrix, data_path, output_dir: Path, manifest: Manif
                 completion = completion[: context - longest]
                 for position, hidden, logits in states.read(prompt, completion):
                     check_float16(hidden, where)
-                    pending.add(hidden, completion, index, position, len(prompt), command)
+                    pending.add(hidden, completion, index, prompts[index], position, len(prompt), command)
                     if check:
                         check.offer(hidden, logits)
             if check and first and pending.hidden:
@@ -149,6 +152,7 @@ class _Pending:
         self.hidden: list[np.ndarray] = []
         self.label: list[int] = []
         self.record: list[int] = []
+        self.prompt: list[int] = []
         self.position: list[int] = []
         self.command: list[int] = []
         self.skipped = 0
@@ -159,12 +163,21 @@ class _Pending:
         return len(self.label)
 
     def add(
-        self, hidden: np.ndarray, completion: list[int], index: int, start: int, prompt_length: int, command: int
+        self,
+        hidden: np.ndarray,
+        completion: list[int],
+        index: int,
+        prompt: int,
+        start: int,
+        prompt_length: int,
+        command: int,
     ) -> None:
-        """Add ``hidden`` [n, H]: the states that predict ``completion[start : start + n]`` of record ``index``."""
+        """Add ``hidden`` [n, H]: the states that predict ``completion[start : start + n]`` of record ``index``, whose
+        prompt has the number ``prompt``."""
         self.hidden.append(hidden.astype(np.float16))
         self.label += completion[start : start + len(hidden)]
         self.record += [index] * len(hidden)
+        self.prompt += [prompt] * len(hidden)
         self.position += range(prompt_length - 1 + start, prompt_length - 1 + start + len(hidden))
         self.command += [command] * len(hidden)
 
@@ -200,7 +213,7 @@ def _manifest(layout: Layout, data_path: Path, settings: CollectSettings, matrix
         vocab_size=matrix.vocab_size,
     )
     data = {"file": data_path.name, "sha256": file_hash(data_path)}
-    return Manifest(model, data, asdict(settings), made=provenance())
+    return Manifest(model, data, asdict(settings), prompts=True, made=provenance())
 
 
 def _continued(output_dir: Path, wanted: Manifest) -> Manifest:

@@ -2,8 +2,9 @@
 
 ``traces.json`` names the model, the data, the settings and the shards. Each shard is a safetensors file of whole
 records: ``hidden`` float16 [n, H], ``label`` int32 [n] (the token that followed), ``record`` int32 [n] (index in the
-data, 0-based) and ``position`` int32 [n] (index of the state's token in the sequence). Where the prompts were given
-commands too (``control``), ``command`` int32 [n] says which: 0 none, others 1 + the index in the manifest's list.
+data, 0-based) and ``position`` int32 [n] (index of the state's token in the sequence). ``prompt`` int32 [n] is the
+index of the first record with the same prompt; traces of older versions lack it. Where the prompts were given commands
+too (``control``), ``command`` int32 [n] says which: 0 none, others 1 + the index in the manifest's list.
 """
 
 import json
@@ -50,12 +51,14 @@ class Manifest:
     logits_checked: int = 0  # positions
     shards: list[Shard] = field(default_factory=list)
     control: Control | None = None  # where the prompts were given commands too
+    prompts: bool = False  # whether shards say which records have the same prompt
     made: dict = field(default_factory=dict)  # the command that began them, and the versions of what ran it
 
     @property
     def columns(self) -> list[str]:
         """Return what a shard holds of each token beside its hidden state."""
-        return ["label", "record", "position", *(["command"] if self.control else [])]
+        optional = (("prompt", self.prompts), ("command", self.control))
+        return ["label", "record", "position", *(name for name, there in optional if there)]
 
     @property
     def tokens(self) -> int:
@@ -93,7 +96,7 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
 
 
 def write_shard(path: Path, hidden: np.ndarray, **columns: list[int]) -> None:
-    """Write one shard to ``path``, whole or not at all; ``columns`` are label, record, position and maybe command."""
+    """Write one shard to ``path``, whole or not at all; ``columns`` are those of the manifest."""
     arrays = {name: np.asarray(column, np.int32) for name, column in columns.items()}
     with replacing(path) as part:
         part.write_bytes(save({"hidden": np.ascontiguousarray(hidden, np.float16), **arrays}))

@@ -15,6 +15,6 @@ class CollectSettings(Options):
     shard_tokens: int = option(4096, "states in a file; an interruption loses at most one", least=2)
     control: bool = option(False, "read each answer behind commands too, for `autodeco train --control`")
     validation_share: float = option(
-        0.1, "with --control: share of the records held out, and given held-out wordings too", least=0.0, most=0.9
+        0.1, "with --control: share of the prompts held out, and given held-out wordings too", least=0.0, most=0.9
     )
     seed: int = option(0, "of the choice of checked positions, wordings and held-out records", least=0)

@@ -61,7 +61,9 @@ class TrainingArguments(OptimizerArguments):
         0.6, "share of tokens left out of the temperature loss where the model is already right", least=0.0, most=1.0
     )
     fine_tuning_weight: bool = option(True, "weigh each token with the probability that the model gives it", flag=False)
-    validation_share: float = option(0.1, "share of the records held out", least=0.0, most=0.9)
+    validation_share: float = option(
+        0.1, "share of the prompts held out, with all records that have them", least=0.0, most=0.9
+    )
     validation_tokens: int = option(1024, "at most this many held-out tokens are measured", least=1)
     evaluate_every: int = option(50, "updates between measurements on the held-out records", least=1)
     control: bool = option(

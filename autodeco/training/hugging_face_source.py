@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autodeco.data.control import Control, read_commands
-from autodeco.data.records import held_out_records, read_records
+from autodeco.data.records import PromptNumbers, held_out_records, read_records
 from autodeco.errors import InputError
 from autodeco.hugging_face.model import HuggingFaceModel
 from autodeco.hugging_face.packing import Labelled, Row, pack, row
@@ -49,7 +49,7 @@ class HuggingFaceSource:
         self.commands = read_commands(settings.control_commands or None) if arguments.control else []
         self._load(path)
         sequences, skipped, cut = self._sequences(data_path)
-        training, validation = _split(sequences, arguments)
+        training, validation = split_sequences(sequences, self._prompts, arguments)
         self._training, self._validation = (pack(part, settings.pack_tokens) for part in (training, validation))
         self.tokens = tuple(
             sum(len(s.tokens) - s.prompt for group in groups for s in group)
@@ -139,7 +139,9 @@ class HuggingFaceSource:
     def _sequences(self, data_path: str | os.PathLike) -> tuple[list[Labelled], int, int]:
         """Return what there is to learn from, and how many records are too long altogether or were cut."""
         room, sequences, skipped, cut = self._settings.pack_tokens, [], 0, 0
+        self._prompts, number = [], PromptNumbers()  # of the sequences' prompts
         for index, record in enumerate(read_records(data_path)):
+            asked = number(index, record)
             try:
                 prompt, completion = self._tokenizer(record)
             except InputError as error:
@@ -150,6 +152,7 @@ class HuggingFaceSource:
                 continue
             cut += len(prompt) + len(completion) > room
             sequences.append(Labelled(index, tokens, len(prompt)))
+            self._prompts.append(asked)
         if not sequences:
             raise InputError(
                 f"{data_path}: has no token to learn from; every completion is empty or every prompt fills "
@@ -158,9 +161,12 @@ class HuggingFaceSource:
         return sequences, skipped, cut
 
 
-def _split(sequences: list[Labelled], arguments: TrainingArguments) -> tuple[list[Labelled], list[Labelled]]:
-    """Return the sequences to train and to validate on, the same split as of traces."""
-    held_out = held_out_records([s.record for s in sequences], arguments.validation_share, arguments.seed)
+def split_sequences(
+    sequences: list[Labelled], prompts: list[int], arguments: TrainingArguments
+) -> tuple[list[Labelled], list[Labelled]]:
+    """Return the sequences, of prompts of these numbers, to train and to validate on, the same split as of traces."""
+    records = [s.record for s in sequences]
+    held_out = held_out_records(records, prompts, arguments.validation_share, arguments.seed)
     by_record = {s.record: s for s in sequences}
     validation, tokens = [], 0
     for record in generator(arguments.seed, Stream.VALIDATION).permutation(sorted(held_out)):

@@ -19,13 +19,14 @@ class TraceTokens:
 
     def __init__(self, directory: str | os.PathLike, manifest: Manifest):
         self.control, self.directory = manifest.control, directory
-        self._hidden, labels, records, commands = [], [], [], []
+        self._hidden, labels, records, prompts, commands = [], [], [], [], []
         for shard in manifest.shards:
             check_shard(directory, shard, manifest)
             with safe_open(Path(directory) / shard.file, framework="pt") as file:
                 self._hidden.append(file.get_tensor("hidden"))  # a view of the mapped file
                 labels.append(file.get_tensor("label").clone())
                 records.append(file.get_tensor("record").numpy().copy())
+                prompts.append(file.get_tensor("prompt").numpy().copy() if manifest.prompts else records[-1])
                 plain = np.full(len(records[-1]), NO_COMMAND, np.int32)
                 commands.append(file.get_tensor("command").numpy().copy() if self.control else plain)
             if labels[-1].min() < 0 or labels[-1].max() >= manifest.model.vocab_size:
@@ -36,7 +37,7 @@ class TraceTokens:
             raise InputError(f"{directory}: holds no tokens; collect again")
         self._starts = np.cumsum([0] + [len(hidden) for hidden in self._hidden])
         self._labels = torch.cat(labels)
-        self._records, self._commands = np.concatenate(records), np.concatenate(commands)
+        self._records, self._prompts, self._commands = map(np.concatenate, (records, prompts, commands))
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -53,13 +54,16 @@ class TraceTokens:
         return hidden, self._labels[torch.from_numpy(indices)].long()
 
     def split(self, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (training, validation) token indices; a record's tokens stay together, and ``share`` of the records
-        are for validation.
+        """Return (training, validation) token indices; those of equal prompts stay together, and ``share`` of the
+        prompts are for validation. Traces of older versions do not tell equal prompts: there, records stay together.
 
         Of answers with commands, only the reading without one counts; collecting has then decided which records are
-        held out. Raises InputError if there are fewer than two records.
+        held out. Raises InputError if there are fewer than two prompts.
         """
-        held_out = self.control.held_out if self.control else held_out_records(self._records, share, seed)
+        if self.control:
+            held_out = self.control.held_out
+        else:
+            held_out = held_out_records(self._records, self._prompts, share, seed)
         mask, plain = np.isin(self._records, list(held_out)), self._commands == NO_COMMAND
         training, validation = np.flatnonzero(plain & ~mask), np.flatnonzero(plain & mask)
         if not len(training) or not len(validation):

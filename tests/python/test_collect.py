@@ -20,6 +20,7 @@ from autodeco.traces import collecting
 from autodeco.traces.collecting import collect
 from autodeco.traces.format import read_manifest
 from autodeco.traces.settings import CollectSettings
+from autodeco.training.trace_tokens import TraceTokens
 
 SUMS = [(1, 2), (3, 4), (5, 1), (2, 7), (6, 3)]
 END = 2  # <|im_end|>, SmolLM2's end-of-generation token
@@ -306,6 +307,31 @@ def test_each_answer_is_read_behind_commands_too_and_held_out_ones_behind_new_wo
             assert columns["position"][rows][0] == len(prompt) - 1
         none, low = (columns["hidden"][mine & (columns["command"] == variants[i][0])] for i in (0, 1))
         assert np.linalg.norm(none[0] - low[0]) > 0.1 * np.linalg.norm(none[0])  # another prompt, another state
+
+
+def test_answers_to_equal_prompts_are_held_out_together(smollm2, tmp_path):
+    asked = ["one", "two", "one", "three", "two", "one", "four"]
+    lines = [{"prompt": f"Count to {word}:", "completion": f" {i} and"} for i, word in enumerate(asked)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = CollectSettings(context=64, shard_tokens=8, validation_share=0.5)
+    for control in (False, True):
+        folder = tmp_path / str(control)
+        given = replace(settings, control=control)
+        manifest = collect(smollm2, tmp_path / "data.jsonl", folder, given, threads=1, progress=False)
+        found = {n: np.concatenate([shard[n] for shard in shards(folder)]) for n in ("record", "prompt")}
+        assert set(zip(found["record"].tolist(), found["prompt"].tolist(), strict=True)) == {
+            (0, 0), (1, 1), (2, 0), (3, 3), (4, 1), (5, 0), (6, 6)
+        }  # fmt: skip
+        tokens = TraceTokens(folder, read_manifest(folder))
+        for seed in range(4):
+            parts = [{asked[i] for i in tokens.records(part)} for part in tokens.split(0.5, seed)]
+            assert not parts[0] & parts[1]
+            assert [len(part) for part in parts] == [2, 2]
+    assert {asked[i] for i in manifest.control.held_out} == parts[1]
+    older = tmp_path / "True" / "traces.json"
+    older.write_text(older.read_text().replace('"prompts": true,', ""))
+    assert not read_manifest(tmp_path / "True").prompts
+    assert len(TraceTokens(tmp_path / "True", read_manifest(tmp_path / "True"))) == len(tokens)
 
 
 def test_commands_that_cannot_be_given_end_the_command_before_the_work(smollm2, tmp_path, capsys):

@@ -20,7 +20,7 @@ from autodeco.hugging_face.packing import Labelled, pack, row  # noqa: E402
 from autodeco.traces import CollectSettings, collect  # noqa: E402
 from autodeco.training import TrainingArguments, train_from  # noqa: E402
 from autodeco.training.arguments import HuggingFaceSettings  # noqa: E402
-from autodeco.training.hugging_face_source import HuggingFaceSource  # noqa: E402
+from autodeco.training.hugging_face_source import HuggingFaceSource, split_sequences  # noqa: E402
 from autodeco.training.packed_answers import PackedAnswers  # noqa: E402
 from autodeco.training.trace_source import TraceSource  # noqa: E402
 from builders import launching  # noqa: E402
@@ -167,6 +167,14 @@ def test_the_hidden_state_is_what_the_output_matrix_reads(source, model):
     torch.testing.assert_close(rebuilt, logits, rtol=1e-4, atol=1e-3)
 
 
+def test_sequences_of_equal_prompts_are_on_one_side():
+    sequences, prompts = [Labelled(i, [1, 2, 3], 1) for i in range(12)], [i % 4 for i in range(12)]
+    training, validation = split_sequences(sequences, prompts, replace(ARGUMENTS, validation_share=0.5))
+    sides = [{prompts[s.record] for s in part} for part in (training, validation)]
+    assert not sides[0] & sides[1]
+    assert [len(part) for part in (training, validation)] == [6, 6]
+
+
 @pytest.mark.slow
 def test_both_sources_see_the_same_tokens_and_train_alike(source, folder, data, smollm2, tmp_path):
     collect(smollm2, data, tmp_path / "traces", CollectSettings(), threads=1, progress=False)
@@ -290,7 +298,7 @@ def test_answers_are_ranked_behind_the_commands_that_traces_would_have(tiny, dat
     arguments = replace(ARGUMENTS, control=True, control_tokens=4, control_prompts=3, validation_share=0.2, steps=2)
     model = HuggingFaceModel(tiny, "bfloat16")
     running = HuggingFaceSource(model, data, arguments, SETTINGS)
-    held_out = held_out_records(range(40), 0.2, arguments.seed)
+    held_out = held_out_records(range(40), range(40), 0.2, arguments.seed)
     control = Control(read_commands(), sorted(held_out), arguments.seed)
     whole = {}
     for index, record in enumerate(read_records(data)):

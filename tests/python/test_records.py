@@ -5,7 +5,7 @@ import json
 import pytest
 
 from autodeco.data.control import Command, commanded
-from autodeco.data.records import Record, read_records
+from autodeco.data.records import PromptNumbers, Record, held_out_records, read_records
 from autodeco.errors import InputError
 
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}
@@ -125,6 +125,26 @@ def test_messages_and_tools_that_cannot_be_read_are_named_with_their_line(tmp_pa
     with pytest.raises(InputError, match=message) as error:
         list(read_records(data))
     assert "line 2: " in str(error.value)
+
+
+def test_records_with_a_prompt_in_common_are_held_out_together():
+    asked = ["a", "b", "a", "c", [QUESTION], "b", [QUESTION], "", ""]
+    records = [Record(i, prompt, "x" if prompt else "text") for i, prompt in enumerate(asked)]
+    records[6] = Record(6, [QUESTION], [ANSWER], [TOOL])  # another prompt: the model reads its tools
+    number = PromptNumbers()
+    prompts = [number(i, record) for i, record in enumerate(records)]
+    assert prompts == [0, 1, 0, 3, 4, 1, 6, 7, 7]
+    sizes = set()
+    for seed in range(20):
+        held_out = held_out_records(range(9), prompts, 0.5, seed)
+        chosen = {prompts[i] for i in held_out}
+        assert held_out == {i for i, prompt in enumerate(prompts) if prompt in chosen}
+        assert len(chosen) == 3
+        sizes.add(len(held_out))
+    assert len(sizes) > 1, "no prompt that comes twice was held out: this tests nothing"
+    assert held_out_records([5, 5, 8], [5, 5, 8], 0.9, 0) in ({5}, {8})
+    with pytest.raises(InputError, match="there is one prompt to learn from; give at least two"):
+        held_out_records(range(3), [0, 0, 0], 0.5, 0)
 
 
 def test_a_command_is_put_behind_the_last_part_of_a_prompt():
