@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from autodeco import batch, native
 from autodeco.base.opening import open_base, open_vocabulary
 from autodeco.base.tokenizer import Tokenizer
+from autodeco.base.trained_context import check_prompts, trained_context
 from autodeco.batch import Answer
 from autodeco.data.checkers import check_problems, checker
 from autodeco.data.json_lines import place_of
@@ -84,6 +85,9 @@ def rollout(
         _refuse_existing(output)  # another process may have written it meanwhile
         log = JsonlLog(beside(output, "", ".partial"), made_by, check=_scores)
         prompts = _prompts(layout, problems, chosen)
+        check_prompts(
+            [problems[index] for index in chosen], list(prompts.values()), settings.max_tokens, trained_context(layout)
+        )
         if servers is not None and servers.urls:
             draw = _draw_at(servers, settings, layout, heads_path, prompts)
         else:

@@ -105,11 +105,11 @@ def open_model(asked: Prompt, machine: Machine):
 
 def _check_context(model: Path, context: int) -> None:
     from autodeco.base.opening import check_gguf
+    from autodeco.base.trained_context import trained_context
     from autodeco.export.layout import open_layout
 
-    layout = open_layout(check_gguf(model))
-    trained = layout.gguf.get(f"{layout.architecture}.context_length")
-    if isinstance(trained, int) and context > max(trained, DEFAULT_CONTEXT):
+    trained = trained_context(open_layout(check_gguf(model)))
+    if trained is not None and context > max(trained, DEFAULT_CONTEXT):
         raise InputError(f"context {context}: the model was trained on {trained} tokens; give at most that, or 0")
 
 

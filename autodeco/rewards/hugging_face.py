@@ -43,6 +43,8 @@ class HuggingFacePolicy:
         device = self.device
         self._frozen = path if isinstance(path, HuggingFaceModel) else HuggingFaceModel(path, dtype)
         self._frozen.network.to(device)
+        found = getattr(self._frozen.network.config.get_text_config(), "max_position_embeddings", None)
+        self.context = found if isinstance(found, int) and found > 0 else None
         self.identity, self._tokenizer = self._frozen.identity, self._frozen.tokenizer
         output = self._frozen.network.get_output_embeddings()
         self._adds_wide = _adds_wide(output.weight)

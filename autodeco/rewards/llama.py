@@ -18,6 +18,7 @@ from autodeco.base.output_matrix import read_output_matrix
 from autodeco.base.states import CHECKED_POSITIONS, LogitsCheck, refuse_if_wrong
 from autodeco.base.token_bytes import TokenBytes
 from autodeco.base.tokenizer import Tokenizer
+from autodeco.base.trained_context import trained_context
 from autodeco.batch import shared
 from autodeco.errors import InputError
 from autodeco.export.checkpoint import read_heads
@@ -58,6 +59,7 @@ class LlamaPolicy:
         self._max_tokens, self._slots, self.device = max_tokens, slots, device
         self._machine = Processors(threads, gpu_layers)
         self._layout = open_layout(path)
+        self.context = trained_context(self._layout)
         self._matrix = read_output_matrix(self._layout)
         self._rebuilt: RebuiltLogits | None = None
         self._check: LogitsCheck | None = LogitsCheck(seed=0)

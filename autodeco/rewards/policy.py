@@ -36,9 +36,12 @@ class Sampled:
 
 
 class Policy(FrozenModel, Protocol):
-    """A frozen model that heads turn into a policy; each of ``processes`` has it whole."""
+    """A frozen model that heads turn into a policy; each of ``processes`` has it whole.
+
+    ``context``: the tokens of the longest text that it was trained on, None where nothing says."""
 
     processes: Processes
+    context: int | None
 
     def prompt_ids(self, prompt, tools=None) -> list[int]:
         """Return the tokens of a prompt, text or messages, whose chat may call ``tools``."""

@@ -3,12 +3,13 @@
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from autodeco.base.trained_context import check_prompts
 from autodeco.data.checkers import check_problems, checker
 from autodeco.data.json_lines import place_of
 from autodeco.data.problems import read_problems
@@ -45,13 +46,14 @@ def checked_problems(path: str | os.PathLike, arguments: RewardArguments) -> lis
     checker(arguments.checker)
     problems = read_problems(path)
     check_problems(arguments.checker, problems)
-    if len({json.dumps([problem["prompt"], problem.get("tools")]) for problem in problems}) < LEAST_PROBLEMS:
-        raise _too_few(path)
+    check_enough(path, {json.dumps([problem["prompt"], problem.get("tools")]) for problem in problems})
     return problems
 
 
-def _too_few(path: str | os.PathLike) -> InputError:
-    return InputError(f"{path}: holds fewer than four different problems; give more, some of them to validate on")
+def check_enough(path: str | os.PathLike, different: Collection) -> None:
+    """Raise InputError unless the ``different`` prompts of ``path`` are enough to train and to validate on."""
+    if len(different) < LEAST_PROBLEMS:
+        raise InputError(f"{path}: holds fewer than four different problems; give more, some of them to validate on")
 
 
 class Problems:
@@ -71,11 +73,11 @@ class Problems:
     ):
         self._problems, self._policy, self._scorer = checked_problems(path, arguments), policy, scorer
         self.described = {"file": Path(path).name, "sha256": file_hash(path), "problems": len(self._problems)}
-        self._prompts = [_prompt_ids(policy, problem) for problem in self._problems]
+        self._prompts = _prompts(policy, self._problems, arguments)
         self.anchors: list[list[int]] = []  # prompts
         self.made_of = {"problems": self.described["sha256"], "anchors": None}
         if anchors is not None:
-            self.anchors = [_prompt_ids(policy, problem) for problem in read_problems(anchors)]
+            self.anchors = _prompts(policy, read_problems(anchors), arguments)
             self.made_of["anchors"] = file_hash(anchors)
             self.described["anchors"] = {"file": Path(anchors).name, "prompts": len(self.anchors)}
         if 0 < len(self.anchors) < policy.processes.count:
@@ -98,8 +100,7 @@ class Problems:
         first: dict[tuple, int] = {}
         for index in order:
             first.setdefault(asked[index], index)
-        if len(first) < LEAST_PROBLEMS:
-            raise _too_few(self.described["file"])
+        check_enough(self.described["file"], first)
         self.validation = list(first.values())[: min(arguments.validation_problems, len(first) // 2)]
         held_out = {asked[index] for index in self.validation}
         self.training = [index for index in order if asked[index] not in held_out]
@@ -189,6 +190,12 @@ class Problems:
         for key, score in zip(started, scores, strict=True):
             rewards[key] = score if score >= self._arguments.least_score else 0.0
         return answers, rewards
+
+
+def _prompts(policy: Policy, problems: list[dict], arguments: RewardArguments) -> list[list[int]]:
+    found = [_prompt_ids(policy, problem) for problem in problems]
+    check_prompts(problems, found, arguments.max_tokens, policy.context)
+    return found
 
 
 def _prompt_ids(policy: Policy, problem: dict) -> list[int]:

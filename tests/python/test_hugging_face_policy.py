@@ -1,5 +1,6 @@
 """A Hugging Face model as a policy: its answers, the states and logits behind them, and what it refuses."""
 
+import json
 import shutil
 
 import numpy as np
@@ -77,6 +78,7 @@ def test_an_answer_depends_on_its_prompts_number_whatever_is_drawn_beside_it(fol
 
 def test_states_are_kept_of_the_last_draw_alone(folder):
     policy = policy_of(folder, max_tokens=2)
+    assert policy.context == json.loads((folder / "config.json").read_text())["max_position_embeddings"]
     policy.sample([[5, 6], [7]], 2, fixed, 0)
     before = policy.states(np.arange(8))
     policy.sample([[9]], 1, fixed, 0)

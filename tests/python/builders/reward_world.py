@@ -107,7 +107,7 @@ def draws(logits, temperature, top_p, n: int, blur: float, generator: torch.Gene
 class WorldPolicy:
     """The world as a frozen model."""
 
-    device = "cpu"
+    device, context = "cpu", None
     identity = ModelIdentity("world", "world-fingerprint", "world", "world", HIDDEN, VOCABULARY)
 
     def __init__(self):
