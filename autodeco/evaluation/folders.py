@@ -16,7 +16,7 @@ from autodeco.evaluation.head_sets import ALONE, Sets, as_sets
 from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.tasks import TrainedOn
 from autodeco.runs.atomic import replacing
-from autodeco.runs.provenance import file_hash
+from autodeco.runs.provenance import file_hash, package_version
 
 SETTINGS_FILE = "settings.json"
 ROWS = 3  # the form of the rows that hold answers; answers in another form are asked for again
@@ -31,14 +31,19 @@ def describe(settings: Settings, model: Path, heads: Path | Sets | None, exclude
     described = asdict(settings)
     if settings.derived_samples is None:
         del described["derived_samples"]
-    for spec in described["tasks"]:
+    for task, spec in zip(settings.tasks, described["tasks"], strict=True):
         if not spec["group"]:
             del spec["group"]
-        if spec["source"].endswith(".jsonl"):
+        own = None if task.is_file else family(task.source)
+        if task.is_file:
             spec["sha256"] = file_hash(spec["source"])
             spec["source"] = Path(spec["source"]).name
-        elif (own := family(spec["source"])) is not None:
+        elif own is not None:
             spec["sha256"] = digest(own.problems(spec["config"]))
+        if task.checked_by == "reasoning-gym" or not (
+            task.is_file or own
+        ):  # another version may draw or score otherwise
+            spec["reasoning_gym"] = package_version("reasoning-gym", "reasoning_gym")
     return {
         **described,
         "model": model.name,

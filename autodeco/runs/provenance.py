@@ -32,11 +32,16 @@ def provenance() -> dict:
     versions = {"python": platform.python_version()}
     for module, package in _PACKAGES.items():
         if module in sys.modules:
-            try:
-                versions[package] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:  # a copy on the path, of no package
-                versions[package] = str(vars(sys.modules[module]).get("__version__", "unknown"))
+            versions[package] = package_version(package, module)
     return {"command": shlex.join([Path(program).name, *arguments]), "versions": versions}
+
+
+def package_version(package: str, module: str) -> str:
+    """Return the version of ``package``, which brings ``module``; "unknown" where nothing says it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a copy on the path, of no package
+        return str(getattr(sys.modules.get(module), "__version__", "unknown"))
 
 
 def file_hash(path: str | os.PathLike) -> str:

@@ -1,6 +1,7 @@
 """The command `eval`: the report it writes, which answers it asks for again, and what it refuses."""
 
 import contextlib
+import importlib.metadata
 import json
 import re
 import shutil
@@ -251,6 +252,11 @@ def test_answers_are_shared_only_where_all_they_depend_on_is_the_same(smollm2, e
     def folder(run, task=0, heads=True):
         return claim(tmp_path, describe_answers(run, task, heads))
 
+    (two, _) = run["tasks"]
+    assert two["reasoning_gym"] == importlib.metadata.version("reasoning-gym")
+    newer = {**run, "tasks": [{**two, "reasoning_gym": "9.9"}, *run["tasks"][1:]]}
+    assert folder(newer) != folder(run)
+    assert folder(newer, task=1) == folder(run, task=1)
     free = {"heads", "temperatures", "top_ps", "ks", "model", "without"}
     assert run["versions"].keys() == {"autodeco", "llama-cpp-python"}
     for name in run.keys() - {"tasks"}:
