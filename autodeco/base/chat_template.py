@@ -21,6 +21,10 @@ NULL_PRINTED = ("None", "null")
 PARTS_PRINTED = ("'type': 'text'", '"type": "text"', '"type":"text"')
 
 
+class NoChatTemplate(InputError):
+    """Messages for a model that has no chat template."""
+
+
 class _GenerationTags(Extension):
     """Passes over the tag with which some templates mark what a model generates."""
 
@@ -85,7 +89,9 @@ class Renderer:
     def __call__(self, messages: Messages, add_generation_prompt: bool, tools: Tools | None) -> str:
         """Return the text of ``messages``; raises InputError without a template and for what it refuses."""
         if self._template is None:
-            raise InputError("the model has no chat template; use prompt and completion as text instead of messages")
+            raise NoChatTemplate(
+                "the model has no chat template; use prompt and completion as text instead of messages"
+            )
 
         def text(messages: Messages) -> str:
             return self._template.render(

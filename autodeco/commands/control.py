@@ -12,13 +12,18 @@ is said before it begins.
 import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autodeco.commands.training_run import answering_policy, refuse_other
+from autodeco.errors import InputError
 from autodeco.settings.given import add_settings, given_values
 from autodeco.settings.machine import Processors
 from autodeco.settings.options import Options, chosen_options, option
 from autodeco.steering.arguments import MeasuringArguments, SteeringArguments
 from autodeco.terminal import say
+
+if TYPE_CHECKING:
+    from autodeco.rewards.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     with locked_folder(files.output):
         check_run_folder(files.output)  # another process may have ended a run there since
         policy = answering_policy(files.model, steering.max_tokens, answering, processors)
+        _check_chats(policy, files.model)
         run = Run(files.output, {"model": policy.identity.fingerprint, "first heads": base.digest, **asdict(steering)})
         pace = measure_pace(policy, base, steering)
         say(in_words(plan_of(steering, measured), pace, steering.max_tokens, run.readings))
@@ -80,6 +86,18 @@ def run(args: argparse.Namespace) -> int:
     _show(figures)
     say(f"{files.output}: the heads, and report.html; next: autodeco-export {files.output} --base MODEL.gguf")
     return 0
+
+
+def _check_chats(policy: "Policy", model: Path) -> None:
+    """Raise InputError for a model that knows no chats."""
+    from autodeco.base.chat_template import NoChatTemplate
+
+    try:
+        policy.prompt_ids([{"role": "user", "content": "Hello"}])
+    except NoChatTemplate:
+        raise InputError(
+            f"{model}: has no chat template, and commands are given in chats; take a model that has one"
+        ) from None
 
 
 def _tell(figures: dict) -> None:

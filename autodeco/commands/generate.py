@@ -96,21 +96,28 @@ def open_model(asked: Prompt, machine: Machine):
     from autodeco.llama.opening import open_llama
 
     model = asked.model or default_model()
-    _check_context(model, asked.context)
-    llm = open_llama(model, asked.heads, n_ctx=asked.context, **machine.opening)
+    llm = open_llama(model, asked.heads, n_ctx=_context(model, asked), **machine.opening)
     if asked.show and llm.heads is None:
         raise InputError(f"{llm.model_path}: has no heads, so there is nothing to --show; give --heads")
     return llm
 
 
-def _check_context(model: Path, context: int) -> None:
+def _context(model: Path, asked: Prompt) -> int:
+    """Return the tokens that there is to be room for; raise InputError for more than the model was trained on, and for
+    a chat with a model that has no template for one."""
     from autodeco.base.opening import check_gguf
     from autodeco.base.trained_context import trained_context
     from autodeco.export.layout import open_layout
 
-    trained = trained_context(open_layout(check_gguf(model)))
-    if trained is not None and context > max(trained, DEFAULT_CONTEXT):
-        raise InputError(f"context {context}: the model was trained on {trained} tokens; give at most that, or 0")
+    layout = open_layout(check_gguf(model))
+    if asked.chat and not layout.gguf.get("tokenizer.chat_template"):
+        raise InputError(f"{model}: has no chat template; leave out --chat, and give the prompt as plain text")
+    trained = trained_context(layout)
+    if trained is None:
+        return asked.context
+    if asked.context > max(trained, DEFAULT_CONTEXT):
+        raise InputError(f"context {asked.context}: the model was trained on {trained} tokens; give at most that, or 0")
+    return min(asked.context, trained)
 
 
 def _prompt_ids(llm, asked: Prompt, text: str) -> list[int]:

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 import autodeco
+from autodeco import cli
 from autodeco.base.opening import open_base
 from autodeco.commands.generate import Prompt
 from autodeco.commands.generate import open_model as open_for_generating
 from autodeco.commands.serve import open_model as open_for_serving
 from autodeco.serve.options import Served
 from autodeco.settings.machine import Machine
+from builders.commands import refused
+from builders.word_models import HIDDEN, write_llama
 
 EMOJI = "Write emoji: \U0001f600\U0001f600\U0001f600\U0001f600\U0001f600\U0001f600"
 TABS = "a\tb\tc\td\te\tf\tg\t"
@@ -69,6 +72,30 @@ def test_a_context_that_llama_cpp_rounds_up_can_be_filled(smollm2, exported, opt
     if options:
         assert llm.scores.shape == (256, 49152)
     llm.close()
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """A model of 2048 tokens, without a chat template."""
+    return write_llama(tmp_path_factory.mktemp("model") / "words.gguf")
+
+
+def test_a_chat_with_a_model_without_a_template_is_refused_before_the_model_is_opened(words):
+    error = refused("generate", "--model", words, "--chat", "Hello")
+    assert f"{words}: has no chat template; leave out --chat, and give the prompt as plain text" in error
+
+
+def test_commands_are_not_given_to_a_model_without_a_template(words, tmp_path):
+    pytest.importorskip("torch")
+    autodeco.Heads(HIDDEN).save_pretrained(tmp_path / "heads")
+    error = refused("control", words, "--init", tmp_path / "heads", "-o", tmp_path / "out", "--threads", 1)
+    assert f"{words}: has no chat template, and commands are given in chats; take a model that has one" in error
+
+
+def test_the_usual_context_is_no_more_than_the_model_was_trained_on(words, capfd):
+    assert cli.main(["generate", "--model", str(words), "-n", "1", "--threads", "1", "Hello"]) == 0
+    assert "n_ctx_train" not in capfd.readouterr().err
+    assert "the model was trained on 2048 tokens" in refused("generate", "--model", words, "--context", 5000, "Hello")
 
 
 def test_a_small_context_generates(exported):
