@@ -14,6 +14,9 @@ from autodeco.runs.seeds import Stream, generator
 
 FINALISTS = 4  # heads that are measured once more at the end
 LEAST_SAMPLES = 2  # of a candidate at first
+# Answers to a problem that are added at a time, unless a target needs more of them at first. Beyond some tens in all,
+# what differs between problems decides, and those are the same for all candidates.
+MOST_ADDED = 8
 # What heads are moved by as a whole when they are learned, in the arguments of their sigmoids (temperature, top-p): the
 # noise of updates changes a mean that held-out problems measure well, top-p's most, and downwards.
 MOVES = ((0.0, 0.0), (-0.4, 0.0), (0.0, 1.5), (-0.4, 1.5))
@@ -75,18 +78,17 @@ def halving(
 ) -> str:
     """Return the name of the best of ``candidates``.
 
-    Every candidate answers all problems with ``samples`` answers, the better half again with twice as many, until one
-    is left. ``rewards_of(name, n, number)`` gives rewards [problems, n] of answers; each ``number`` has answers of its
-    own.
+    Every candidate answers all problems with ``samples`` answers, the better half again with twice as many or with
+    ``MOST_ADDED``, until one is left. ``rewards_of(name, n, number)`` gives rewards [problems, n] of answers; each
+    ``number`` has answers of its own.
     """
-    left, rewards, number = list(candidates), {}, 0
-    while len(left) > 1:
+    left, rewards = list(candidates), {}
+    for number, (_, added) in enumerate(_halved(len(left), samples)):
         for name in left:
-            new = rewards_of(name, samples, number)
+            new = rewards_of(name, added, number)
             rewards[name] = np.concatenate((rewards[name], new), 1) if name in rewards else new
         ranked = sorted(left, key=lambda name: -target.estimate(rewards[name]).mean())
         left = ranked[: math.ceil(len(ranked) / 2)]
-        samples, number = 2 * samples, number + 1
     return left[0]
 
 
@@ -97,19 +99,19 @@ def halving_samples(target: Target) -> int:
 
 def halving_answers(candidates: int, samples: int) -> int:
     """Return how many answers to each problem ``halving`` draws."""
-    return sum(count * samples * 2**number for number, count in enumerate(_halved(candidates)))
+    return sum(count * added for count, added in _halved(candidates, samples))
 
 
-def halving_draws(candidates: int) -> int:
+def halving_draws(candidates: int, samples: int) -> int:
     """Return how many times ``halving`` draws answers to all problems."""
-    return sum(_halved(candidates))
+    return sum(count for count, _ in _halved(candidates, samples))
 
 
-def _halved(candidates: int) -> Iterator[int]:
-    """Yield how many candidates are in each round of ``halving``."""
+def _halved(candidates: int, samples: int) -> Iterator[tuple[int, int]]:
+    """Yield, for each round of ``halving``, how many candidates are in it and how many answers it adds."""
     while candidates > 1:
-        yield candidates
-        candidates = math.ceil(candidates / 2)
+        yield candidates, samples
+        candidates, samples = math.ceil(candidates / 2), max(samples, min(2 * samples, MOST_ADDED))
 
 
 @dataclass(frozen=True)

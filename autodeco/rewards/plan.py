@@ -124,7 +124,7 @@ def plan_of(arguments: RewardArguments, training: int, held_out: int, anchors: i
     finals = sum(halving_answers(count, first) for count in candidates)
     in_the_end = finals + 4 * arguments.validation_samples + 1 if arguments.verdict else 1
     # in the end the heads kept, the setting kept and greedy decoding
-    draws = sum(halving_draws(count) for count in candidates) + 3 if arguments.verdict else 1
+    draws = sum(halving_draws(count, first) for count in candidates) + 3 if arguments.verdict else 1
     return Plan(
         training,
         held_out,

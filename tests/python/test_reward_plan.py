@@ -13,8 +13,10 @@ from autodeco.rewards import plan  # noqa: E402
 from autodeco.rewards.arguments import SIZES, RewardArguments  # noqa: E402
 from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
 from autodeco.rewards.loop import train_on_rewards  # noqa: E402
+from autodeco.rewards.measuring import halving, halving_answers, halving_draws  # noqa: E402
 from autodeco.rewards.plan import Pace, fitted, measure_pace, paced, plan_of  # noqa: E402
 from autodeco.rewards.problems import Problems  # noqa: E402
+from autodeco.rewards.targets import parse_target  # noqa: E402
 from autodeco.settings.durations import duration, parse_duration  # noqa: E402
 from builders import reward_world as world  # noqa: E402
 from builders.word_models import write_llama  # noqa: E402
@@ -265,3 +267,18 @@ def test_what_is_no_length_of_time_is_refused(text):
 def test_lengths_of_time_are_shown_in_units_that_say_enough():
     shown = [duration(seconds) for seconds in (0.2, 44, 89.6, 600, 3599, 3600, 5400, 200_000)]
     assert shown == ["1 s", "44 s", "90 s", "10 min", "1 h", "1 h", "1 h 30 min", "2 days"]
+
+
+@pytest.mark.parametrize(("samples", "added"), [(2, [2, 4, 8, 8]), (8, [8, 8, 8, 8]), (16, [16, 16, 16, 16])])
+def test_halving_adds_no_more_answers_at_a_time_than_tell_settings_apart(samples, added):
+    """Of 10 candidates 5, 3 and 2 go on; the answers of each are new ones, and the best of all is found."""
+    asked = []
+
+    def rewards_of(name: str, n: int, number: int) -> np.ndarray:
+        asked.append((number, n))
+        return np.full((3, n), int(name) / 10)
+
+    assert halving([str(i) for i in range(10)], rewards_of, parse_target("pass@1"), samples) == "9"
+    assert asked == [(number, n) for number, n in enumerate(added) for _ in range((10, 5, 3, 2)[number])]
+    assert halving_answers(10, samples) == sum(n for _, n in asked)
+    assert halving_draws(10, samples) == len(asked) == 20
