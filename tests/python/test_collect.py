@@ -20,7 +20,6 @@ from autodeco.traces import collecting
 from autodeco.traces.collecting import collect
 from autodeco.traces.format import read_manifest
 from autodeco.traces.settings import CollectSettings
-from autodeco.training.trace_tokens import TraceTokens
 
 SUMS = [(1, 2), (3, 4), (5, 1), (2, 7), (6, 3)]
 END = 2  # <|im_end|>, SmolLM2's end-of-generation token
@@ -310,6 +309,9 @@ def test_each_answer_is_read_behind_commands_too_and_held_out_ones_behind_new_wo
 
 
 def test_answers_to_equal_prompts_are_held_out_together(smollm2, tmp_path):
+    pytest.importorskip("torch")
+    from autodeco.training.trace_tokens import TraceTokens
+
     asked = ["one", "two", "one", "three", "two", "one", "four"]
     lines = [{"prompt": f"Count to {word}:", "completion": f" {i} and"} for i, word in enumerate(asked)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
