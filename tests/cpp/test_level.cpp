@@ -13,14 +13,18 @@
 
 #include "autodeco.h"
 
+#include "control.h"
+#include "device_nucleus.h"
 #include "heads.h"
 #include "sampler_state.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <memory>
+#include <cstring>
 #include <vector>
+
+using namespace autodeco;
 
 static constexpr uint32_t N_OUTPUTS = 4;
 
@@ -276,6 +280,72 @@ static void test_nothing_is_steered(llama_model * model, const autodeco_heads & 
     check(run(plain, -1.0f).back().temperature == wanted.back().temperature, "heads without a control head are steered by no level", 0);
 }
 
+// Rows that read their own level, one of another row, and one that they are given, beside rows whose settings are no numbers.
+static void test_operations() {
+    constexpr int64_t  n       = 8;
+    constexpr int64_t  n_vocab = 300;
+    const control_ends ends    = { 0.2f, 1.25f, 0.5f, 0.9f, 0.25f };
+    //                               none, within the dead zone on either side, its end, beyond, and nearly certain
+    const std::vector<float> sigmoids = { 0.5f, 0.6f, 0.4f, 0.625f, 0.75f, 0.25f, 0.001f, 0.999f };
+    const std::vector<float> z        = random_row(n_vocab * n, 2.0f);
+    row_graph                graph(z, n);
+    const auto               input = [&] {
+        ggml_tensor * tensor = ggml_new_tensor_2d(graph.ctx, GGML_TYPE_F32, 1, n);
+        ggml_set_input(tensor);
+        return tensor;
+    };
+    ggml_tensor *     top_p   = input();
+    ggml_tensor *     sigmoid = input();
+    ggml_tensor *     level   = build_control_level(graph.ctx, ends, sigmoid);
+    const device_draw draw    = build_device_draw(graph.ctx, sort_rows(graph.ctx, graph.logits), { graph.scalar, top_p, level }, ends);
+    graph.plan(level);
+    graph.plan(draw.token);
+    graph.allocate();
+    const std::vector<float> temperatures = { 0.3f, 0.5f, 0.7f, 0.9f, 1.1f, 1.3f, 1.5f, 1.7f };
+    const std::vector<float> top_ps       = { 0.3f, 0.4f, 0.5f, 0.6f, 0.7f, 0.8f, 0.95f, 0.99f };
+    const int64_t            given = 2, stray = 4; // rows
+    double                   level_error = 0.0, error = 0.0;
+    int                      unlike = 0;
+    for (const float any : { NAN, -INFINITY, 3e38f }) {
+        for (int64_t i = 0; i < n; ++i) {
+            device_settings settings = { 1.0f, 0.0f, 1.0f, 0.0f, 0.5f, 1e6f, 0.0f, (float) i, 1.0f, 0.0f };
+            settings.level_row       = i == 3 ? 6.0f : settings.level_row; // as drafted rows do
+            if (i == given) {
+                settings.level_read = 0.0f;
+                settings.level      = -0.75f;
+            }
+            write_settings(draw.settings, i, i == stray ? device_settings{ any, any, any, any, any, any, any, any, any, any } : settings);
+        }
+        ggml_backend_tensor_set(top_p, top_ps.data(), 0, ggml_nbytes(top_p));
+        ggml_backend_tensor_set(sigmoid, sigmoids.data(), 0, ggml_nbytes(sigmoid));
+        graph.compute(temperatures, 1);
+        const std::vector<float> levels = row_graph::values(level), values = row_graph::values(draw.values);
+        for (int64_t i = 0; i < n; ++i) {
+            const double raw    = 2.0 * (double) sigmoids[i] - 1.0;
+            const double wanted = std::copysign(std::max(std::abs(raw) - 0.25, 0.0) / 0.75, raw);
+            level_error         = std::max({ level_error, std::abs(levels[i] - wanted), std::abs((double) control_level(ends, sigmoids[i]) - wanted) });
+            device_values found;
+            std::memcpy(&found, &values[(size_t) (i * n_device_values(true))], sizeof(found));
+            if (i == stray) {
+                unlike += found.token < 0.0f || found.token >= (float) n_vocab;
+                continue;
+            }
+            const double     used = i == given ? -0.75 : i == 3 ? levels[6] : levels[i];
+            heads_data   heads;
+            heads.control = ends;
+            const exact_prediction led  = exact_steered(heads, { temperatures[i], top_ps[i] }, used);
+            float                  host_t = temperatures[i], host_p = top_ps[i];
+            steer(ends, (float) used, host_t, host_p);
+            error = std::max({ error, std::abs(found.level - used), std::abs(found.temperature - led.temperature), std::abs(found.top_p - led.top_p),
+                               std::abs(host_t - led.temperature), std::abs(host_p - led.top_p) });
+            unlike += used == 0.0 && (found.temperature != temperatures[i] || found.top_p != top_ps[i] || host_t != temperatures[i] || host_p != top_ps[i]);
+        }
+    }
+    check(level_error < 1e-6, "levels by operations and on the host, and none within the dead zone", level_error);
+    check(error < 1e-6, "each row is steered by its own level, another row's, or the one that it is given", error);
+    check(unlike == 0, "level 0 changes no bit, and rows without settings draw something", unlike);
+}
+
 int main(int argc, char ** argv) {
     if (argc < 3) {
         fprintf(stderr, "usage: %s MODEL.gguf HEADS.gguf\n", argv[0]);
@@ -290,15 +360,16 @@ int main(int argc, char ** argv) {
         fprintf(stderr, "cannot start: %s\n", model ? error.message : "the model does not load");
         return 2;
     }
-    const autodeco_heads steered = { autodeco::with_control(*plain->data, { 0.2f, 1.4f, 0.5f, 0.99f, 0.02f }) };
-    const autodeco_heads dead    = { autodeco::with_control(*plain->data, { 0.2f, 1.4f, 0.5f, 0.99f, 0.9999f }) };
+    const autodeco_heads steered = { with_control(*plain->data, { 0.2f, 1.4f, 0.5f, 0.99f, 0.02f }) };
+    const autodeco_heads dead    = { with_control(*plain->data, { 0.2f, 1.4f, 0.5f, 0.99f, 0.9999f }) };
     check(autodeco_heads_has_control(&steered) && !autodeco_heads_has_control(plain), "heads tell whether they have a control head");
+    test_operations();
     test_whole_answers(model, steered, false);
     test_whole_answers(model, steered, true);
     test_new_answers(model, steered);
     test_given_levels(model, steered);
     test_sequences(model, steered);
-    if (autodeco::SEVERAL_OUTPUTS) {
+    if (SEVERAL_OUTPUTS) {
         test_drafts(model, steered);
         test_copies(model, steered);
     }

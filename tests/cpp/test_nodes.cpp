@@ -62,8 +62,8 @@ static bool calls_stay_here(const ggml_tensor * tensor) {
 }
 
 // the few nodes of the CPU against the operations that are run on any device, by some threads
-static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool top_p, bool prob_stats) {
-    const auto               heads   = random_heads(temperature, top_p, prob_stats, (int64_t) z.size());
+static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool top_p, bool prob_stats, bool has_control = false) {
+    const auto               heads   = random_heads(temperature, top_p, prob_stats, (int64_t) z.size(), 64, GGML_TYPE_F32, has_control);
     const auto               weights = heads->weights(ggml_backend_cpu_buffer_type());
     const std::vector<float> hidden  = random_row(heads->n_embd, 1.0f);
     for (const int n_threads : { 1, 2, 5 }) {
@@ -74,14 +74,16 @@ static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool 
         ggml_tensor * input = ggml_new_tensor_2d(graph.ctx, GGML_TYPE_F32, heads->n_embd, 1);
         ggml_set_input(input);
         const predictions found  = build_cpu_heads(graph.ctx, input, graph.logits, row);
-        const predictions wanted = build_heads(graph.ctx, weights->tensors, prob_stats, input, [&](ggml_tensor * t) {
+        predictions       wanted = build_heads(graph.ctx, weights->tensors, prob_stats, input, [&](ggml_tensor * t) {
             return cpu_stats(graph.ctx, graph.logits, t);
         });
+        wanted.level    = build_level(graph.ctx, weights->tensors, heads->control, input);
+        row.reads_level = has_control;
         for (const ggml_tensor * tensor : { found.temperature, found.top_p, wanted.top_p }) {
             check(!tensor || calls_stay_here(tensor), "nodes that call functions read what lies in this process");
         }
         for (const predictions & pred : { found, wanted }) {
-            for (ggml_tensor * tensor : { pred.temperature, pred.top_p }) {
+            for (ggml_tensor * tensor : { pred.temperature, pred.top_p, pred.level }) {
                 if (tensor) {
                     graph.plan(ggml_cont(graph.ctx, tensor));
                 }
@@ -94,9 +96,16 @@ static void test_cpu_heads(const std::vector<float> & z, bool temperature, bool 
         for (size_t i = 0; i < graph.planned.size() / 2; ++i) {
             const float value = row_graph::values(graph.planned[i])[0];
             error = std::max(error, (double) std::abs(value - row_graph::values(graph.planned[i + graph.planned.size() / 2])[0]));
-            check(value > 0.0f && value < 2.0f, "a prediction lies in its range", value);
+            check(i < 2 ? value > 0.0f && value < 2.0f : value != 0.0f && std::abs(value) < 1.0f, "a prediction lies in its range", value);
         }
         check(error < 1e-5, "the nodes of the CPU predict what the operations predict", error);
+        check(has_control == (found.level != nullptr) && has_control == (wanted.level != nullptr), "a level is there with a control head alone");
+        if (has_control) {
+            check(std::abs(cpu_level_of(*heads, hidden.data()) - row_graph::values(graph.planned[2])[0]) < 1e-6, "a level outside the graph is that of its nodes");
+            row.reads_level = false;
+            graph.compute(1.0f, n_threads);
+            check(row_graph::values(graph.planned[2])[0] == 0.0f, "a row that reads no level computes none", row_graph::values(graph.planned[2])[0]);
+        }
     }
 }
 
@@ -402,6 +411,7 @@ int main(int argc, char ** argv) {
             test_stats(z, true);
             test_shares(z);
             test_cpu_heads(z, true, true, true);
+            test_cpu_heads(z, true, true, true, true);
             test_cpu_heads(z, true, true, false);
             test_cpu_heads(z, true, false, false);
             test_cpu_heads(z, false, true, true);
