@@ -23,6 +23,7 @@ def about_heads(llm: Llama) -> dict[str, Any] | None:
         "kind": layout.kind,
         "temperature": layout.has_temperature,
         "top_p": layout.has_top_p,
+        "control": layout.control is not None,
         "prob_stats": layout.prob_stats,
         "weights": weights_digest(layout),
         "base_model": layout.base_name,

@@ -130,6 +130,7 @@ json serving::props() const {
         { "kind", kind },
         { "temperature", has_temperature },
         { "top_p", has_top_p },
+        { "control", autodeco_heads_has_control(heads.get()) },
         { "prob_stats", autodeco_heads_has_prob_stats(heads.get()) },
         { "weights", weights },
         { "base_model", std::string(autodeco_heads_base_name(heads.get())) },

@@ -15,6 +15,12 @@ std::string weights_digest(const heads_data & heads) {
         }
         digest.add(tensor.bytes.data(), tensor.bytes.size());
     }
+    if (heads.has_control) {
+        const control_ends & ends = heads.control;
+        for (const float number : { ends.low_temperature_factor, ends.high_temperature, ends.low_top_p_factor, ends.high_top_p, ends.dead_zone }) {
+            digest.add(&number, sizeof(number));
+        }
+    }
     return "sha256:" + digest.hex();
 }
 

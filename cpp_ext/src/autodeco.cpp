@@ -238,7 +238,7 @@ void autodeco_sampler_set_fixed(llama_sampler * smpl, bool temperature, bool top
 void autodeco_sampler_set_level(llama_sampler * smpl, float level) {
     with_state(smpl, [&](sampler_state & state) {
         state.set_level = std::isnan(level) ? NAN : std::min(std::max(level, -1.0f), 1.0f);
-        state.level     = NAN;
+        state.begin_answer();
     });
 }
 

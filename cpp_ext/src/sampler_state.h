@@ -149,7 +149,6 @@ struct sampler_state {
         begins = true;
     }
 
-    // A temperature stage that no draw followed, because a sampler between them failed, says nothing of the next token.
     // What the outputs of the decode at hand are steered by; NaN where the first of them has to read it.
     float known_level() const { return !std::isnan(set_level) ? set_level : !std::isnan(level) ? level : read_level; }
 
@@ -161,6 +160,13 @@ struct sampler_state {
         return known_level();
     }
 
+    // The level is read anew: by the next decode, or by the last one if no token was taken from it yet.
+    void begin_answer() {
+        level      = NAN;
+        read_level = next_output > 0 ? NAN : read_level;
+    }
+
+    // A temperature stage that no draw followed, because a sampler between them failed, says nothing of the next token.
     void begin_token() {
         divided    = false;
         host_drawn = false;
@@ -169,7 +175,7 @@ struct sampler_state {
     void restart() {
         begin_token();
         discard_outputs();
-        level = NAN;
+        begin_answer();
         rng.seed(params.seed == LLAMA_DEFAULT_SEED ? std::random_device{}() : params.seed);
         next_uniform();
     }

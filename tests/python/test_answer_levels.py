@@ -4,7 +4,7 @@ import json
 import pickle
 import subprocess
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import llama_cpp
 import numpy as np
@@ -355,6 +355,51 @@ def test_a_batch_and_a_llama_draw_the_same_tokens(smollm2, steered_smollm2):
 @pytest.fixture(scope="module")
 def steered_smollm2(smollm2, tmp_path_factory):
     return write_random_heads(tmp_path_factory.mktemp("smollm2") / "heads.gguf", smollm2, control=ENDS)
+
+
+def test_requests_to_a_server_each_have_the_level_of_their_prompt(smollm2, steered_smollm2):
+    from autodeco.serve.served_llama import ServedLlama
+    from builders.serving import TEXT, serving
+
+    llm = ServedLlama(str(smollm2), steered_smollm2, n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
+    told = {}
+    with serving(llm) as client:
+        for text in ("Once upon a time,", "The answer is", "Once upon a time,"):
+            asked = {"prompt": text, "max_tokens": 8, "seed": 3, "autodeco": {"values": True}}
+            told.setdefault(text, []).append(client.json(TEXT, asked)["choices"][0]["autodeco"])
+        assert client.json("/props")["autodeco"]["control"] is True
+    for text, found in told.items():
+        llm.reset()
+        wanted = llm.create_completion(text, max_tokens=8, seed=3, autodeco=True)["choices"][0]["autodeco"]
+        for values in found:
+            assert values["token"][0] == wanted["token"][0]
+            np.testing.assert_allclose(values["temperature"][0], wanted["temperature"][0], rtol=2e-2)
+    llm.level = 0.0
+    firsts = [llm.create_completion(text, max_tokens=1, autodeco=True)["choices"][0]["autodeco"] for text in told]
+    moved = [
+        one["temperature"][0] - found[0]["temperature"][0] for one, found in zip(firsts, told.values(), strict=True)
+    ]
+    assert np.ptp(moved) > 0.02, "the prompts have the same level"
+    llm.close()
+
+
+def test_answers_that_a_policy_samples_are_steered(smollm2, steered_smollm2):
+    torch = pytest.importorskip("torch")
+    from autodeco.heads import Heads
+    from autodeco.rewards.llama import LlamaPolicy
+
+    policy = LlamaPolicy(smollm2, max_tokens=6, slots=4, device="cpu", threads=1)
+    heads = Heads.from_pretrained(steered_smollm2)
+    prompts = [policy.prompt_ids(question) for question in QUESTIONS[:2]]
+    for answer in chain.from_iterable(policy.sample(prompts, 2, heads, seed=1)):
+        hidden = policy.states(answer.states)
+        with torch.no_grad():
+            predicted = heads(hidden, policy.logits(hidden))
+            wanted = heads.steered(*predicted, heads.level(hidden[:1]))
+        np.testing.assert_allclose(answer.temperature, wanted[0].numpy(), rtol=5e-3)
+        # of logits that are rebuilt with a matrix that is not quantized
+        np.testing.assert_allclose(answer.top_p, wanted[1].numpy(), rtol=5e-2)
+        assert not np.allclose(answer.temperature, predicted[0].numpy(), rtol=1e-2)
 
 
 def cli(*arguments) -> subprocess.CompletedProcess:
