@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import llama_cpp
 from llama_cpp.server.types import CreateChatCompletionRequest, CreateCompletionRequest
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from autodeco.data.messages import check_messages
 from autodeco.errors import InputError
@@ -58,6 +59,14 @@ class _Sampled(BaseModel):
     def _without_nulls(cls, body: Any) -> Any:
         """A field that is null is one that was left out: some clients write every field that they know."""
         return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
+
+    @field_validator("max_tokens", "max_completion_tokens", check_fields=False)
+    @classmethod
+    def _some_tokens(cls, limit: int | None) -> int | None:
+        """0 would be no limit to llama-cpp-python, and no client means that; -1 is, as in llama.cpp's server."""
+        if limit is not None and limit < 1 and limit != -1:
+            raise PydanticCustomError("limit", "must be at least 1; -1 is as many as there is room for")
+        return limit
 
     @property
     def wishes(self) -> Wishes:
@@ -113,6 +122,7 @@ class TextRequest(_Sampled, CreateCompletionRequest):
     """POST /v1/completions."""
 
     prompt: str | list[int] | list[str] = ""
+    max_tokens: int | None = 16
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
 
     def settings(self) -> dict[str, Any]:

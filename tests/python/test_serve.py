@@ -198,6 +198,7 @@ def test_a_model_without_heads_is_served_by_ordinary_settings(smollm2):
 
 
 def test_fields_that_nobody_knows_and_nulls_do_no_harm(client):
+    answered(client)  # which reads the prompt in a batch of its own
     known = answered(client, autodeco=WIDE)
     odd = {"unknown": {"a": [1]}, "top_k": None, "autodeco": WIDE | {"later": 1}, "reasoning_effort": "low", "n": None}
     assert answered(client, **odd)["choices"] == known["choices"]
@@ -215,6 +216,9 @@ def test_fields_that_nobody_knows_and_nulls_do_no_harm(client):
         ({"temperature": math.nan}, "temperature: Input should be a finite number"),
         ({"top_p": 1.5}, "top_p: Input should be less than or equal to 1"),
         ({"max_tokens": "many"}, "max_tokens: Input should be a valid integer, unable to parse string as an integer"),
+        ({"max_tokens": 0}, "max_tokens: must be at least 1; -1 is as many as there is room for"),
+        ({"max_tokens": -2}, "max_tokens: must be at least 1"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens: must be at least 1"),
         ({"messages": []}, "the request: messages must be a list with at least one message"),
         ({"messages": "Hi"}, "messages: Input should be a valid list"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "a part of type image_url is in"),
@@ -250,6 +254,11 @@ def test_what_is_no_request_is_refused(client):
     assert client.error(CHAT, ASKED, **form) == (400, unsaid)
     assert client.error(CHAT, "") == (400, "the request: Field required")
     assert client.error("/v2/nothing") == (404, "/v2/nothing: there is no such address")
+    for limit in (0, -2):
+        assert client.error(TEXT, {"prompt": "a", "max_tokens": limit}) == (
+            400,
+            "max_tokens: must be at least 1; -1 is as many as there is room for",
+        )
     assert client.error(TEXT, {"prompt": ["a", "b"]}) == (400, "prompt: holds 2 texts; send one request for each")
     assert client.error(CHAT)[0] == 405
 
