@@ -354,7 +354,8 @@ def test_a_batch_and_a_llama_draw_the_same_tokens(smollm2, steered_smollm2):
 
 @pytest.fixture(scope="module")
 def steered_smollm2(smollm2, tmp_path_factory):
-    return write_random_heads(tmp_path_factory.mktemp("smollm2") / "heads.gguf", smollm2, control=ENDS)
+    path = tmp_path_factory.mktemp("smollm2") / "heads.gguf"
+    return write_random_heads(path, smollm2, control=ENDS, control_scale=0.5)
 
 
 def test_requests_to_a_server_each_have_the_level_of_their_prompt(smollm2, steered_smollm2):
