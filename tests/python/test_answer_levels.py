@@ -430,6 +430,34 @@ def test_the_program_steers_as_python_does(smollm2, steered_smollm2, level):
     llm.close()
 
 
+def test_every_answer_of_a_talk_has_a_level_of_its_own(smollm2, steered_smollm2):
+    """Greedy answers are the same at every level; what is told of their temperatures has one factor an answer."""
+    talk = {"capture_output": True, "text": True, "check": True, "timeout": 120, "input": "Hi, I am Bob.\nWho am I?\n"}
+    told = []
+    for asked in ([], ["--level", "0"]):
+        command = [
+            compiled("autodeco-cli"),
+            "-t",
+            "1",
+            "-c",
+            "512",
+            "-m",
+            smollm2,
+            "--heads",
+            steered_smollm2,
+            "--json",
+        ]
+        said = subprocess.run([*command, "--chat", "-n", "8", "--temp", "0", *asked], **talk).stdout
+        rows = [json.loads(line) for line in said.splitlines()]
+        end = next(i for i, row in enumerate(rows) if "end" in row)
+        told.append([[row["temperature"] for row in answer] for answer in (rows[:end], rows[end + 1 : -1])])
+    factors = [np.divide(steered, plain) for steered, plain in zip(*told, strict=True)]
+    for of_answer in factors:
+        assert len(of_answer) > 3
+        assert np.ptp(of_answer) < 1e-3
+    assert abs(factors[0][0] - factors[1][0]) > 0.01
+
+
 @pytest.mark.parametrize(
     ("level", "message"), [("1.5", "--level must be between -1 and 1"), ("nan", "failed to parse")]
 )
