@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +200,9 @@ def different_problems(spec: TaskSpec, seed: int, wanted: int, excluded: Trained
     found: dict[str, dict] = {}
     left_out = 0
     listed = spec.is_file or family(spec.source) is not None
-    for draws, problem in enumerate(_shuffled(spec, seed) if listed else _drawn(spec, seed)):
-        if len(found) == wanted or draws > DRAWS_PER_PROBLEM * (wanted + len(excluded)):
+    most = DRAWS_PER_PROBLEM * (wanted + len(excluded)) + 1
+    for problem in islice(_shuffled(spec, seed), most) if listed else _drawn(spec, seed, most):
+        if len(found) == wanted:
             break
         key = normalized(question_of(problem))
         if key in excluded:
@@ -211,9 +212,10 @@ def different_problems(spec: TaskSpec, seed: int, wanted: int, excluded: Trained
     return list(found.values()), left_out
 
 
-def _drawn(spec: TaskSpec, seed: int) -> Iterator[dict]:
+def _drawn(spec: TaskSpec, seed: int, most: int) -> Iterator[dict]:
+    """Up to ``most`` problems: a few families choose, for as many as they are told, what each is to be beforehand."""
     try:
-        for entry in drawn_entries(spec.source, 10**9, seed, spec.config):
+        for entry in drawn_entries(spec.source, most, seed, spec.config):
             yield problem_of(spec.source, entry)
     except InputError as error:
         raise InputError(f"task {spec.name}: cannot be drawn from reasoning-gym's {spec.source} ({error})") from None

@@ -7,12 +7,15 @@ from fractions import Fraction
 import pytest
 
 from autodeco.data.checkers import checker
+from autodeco.data.draws import drawn_entries
 from autodeco.data.problems import read_problems
 from autodeco.data.scoring import Scorer
 from autodeco.errors import InputError
+from autodeco.evaluation import tasks
 from autodeco.evaluation.tasks import (
     Task,
     TaskSpec,
+    TrainedOn,
     normalized,
     parse_specs,
     question_of,
@@ -34,6 +37,22 @@ def test_splits_have_no_question_in_common_and_do_not_depend_on_each_others_size
     assert len(set.union(*splits)) == 130
     assert Task(SUMS, 0, test=40, validation=30).test == task.test
     assert Task(SUMS, 1, test=40).test != task.test
+
+
+@pytest.mark.parametrize("name", ["gsm_symbolic", "list_functions"])
+def test_a_family_that_plans_ahead_is_asked_for_no_more_than_may_be_drawn(monkeypatch, name):
+    """For a billion, it takes a minute and 8 GB; the first problems are the same, for whatever number."""
+    sizes = []
+
+    def drawn(task, size, *given):
+        sizes.append(size)
+        return drawn_entries(task, size, *given)
+
+    monkeypatch.setattr(tasks, "drawn_entries", drawn)
+    spec = TaskSpec(name, name)
+    few, many = Task(spec, 5, 3), Task(spec, 5, 2, 6, excluded=TrainedOn(frozenset({"another question"})))
+    assert sizes == [50 * 3 + 1, 50 * (8 + 1) + 1]
+    assert few.test == [*many.test, *many.validation][:3]
 
 
 def test_questions_that_were_trained_on_are_left_out(tmp_path):

@@ -68,10 +68,7 @@ def test_every_rule_by_hand_is_a_rival_in_so_many_answers_as_the_file_says(read)
 SPECS = parse_specs([str(FOLDER / name) for name in ("reasoning.yaml", "unseen.yaml")])
 
 
-QUICK = [spec for spec in SPECS if spec.source != "gsm_symbolic"]  # which takes a minute to load
-
-
-@pytest.mark.parametrize("spec", [pytest.param(spec, id=spec.name) for spec in QUICK])
+@pytest.mark.parametrize("spec", [pytest.param(spec, id=spec.name) for spec in SPECS])
 def test_the_checker_reads_the_answers_of_every_family(spec):
     pytest.importorskip("reasoning_gym")
     for problem in Task(spec, 0, test=4).test:
