@@ -9,7 +9,8 @@ namespace autodeco {
 namespace {
 
 ggml_tensor * make_one() {
-    ggml_context * ctx = ggml_init({ /* .mem_size = */ ggml_tensor_overhead(), /* .mem_buffer = */ nullptr, /* .no_alloc = */ true });
+    static ggml_context * ctx; // held, like what is in it, for the life of the process
+    ctx = ggml_init({ /* .mem_size = */ ggml_tensor_overhead(), /* .mem_buffer = */ nullptr, /* .no_alloc = */ true });
     if (!ctx) {
         return nullptr;
     }
