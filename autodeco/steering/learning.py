@@ -2,12 +2,19 @@
 
 The state that an answer's first token is drawn from knows what was asked for; later ones forget it. So learning needs
 no answers: a prompt is read once in each way of asking, and the level that it asks for is known. The head learns in
-seconds on a GPU. Numbers of a state have different sizes, so it sees them with mean 0 and variance 1, which its first
-layer computes at the end.
+seconds on a GPU.
 
-With u the argument of the head's sigmoid, r = 2 sigmoid(u) - 1 is what it reads. A reading of level l costs (r - l)^2,
-and every kind of reading counts alike, whatever number of each there is. Readings of one prompt are ranked besides: for
-levels k < l they cost relu(1 - (u_l - u_k) / ((l - k) m)), with a margin m. Quotations are other texts, and are not.
+The numbers of a state have different sizes and depend on each other, and what varies most between states is what the
+prompt is about. So half of the hidden units see states whose numbers are uncorrelated: with V, E the eigenvectors and
+eigenvalues of the correlations, a state z of mean 0 and variance 1 becomes z V / sqrt(E + s). Directions in which
+states vary little, which tell of commands, then weigh more, the more the smaller s is. This half reads known wordings
+best. The other half sees z, and is better at other wordings. Each learns alone, and the head reads the mean of both. In
+the end its first layer does all of this itself.
+
+With u the argument of the head's sigmoid, r = 2 sigmoid(u) - 1 is what it reads. A reading of level l costs (r - l)^2.
+The weight of a kind of reading does not depend on how many of them there are. Readings of one prompt are ranked
+besides: for levels k < l they cost relu(1 - (u_l - u_k) / ((l - k) m)), with a margin m. Quotations are other texts,
+and are not.
 
 What is read of a prompt that asks for nothing is small, and steers nothing: the dead zone reaches as far as is read of
 nearly all such prompts of a fifth that has not been learned from. The head then learns from all of them.
@@ -17,10 +24,11 @@ import copy
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autodeco.errors import InputError
 from autodeco.export.control_ends import ControlEnds
+from autodeco.export.schema import HEAD_WIDTH
 from autodeco.heads import Head, Heads
 from autodeco.rewards.policy import Policy
 from autodeco.runs.seeds import Stream, generator
@@ -30,6 +38,7 @@ from autodeco.steering.states import NONE, QUOTED, SCALE, WORDED, States
 CLIP = 1.0  # of the gradient's norm
 LEAST_RATE = 0.02  # of the learning rate, at the last update
 MOST_DEAD = 0.9
+PROMPTS_AT_A_TIME = 64
 TINY = 1e-6
 
 
@@ -66,40 +75,54 @@ def with_control(base: Heads, training: States, validation: States, arguments: S
 
 
 def learned(states: States, arguments: SteeringArguments) -> Head:
-    """Return a head whose 2 sigmoid(u) - 1 reads the level of ``states``."""
+    """Return a head whose 2 sigmoid(u) - 1 reads the level of ``states``.
+
+    u is ``arguments.gain`` times the mean of what its halves have learned, one from whitened states and one from states
+    as they are.
+    """
     torch.manual_seed(arguments.seed)
-    width = states.hidden.shape[-1]
-    mean, deviation = moments(states.hidden)
-    head = Head(width, 0.5)
-    torch.nn.init.normal_(head.mlp[2].weight, std=1 / math.sqrt(head.mlp[2].in_features))
-    head.to(states.hidden.device)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay)
-    weight = weights(states, arguments)
-    batches = list(_batches(len(states.level), arguments))
+    mean, deviation, whitened = moments(states.hidden, arguments.whitening)
+    halves = [
+        _half(states, mean, matrix, arguments, number)
+        for number, matrix in enumerate((whitened, torch.diag(1 / deviation)))
+    ]
+    head = Head(states.hidden.shape[-1], 0.5).to(mean.device).requires_grad_(False)
+    head.mlp[0].weight.copy_(torch.cat([half[0].weight for half in halves]))
+    head.mlp[0].bias.copy_(torch.cat([half[0].bias for half in halves]))
+    head.mlp[2].weight.copy_(torch.cat([half[2].weight for half in halves], 1) * (arguments.gain / len(halves)))
+    head.mlp[2].bias.copy_(sum(half[2].bias for half in halves) * (arguments.gain / len(halves)))
+    return head
+
+
+def _half(states: States, mean: Tensor, matrix: Tensor, arguments: SteeringArguments, number: int) -> nn.Sequential:
+    """Return half of a head's ``mlp``, which has learned from (states - ``mean`` [H]) ``matrix`` [H, H]."""
+    seen = torch.cat([(part.float() - mean) @ matrix for part in states.hidden.split(PROMPTS_AT_A_TIME)])
+    width = HEAD_WIDTH // 2
+    mlp = nn.Sequential(nn.Linear(len(mean), width), nn.ReLU(), nn.Linear(width, 1)).to(seen.device)
+    optimizer = torch.optim.AdamW(mlp.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay)
+    weight, ranked = weights(states, arguments), states.kind != QUOTED
+    batches = list(_batches(len(states.level), arguments, number))
     for step, prompts in enumerate(batches):
         done = (step + 1) / len(batches)
         for group in optimizer.param_groups:
             group["lr"] = arguments.learning_rate * max(LEAST_RATE, 0.5 + 0.5 * math.cos(math.pi * done))
-        prompts = prompts.to(states.level.device)
-        seen = (states.hidden[prompts].float() - mean) / deviation
-        u = head.mlp(torch.nn.functional.dropout(seen, arguments.dropout)).squeeze(-1)
-        loss = loss_of(u, states.level[prompts], states.kind, weight, arguments)
+        prompts = prompts.to(seen.device)
+        u, level = mlp(nn.functional.dropout(seen[prompts], arguments.dropout)).squeeze(-1), states.level[prompts]
+        loss = distance_loss(u, level, weight[prompts])
+        loss = loss + arguments.ranking * order_loss(u[:, ranked], level[:, ranked], arguments.margin)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP)
+        nn.utils.clip_grad_norm_(mlp.parameters(), CLIP)
         optimizer.step()
-    with torch.no_grad():
-        head.mlp[0].weight /= deviation
-        head.mlp[0].bias -= head.mlp[0].weight @ mean
-    return head.requires_grad_(False)
+    mlp.requires_grad_(False)
+    mlp[0].weight.copy_(mlp[0].weight @ matrix.T)
+    mlp[0].bias -= mlp[0].weight @ mean
+    return mlp
 
 
-def loss_of(u: Tensor, level: Tensor, kind: Tensor, weight: Tensor, arguments: SteeringArguments) -> Tensor:
-    """Return the loss of arguments ``u`` [b, v] of readings that ask for ``level`` [b, v]; ``kind`` and ``weight`` [v]
-    are those of the readings."""
-    distance = ((2 * torch.sigmoid(u) - 1 - level).square() * weight).sum(-1).mean() / weight.sum()
-    ranked = kind != QUOTED
-    return distance + arguments.ranking * order_loss(u[:, ranked], level[:, ranked], arguments.margin)
+def distance_loss(u: Tensor, level: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean of the squared distance of what is read, 2 sigmoid(``u``) - 1, from ``level`` [b, v]."""
+    return ((2 * torch.sigmoid(u) - 1 - level).square() * weight).sum() / weight.sum()
 
 
 def order_loss(u: Tensor, level: Tensor, margin: float) -> Tensor:
@@ -113,34 +136,44 @@ def order_loss(u: Tensor, level: Tensor, margin: float) -> Tensor:
 
 
 def weights(states: States, arguments: SteeringArguments) -> Tensor:
-    """Return how much each reading of a prompt counts [v]: kinds of readings count alike, but for what ``arguments``
-    say of them."""
-    of_kind = {NONE: arguments.hold, WORDED: 2.0, SCALE: arguments.graded, QUOTED: arguments.hold}
-    found = torch.zeros(len(states.kind), device=states.kind.device)
-    for kind, wanted in of_kind.items():
-        mine = states.kind == kind
-        found[mine] = wanted / mine.sum().clamp(min=1)
+    """Return how much each reading counts [g, v].
+
+    Commands in words count 2 together, the scale as ``arguments.graded`` says, its ends three times as much as its
+    middle, readings without a command ``arguments.hold``, a third of it the prompt as it is, and quotations half of
+    that.
+    """
+    found = torch.ones_like(states.level)
+    found[:, states.kind == SCALE] = 1 + 2 * states.level[:, states.kind == SCALE].square()
+    none = states.kind == NONE
+    plain = none & (none.cumsum(0) == 1)  # the first of them
+    of_kind = [(plain, arguments.hold / 3), (none & ~plain, arguments.hold * 2 / 3), (states.kind == WORDED, 2.0)]
+    of_kind += [(states.kind == SCALE, arguments.graded), (states.kind == QUOTED, arguments.hold / 2)]
+    for mine, wanted in of_kind:
+        if mine.any():
+            found[:, mine] *= wanted * len(found) / found[:, mine].sum()
     return found
 
 
-def moments(hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation [H] of ``hidden`` [g, v, H]."""
-    total = torch.zeros(hidden.shape[-1], dtype=torch.float64, device=hidden.device)
-    squares = torch.zeros_like(total)
-    for part in hidden.split(64):  # in parts, as float64 copies of all states would be large
-        wide = part.double().flatten(0, 1)
-        total += wide.sum(0)
-        squares += wide.square().sum(0)
-    count = hidden.shape[0] * hidden.shape[1]
-    mean = total / count
-    deviation = (squares / count - mean.square()).clamp(min=0).sqrt().clamp(min=TINY)
-    return mean.float(), deviation.float()
+def moments(hidden: Tensor, shrinkage: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean and standard deviation [H] of ``hidden`` [g, v, H], and a matrix [H, H]: (hidden - mean) times it is
+    uncorrelated, with a variance that tends to 0 where that of the correlations is far below ``shrinkage``."""
+    count, size = hidden.shape[0] * hidden.shape[1], hidden.shape[-1]
+    parts = hidden.split(PROMPTS_AT_A_TIME)
+    mean = sum(part.double().sum((0, 1)) for part in parts) / count
+    second = torch.zeros(size, size, dtype=torch.float64, device=hidden.device)
+    for part in parts:
+        centred = part.float().flatten(0, 1) - mean.float()
+        second += centred.T @ centred
+    deviation = (second.diagonal() / count).sqrt().clamp(min=TINY)
+    values, vectors = torch.linalg.eigh(second / count / deviation / deviation.unsqueeze(-1))
+    matrix = vectors / (values.clamp(min=0) + shrinkage).sqrt() / deviation.unsqueeze(-1)
+    return mean.float(), deviation.float(), matrix.float()
 
 
 @torch.no_grad()
 def read(head: Head, states: States) -> Tensor:
     """Return what ``head`` reads of ``states``, 2 sigmoid(u) - 1, [g, v]."""
-    return torch.cat([2 * head(part.float()) - 1 for part in states.hidden.split(64)])
+    return torch.cat([2 * head(part.float()) - 1 for part in states.hidden.split(PROMPTS_AT_A_TIME)])
 
 
 def dead_zone_of(head: Head, states: States, moved: float) -> float:
@@ -164,7 +197,7 @@ def read_right(head: Head, states: States, dead_zone: float) -> dict:
     return {"read": shares, "levels": means}
 
 
-def _batches(prompts: int, arguments: SteeringArguments):
-    random = generator(arguments.seed, Stream.UPDATES)
+def _batches(prompts: int, arguments: SteeringArguments, number: int):
+    random = generator(arguments.seed, Stream.UPDATES, number)
     for _ in range(arguments.epochs):
         yield from torch.from_numpy(random.permutation(prompts)).split(arguments.batch_prompts)

@@ -19,6 +19,7 @@ from autodeco.steering.steering import shares
 
 # What a pilot draws: answers to so many readings, each of so many tokens; and how many updates it learns in.
 READINGS, TOKENS, UPDATES = 24, 16, 3
+LEARNED = 2  # times that a head learns, without a fifth and with it
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds for a prompt, for each token of an answer to it, and for an update of the control head."""
+    """Seconds for a prompt, for each token of an answer to it, for an update of the control head, and before its first
+    one."""
 
     prompt: float
     token: float
     update: float
+    first: float
 
 
 def plan_of(steering: SteeringArguments, measured: MeasuringArguments) -> Plan:
@@ -82,26 +85,29 @@ def measure_pace(policy: Policy, base: Heads, steering: SteeringArguments) -> Pa
     drawn = time.perf_counter()
     tokens = sum(len(group[0].tokens) for group in answers)
     token = max(drawn - read - (read - began), 0.1 * (drawn - read)) / max(1, tokens - len(answers))
-    return Pace((read - began) / len(prompts), token, _seconds_of_an_update(hidden, steering))
+    return Pace((read - began) / len(prompts), token, *_seconds_of_updates(hidden, steering))
 
 
-def _seconds_of_an_update(hidden: torch.Tensor, steering: SteeringArguments) -> float:
-    kind = kinds(steering).to(hidden.device)
-    prompts = UPDATES * steering.batch_prompts
-    rows = torch.arange(prompts * len(kind), device=hidden.device) % len(hidden)
-    level = torch.linspace(-1, 1, len(kind), device=hidden.device).expand(prompts, -1)
-    states = States(hidden[rows].unflatten(0, (prompts, -1)), level, kind)
-    once = replace(steering, epochs=1)
-    learned(states, once)
-    began = time.perf_counter()
-    learned(states, once).mlp[2].bias.item()
-    return (time.perf_counter() - began) / UPDATES
+def _seconds_of_updates(hidden: torch.Tensor, steering: SteeringArguments) -> tuple[float, float]:
+    """Return the seconds of an update, and of what comes before the first one."""
+    kind, once, taken = kinds(steering).to(hidden.device), replace(steering, epochs=1), []
+    for updates in (1, 1, 1 + UPDATES):  # the first time things are opened
+        prompts = updates * steering.batch_prompts
+        rows = torch.arange(prompts * len(kind), device=hidden.device) % len(hidden)
+        level = torch.linspace(-1, 1, len(kind), device=hidden.device).expand(prompts, -1)
+        states = States(hidden[rows].unflatten(0, (prompts, -1)), level, kind)
+        began = time.perf_counter()
+        learned(states, once).mlp[2].bias.item()
+        taken.append(time.perf_counter() - began)
+    update = max(taken[2] - taken[1], 0.1 * taken[2]) / UPDATES
+    return update, max(0.0, taken[1] - update)
 
 
 def seconds(plan: Plan, pace: Pace, max_tokens: int, done: int = 0) -> float:
     """Return how long what is left takes at most, with answers of ``max_tokens`` and ``done`` readings behind."""
     prompts = plan.read - done + plan.measured_prompts
-    return prompts * pace.prompt + plan.updates * pace.update + max_tokens * plan.measured_answers * pace.token
+    learning = plan.updates * pace.update + LEARNED * pace.first
+    return prompts * pace.prompt + learning + max_tokens * plan.measured_answers * pace.token
 
 
 def in_words(plan: Plan, pace: Pace, max_tokens: int, done: int = 0) -> str:
