@@ -10,7 +10,7 @@ from autodeco.export import gguf_types as types
 from autodeco.export.control_ends import ControlEnds
 from autodeco.export.head_weights import HeadWeights
 from autodeco.export.heads_in_gguf import WEIGHT_TYPES, decode
-from autodeco.export.schema import HEADS, PARTS, TOP_P_EXTRA, TOP_P_HEAD, official_name, tensor_name
+from autodeco.export.schema import CONTROL_HEAD, HEADS, PARTS, TOP_P_EXTRA, TOP_P_HEAD, official_name, tensor_name
 
 Q8_0_BLOCK = types.BLOCKS[types.Q8_0][0]
 
@@ -36,7 +36,8 @@ class HeadTensors(list[HeadTensor]):
 def head_tensors(heads: HeadWeights, weight_type: str) -> HeadTensors:
     """Encode heads with weights of ``weight_type`` ("f32", "f16", "bf16" or "q8_0") and F32 biases.
 
-    Rows that Q8_0 cannot hold become F16. Raises InputError for weights beyond the type (f16 ends at 65504)."""
+    Rows that Q8_0 cannot hold become F16, and a control head does: it reads small differences between states, and would
+    be off by 0.03 of a level on average. Raises InputError for weights beyond the type (f16 ends at 65504)."""
     if weight_type not in WEIGHT_TYPES:
         raise InputError(f"{weight_type}: not a type of heads; choose one of {', '.join(WEIGHT_TYPES)}")
     tensors = HeadTensors(control=heads.control)
@@ -46,6 +47,8 @@ def head_tensors(heads: HeadWeights, weight_type: str) -> HeadTensors:
             if array is None:
                 continue
             kind = types.F32 if array.ndim == 1 else WEIGHT_TYPES[weight_type]
+            if head == CONTROL_HEAD and kind == types.Q8_0:
+                kind = types.F16
             if head == TOP_P_HEAD and part == "0.weight":
                 # The hidden part alone keeps rows aligned and quantizable; the few statistics stay exact.
                 hidden, extra = array[:, : heads.hidden_size], array[:, heads.hidden_size :]
