@@ -196,13 +196,8 @@ class Slots:
     def _prefill(self) -> None:
         """Compute the next prompts."""
         self._prefilled = None  # its memory first
-        first = last = self._prefilled_to
-        longest = 0
-        while last < len(self._prompts):
-            longest = max(longest, len(self._prompts[last]))
-            if last > first and (last + 1 - first) * longest > PREFILL_TOKENS:
-                break
-            last += 1
+        first = self._prefilled_to
+        last = fitting(self._prompts, first)
         self._prefilled = self._decoder.prefill(self._prompts[first:last])
         self._prefilled_from, self._prefilled_to = first, last
 
@@ -251,6 +246,17 @@ class Slots:
         event = torch.cuda.Event()
         event.record()
         return event
+
+
+def fitting(prompts: Sequence[Sequence[int]], first: int) -> int:
+    """Return where those of ``prompts`` end that are computed together, from ``first`` on."""
+    last, longest = first, 0
+    while last < len(prompts):
+        longest = max(longest, len(prompts[last]))
+        if last > first and (last + 1 - first) * longest > PREFILL_TOKENS:
+            break
+        last += 1
+    return last
 
 
 def predict(heads: Predictor, hidden: Tensor, logits: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Statistics]:

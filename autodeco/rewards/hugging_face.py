@@ -13,7 +13,7 @@ from autodeco.errors import InputError
 from autodeco.hugging_face.decoder import Decoder
 from autodeco.hugging_face.kept_states import KeptStates
 from autodeco.hugging_face.model import HuggingFaceModel
-from autodeco.hugging_face.slots import SlotAnswer, Slots
+from autodeco.hugging_face.slots import SlotAnswer, Slots, fitting
 from autodeco.rewards.policy import Ended, Predictor, Sampled
 from autodeco.training.processes import Processes
 
@@ -94,6 +94,21 @@ class HuggingFacePolicy:
             if ended is not None:
                 ended(prompt, sample, answers[prompt][sample])
         return answers
+
+    @torch.no_grad()
+    def end_states(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the hidden states [n, H] that answers to ``prompts`` begin from, in the model's dtype, without drawing
+        any; prompts of one length should follow each other.
+
+        Raises InputError as ``sample``.
+        """
+        self._have_room(prompts)
+        found, first = [], 0
+        while first < len(prompts):
+            last = fitting(prompts, first)
+            found.append(self._decoder.prefill(prompts[first:last]).hidden)
+            first = last
+        return torch.cat(found)
 
     def states(self, rows: np.ndarray) -> Tensor:
         """Return the hidden states [k, H] of numbers ``rows`` [k], in the model's dtype; raises IndexError for numbers

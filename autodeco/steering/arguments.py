@@ -11,10 +11,10 @@ class SteeringArguments(Options):
     """How a control head learns what prompts ask for."""
 
     prompts: int = option(TRAINING_PROMPTS, "to learn from", least=10, most=TRAINING_PROMPTS)
-    wordings: int = option(14, "of each direction, for a prompt", least=1)
-    degrees: int = option(11, "of the scale from 0 to 10, for a prompt", least=0, most=11)
-    neutral: int = option(8, "sentences that ask for nothing of the kind, for a prompt", least=1)
-    quoted: int = option(8, "documents that only quote a command, for a prompt", least=1)
+    wordings: int = option(12, "of each direction, for a prompt", least=1)
+    degrees: int = option(8, "of the scale from 0 to 10, for a prompt", least=0, most=11)
+    neutral: int = option(6, "sentences that ask for nothing of the kind, for a prompt", least=1)
+    quoted: int = option(5, "documents that only quote a command, for a prompt", least=1)
     max_tokens: int = option(64, "of an answer that is measured", least=1)
     epochs: int = option(25, "passes over the prompts", least=1)
     batch_prompts: int = option(32, "prompts of an update, in all their readings", least=1)

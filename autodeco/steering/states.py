@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +16,14 @@ from autodeco.steering.parts import Part
 
 NONE, WORDED, SCALE, QUOTED = range(4)  # kinds of readings
 PROMPTS_AT_A_TIME = 64
+
+
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """A policy that can read prompts without drawing answers."""
+
+    def end_states(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the states [n, H] that answers to ``prompts`` begin from, in the model's dtype."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,11 @@ def read_states(policy: Policy, asked: Sequence[Sequence[Asked]], kind: Tensor) 
 
 def ends(policy: Policy, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Return the states [n, H] that answers to ``prompts`` begin from, in the model's dtype."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # those computed together have one length
-    answers = policy.sample([prompts[i] for i in order], 1, Static(1.0), 0, keep_states=True, max_tokens=1)
-    rows = np.empty(len(prompts), np.int64)
-    rows[order] = [group[0].states[0] for group in answers]
-    return policy.states(rows)
+    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")  # those computed together have one length
+    sorted_prompts = [prompts[i] for i in order]
+    if isinstance(policy, ReadsPrompts):
+        found = policy.end_states(sorted_prompts)
+    else:
+        answers = policy.sample(sorted_prompts, 1, Static(1.0), 0, keep_states=True, max_tokens=1)
+        found = policy.states(np.array([group[0].states[0] for group in answers]))
+    return found[torch.from_numpy(order.argsort()).to(found.device)]

@@ -18,6 +18,7 @@ from autodeco.data.control_prompts import control_prompts  # noqa: E402
 from autodeco.data.statistics import wilson  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.rewards.hugging_face import HuggingFacePolicy  # noqa: E402
+from autodeco.rewards.measuring import Static  # noqa: E402
 from autodeco.steering import states as states_module  # noqa: E402
 from autodeco.steering import steering as steering_module  # noqa: E402
 from autodeco.steering.arguments import MeasuringArguments, SteeringArguments  # noqa: E402
@@ -44,7 +45,7 @@ from autodeco.steering.learning import (  # noqa: E402
 from autodeco.steering.measuring import Measuring  # noqa: E402
 from autodeco.steering.parts import CUT, HELD_OUT, TRAINING, VALIDATION, measured_part  # noqa: E402
 from autodeco.steering.plan import Pace, Plan, in_words, measure_pace, plan_of, seconds  # noqa: E402
-from autodeco.steering.states import NONE, States, ends, kinds  # noqa: E402
+from autodeco.steering.states import NONE, ReadsPrompts, States, ends, kinds  # noqa: E402
 from autodeco.steering.states import QUOTED as QUOTATION  # noqa: E402
 from autodeco.steering.steering import read_prompts, steer  # noqa: E402
 from autodeco.steering.table import tables  # noqa: E402
@@ -304,9 +305,15 @@ def test_states_are_those_of_their_prompts_whatever_their_lengths(smollm2, tmp_p
     policy = HuggingFacePolicy(tmp_path / "tiny", 2, 3, "cpu", "float32")
     prompts = [[5, 6, 7, 8], [9], [3, 4], [5, 6, 7, 9, 2], [4, 4, 4]]
     together = ends(policy, prompts)
+    answers = policy.sample(prompts, 1, Static(1.0), 0, max_tokens=1)
+    drawn_from = policy.states(np.array([group[0].states[0] for group in answers]))
+    torch.testing.assert_close(together, drawn_from, rtol=1e-4, atol=1e-5)
     for prompt, state in zip(prompts, together, strict=True):
         torch.testing.assert_close(ends(policy, [prompt])[0], state, rtol=1e-4, atol=1e-5)
     assert len({state.numpy().tobytes() for state in together}) == 5
+    assert not isinstance(ToldModel(), ReadsPrompts)
+    told, told_prompts = ToldModel(), [[0], [2], [1], [2]]
+    assert [round(float(state[0])) for state in ends(told, told_prompts)] == [-1, 1, 0, 1]
 
 
 def test_heads_of_another_model_and_heads_without_one_of_the_two_are_refused():
