@@ -72,8 +72,12 @@ class GivenAnswers:
                 break
             row = right[index][random.integers(len(right[index]))]
             prompt = tokenizer.prompt_ids(problems[index]["prompt"], problems[index].get("tools"))
-            predicted = [self._heads.predict(hidden, logits) for _, hidden, logits in states.read(prompt, row["ids"])]
-            temperatures, top_ps = (np.concatenate(of).tolist() for of in zip(*predicted, strict=True))
-            read.append((prompt, row["ids"], temperatures, top_ps))
+            level, predicted = None, []
+            for _, hidden, logits in states.read(prompt, row["ids"]):
+                if level is None:  # of the whole answer
+                    level = float(self._heads.levels(hidden[:1])[0])
+                predicted.append(self._heads.predict(hidden, logits))
+            temperatures, top_ps = self._heads.steered(*map(np.concatenate, zip(*predicted, strict=True)), level or 0.0)
+            read.append((prompt, row["ids"], temperatures.tolist(), top_ps.tolist()))
             count += len(row["ids"])
         return read

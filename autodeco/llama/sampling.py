@@ -256,7 +256,8 @@ class HostDraw:
         assert self.states is not None
         hidden = self.states.rows()[idx]  # counted from the last, as llama.cpp does
         logits = np.ctypeslib.as_array(ctx.get_logits_ith(idx), (self.heads.vocab_size,))
-        temperature, top_p = self.heads.predict(hidden[None], logits[None])
         if self.level is None:
             self.level = float(self.heads.levels(hidden[None])[0])
-        self.graph.observe(*self.heads.steered(temperature[0], top_p[0], self.level))
+        predicted = self.heads.predict(hidden[None], logits[None])
+        (temperature,), (top_p,) = self.heads.steered(*predicted, self.level)
+        self.graph.observe(temperature, top_p)

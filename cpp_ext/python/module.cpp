@@ -119,11 +119,22 @@ public:
         return found;
     }
 
-    py::tuple steered(float temperature, float top_p, float level) const {
-        if (ptr->data->has_control) {
-            autodeco::steer(ptr->data->control, level, temperature, top_p);
+    py::tuple steered(const float_array & temperature, const float_array & top_p, float level) const {
+        if (temperature.ndim() != 1 || top_p.ndim() != 1 || temperature.shape(0) != top_p.shape(0)) {
+            throw std::invalid_argument("expected temperature [n] and top_p [n] with the same n");
         }
-        return py::make_tuple(temperature, top_p);
+        py::array_t<float> led_t(temperature.shape(0));
+        py::array_t<float> led_p(temperature.shape(0));
+        for (py::ssize_t i = 0; i < temperature.shape(0); ++i) {
+            float t = temperature.at(i);
+            float p = top_p.at(i);
+            if (ptr->data->has_control) {
+                autodeco::steer(ptr->data->control, level, t, p);
+            }
+            led_t.mutable_at(i) = t;
+            led_p.mutable_at(i) = p;
+        }
+        return py::make_tuple(led_t, led_p);
     }
 
 private:

@@ -15,6 +15,12 @@ from autodeco.evaluation.methods import AUTODECO
 from autodeco.evaluation.running import TaskPasses
 from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.tasks import TaskSpec
+from autodeco.export.checkpoint import read_heads
+from autodeco.export.control_ends import ControlEnds
+from autodeco.export.head_tensors import head_tensors
+from autodeco.export.layout import open_layout
+from autodeco.export.writer import write_sidecar
+from builders.random_heads import with_control
 
 LOGITS = np.array([1.0, 0.2, -0.5, -2.0], np.float32)
 
@@ -108,17 +114,26 @@ def test_an_efficiency_of_one_is_to_move_in_proportion_to_the_slopes():
     assert figures(tokens, 0)["crossed"]["value"] > 0.5
 
 
-def test_given_answers_are_read_again_with_what_the_heads_picked(llm, smollm2, exported):
+@pytest.fixture(params=["two heads", "a control head"])
+def heads(request, smollm2, exported, tmp_path):
+    if request.param == "two heads":
+        return exported("f32")
+    steered = with_control(read_heads(exported("f32")), ControlEnds(0.5, 1.25, 0.5, 0.95), 0.5)
+    write_sidecar(tmp_path / "heads.gguf", head_tensors(steered, "f32"), open_layout(smollm2))
+    return tmp_path / "heads.gguf"
+
+
+def test_given_answers_are_read_again_with_what_the_heads_picked(llm, smollm2, heads):
     """Against what was noted while AutoDeco drew the answers."""
     problems = [{"prompt": text, "answer": "?"} for text in ("The capital of France is", "One and two are")]
     settings = Settings((TaskSpec("asked", "chain_sum"),), test=2, validation=1, samples=1)
     wanted = requests(llm, [problem["prompt"] for problem in problems], 1, AUTODECO.sampling, 6)
     pieces = TokenBytes(llm.model, special=True)
-    answers = shared.answer(llm, wanted, native.load_heads(llm.heads), 2)
+    answers = shared.answer(llm, wanted, native.load_heads(heads), 2)
     rows = [answer_row(one, True, pieces, AUTODECO) for one in answers]
     rows.sort(key=lambda row: row["problem"])
     passes = TaskPasses(SimpleNamespace(test=problems), {}, {AUTODECO.name: Pass(AUTODECO, rows, 0.0)})
-    with GivenAnswers(smollm2, exported("f32"), settings, 256, n_threads=1, n_threads_batch=1) as given:
+    with GivenAnswers(smollm2, heads, settings, 256, n_threads=1, n_threads_batch=1) as given:
         read = {tuple(ids): (temperatures, top_ps) for _, ids, temperatures, top_ps in given.read(*_test(passes))}
         found = given.diagnostics(passes)
         assert given.diagnostics(_wrong(passes)) is None
