@@ -181,7 +181,7 @@ def cold_heads(width):
 
 
 LEARNING = replace(ARGUMENTS, prompts=60, wordings=2, degrees=0, max_tokens=4, epochs=20, learning_rate=0.01)
-LEARNING = replace(LEARNING, gain=1.0, moved=0.1, high_temperature=1.2)
+LEARNING = replace(LEARNING, gain=1.0, moved=0.1, hold=6.0, high_temperature=1.2)
 
 
 @pytest.fixture(scope="module")
