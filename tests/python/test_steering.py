@@ -17,7 +17,9 @@ from autodeco.data.control import DIRECTIONS  # noqa: E402
 from autodeco.data.control_prompts import control_prompts  # noqa: E402
 from autodeco.data.statistics import wilson  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
+from autodeco.export.control_ends import ControlEnds  # noqa: E402
 from autodeco.rewards.hugging_face import HuggingFacePolicy  # noqa: E402
+from autodeco.rewards.llama import LlamaPolicy  # noqa: E402
 from autodeco.rewards.measuring import Static  # noqa: E402
 from autodeco.steering import states as states_module  # noqa: E402
 from autodeco.steering import steering as steering_module  # noqa: E402
@@ -50,6 +52,7 @@ from autodeco.steering.states import QUOTED as QUOTATION  # noqa: E402
 from autodeco.steering.steering import read_prompts, steer  # noqa: E402
 from autodeco.steering.table import tables  # noqa: E402
 from builders.hf_folders import TINY, write_tiny_smollm2  # noqa: E402
+from builders.told_model import ToldModel, cold_heads  # noqa: E402
 
 ARGUMENTS = SteeringArguments(
     prompts=10, degrees=1, wordings=1, neutral=1, quoted=1, max_tokens=2, epochs=1, batch_prompts=8
@@ -112,72 +115,6 @@ def test_measuring_asks_with_held_out_wordings_alone():
     for quoted, twin in quoted_in_measuring(10, "high", 0):
         assert any(text in texts(quoted) for text in new["high"])
         assert not any(text in texts(twin) for text in new["high"])
-
-
-class ToldModel:
-    """A policy whose hidden states know the level that was asked for, and little else."""
-
-    device, vocab, width = "cpu", 16, 8
-
-    def __init__(self):
-        from types import SimpleNamespace
-
-        self.identity = SimpleNamespace(name="told", hidden_size=self.width, vocab_size=self.vocab)
-        self._matrix = torch.randn(self.vocab, self.width, generator=torch.Generator().manual_seed(1)) / 4
-        self._low = [c.text.split("{n}")[0] for c in self._commands("low")]
-        self._high = [c.text.split("{n}")[0] for c in self._commands("high")]
-
-    @staticmethod
-    def _commands(direction):
-        return TRAINING.commands()[direction] + HELD_OUT.commands()[direction]
-
-    def prompt_ids(self, prompt, tools=None):
-        from autodeco.steering.asking import chat
-
-        text = " ".join(message["content"] for message in prompt)
-        ends = [message["content"] for message in prompt]
-        told = [any(end.endswith(t) for end in ends for t in texts) for texts in (self._low, self._high)]
-        assert chat(text)
-        return [1 + told[1] - told[0]]
-
-    def sample(self, prompts, n, heads, seed, keep_states=True, ended=None, numbers=None, max_tokens=None):
-        from autodeco.rewards.policy import Sampled
-
-        random = np.random.default_rng(seed % 2**32)
-        self._kept, groups = [], []
-        for prompt in prompts:
-            groups.append([])
-            for _ in range(n):
-                states = random.standard_normal((max_tokens, self.width)).astype(np.float32)
-                states[:, 0] = (prompt[0] - 1) + 0.1 * states[:, 0]
-                rows = np.arange(len(self._kept), len(self._kept) + max_tokens)
-                self._kept += list(states)
-                hidden = torch.from_numpy(states)
-                with torch.no_grad():
-                    t, p = heads(hidden, self.logits(hidden))
-                    if isinstance(heads, Heads):
-                        t, p = heads.steered(t, p, heads.level(hidden[:1]))
-                tokens = np.zeros(max_tokens, np.int32)
-                groups[-1].append(Sampled(tokens, "a b c", True, t.numpy(), p.numpy(), t.numpy(), rows))
-        return groups
-
-    def states(self, rows):
-        return torch.from_numpy(np.stack([self._kept[row] for row in rows]))
-
-    def logits(self, hidden):
-        return hidden @ self._matrix.T
-
-    def token_texts(self, tokens):
-        return ["a"] * len(tokens)
-
-
-def cold_heads(width):
-    torch.manual_seed(0)
-    heads = Heads(width)
-    with torch.no_grad():
-        heads.temp_head.mlp[2].bias.fill_(-2.2)  # T 0.2
-        heads.top_p_head.mlp[2].bias.fill_(2.0)  # P 0.88
-    return heads
 
 
 LEARNING = replace(ARGUMENTS, prompts=60, wordings=2, degrees=0, max_tokens=4, epochs=20, learning_rate=0.01)
@@ -497,3 +434,22 @@ def test_wilson_intervals_are_those_of_the_formula():
     # R's prop.test(98, 100, correct = FALSE)
     assert wilson(98, 100) == pytest.approx((0.9300, 0.9945), abs=1e-4)
     assert wilson(200, 200) == pytest.approx((0.98116, 1.0), abs=1e-5)
+
+
+def test_answers_of_llama_cpp_are_steered_by_the_level_that_the_head_reads(smollm2):
+    policy = LlamaPolicy(smollm2, 4, 4, "cpu", 1)
+    torch.manual_seed(3)
+    heads = Heads(policy.identity.hidden_size, control=ControlEnds(dead_zone=0.1))
+    with torch.no_grad():
+        for parameter in heads.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    prompts = [policy.prompt_ids([{"role": "user", "content": text}]) for text in ("Why?", "Count to ten.", "A poem!")]
+    levels, heads = [], heads.requires_grad_(False)
+    for (answer,) in policy.sample(prompts, 1, heads, 0):
+        hidden = policy.states(answer.states)
+        level = heads.level(hidden[:1])
+        levels.append(float(level))
+        t, p = heads.steered(*heads(hidden, policy.logits(hidden)), level)
+        np.testing.assert_allclose(answer.temperature, t, rtol=1e-3)
+        np.testing.assert_allclose(answer.top_p, p, rtol=1e-3)
+    assert max(map(abs, levels)) > 0.2
