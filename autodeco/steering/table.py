@@ -21,6 +21,8 @@ def tables(figures: dict) -> list[str]:
     )
     head = "prompts", "mean level", "below 0", "0", "above 0"
     lines += _table(head, level_cells(measured["followed"]["levels"]))
+    head = "prompts that were left out at first", "read as certain", "read as diverse"
+    lines += _table(head, learned_cells(figures["learned"]))
     return lines[:-1]
 
 
@@ -103,6 +105,13 @@ def level_cells(levels: dict) -> list[tuple[str, ...]]:
         none = 1 - of["below"] - of["above"]
         rows.append((said[name], f"{of['mean']:+.2f}", *(f"{share:.1%}" for share in (of["below"], none, of["above"]))))
     return rows
+
+
+def learned_cells(learned: dict) -> list[tuple[str, ...]]:
+    """Return (what is asked of the fifth that was left out, the share whose level is beyond the dead zone on its side),
+    as text."""
+    read = learned["read"]
+    return [("asked to be certain", f"{read['low']:.1%}", ""), ("asked to be diverse", "", f"{read['high']:.1%}")]
 
 
 def _named(value: str) -> str:

@@ -288,7 +288,13 @@ def test_a_transformer_goes_all_the_way_and_its_figures_are_json(smollm2, tmp_pa
     assert f"| tiny, {MEASURED.held_out_prompts} prompts | share | 95% interval | paper |" in shown
     share = measured["followed"]["shares"][0]["share"]
     assert any(line.startswith(f"| low: temperature falls | {share:.1%} | ") for line in shown)
-    assert sum(line.startswith("| ---") for line in shown) == 6
+    assert sum(line.startswith("| ---") for line in shown) == 7
+    read = figures["learned"]["read"]["low"]
+    assert f"| asked to be certain | {read:.1%} |  |" in shown
+    level = measured["followed"]["levels"]["low"]
+    assert any(
+        line.startswith(f"| asked to be certain | {level['mean']:+.2f} | {level['below']:.1%} |") for line in shown
+    )
 
 
 FLAGS = ["--prompts", "10", "--degrees", "1", "--wordings", "1", "--max-tokens", "2", "--epochs", "1"]
