@@ -27,7 +27,7 @@ class SteeringArguments(Options):
     hold: float = option(8.0, "weight of readings without a command, whose level is to be 0", least=0.0)
     gain: float = option(2.0, "of what is read, in the argument of a sigmoid", least=0.01, flag=False)
     graded: float = option(4.0, "weight of the degrees of the scale", least=0.0, flag=False)
-    moved: float = option(0.33, "share of prompts without a command that are steered at all", least=0.0, most=1.0)
+    moved: float = option(0.2, "share of prompts without a command that are steered at all", least=0.0, most=1.0)
     low_factor: float = option(0.1, "times temperature, where certainty is asked for", least=0.0, most=1.0)
     low_top_p_factor: float = option(0.5, "times top-p, where certainty is asked for", least=0.0, most=1.0)
     high_temperature: float = option(1.0, "where diversity is asked for", least=0.01, most=1.9)
