@@ -30,9 +30,12 @@ __all__ = ["Heads", "Llama", "Sampling", "TrainingArguments", "batch", "collect"
 
 def __getattr__(name: str):
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        globals()[name] = version("autodeco")
+        try:
+            globals()[name] = version("autodeco")
+        except PackageNotFoundError:  # a copy on the path, of no package
+            globals()[name] = "unknown"
         return globals()[name]
     if name not in _LAZY:
         raise AttributeError(f"module 'autodeco' has no attribute '{name}'")
