@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from autodeco import Heads, cli  # noqa: E402
 from autodeco.errors import InputError  # noqa: E402
 from autodeco.export import cli as export_cli  # noqa: E402
+from autodeco.export.control_ends import ControlEnds  # noqa: E402
 from autodeco.runs.trackers import open_tracker  # noqa: E402
 from autodeco.settings.yaml_file import read_config  # noqa: E402
 from autodeco.training import TrainingArguments, state, train  # noqa: E402
@@ -141,6 +142,9 @@ def test_first_heads_that_do_not_fit_are_refused(traces, trained, tmp_path):
     other.save_pretrained(tmp_path / "vocab")
     with pytest.raises(InputError, match=f"vocabulary of {VOCAB + 1}"):
         train(traces, tmp_path / "heads", SHORT, init=tmp_path / "vocab", progress=False)
+    Heads(HIDDEN, control=ControlEnds()).save_pretrained(tmp_path / "following")
+    with pytest.raises(InputError, match="following: has a control head, which would stay behind"):
+        train(traces, tmp_path / "heads", SHORT, init=tmp_path / "following", progress=False)
     with pytest.raises(InputError, match="has a top-p head; give --top-p"):
         train(traces, tmp_path / "heads", replace(SHORT, top_p=False), init=trained, progress=False)
     assert not (tmp_path / "heads").exists()
