@@ -1,7 +1,8 @@
 """Likelihood heads from a model's own right answers: python3 benchmarks/gpu/likelihood.py MODEL TRAINING OUT
 
 transformers draws answers to problems of TRAINING, as problems.py writes them, at T 1. Those that last_number.py finds
-right are OUT/right.jsonl, and heads learn their likelihood in OUT/heads. compare_heads.py and `autodeco eval` judge them.
+right are OUT/right.jsonl, and heads learn their likelihood in OUT/heads. compare_heads.py and `autodeco eval` judge
+them.
 """
 
 import argparse
