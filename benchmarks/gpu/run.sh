@@ -19,6 +19,14 @@
 #   train       heads for SmolLM2 from nothing: answers, likelihood, rewards, test (4 minutes); memory at 1.5B parameters
 #   many        where there are several GPUs: training at 1.5B and 8B parameters, and at 43B, which two of 80 GB hold (6 minutes)
 #
+# For $REASONER, the GGUF of a model that reasons, and only if they are named; docs/training.md and docs/control.md have their figures:
+#
+#   install     the Python package against llama-cpp-python with CUDA, in build/cuda-site, as `python` does, and no more
+#   learn       heads from nothing (some 11 minutes), likelihood heads, and a comparison of both on held-out problems
+#   control     a control head for $FOLLOWED (default: the heads of `learn`)
+#   judge       the heads of `learn` by `autodeco eval` and judged.yaml, on the carried problems; wants `install`
+#   both_gpus   rewards on all GPUs by accelerate, a few rounds
+#
 # PROGRAMS (default: build/cuda) is where the C++ is built. CUDA_ARCHITECTURES (default: native) and CMAKE_FLAGS are handed to
 # CMake; GPU_LAYERS (default: all) to the Python tests.
 set -euo pipefail
@@ -98,16 +106,25 @@ check_compiler() {
 }
 
 # the Python package as it is installed, with its native module
-python() (
+install_site() {
     unpack
     check_compiler
     rm -rf build/cuda-site
     export PYTHONPATH="$PWD/build/cuda-site"
     {
-        install gguf scikit-build-core pathspec packaging pybind11 diskcache rich markdown-it-py mdurl pygments pytest pluggy iniconfig
+        install gguf scikit-build-core pathspec packaging pybind11 diskcache filelock pebble rich markdown-it-py mdurl pygments pytest \
+            pluggy iniconfig
         CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF $cuda" install build/cuda-source
         install .
     } > "$out/python-build.log" 2>&1
+}
+
+install_() (
+    install_site
+)
+
+python() (
+    install_site
     local layers=${GPU_LAYERS:--1}
     AUTODECO_MODEL="$carried/smollm2.gguf" AUTODECO_HEADS="$carried/smollm2.heads.gguf" AUTODECO_GPU_LAYERS=$layers \
         python3 -P -m pytest -q -p no:cacheprovider tests/gpu > "$out/test_python.log" || { cat "$out/test_python.log"; exit 1; }
@@ -162,7 +179,7 @@ with_autodeco() {
     mkdir -p build/cuda-python
     cp -r autodeco build/cuda-python/
     cp -r export build/cuda-python/autodeco/
-    PYTHONPATH="$PWD/build/cuda-python:$(ls "$carried"/{gguf,rich,markdown_it_py,mdurl,pygments}-*.whl | paste -sd:)" python3 "$@"
+    PYTHONPATH="$PWD/build/cuda-python:$(ls "$carried"/{filelock,gguf,rich,markdown_it_py,mdurl,pebble,pygments}-*.whl | paste -sd:)" python3 "$@"
 }
 
 train() {
@@ -176,12 +193,47 @@ many() {
     with_autodeco benchmarks/gpu/many_gpus.py "$carried/smollm2.gguf" "$models" "$out/many_gpus.json" 1.5b 8b 43b
 }
 
+learn() {
+    local model=${REASONER:?names the GGUF of a model that reasons} problems="$carried/reasoning"
+    with_autodeco benchmarks/gpu/full_run.py "$model" "$problems/training.jsonl" none "$out/reasoning" \
+        --anchors "$problems/anchors.jsonl" --max-tokens 400 > "$out/learn.log"
+    with_autodeco benchmarks/gpu/likelihood.py "$model" "$problems/training.jsonl" "$out/likelihood" >> "$out/learn.log"
+    with_autodeco benchmarks/gpu/compare_heads.py "$model" "$out/compared" greedy warm=0.6,0.95 both="$out/reasoning/both" \
+        single="$out/reasoning/single" likelihood="$out/likelihood/heads" --on "$problems/held_out.jsonl" | tee -a "$out/learn.log"
+}
+
+control() {
+    local model=${REASONER:?names the GGUF of a model that reasons}
+    with_autodeco benchmarks/control.py "$model" "${FOLLOWED:-$out/reasoning/both}" -o "$out/control" --device cuda --dtype bfloat16 \
+        --slots 1536 > "$out/control.log"
+}
+
+judge() (
+    local model=${REASONER:?names the GGUF of a model that reasons} heads=() made problems="$carried/reasoning"
+    export PYTHONPATH="$PWD/build/cuda-site"
+    for made in reasoning/both reasoning/single likelihood/heads; do
+        heads+=("$out/${made/\//-}.gguf")
+        build/cuda-site/bin/autodeco-export "$out/$made" --base "$model" -o "$out/${made/\//-}.gguf"
+    done
+    python3 -P -m autodeco eval "$model" --heads "${heads[@]}" --config benchmarks/gpu/judged.yaml -o "$out/judged" \
+        --tasks "$problems"/{test,unseen,held_out}.jsonl:number --test 650
+)
+
+both_gpus() {
+    local model=${REASONER:?names the GGUF of a model that reasons}
+    [ "$(nvidia-smi --list-gpus | wc -l)" -gt 1 ] || return 0
+    with_autodeco -m accelerate.commands.launch --num_processes "$(nvidia-smi --list-gpus | wc -l)" --multi_gpu -m autodeco \
+        reward "$model" --answers-from hugging-face --problems "$carried/reasoning/held_out.jsonl" --checker number \
+        -o "$out/both_gpus" --device cuda --rounds 2 --batch-problems 192 --screening-problems 200 --validation-problems 100 \
+        --evaluate-every 2 --max-tokens 400 --slots 1536 > "$out/both_gpus.log"
+}
+
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader > "$out/machine.txt"
 nvcc --version | tail -2 | head -1 >> "$out/machine.txt"
 set -o errtrace
 trap 'echo "stage $stage failed: see the logs in $out" >&2' ERR
 for stage in $stages; do
-    [ "$stage" = test ] && stage=test_
+    case "$stage" in test | install) stage=${stage}_ ;; esac
     began=$SECONDS
     "$stage"
     echo "$stage: $((SECONDS - began)) s"
