@@ -30,8 +30,9 @@ public:
     // After a run; false if the graph has gone before anybody asked. Reads the device once for all rows.
     bool read(int64_t row, device_values & values);
 
-    // The same where `token` was drawn, which whoever waited for the device knows; false if it was not. May be asked before
-    // the run is done, unlike read(): then the token of another run is there.
+    // The same where `token` was drawn, which whoever waited for the device knows; false if it was not, with the values of what
+    // was drawn instead, if they are still there. May be asked before the run is done, unlike read(): then those of another run
+    // are there.
     bool read_drawn(int64_t row, int32_t token, device_values & values);
 
     // The graph will not run again.

@@ -32,13 +32,19 @@ autodeco_decoding decision(const sampler_state & state, const device_values & va
              (int32_t) (is_real ? row_status::ok : row_status::not_real) };
 }
 
+// Hold the level that a device has read, unless one is known, or another answer's has steered. A run that is not done may have
+// left anything there.
+void hold_level(sampler_state & state, const device_values & values) {
+    if (state.rows[0].heads.reads_level && std::isnan(state.known_level()) && std::abs(values.level) <= 1.0f) {
+        state.read_level = values.level;
+    }
+}
+
 // Hold what a device has decided for a row, and the level that it has read.
 void hold(sampler_state & state, graph_row & row, const device_values & values) {
     row.last  = decision(state, values);
     row.drawn = {};
-    if (std::isnan(state.known_level())) {
-        state.read_level = values.level;
-    }
+    hold_level(state, values);
 }
 
 // Whether `token` was drawn from an output. What was decided on a device is then held as long as the sampler lives: its
@@ -52,7 +58,11 @@ bool was_drawn(sampler_state & state, size_t output, llama_token token) {
         return row.last.token == token;
     }
     device_values values;
+    values.level = NAN;
     if (!row.drawn.rows->read_drawn(row.drawn.row, token, values)) {
+        if (!state.begins) { // else the token is of a prompt, or behind one that was taken
+            hold_level(state, values);
+        }
         return false;
     }
     hold(state, row, values);
@@ -395,8 +405,8 @@ llama_token take_values(sampler_state & state, const float * values) {
     const bool    has_level = state.heads && state.heads->has_control;
     device_values drawn     = {};
     std::memcpy(&drawn, values, (size_t) n_device_values(has_level) * sizeof(float));
-    if (has_level && std::isnan(state.known_level())) {
-        state.read_level = drawn.level;
+    if (has_level) {
+        hold_level(state, drawn);
     }
     autodeco_decoding decided = decision(state, drawn);
     decided.token             = std::max(decided.token, 0);

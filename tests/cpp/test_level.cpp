@@ -111,6 +111,14 @@ struct answers {
         return token;
     }
 
+    // Take another token than the one that was drawn from output i, as programs do that write the first words themselves.
+    llama_token take_another(llama_seq_id seq, size_t i) {
+        level[seq]              = read_level(i);
+        const llama_token token = llama_get_sampled_token_ith(ctx, rows[i]) == 5 ? 6 : 5;
+        llama_sampler_accept(chain[seq], token);
+        return token;
+    }
+
     void begin(llama_seq_id seq, float given = NAN) {
         autodeco_sampler_set_level(smpl[seq], given);
         level[seq] = given;
@@ -198,6 +206,23 @@ static void test_given_levels(llama_model * model, const autodeco_heads & heads)
     a.read({ { 0, { 5 }, 1 } });
     a.take(0, 0);
     a.report("a level that is given steers in the place of the one that is read");
+}
+
+// answers whose first token is another than the one that was drawn
+static void test_other_tokens(llama_model * model, const autodeco_heads & heads) {
+    answers a(model, heads, 2);
+    a.read({ { 0, PROMPTS[0], 1 }, { 1, PROMPTS[1], 1 } });
+    const llama_token second = a.take_another(1, 1), first = a.take_another(0, 0);
+    a.read({ { 0, { first }, 1 }, { 1, { second }, 1 } });
+    a.take(0, 0);
+    a.take(1, 1);
+    a.read({ { 0, { first }, 1 } }); // whose token is not taken, and happens to be the next prompt's
+    const llama_token next = llama_get_sampled_token_ith(a.ctx, a.rows[0]);
+    a.begin(0);
+    llama_sampler_accept(a.chain[0], next);
+    a.read({ { 0, PROMPTS[2], 1 } });
+    a.take(0, 0);
+    a.report("the first state's level steers an answer whose first token is not the one that was drawn");
 }
 
 // sequences begin their answers in different batches, each by its own prompt
@@ -374,6 +399,7 @@ int main(int argc, char ** argv) {
     test_whole_answers(model, steered, true);
     test_new_answers(model, steered);
     test_given_levels(model, steered);
+    test_other_tokens(model, steered);
     test_sequences(model, steered);
     if (SEVERAL_OUTPUTS) {
         test_drafts(model, steered);
