@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         check_run_folder(files.output)  # another process may have ended a run there since
         policy = answering_policy(files.model, steering.max_tokens, answering, processors)
         _check_chats(policy, files.model)
-        run = Run(files.output, {"model": policy.identity.fingerprint, "first heads": base.digest, **asdict(steering)})
+        run = Run(files.output, _read_by(policy, answering) | {"first heads": base.digest, **asdict(steering)})
         pace = measure_pace(policy, base, steering)
         say(in_words(plan_of(steering, measured), pace, steering.max_tokens, run.readings))
         say("Ctrl-C stops it; the same command does not read again what it has read")
@@ -86,6 +86,14 @@ def run(args: argparse.Namespace) -> int:
     _show(figures)
     say(f"{files.output}: the heads, and report.html; next: autodeco-export {files.output} --base MODEL.gguf")
     return 0
+
+
+def _read_by(policy: "Policy", answering: Answering) -> dict[str, str]:
+    """Return what decides the states of a prompt: another program or type computes others of the same file."""
+    computed = {"answers-from": answering.answers_from}
+    if answering.answers_from == "hugging-face":
+        computed["dtype"] = answering.dtype
+    return {"model": policy.identity.fingerprint, **computed}
 
 
 def _check_chats(policy: "Policy", model: Path) -> None:

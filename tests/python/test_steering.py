@@ -1,4 +1,4 @@
-"""Heads learn to follow commands from answers of the model's own, and it is measured whether they do."""
+"""A control head learns from prompts what they ask for, and it is measured whether its heads follow."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ pytest.importorskip("transformers")
 from safetensors.numpy import load_file  # noqa: E402
 
 from autodeco import Heads, cli  # noqa: E402
+from autodeco.commands import control as control_module  # noqa: E402
 from autodeco.data.control import DIRECTIONS  # noqa: E402
 from autodeco.data.control_prompts import control_prompts  # noqa: E402
 from autodeco.data.statistics import wilson  # noqa: E402
@@ -315,6 +316,20 @@ FLAGS += [
 FLAGS += ["--answers-from", "hugging-face", "--dtype", "float32"]
 
 
+def interrupted_at_the_second_chunk(monkeypatch) -> list[int]:
+    """Have Ctrl-C come when the second chunk of prompts is read, once; return how many prompts each chunk had."""
+    read_states, numbers = steering_module.read_states, []
+
+    def interrupted(policy, asked, kind):
+        numbers.append(len(asked))
+        if len(numbers) == 2:
+            raise KeyboardInterrupt
+        return read_states(policy, asked, kind)
+
+    monkeypatch.setattr(steering_module, "read_states", interrupted)
+    return numbers
+
+
 def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(smollm2, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(states_module, "PROMPTS_AT_A_TIME", 4)
     write_tiny_smollm2(smollm2, tmp_path / "tiny")
@@ -329,15 +344,7 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
     assert "low: temperature falls" in said.out
     assert "60 prompts are read to learn from" in said.out + said.err
 
-    read_states, numbers = steering_module.read_states, []
-
-    def interrupted(policy, asked, kind):
-        numbers.append(len(asked))
-        if len(numbers) == 2:
-            raise KeyboardInterrupt
-        return read_states(policy, asked, kind)
-
-    monkeypatch.setattr(steering_module, "read_states", interrupted)
+    numbers = interrupted_at_the_second_chunk(monkeypatch)
     assert cli.main([*command, str(tmp_path / "parts")]) == 130
     assert not (tmp_path / "parts" / "control.json").exists()
     assert cli.main([*command, str(tmp_path / "parts"), "--seed", "1"]) == 2
@@ -359,6 +366,20 @@ def test_the_command_writes_heads_and_a_report_and_goes_on_after_an_interrupt(sm
     ]
 
 
+def test_a_run_is_continued_only_by_what_has_read_its_prompts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(states_module, "PROMPTS_AT_A_TIME", 4)
+    monkeypatch.setattr(control_module, "answering_policy", lambda *_: ToldModel())
+    cold_heads(ToldModel.width).save_pretrained(tmp_path / "cold")
+    command = ["control", "model.gguf", "--init", str(tmp_path / "cold"), *FLAGS, "-o", str(tmp_path / "out")]
+    numbers = interrupted_at_the_second_chunk(monkeypatch)
+    assert cli.main(command) == 130
+    in_llama_cpp = [word for word in command if word not in ("--answers-from", "hugging-face", "--dtype", "float32")]
+    for other, named in (([*command, "--dtype", "float16"], "dtype"), (in_llama_cpp, "answers-from")):
+        assert cli.main(other) == 2
+        assert f"is of a run with another {named}" in capsys.readouterr().err
+    assert numbers == [4, 4]
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -376,7 +397,7 @@ def test_the_command_writes_over_no_model_and_no_other_heads(tmp_path, capsys, n
     assert cli.main([*command, str(tmp_path / "out")]) == 2
     assert told in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
-    (tmp_path / "cold" / "unfinished").mkdir()  # of a run that did not end its first round
+    (tmp_path / "cold" / "unfinished").mkdir()  # of a run that did not end its first chunk
     assert cli.main([*command, str(tmp_path / "cold")]) == 2
     assert "holds heads already" in capsys.readouterr().err
 

@@ -16,7 +16,8 @@ class ToldModel:
     device, vocab, width = "cpu", 16, 8
 
     def __init__(self):
-        self.identity = SimpleNamespace(name="told", hidden_size=self.width, vocab_size=self.vocab)
+        size = {"hidden_size": self.width, "vocab_size": self.vocab}
+        self.identity = SimpleNamespace(name="told", fingerprint="told", **size)
         self._matrix = torch.randn(self.vocab, self.width, generator=torch.Generator().manual_seed(1)) / 4
         self._low = [c.text.split("{n}")[0] for c in self._commands("low")]
         self._high = [c.text.split("{n}")[0] for c in self._commands("high")]
