@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autodeco import native
+from autodeco.base import states
 from autodeco.base.token_bytes import TokenBytes
 from autodeco.batch import requests, shared
 from autodeco.evaluation.answer_logs import Pass, answer_row
@@ -123,8 +124,9 @@ def heads(request, smollm2, exported, tmp_path):
     return tmp_path / "heads.gguf"
 
 
-def test_given_answers_are_read_again_with_what_the_heads_picked(llm, smollm2, heads):
-    """Against what was noted while AutoDeco drew the answers."""
+def test_given_answers_are_read_again_with_what_the_heads_picked(llm, smollm2, heads, monkeypatch):
+    """Against what was noted while AutoDeco drew the answers; each is read in two steps."""
+    monkeypatch.setattr(states, "COMPLETION_BATCH", 4)
     problems = [{"prompt": text, "answer": "?"} for text in ("The capital of France is", "One and two are")]
     settings = Settings((TaskSpec("asked", "chain_sum"),), test=2, validation=1, samples=1)
     wanted = requests(llm, [problem["prompt"] for problem in problems], 1, AUTODECO.sampling, 6)

@@ -12,6 +12,7 @@ from autodeco.batch.shared_context import StateContext
 from autodeco.evaluation import stream
 from autodeco.evaluation.drawing import Here
 from autodeco.evaluation.folders import describe
+from autodeco.evaluation.methods import AUTODECO
 from autodeco.evaluation.running import Runner
 from autodeco.evaluation.settings import Settings
 from autodeco.evaluation.stream import Clock, OpenLogs, Stream
@@ -21,6 +22,7 @@ from builders.commands import refused
 from builders.random_heads import write_random_heads
 from builders.word_models import write_llama
 
+NOTED = "validation", AUTODECO.name  # whose distributions choose settings of rules
 SLOTS, SAMPLES, MOST, SEED = 6, 3, 14, 7
 WORDS = {"one": "Hello once upon a time there", "two": "she had a big dog who", "three": "upon time big who dog she"}
 
@@ -78,6 +80,7 @@ def test_answers_are_those_of_each_task_and_method_alone_token_for_token(run, mo
                 for row in answers.rows:
                     one = alone[row["problem"], row["sample"]]
                     assert (row["text"], row["tokens"], row["finish"]) == (one.text, len(one.decoding), one.finish)
+                    assert len(row.get("entropy", [])) == (row["tokens"] if (split, method.name) == NOTED else 0)
                     if "ids" in row:
                         assert row["ids"] == one.decoding.token.tolist()
                     if "temperature" in row:
