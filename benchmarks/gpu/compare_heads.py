@@ -22,8 +22,10 @@ from autodeco.heads import Heads
 from autodeco.hugging_face.model import HuggingFaceModel
 from autodeco.rewards.hugging_face import HuggingFacePolicy
 from autodeco.rewards.measuring import GREEDY, Static
+from autodeco.runs.atomic import replacing
 from autodeco.settings.program import reports_errors
 
+TAKEN = "groups", "file"  # in OUT.npz, and by what writes it
 EXPECTED = "expected greedy, NAME=HEADS, NAME=HEADS:T,P or NAME=T,P"
 
 
@@ -33,6 +35,8 @@ def way_of(text: str) -> tuple[str, Heads | Static]:
     if text == "greedy":
         return text, GREEDY
     path, _, moved = what.rpartition(":") if ":" in what else (what, "", "")
+    if not name or not what:
+        raise InputError(f"{text}: {EXPECTED}")
     try:
         if moved:
             return name, Heads.from_pretrained(path).moved(*_two_numbers(moved))
@@ -40,9 +44,18 @@ def way_of(text: str) -> tuple[str, Heads | Static]:
             return name, Static(*_two_numbers(what))
     except ValueError:
         raise InputError(f"{text}: {EXPECTED}") from None
-    if not name or not what:
-        raise InputError(f"{text}: {EXPECTED}")
     return name, Heads.from_pretrained(what)
+
+
+def ways_of(texts: Sequence[str]) -> dict[str, Heads | Static]:
+    """Return the heads or setting of each WAY by its name, which no other may have."""
+    found = {}
+    for text in texts:
+        name, way = way_of(text)
+        if name in found or name in TAKEN:
+            raise InputError(f"{text}: another way or array has this name; give it one of its own")
+        found[name] = way
+    return found
 
 
 def _two_numbers(text: str) -> tuple[float, float]:
@@ -74,19 +87,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--dtype", default="bfloat16", help="of the frozen model")
     args = parser.parse_args(argv)
-    ways = [way_of(text) for text in args.ways]
+    ways = ways_of(args.ways)
     problems = [problem for file in args.on for problem in read_problems(file)]
     groups = [str(problem.get("group") or problem.get("family") or "all") for problem in problems]
     model = HuggingFaceModel(args.model, args.dtype)
     policy = HuggingFacePolicy(model, args.max_tokens, args.slots, args.device, args.dtype)
     figures, rewards = {}, {}
-    for name, way in ways:
+    for name, way in ways.items():
+        if isinstance(way, Heads) and way.hidden_size != policy.identity.hidden_size:
+            raise InputError(
+                f"{name}: for hidden states of {way.hidden_size} numbers, {args.model} has "
+                f"{policy.identity.hidden_size}; give heads of this model"
+            )
+    for name, way in ways.items():
         began = time.perf_counter()
         heads = way.to(args.device) if isinstance(way, Heads) else way
         figures[name], rewards[name], _ = measured(policy, problems, 1 if way is GREEDY else args.answers, heads)
         figures[name] |= {"groups": by_group(rewards[name], groups), "seconds": round(time.perf_counter() - began, 1)}
-        args.out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-        np.savez_compressed(args.out.with_suffix(".npz"), groups=np.array(groups), **rewards)
+        with replacing(args.out.with_suffix(".json")) as part:
+            part.write_text(json.dumps(figures, indent=1) + "\n")
+        with replacing(args.out.with_suffix(".npz")) as part, part.open("wb") as file:
+            np.savez_compressed(file, groups=np.array(groups), **rewards)
         shown = ", ".join(f"{group} {one:.1f} / {any_:.1f}" for group, (one, any_) in figures[name]["groups"].items())
         means = f"T {figures[name]['temperature']:.3f}, P {figures[name]['top_p']:.3f}"
         print(f"{name}: {shown}; {means}; {figures[name]['seconds']} s", flush=True)

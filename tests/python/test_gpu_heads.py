@@ -49,12 +49,28 @@ def test_a_way_is_heads_that_may_be_moved_or_a_static_setting(scripts, tmp_path)
     assert way_of(f"as-they-are={tmp_path / 'heads'}")[1].digest == heads.digest
 
 
-@pytest.mark.parametrize("text", ["warm=0.6,x", "heads", "=heads", "warm=", "heads=somewhere:0.1"])
+@pytest.mark.parametrize("text", ["warm=0.6,x", "heads", "=heads", "=0.6,0.95", "warm=", "heads=somewhere:0.1"])
 def test_what_is_no_way_is_refused(scripts, problems, tmp_path, capsys, text):
     assert scripts("compare_heads").main(["model", str(tmp_path / "out"), text, "--on", str(problems)]) == 2
     said = capsys.readouterr().err
     assert text in said
     assert "NAME=HEADS:T,P" in said
+
+
+@pytest.mark.parametrize(
+    "ways", [["a=0.5,0.9", "a=0.7,0.9"], ["groups=0.5,0.9"], ["file=0.5,0.9"], ["greedy", "greedy"]]
+)
+def test_ways_have_names_of_their_own(scripts, problems, tmp_path, capsys, ways):
+    assert scripts("compare_heads").main(["model", str(tmp_path / "out"), *ways, "--on", str(problems)]) == 2
+    assert f"{ways[-1]}: another way or array has this name" in capsys.readouterr().err
+
+
+def test_heads_of_another_model_are_refused_before_anything_is_drawn(scripts, tiny, problems, tmp_path, capsys):
+    Heads(8).save_pretrained(tmp_path / "heads")
+    ways = ["greedy", f"others={tmp_path / 'heads'}"]
+    assert scripts("compare_heads").main([str(tiny), str(tmp_path / "out"), *ways, "--on", str(problems), *ON_CPU]) == 2
+    assert "others: for hidden states of 8 numbers" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_each_group_has_its_shares(scripts):
