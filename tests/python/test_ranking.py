@@ -104,7 +104,7 @@ def test_our_commands_are_enough_to_learn_from_and_to_be_tested_with():
     commands = read_commands()
     for direction in ("low", "high"):
         counts = [sum(c.direction == direction and c.held_out == use for c in commands) for use in (False, True)]
-        assert counts == [66, 17]
+        assert counts == [114, 17]
 
 
 def test_a_record_gets_the_same_wordings_every_time_and_held_out_ones_only_where_it_is_held_out():
@@ -120,9 +120,9 @@ def test_a_record_gets_the_same_wordings_every_time_and_held_out_ones_only_where
     training = [("low", False), ("high", False)]
     assert directions(5) == training
     assert directions(3) == [*training, ("low", True), ("high", True)]
-    low = [control.variants(index, record)[1] for index in range(4, 404)]
-    counts = np.bincount([place - 1 for place, _ in low])[:66]
-    assert ((counts - 400 / 66) ** 2 / (400 / 66)).sum() < 94.4  # chi-square, 65 degrees of freedom, 1%
+    low = [control.variants(index, record)[1] for index in range(4, 1144)]
+    counts = np.bincount([place - 1 for place, _ in low], minlength=114)[:114]
+    assert ((counts - 10) ** 2 / 10).sum() < 150.9  # chi-square, 113 degrees of freedom, 1%
     assert all(changed.prompt == f"{control.commands[place - 1].text}\nWhy?" for place, changed in low)
 
 

@@ -16,7 +16,7 @@ from autodeco.batch import Answer, Sampling, generate, shared
 from autodeco.batch.request import requests
 from autodeco.commands.demo_comparison import show_answer
 from autodeco.errors import InputError
-from autodeco.evaluation import running
+from autodeco.evaluation.answer_logs import answer_row
 from autodeco.evaluation.methods import AUTODECO
 from autodeco.llama.decoding import Decoding
 from autodeco.llama.streaming import stream
@@ -139,7 +139,7 @@ def test_a_users_own_tokenizer_stays(smollm2):
 def test_the_rows_of_an_evaluation_hold_letters_and_long_tokens(llm, long):
     tokens = [*byte_tokens(llm, "字🦙"), long[0], END]
     answer = Answer("", "end", Decoding.from_rows([(token, 0.5, 0.9, 1, 1.0) for token in tokens]))
-    row = running.answer_row(answer, True, TokenBytes(llm.model, special=True), AUTODECO)
+    row = answer_row(answer, True, TokenBytes(llm.model, special=True), AUTODECO)
     assert row["token_texts"] == ["", "", "字", "", "", "", "🦙", piece(llm, long[0]).decode(), "<|im_end|>"]
 
 
@@ -168,5 +168,5 @@ def test_a_comparison_shows_letters(llm):
     tokens = [*byte_tokens(llm, "字"), END]
     answer = Answer("字", "end", Decoding.from_rows([(token, 0.5, 0.9, 1, 1.0) for token in tokens]))
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    show_answer(console, "AutoDeco", running.answer_row(answer, True, TokenBytes(llm.model, special=True), AUTODECO))
+    show_answer(console, "AutoDeco", answer_row(answer, True, TokenBytes(llm.model, special=True), AUTODECO))
     assert console.file.getvalue().split() == ["AutoDeco", "right", "0.50", "0.50", "字", "0.50", "<|im_end|>", "0.50"]
