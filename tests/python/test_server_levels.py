@@ -5,6 +5,7 @@ The model is small, random and in float32, so that values can be compared closel
 
 import json
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -75,6 +76,15 @@ def test_a_prompt_in_pieces_and_a_cached_one_read_the_same_level(server, wanted)
     for _ in range(2):
         answer = server.post("/completion", **asked(PROMPTS[0], id_slot=0, cache_prompt=True))
         assert_same(values(answer), wanted[PROMPTS[0]])
+
+
+@pytest.mark.parametrize("where", [{}, HOST], ids=["in the graph", "on the host"])
+def test_an_answer_whose_reader_leaves_has_no_level_for_the_next_one(server, wanted, where):
+    for left, prompt in pairwise(PROMPTS):
+        body = asked(left, id_slot=0, n_predict=200, stream=True, ignore_eos=True, **where)
+        with server.opened("/completion", **body) as answer:
+            assert answer.readline().startswith(b"data: ")
+        assert_same(values(server.post("/completion", **asked(prompt, id_slot=0, **where))), wanted[prompt])
 
 
 def test_slots_in_parallel_keep_their_levels(server, wanted):

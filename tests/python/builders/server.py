@@ -27,12 +27,12 @@ class Server:
             return answer.read().decode()
 
     def post(self, path: str, **body) -> dict:
-        with self._posted(path, body) as answer:
+        with self.opened(path, **body) as answer:
             return json.load(answer)
 
     def stream(self, path: str, **body) -> list[dict]:
         """The chunks of a streamed answer."""
-        with self._posted(path, body | {"stream": True}) as answer:
+        with self.opened(path, **body | {"stream": True}) as answer:
             lines = [line.decode().strip() for line in answer]
         events = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
         return [json.loads(event) for event in events if event != "[DONE]"]
@@ -45,7 +45,8 @@ class Server:
             return error.code, json.load(error)["error"]["message"]
         raise AssertionError("the server answers")
 
-    def _posted(self, path: str, body: dict):
+    def opened(self, path: str, **body):
+        """An answer that is still being written, as bytes to read; a context that ends it."""
         request = urllib.request.Request(
             self.address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
