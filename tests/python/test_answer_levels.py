@@ -299,7 +299,8 @@ def test_tokens_that_are_sampled_by_hand_are_steered(llm, expected):
 
 @pytest.mark.skipif(not features.SEVERAL_OUTPUTS, reason="llama.cpp draws from one output of a text at a time")
 @pytest.mark.parametrize("settings", [{}, HOST], ids=["in the graph", "on the host"])
-def test_drafts_change_no_level(files, llm, settings):
+@pytest.mark.parametrize("tokens_a_graph", [512, 2])
+def test_drafts_change_no_level(files, llm, settings, tokens_a_graph):
     text = []
 
     def guess(input_ids, /, **kwargs):
@@ -310,7 +311,8 @@ def test_drafts_change_no_level(files, llm, settings):
     llm.reset()
     wanted = draw(llm, PROMPTS[0], 40, temp=0.0, **settings)
     text += wanted.token.tolist()
-    drafted = autodeco.Llama(str(files["model"]), files["control"], draft_model=guess, **OPTIONS)
+    cut = {"draft_model": guess, "n_ubatch": tokens_a_graph}
+    drafted = autodeco.Llama(str(files["model"]), files["control"], **cut, **OPTIONS)
     found = draw(drafted, PROMPTS[0], 40, temp=0.0, **settings)
     assert found.token.tolist() == wanted.token.tolist()
     assert drafted.drafting.accepted > 10
