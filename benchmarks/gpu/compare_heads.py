@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from full_run import measured
+from full_run import add_drawing, measured
 
 from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
@@ -82,10 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("ways", nargs="+", metavar="WAY", help=EXPECTED)
     parser.add_argument("--on", nargs="+", type=Path, required=True, metavar="FILE", help="files of problems")
     parser.add_argument("--answers", type=int, default=8, help="to a problem")
-    parser.add_argument("--max-tokens", type=int, default=400, help="of an answer")
-    parser.add_argument("--slots", type=int, default=1536, help="answers computed at a time")
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--dtype", default="bfloat16", help="of the frozen model")
+    add_drawing(parser, max_tokens=400)
     args = parser.parse_args(argv)
     ways = ways_of(args.ways)
     problems = [problem for file in args.on for problem in read_problems(file)]

@@ -131,6 +131,14 @@ def stages(args: argparse.Namespace) -> dict[str, RewardArguments]:
     }
 
 
+def add_drawing(parser: argparse.ArgumentParser, max_tokens: int) -> None:
+    """Declare what answers are drawn with; ``max_tokens`` is the default."""
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
+    parser.add_argument("--dtype", default="bfloat16", help="of the frozen model")
+    parser.add_argument("--max-tokens", type=int, default=max_tokens, help="of an answer")
+    parser.add_argument("--slots", type=int, default=1536, help="answers computed at a time: fewer take less memory")
+
+
 @reports_errors("full_run.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all stages that are not done yet; return 0, or the exit code of an interrupt."""
@@ -140,11 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("training", type=Path, help="training.jsonl of problems.py")
     parser.add_argument("test", type=Path, help="test.jsonl of problems.py, or none: measure nothing")
     parser.add_argument("out", type=Path, help="folder for heads and figures")
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--dtype", default="bfloat16", help="of the frozen model")
+    add_drawing(parser, max_tokens=24)
     parser.add_argument("--target", default="pass@1+2*pass@8", help="of the second run")
-    parser.add_argument("--max-tokens", type=int, default=24, help="of an answer")
-    parser.add_argument("--slots", type=int, default=1536, help="answers computed at a time: fewer take less memory")
     parser.add_argument("--answers", type=int, default=8, help="to a test problem")
     parser.add_argument("--rounds", type=int, nargs=3, default=(22, 8, 24), help="of the three runs")
     parser.add_argument("--anchors", type=Path, help="prompts that nobody scores: anchors.jsonl of problems.py")

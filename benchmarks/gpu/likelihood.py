@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from full_run import answer
+from full_run import add_drawing, answer
 
 from autodeco.data.problems import read_problems
 from autodeco.errors import InputError
@@ -48,12 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder for right answers and heads")
     parser.add_argument("--problems", type=int, default=1600, help="of TRAINING, by chance")
     parser.add_argument("--answers", type=int, default=4, help="to each of them")
-    parser.add_argument("--max-tokens", type=int, default=400, help="of an answer")
-    parser.add_argument("--slots", type=int, default=1536, help="answers computed at a time")
     parser.add_argument("--steps", type=int, default=400, help="updates of the heads")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens in an update")
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--dtype", default="bfloat16", help="of the frozen model")
+    add_drawing(parser, max_tokens=400)
     args = parser.parse_args(argv)
     problems = read_problems(args.training)
     chosen = np.random.default_rng(0).permutation(len(problems))[: args.problems]
